@@ -1,0 +1,56 @@
+/* mj_auth: names and proofs: ULIDs, hookUrl tokens, constant-time comparison.
+ *
+ * Knows libc and the crypto library only.  Nothing here keeps a secret longer
+ * than the mj_keyring that holds it, and that is wiped when it is freed. */
+#ifndef MJ_AUTH_H
+#define MJ_AUTH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MJ_ULID_BYTES 16
+#define MJ_ULID_TEXT 26 /* Crockford base32, upper case, without the NUL */
+#define MJ_KID_TEXT 8   /* base64url characters of a key id: 48 bits */
+#define MJ_SIG_TEXT 22  /* base64url characters of a signature: 128 bits, no padding */
+
+/* A ULID for wall-clock `now_ms` that is greater than *last, also when the clock
+ * stepped back (then last + 1); *last becomes it.  All-zero *last: no predecessor.
+ * MJ_EIO: the kernel gave no random bytes. */
+int mj_ulid_next(uint8_t last[MJ_ULID_BYTES], int64_t now_ms);
+/* out gets MJ_ULID_TEXT characters and a NUL. */
+void mj_ulid_text(const uint8_t id[MJ_ULID_BYTES], char out[MJ_ULID_TEXT + 1]);
+/* Strict: upper or lower case Crockford, exactly 26 characters, no overflow.  MJ_EINVAL. */
+int mj_ulid_parse(const char *text, size_t len, uint8_t id[MJ_ULID_BYTES]);
+/* Milliseconds in the id. */
+int64_t mj_ulid_time(const uint8_t id[MJ_ULID_BYTES]);
+
+/* The secrets that sign and verify callback URLs.  The first added signs, all verify. */
+typedef struct mj_keyring mj_keyring;
+mj_keyring *mj_keyring_new(void); /* NULL: out of memory */
+void mj_keyring_free(mj_keyring *k);
+/* MJ_EINVAL: shorter than 16 bytes; MJ_ELIMIT: more than 16 secrets; MJ_ENOMEM.  Copies the secret. */
+int mj_keyring_add(mj_keyring *k, const void *secret, size_t len);
+size_t mj_keyring_count(const mj_keyring *k);
+
+/* Signs (ref, attempt) with the first secret; kid and sig get their text and a NUL.
+ * The signature is the first 128 bits of HMAC-SHA256 over the bytes
+ * "mjhook1" NUL ref-text NUL attempt-in-decimal, in base64url; the kid is derived
+ * from the secret alone: the first 48 bits of HMAC-SHA256 over "mjhook1 kid".
+ * MJ_EINVAL: the keyring is empty. */
+int mj_token_sign(const mj_keyring *k, const char ref[MJ_ULID_TEXT + 1], uint32_t attempt,
+                  char kid[MJ_KID_TEXT + 1], char sig[MJ_SIG_TEXT + 1]);
+/* True when some secret of the ring with this kid made sig for (ref, attempt).
+ * Constant time in sig. Lengths other than the exact ones are false. */
+bool mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt,
+                     const char *kid, size_t kid_len, const char *sig, size_t sig_len);
+
+/* Equal in time that depends on n only. */
+bool mj_equal(const void *a, const void *b, size_t n);
+/* SHA-256 of the data (key fingerprints of arguments, archives); MJ_EIO when the library fails. */
+int mj_sha256(const void *data, size_t n, uint8_t out[32]);
+int mj_hmac_sha256(const void *key, size_t key_len, const void *data, size_t n, uint8_t out[32]);
+/* base64url without padding; out has room for (n * 4 + 2) / 3 + 1 bytes; returns the length. */
+size_t mj_base64url(const void *data, size_t n, char *out);
+
+#endif

@@ -1,0 +1,71 @@
+/* mj_http: a batch of HTTP requests in, a batch of bounded answers out.
+ *
+ * libcurl's multi interface and nothing but; the header shows none of it.  One
+ * mj_http is used by one thread at a time and keeps its connections between
+ * calls.  HTTP/1.1 only, no redirects, no proxies from the environment, no
+ * cookies, no `Expect`, no signals, TLS verified by default.
+ *
+ * What matters here is not whether a request failed but whether the other side
+ * can have it.  A request with `once` set is never given to libcurl in a form
+ * that it could send twice by itself (body through a read callback that can't
+ * rewind): as long as no byte of its body was handed over it is "not sent";
+ * from the first byte on, and without a complete answer, it is "maybe sent". */
+#ifndef MJ_HTTP_H
+#define MJ_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct mj_http mj_http;
+
+typedef struct mj_http_options {
+    int connections;        /* concurrent requests per call, 1 to 256; 0: 8 */
+    int connect_timeout_ms; /* 0: 10,000 */
+    int timeout_ms;         /* the whole exchange of a request; 0: 30,000 */
+    size_t max_answer;      /* bytes of an answer's body; 0: 4 MiB; longer is an error */
+    bool insecure;          /* tests only: do not verify TLS */
+    const char *user_agent; /* NULL: "mjhook" */
+} mj_http_options;
+
+typedef struct mj_http_request {
+    const char *url;
+    const char *const *headers; /* "Name: value" strings, NULL-terminated; may be NULL */
+    const char *body;           /* POST when not NULL, GET otherwise */
+    size_t body_len;
+    bool once;                  /* must not be sent twice (a submission) */
+    int timeout_ms;             /* 0: the client's */
+    int64_t start_by_ms;        /* CLOCK_BOOTTIME milliseconds after which no byte of the body is handed
+                                   over any more (a sender that stalled does not send); 0: none */
+} mj_http_request;
+
+typedef enum {
+    MJ_HTTP_ANSWERED,   /* a complete answer: see status and body */
+    MJ_HTTP_NOT_SENT,   /* the other side can't have acted on it */
+    MJ_HTTP_MAYBE_SENT, /* it may have */
+} mj_http_outcome;
+
+typedef struct mj_http_answer {
+    mj_http_outcome outcome;
+    int status;           /* HTTP status when answered */
+    int64_t retry_after;  /* seconds from a Retry-After header (number or date), clamped to 0..86400; -1: none */
+    char *body;           /* owned by the answer, NUL-terminated; NULL when there is none */
+    size_t body_len;
+    char error[160];      /* for people: what happened, never a header, a key or a query string */
+    int64_t elapsed_ms;
+} mj_http_answer;
+
+/* NULL: out of memory or no libcurl.  Safe to call from several threads (global init is guarded). */
+mj_http *mj_http_new(const mj_http_options *o);
+void mj_http_free(mj_http *h);
+/* Performs all n requests, at most `connections` at once, and returns when each has its answer.
+ * `deadline_ms` (CLOCK_BOOTTIME milliseconds; 0: none): at that moment those not begun become NOT_SENT and those
+ * under way are cut off with the outcome that is true for them.
+ * answers[n] is filled in the order of reqs.  0, MJ_ENOMEM (then nothing was sent and answers are empty). */
+int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t deadline_ms,
+                    mj_http_answer *answers);
+void mj_http_answer_clear(mj_http_answer *a, size_t n);
+/* CLOCK_BOOTTIME in milliseconds, the clock of start_by_ms and deadline_ms: it goes on while the machine sleeps. */
+int64_t mj_http_clock(void);
+
+#endif

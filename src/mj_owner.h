@@ -1,0 +1,28 @@
+/* mj_owner: who is sending, provably: boot id, PID namespace, pid, start time.
+ *
+ * Linux only (/proc).  A submitter's death is shown by evidence, not by age:
+ * see PRODUCT.md, Edges. */
+#ifndef MJ_OWNER_H
+#define MJ_OWNER_H
+
+#include <stdint.h>
+
+typedef struct mj_owner {
+    uint8_t boot[16];   /* /proc/sys/kernel/random/boot_id */
+    uint64_t pidns;     /* inode of /proc/self/ns/pid */
+    uint32_t pid;       /* as seen in that namespace */
+    uint64_t started;   /* field 22 of /proc/self/stat, clock ticks since boot */
+} mj_owner;
+
+typedef enum {
+    MJ_OWNER_ALIVE,   /* that very process runs */
+    MJ_OWNER_DEAD,    /* shown dead: other boot, no such pid, zombie, or pid reused */
+    MJ_OWNER_FOREIGN, /* another namespace: nothing can be said but by age */
+} mj_owner_state;
+
+/* This process; cached, refreshed after fork (pid differs).  0, MJ_EIO when /proc can't be read
+ * (then *o is filled with pid and zeros, which every process judges as foreign). */
+int mj_owner_self(mj_owner *o);
+mj_owner_state mj_owner_look(const mj_owner *o);
+
+#endif

@@ -1,0 +1,677 @@
+#include "mj_state.h"
+
+#include "mj_error.h"
+
+#include <string.h>
+
+enum {
+    FIRST_MOMENTS = 4,        /* of a full timeline the first ones stay: they tell how it began */
+    BELIEVE_HINTS = 3,        /* PRODUCT.md: status 1 without an image, polled so often, is believed */
+    BELIEVE_ABSENCES = 3,     /* a task is lost when so many answers did not have it ... */
+    ABSENCE_SPAN_MS = 600000, /* ... over at least ten minutes */
+    LOOK_GAP_MS = 10000,      /* PRODUCT.md: hints make at most one poll per task per 10 s */
+    RETRY_CAP_MS = 900000,    /* n^4 seconds between sendings, 15 minutes at most */
+};
+
+const mj_rules mj_rules_default = {
+    .poll_first_ms = 60000, .poll_max_ms = 900000, .lost_after_ms = 86400000, .grace_ms = 300000};
+
+/* What a signal about the current attempt does to the task, by state.  LATE (0)
+ * is what nobody listed: it goes on the timeline and changes nothing else. */
+enum { LATE, DUP, STAY, DENY, GO };
+#define TO(state) (GO + (state))
+
+static const uint8_t edges[MJ_NSTATES][SIG_COUNT] = {
+    [MJ_QUEUED] = {[SIG_READY] = STAY,
+                   [SIG_CLAIM] = TO(MJ_SUBMITTING),
+                   [SIG_ACCEPTED] = TO(MJ_PENDING),
+                   [SIG_RUNNING] = TO(MJ_PENDING),
+                   [SIG_SUCCEEDED] = TO(MJ_SUCCEEDED),
+                   [SIG_HINT] = TO(MJ_PENDING),
+                   [SIG_FAILED] = TO(MJ_FAILED),
+                   [SIG_LOOK] = TO(MJ_PENDING),
+                   [SIG_GIVE_UP] = DENY,
+                   [SIG_RESUBMIT] = DENY,
+                   [SIG_WAIT] = DENY,
+                   [SIG_CANCEL] = TO(MJ_CANCELLED)},
+    [MJ_SUBMITTING] = {[SIG_CLAIM] = DENY,
+                       [SIG_ACCEPTED] = TO(MJ_PENDING),
+                       [SIG_NOT_SENT] = TO(MJ_QUEUED),
+                       [SIG_REFUSED] = TO(MJ_QUEUED),
+                       [SIG_REJECTED] = TO(MJ_FAILED),
+                       [SIG_MAYBE_SENT] = TO(MJ_AMBIGUOUS),
+                       [SIG_OWNER_DEAD] = TO(MJ_AMBIGUOUS),
+                       [SIG_RUNNING] = TO(MJ_PENDING),
+                       [SIG_SUCCEEDED] = TO(MJ_SUCCEEDED),
+                       [SIG_HINT] = TO(MJ_PENDING),
+                       [SIG_FAILED] = TO(MJ_FAILED),
+                       [SIG_LOOK] = TO(MJ_PENDING),
+                       [SIG_GIVE_UP] = DENY,
+                       [SIG_RESUBMIT] = DENY,
+                       [SIG_WAIT] = DENY,
+                       [SIG_CANCEL] = TO(MJ_CANCELLED)},
+    [MJ_AMBIGUOUS] = {[SIG_CLAIM] = DENY,
+                      [SIG_ACCEPTED] = TO(MJ_PENDING),
+                      [SIG_NOT_SENT] = TO(MJ_QUEUED),
+                      [SIG_REFUSED] = TO(MJ_QUEUED),
+                      [SIG_REJECTED] = TO(MJ_FAILED),
+                      [SIG_MAYBE_SENT] = DUP,
+                      [SIG_OWNER_DEAD] = DUP,
+                      [SIG_RUNNING] = TO(MJ_PENDING),
+                      [SIG_SUCCEEDED] = TO(MJ_SUCCEEDED),
+                      [SIG_HINT] = TO(MJ_PENDING),
+                      [SIG_FAILED] = TO(MJ_FAILED),
+                      [SIG_LOOK] = TO(MJ_PENDING),
+                      [SIG_GIVE_UP] = TO(MJ_LOST),
+                      [SIG_RESUBMIT] = TO(MJ_QUEUED),
+                      [SIG_WAIT] = STAY,
+                      [SIG_CANCEL] = TO(MJ_CANCELLED)},
+    [MJ_PENDING] = {[SIG_CLAIM] = DENY,
+                    [SIG_ACCEPTED] = DUP,
+                    [SIG_RUNNING] = STAY,
+                    [SIG_SUCCEEDED] = TO(MJ_SUCCEEDED),
+                    [SIG_HINT] = STAY,
+                    [SIG_FAILED] = TO(MJ_FAILED),
+                    [SIG_ABSENT] = STAY,
+                    [SIG_UNANSWERED] = STAY,
+                    [SIG_LOOK] = STAY,
+                    [SIG_GIVE_UP] = DENY,
+                    [SIG_RESUBMIT] = DENY,
+                    [SIG_WAIT] = DENY,
+                    [SIG_CANCEL] = TO(MJ_CANCELLED)},
+    [MJ_SUCCEEDED] = {[SIG_CLAIM] = DENY,
+                      [SIG_ACCEPTED] = DUP,
+                      [SIG_SUCCEEDED] = DUP,
+                      [SIG_HINT] = DUP,
+                      [SIG_GIVE_UP] = DENY,
+                      [SIG_RESUBMIT] = DENY,
+                      [SIG_WAIT] = DENY,
+                      [SIG_CANCEL] = DENY},
+    [MJ_FAILED] = {[SIG_CLAIM] = DENY,
+                   [SIG_ACCEPTED] = DUP,
+                   [SIG_SUCCEEDED] = TO(MJ_SUCCEEDED), /* only over a failure that we decided */
+                   [SIG_FAILED] = DUP,
+                   [SIG_ABSENT] = STAY,
+                   [SIG_UNANSWERED] = STAY,
+                   [SIG_LOOK] = STAY,
+                   [SIG_GIVE_UP] = DENY,
+                   [SIG_RESUBMIT] = TO(MJ_QUEUED),
+                   [SIG_WAIT] = DENY,
+                   [SIG_CANCEL] = DENY},
+    [MJ_LOST] = {[SIG_CLAIM] = DENY,
+                 [SIG_ACCEPTED] = TO(MJ_PENDING),
+                 [SIG_RUNNING] = TO(MJ_PENDING),
+                 [SIG_SUCCEEDED] = TO(MJ_SUCCEEDED),
+                 [SIG_HINT] = TO(MJ_PENDING),
+                 [SIG_FAILED] = TO(MJ_FAILED),
+                 [SIG_ABSENT] = STAY,
+                 [SIG_UNANSWERED] = STAY,
+                 [SIG_LOOK] = STAY,
+                 [SIG_GIVE_UP] = DENY,
+                 [SIG_RESUBMIT] = TO(MJ_QUEUED),
+                 [SIG_WAIT] = DENY,
+                 [SIG_CANCEL] = DENY},
+    [MJ_CANCELLED] = {[SIG_CLAIM] = DENY,
+                      [SIG_ACCEPTED] = STAY,
+                      [SIG_NOT_SENT] = STAY,
+                      [SIG_REFUSED] = STAY,
+                      [SIG_REJECTED] = STAY,
+                      [SIG_MAYBE_SENT] = STAY,
+                      [SIG_OWNER_DEAD] = STAY,
+                      [SIG_RUNNING] = STAY,
+                      [SIG_SUCCEEDED] = STAY,
+                      [SIG_HINT] = STAY,
+                      [SIG_FAILED] = STAY,
+                      [SIG_ABSENT] = STAY,
+                      [SIG_UNANSWERED] = STAY,
+                      [SIG_LOOK] = STAY,
+                      [SIG_GIVE_UP] = DENY,
+                      [SIG_RESUBMIT] = DENY,
+                      [SIG_WAIT] = DENY,
+                      [SIG_CANCEL] = DENY},
+};
+
+const char *mj_signal_name(unsigned kind)
+{
+    static const char *const names[] = {
+#define X(sym, name) name,
+        MJ_SIGNALS(X)
+#undef X
+    };
+    return kind < SIG_COUNT ? names[kind] : "?";
+}
+
+int mj_signal_parse(mj_str name)
+{
+    for (unsigned k = 0; k < SIG_COUNT; k++) {
+        const char *known = mj_signal_name(k);
+        if (strlen(known) == name.n && memcmp(known, name.p, name.n) == 0)
+            return (int)k;
+    }
+    return -1;
+}
+
+const char *mj_note_name(unsigned note)
+{
+    static const char *const names[] = {
+#define X(sym, name) name,
+        MJ_NOTES(X)
+#undef X
+    };
+    return note < MJ_NNOTES ? names[note] : "?";
+}
+
+const char *mj_event_name(mj_event e)
+{
+    static const char *const names[] = {"none", "succeeded", "failed", "lost", "ambiguous"};
+    return (unsigned)e < sizeof names / sizeof names[0] ? names[e] : "?";
+}
+
+mj_due mj_state_due(const mj_task *t)
+{
+    if (t->due_at == 0)
+        return MJ_DUE_NONE;
+    switch (t->state) {
+    case MJ_QUEUED:
+        return MJ_DUE_QUEUE;
+    case MJ_SUBMITTING:
+        return MJ_DUE_OWNER;
+    case MJ_AMBIGUOUS:
+        return MJ_DUE_RESOLVE;
+    default:
+        return MJ_DUE_POLL;
+    }
+}
+
+/* `ms` give or take `percent`, by a number drawn from the ref: the same input
+ * gives the same schedule, and a thousand tasks do not come back as one. */
+static int64_t jitter(const mj_task *t, uint32_t salt, int64_t ms, int64_t percent)
+{
+    uint64_t h = 0xcbf29ce484222325u ^ salt; /* FNV-1a, 64 bit: offset basis and prime below */
+
+    for (size_t i = 0; i < sizeof t->ref; i++)
+        h = (h ^ t->ref[i]) * 0x100000001b3u;
+    h ^= h >> 33;
+    return ms + ms * percent / 100 * ((int64_t)(h % 2001) - 1000) / 1000;
+}
+
+static int64_t earlier(int64_t a, int64_t b) /* of two times, 0 meaning never */
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+static bool is_word(mj_signal_kind k)
+{
+    return k == SIG_RUNNING || k == SIG_SUCCEEDED || k == SIG_HINT || k == SIG_FAILED;
+}
+
+static bool is_answer(mj_signal_kind k) /* the provider answered a poll with it */
+{
+    return is_word(k) || k == SIG_ABSENT;
+}
+
+static bool is_decision(mj_signal_kind k)
+{
+    return k == SIG_GIVE_UP || k == SIG_RESUBMIT || k == SIG_WAIT || k == SIG_CANCEL;
+}
+
+static void log_moment(mj_task *t, const mj_signal *sig, mj_note note, uint32_t attempt, mj_state from,
+                       int64_t now)
+{
+    mj_moment m = {.at = now, .until = now, .count = 1, .attempt = attempt, .signal = (uint8_t)sig->kind,
+                   .note = (uint8_t)note, .source = sig->source, .from = from, .to = t->state,
+                   .reason = mj_str_head(sig->error, MJ_MAX_REASON)};
+
+    if (t->nmoments > 0) {
+        mj_moment *last = &t->moments[t->nmoments - 1];
+        if (last->signal == m.signal && last->note == m.note && last->source == m.source &&
+            last->from == m.from && last->to == m.to && last->attempt == attempt &&
+            mj_str_eq(last->reason, m.reason)) {
+            last->count++;
+            last->until = now;
+            return;
+        }
+    }
+    if (t->nmoments == MJ_MAX_TIMELINE) {
+        memmove(&t->moments[FIRST_MOMENTS], &t->moments[FIRST_MOMENTS + 1],
+                (MJ_MAX_TIMELINE - FIRST_MOMENTS - 1) * sizeof m);
+        t->nmoments--;
+        t->forgotten++;
+    }
+    t->moments[t->nmoments++] = m;
+}
+
+/* Ties a task id to an attempt.  The first stays the first; others are kept beside it and polled too. */
+static mj_note bind_id(mj_attempt *a, mj_str id)
+{
+    for (unsigned i = 0; i < a->nids; i++)
+        if (mj_str_eq(a->ids[i], id))
+            return MJ_NOTE_TAKEN;
+    if (id.n == 0)
+        return MJ_NOTE_TAKEN;
+    if (a->nids < MJ_MAX_IDS)
+        a->ids[a->nids++] = id;
+    return a->nids > 1 ? MJ_NOTE_CONFLICT : MJ_NOTE_TAKEN;
+}
+
+/* The provider has the job: so it holds a slot, whatever we thought before. */
+static void hold(const mj_task *t, mj_attempt *a, const mj_rules *rules, int64_t now)
+{
+    if (a->submitted_at == 0)
+        a->submitted_at = now;
+    a->slot_until = a->submitted_at + (int64_t)t->timeout * 1000 + rules->grace_ms;
+    a->slot = a->account.n > 0 && a->slot_until > now;
+}
+
+/* What the signal says of its attempt, current or old: id, word and slot. */
+static mj_note hear(const mj_task *t, mj_attempt *a, const mj_signal *sig, const mj_rules *rules, int64_t now)
+{
+    bool open = a->word == MJ_WORD_INTENT || a->word == MJ_WORD_MAYBE;
+    bool final = a->word == MJ_WORD_SUCCEEDED || a->word == MJ_WORD_FAILED;
+    mj_word word = sig->kind == SIG_SUCCEEDED ? MJ_WORD_SUCCEEDED : MJ_WORD_FAILED;
+    mj_note note = MJ_NOTE_TAKEN;
+
+    switch (sig->kind) {
+    case SIG_CLAIM:
+        a->word = MJ_WORD_INTENT;
+        a->account = sig->account;
+        a->submitted_at = now;
+        hold(t, a, rules, now);
+        return note;
+    case SIG_ACCEPTED:
+    case SIG_RUNNING:
+    case SIG_HINT:
+        note = bind_id(a, sig->task_id);
+        if (final || a->word == MJ_WORD_ACCEPTED)
+            return note;
+        if (!open)
+            hold(t, a, rules, now);
+        a->word = MJ_WORD_ACCEPTED;
+        return note;
+    case SIG_LOOK:
+        return bind_id(a, sig->task_id);
+    case SIG_NOT_SENT:
+    case SIG_REFUSED:
+    case SIG_REJECTED:
+        if (!open)
+            return MJ_NOTE_STALE;
+        a->word = MJ_WORD_REFUSED;
+        a->slot = false;
+        return note;
+    case SIG_MAYBE_SENT:
+    case SIG_OWNER_DEAD:
+        if (!open)
+            return MJ_NOTE_STALE;
+        a->word = MJ_WORD_MAYBE;
+        return note;
+    case SIG_SUCCEEDED:
+    case SIG_FAILED:
+        note = bind_id(a, sig->task_id);
+        if (final)
+            return a->word == word ? MJ_NOTE_DUPLICATE : MJ_NOTE_CONTRADICTION;
+        a->word = word;
+        a->slot = false;
+        return note;
+    case SIG_SLOT_END:
+        if (!a->slot || now < a->slot_until)
+            return MJ_NOTE_STALE;
+        a->slot = false;
+        return note;
+    default:
+        return note;
+    }
+}
+
+/* Takes from a provider's word what the task does not have yet. */
+static void fill(mj_task *t, const mj_signal *sig)
+{
+    if (t->image.n == 0)
+        t->image = sig->image;
+    if (t->nimages == 0 && sig->nimages > 0) {
+        t->nimages = sig->nimages;
+        memcpy(t->images, sig->images, sizeof sig->images[0] * sig->nimages);
+    }
+    if (t->mj_prompt.n == 0)
+        t->mj_prompt = sig->mj_prompt;
+    if (t->meta.n == 0)
+        t->meta = sig->meta;
+    if (t->prompt.n == 0) /* an adopted task learns its prompt from the provider */
+        t->prompt = mj_str_head(sig->mj_prompt, MJ_MAX_PROMPT);
+}
+
+static void set_error(mj_task *t, mj_str code, mj_str text)
+{
+    t->error_code = code;
+    t->error = mj_str_head(text, MJ_MAX_REASON);
+}
+
+/* Doubling from poll_first, give or take 20 %, unless the policy named its own wait. */
+static int64_t next_poll(const mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
+{
+    int64_t ms = rules->poll_first_ms;
+
+    if (sig->wait_ms >= 0)
+        return now + sig->wait_ms;
+    for (uint32_t i = 0; i < t->polls && ms < rules->poll_max_ms; i++)
+        ms *= 2;
+    return now + jitter(t, t->polls, ms < rules->poll_max_ms ? ms : rules->poll_max_ms, 20);
+}
+
+static int64_t look_at(const mj_task *t, int64_t now)
+{
+    int64_t soonest = t->answered_at + LOOK_GAP_MS;
+    int64_t at = t->polls > 0 && soonest > now && soonest <= now + LOOK_GAP_MS ? soonest : now;
+    return earlier(t->due_at, at);
+}
+
+static void queue(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
+{
+    int64_t n, wait;
+
+    (void)rules;
+    if (sig->kind == SIG_RESUBMIT) {
+        t->attempts[t->nattempts++] = (mj_attempt){.word = MJ_WORD_NONE, .account = {0}};
+        t->polls = t->absent = t->hints = t->tries = 0;
+        t->finished_at = t->expires_at = t->silent_ms = t->answered_at = 0;
+        t->late = t->decided = false;
+        set_error(t, (mj_str){0}, (mj_str){0});
+        t->ready = true;
+        t->due_at = 0;
+        return;
+    }
+    n = ++t->tries < 6 ? t->tries : 6; /* 6^4 s is beyond the cap */
+    wait = n * n * n * n * 1000 < RETRY_CAP_MS ? n * n * n * n * 1000 : RETRY_CAP_MS;
+    t->ready = false;
+    t->due_at = earlier(t->expires_at, now + (sig->wait_ms >= 0 ? sig->wait_ms : jitter(t, t->tries, wait, 10)));
+    set_error(t, sig->error_code, sig->error);
+}
+
+/* Enters a state: the one place that assigns it, and what belongs to being in it. */
+static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules *rules, int64_t now,
+                  mj_step *step)
+{
+    mj_state from = t->state;
+    bool yielded = is_word(sig->kind) && (from == MJ_LOST || from == MJ_FAILED);
+
+    t->state = to;
+    t->has_owner = false;
+    if (mj_state_final(to)) {
+        t->ready = false;
+        t->due_at = 0;
+        t->finished_at = now;
+        t->source = sig->source;
+    }
+    switch (to) {
+    case MJ_QUEUED:
+        queue(t, sig, rules, now);
+        return;
+    case MJ_SUBMITTING:
+        t->ready = false;
+        t->has_owner = sig->has_owner;
+        t->owner = sig->owner;
+        t->due_at = now;
+        set_error(t, (mj_str){0}, (mj_str){0});
+        return;
+    case MJ_AMBIGUOUS:
+        t->due_at = mj_task_current(t)->slot_until;
+        set_error(t, sig->error_code, sig->error);
+        step->event = MJ_EVENT_AMBIGUOUS;
+        return;
+    case MJ_PENDING:
+        t->ready = t->late = t->decided = false;
+        t->finished_at = 0;
+        t->absent = 0;
+        t->silent_ms = 0;
+        t->answered_at = now;
+        set_error(t, (mj_str){0}, (mj_str){0});
+        t->due_at = sig->kind == SIG_LOOK || sig->kind == SIG_HINT ? now : next_poll(t, sig, rules, now);
+        return;
+    case MJ_SUCCEEDED:
+        t->late = yielded;
+        t->decided = false;
+        if (sig->kind == SIG_HINT) { /* believed at last */
+            mj_task_current(t)->word = MJ_WORD_SUCCEEDED;
+            mj_task_current(t)->slot = false;
+        }
+        fill(t, sig);
+        set_error(t, (mj_str){0}, (mj_str){0});
+        step->event = MJ_EVENT_SUCCEEDED;
+        return;
+    case MJ_FAILED:
+        t->late = yielded;
+        t->decided = !is_word(sig->kind);
+        fill(t, sig);
+        set_error(t, sig->error_code, sig->error);
+        step->event = MJ_EVENT_FAILED;
+        return;
+    case MJ_LOST:
+        set_error(t, MJ_LIT("lost"), sig->error.n ? sig->error : MJ_LIT("the provider does not know this task"));
+        step->event = MJ_EVENT_LOST;
+        return;
+    case MJ_CANCELLED: {
+        const mj_attempt *a = mj_task_current(t);
+        /* What was sent is asked about while it holds a slot, so that the slot is freed early. */
+        if (a->slot && a->nids > 0)
+            t->due_at = now + rules->poll_first_ms;
+        return;
+    }
+    default:
+        return;
+    }
+}
+
+/* Counts what an answered poll says about silence and absence; true: lost. */
+static bool is_lost(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
+{
+    const mj_attempt *a = mj_task_current(t);
+    int64_t gap = now - t->answered_at;
+
+    /* A gap longer than two waits was an outage, ours or theirs, and is no silence of the provider's;
+     * neither is a clock that was stepped. */
+    if (gap > 2 * rules->poll_max_ms)
+        gap = 2 * rules->poll_max_ms;
+    if (gap > 0)
+        t->silent_ms += gap;
+    t->answered_at = now;
+    t->polls++;
+    if (sig->kind != SIG_ABSENT) {
+        t->absent = 0;
+    } else if (sig->counts && now >= a->slot_until) {
+        if (t->absent++ == 0)
+            t->absent_since = now;
+        if (t->absent >= BELIEVE_ABSENCES && now - t->absent_since >= ABSENCE_SPAN_MS)
+            return true;
+    }
+    return t->silent_ms >= rules->lost_after_ms;
+}
+
+/* A signal that leaves the state as it is but means something there. */
+static int stay(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
+{
+    bool asked = t->state == MJ_PENDING || (t->state == MJ_CANCELLED && mj_task_current(t)->slot);
+    int64_t before = t->due_at;
+
+    switch (sig->kind) {
+    case SIG_READY:
+        t->ready = true;
+        t->due_at = t->expires_at;
+        return MJ_OK;
+    case SIG_WAIT:
+        t->due_at = now + (sig->wait_ms >= 0 ? sig->wait_ms : rules->grace_ms);
+        return MJ_OK;
+    case SIG_LOOK:
+        t->due_at = look_at(t, now);
+        return t->due_at == before ? MJ_EDUPLICATE : MJ_OK;
+    case SIG_HINT:
+        t->due_at = !asked ? 0 : sig->source == MJ_FROM_POLL ? now + LOOK_GAP_MS : look_at(t, now);
+        return MJ_OK;
+    case SIG_RUNNING:
+        if (sig->source == MJ_FROM_CALLBACK)
+            return MJ_OK;
+        t->due_at = asked ? next_poll(t, sig, rules, now) : 0;
+        return MJ_OK;
+    case SIG_ABSENT:
+    case SIG_UNANSWERED:
+    case SIG_ACCEPTED:
+        t->due_at = asked ? next_poll(t, sig, rules, now) : 0;
+        return MJ_OK;
+    case SIG_SUCCEEDED:
+    case SIG_FAILED: /* of a cancelled task: recorded */
+        fill(t, sig);
+        if (sig->kind == SIG_FAILED)
+            set_error(t, sig->error_code, sig->error);
+        t->due_at = 0;
+        return MJ_OK;
+    default:
+        return MJ_OK;
+    }
+}
+
+/* The edge to take, after the rules that a table can't hold. */
+static unsigned edge(mj_task *t, const mj_signal *sig, const mj_rules *rules, bool current, int64_t now)
+{
+    unsigned e = edges[t->state][sig->kind];
+
+    if (!current) {
+        /* Of an older attempt only its success is the task's. */
+        if (sig->kind != SIG_SUCCEEDED)
+            return LATE;
+        return t->state == MJ_SUCCEEDED ? DUP : t->state == MJ_CANCELLED ? STAY : TO(MJ_SUCCEEDED);
+    }
+    if (t->state == MJ_QUEUED && sig->kind == SIG_READY) {
+        if (now < t->due_at || (t->ready && t->due_at == 0))
+            return LATE;
+        return t->expires_at && now >= t->expires_at ? TO(MJ_FAILED) : STAY;
+    }
+    if (t->state == MJ_QUEUED && sig->kind == SIG_CLAIM && !t->ready)
+        return DENY;
+    if (sig->kind == SIG_LOOK && mj_task_current(t)->nids == 0)
+        return LATE; /* no id: there is nothing to ask about */
+    if (t->state == MJ_PENDING && sig->source == MJ_FROM_POLL && is_answer(sig->kind)) {
+        bool lost = is_lost(t, sig, rules, now);
+        if (sig->kind == SIG_HINT)
+            return ++t->hints >= BELIEVE_HINTS ? TO(MJ_SUCCEEDED) : STAY;
+        return e == STAY && lost ? TO(MJ_LOST) : e;
+    }
+    return e;
+}
+
+/* What is written down when the provider gave no reason of its own. */
+static void reason(mj_signal *sig, unsigned e)
+{
+    if (sig->error.n > 0)
+        return;
+    if (sig->kind == SIG_FAILED) {
+        sig->error = MJ_LIT("the provider gave no reason");
+    } else if (sig->kind == SIG_READY && e == TO(MJ_FAILED)) {
+        sig->error_code = MJ_LIT("expired");
+        sig->error = MJ_LIT("it waited as queued for longer than `expires` allows");
+    } else if (sig->kind == SIG_RUNNING && e == TO(MJ_LOST)) {
+        sig->error = MJ_LIT("the provider said nothing but \"running\" for longer than lost_after");
+    } else if (sig->kind == SIG_GIVE_UP) {
+        sig->error = MJ_LIT("its submission may have arrived, and nothing was heard of it");
+    }
+    if (sig->kind == SIG_FAILED && sig->error_code.n == 0)
+        sig->error_code = MJ_LIT("provider");
+}
+
+int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, int64_t now, mj_step *step)
+{
+    uint32_t n = given->attempt ? given->attempt : t->nattempts;
+    mj_attempt *a = mj_task_attempt(t, n);
+    bool current = n == t->nattempts;
+    mj_state from = t->state;
+    mj_signal sig = *given;
+    mj_note note;
+    unsigned e;
+    int rc = MJ_OK;
+
+    *step = (mj_step){0};
+    if (!a || sig.kind <= SIG_CREATE || sig.kind >= SIG_COUNT)
+        return MJ_EINVAL;
+    if (sig.expect_state >= 0 && (!current || (int)from != sig.expect_state))
+        return MJ_ECHANGED;
+    if (edges[from][sig.kind] == DENY)
+        return is_decision(sig.kind) || sig.kind == SIG_CLAIM ? MJ_ESTATE : MJ_EINVAL;
+    if (sig.kind == SIG_RESUBMIT && t->nattempts == MJ_MAX_ATTEMPTS)
+        return MJ_ELIMIT;
+    if (sig.kind == SIG_CLAIM && !t->ready)
+        return MJ_ESTATE;
+
+    if (sig.foreign_id) {
+        step->changed = true;
+        log_moment(t, &sig, MJ_NOTE_CONFLICT, n, from, now);
+        return MJ_ESTALE;
+    }
+
+    note = hear(t, a, &sig, rules, now);
+    if (sig.kind == SIG_SLOT_END) {
+        if (note == MJ_NOTE_STALE)
+            return MJ_ESTALE;
+        e = STAY;
+    } else {
+        e = edge(t, &sig, rules, current, now);
+    }
+    reason(&sig, e);
+    step->changed = true;
+    t->updated_at = now;
+
+    if (note == MJ_NOTE_STALE && e != DUP)
+        e = from == MJ_CANCELLED ? STAY : LATE;
+    if (note == MJ_NOTE_CONTRADICTION)
+        e = LATE;
+    if (from == MJ_FAILED && sig.kind == SIG_FAILED && current && t->decided) {
+        /* Our failure becomes the provider's: its reason counts, and there is no second event. */
+        t->decided = false;
+        set_error(t, sig.error_code, sig.error);
+    } else if (note == MJ_NOTE_DUPLICATE && e == TO(MJ_SUCCEEDED)) {
+        e = DUP;
+    }
+
+    if (e == LATE) {
+        rc = MJ_ESTALE;
+        if (note == MJ_NOTE_TAKEN)
+            note = current ? MJ_NOTE_STALE : MJ_NOTE_OLD;
+    } else if (e == DUP) {
+        rc = note == MJ_NOTE_CONFLICT ? MJ_ESTALE : MJ_EDUPLICATE;
+        if (note == MJ_NOTE_TAKEN)
+            note = MJ_NOTE_DUPLICATE;
+        if (sig.kind == SIG_SUCCEEDED || sig.kind == SIG_FAILED)
+            fill(t, &sig);
+    } else if (e == STAY) {
+        rc = stay(t, &sig, rules, now);
+    } else {
+        enter(t, (mj_state)(e - GO), &sig, rules, now, step);
+    }
+    /* A hint that asks for no earlier poll than the one already due changes nothing: no write. */
+    if (sig.kind == SIG_LOOK && rc != MJ_OK && note != MJ_NOTE_CONFLICT) {
+        step->changed = false;
+        return rc;
+    }
+    log_moment(t, &sig, note, n, from, now);
+    return rc;
+}
+
+void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
+{
+    mj_attempt *a = &t->attempts[0];
+
+    t->nattempts = 1;
+    *a = (mj_attempt){.word = MJ_WORD_NONE};
+    t->created_at = t->updated_at = now;
+    t->state = MJ_QUEUED;
+    t->ready = true;
+    t->due_at = t->expires_at;
+    t->adopted = sig->task_id.n > 0;
+    if (t->adopted) {
+        t->state = MJ_PENDING;
+        t->ready = false;
+        a->word = MJ_WORD_ACCEPTED;
+        a->account = sig->account;
+        bind_id(a, sig->task_id);
+        hold(t, a, rules, now);
+        t->answered_at = now;
+        t->due_at = next_poll(t, sig, rules, now);
+    }
+    log_moment(t, sig, MJ_NOTE_TAKEN, 1, t->state, now);
+}

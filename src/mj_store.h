@@ -1,0 +1,152 @@
+/* mj_store: tasks, their indexes, the outbox of events and the slots, in LMDB.
+ *
+ * This header speaks of tasks, signals, events and pages, not of keys and
+ * cursors.  One primitive writes: mj_store_write() runs a batch of operations in
+ * one durable transaction.  Reads copy out and hold nothing open afterwards.
+ *
+ * One environment per process and directory, however many handles: mj_store
+ * handles of one directory share it.  A handle is used by one thread at a time;
+ * different handles may be used by different threads.  After fork() the child's
+ * first use of a handle opens the environment afresh. */
+#ifndef MJ_STORE_H
+#define MJ_STORE_H
+
+#include "mj_state.h"
+
+#include <sys/types.h>
+
+#define MJ_STORE_SCHEMA 1
+#define MJ_MAX_ACCOUNTS 64
+#define MJ_MAX_EVENT_ERRORS 5 /* newest errors that an event keeps */
+
+typedef struct mj_store mj_store;
+
+typedef struct mj_store_options {
+    mode_t mode;      /* of the files: 0600, or 0660 in a setgid directory; 0: 0600 */
+    uint64_t map_max; /* bytes the file may grow to; 0: 1 TiB (address space, not memory) */
+    mj_rules rules;
+} mj_store_options;
+
+/* Opens or creates the store in directory `dir` (its parent has to exist).
+ * On error *out is NULL and why holds a sentence for people.
+ * MJ_EOWNER (before a file is touched), MJ_ESCHEMA, MJ_EFORMAT, MJ_EREADONLY, MJ_ENOSPC, MJ_EIO, MJ_ENOMEM. */
+int mj_store_open(const char *dir, const mj_store_options *o, mj_store **out, char *why, size_t why_size);
+void mj_store_close(mj_store *s);
+/* What exactly failed in the last call on this handle; empty when it was no system's fault. */
+const char *mj_store_detail(const mj_store *s);
+
+/* The accounts that claims may use, in the order of preference.  Copied.  MJ_ELIMIT, MJ_EINVAL. */
+typedef struct mj_account {
+    mj_str name;
+    uint32_t max_in_flight; /* slots; 0: drained, nothing new is sent under it */
+} mj_account;
+int mj_store_accounts(mj_store *s, const mj_account *a, size_t n);
+
+typedef enum {
+    /* A new task from `task` (ref is made here, ascending in the store) and `sig` (source; a task_id makes it
+     * an adopted one).  MJ_EDUPLICATE: key or task_id known, record is the first task's.  MJ_EKEY. */
+    MJ_OP_CREATE,
+    /* Applies `sig` to the task `ref` (has_ref) or to the one that sig.task_id is bound to.
+     * Codes of mj_state_apply(); MJ_EUNKNOWN: no such task; MJ_ECORRUPT. */
+    MJ_OP_SIGNAL,
+    /* Claims the first task in the queue that a free slot can send: `sig` brings the owner.
+     * MJ_ENOTFOUND: nothing is ready; MJ_ELIMIT: something is, but no slot or account. */
+    MJ_OP_CLAIM,
+    /* Until `until` nothing is claimed for sig.account; sig.error_code and sig.error say why.  0 lifts it. */
+    MJ_OP_PAUSE,
+    /* Ends slots whose time is over and readies queued tasks whose wait is over, at most `limit` of each;
+     * `done` becomes their number. */
+    MJ_OP_TICK,
+    /* Leases the first event that is due until `until`: event and record are filled.  MJ_ENOTFOUND. */
+    MJ_OP_EVENT_TAKE,
+    /* The handler returned: event {ref, seq, tries} is done.  MJ_ECHANGED: the lease is somebody else's. */
+    MJ_OP_EVENT_DONE,
+    /* The handler failed with sig.error: to be tried again at `until`, or buried when that is 0. */
+    MJ_OP_EVENT_RETRY,
+} mj_op_kind;
+
+typedef struct mj_event_error {
+    int64_t at;
+    mj_str text;
+} mj_event_error;
+
+typedef struct mj_event_record {
+    uint8_t ref[MJ_ULID_BYTES];
+    uint32_t seq;     /* from 1 within the task; with the ref it is the event's stable id */
+    mj_event type;
+    uint32_t attempt; /* of the task */
+    bool late, buried;
+    uint32_t tries;   /* deliveries begun; identifies the lease */
+    int64_t created_at, next_at;
+    unsigned nerrors;
+    mj_event_error errors[MJ_MAX_EVENT_ERRORS];
+} mj_event_record;
+
+typedef struct mj_op {
+    mj_op_kind kind;
+    bool want; /* give the record back */
+    bool has_ref;
+    uint8_t ref[MJ_ULID_BYTES]; /* in, or out of CREATE and CLAIM */
+    mj_task *task;              /* CREATE: the user's fields; read only */
+    mj_signal sig;
+    mj_event_record event;      /* EVENT_*: ref, seq and tries in; all of it out (its strings in event_bytes) */
+    int64_t until;
+    uint32_t limit;
+    /* out */
+    int code;
+    mj_event made;      /* the event that this operation stored */
+    uint32_t done;      /* TICK: how many */
+    mj_buf record;      /* the task's record afterwards, when wanted and known */
+    mj_buf event_bytes;
+} mj_op;
+
+/* Runs n operations in one transaction that is on disk when this returns 0; each op's code says how it went,
+ * and an op that fails changes nothing and fails no other.  Otherwise nothing is stored: MJ_ENOSPC, MJ_EREADONLY,
+ * MJ_EIO, MJ_ENOMEM, MJ_ECLOSED; every op's code is that, too.  `now`: wall-clock milliseconds. */
+int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now);
+void mj_op_clear(mj_op *op); /* frees the outputs */
+
+/* The record of a task, appended to *out.  MJ_ENOTFOUND. */
+int mj_store_get(mj_store *s, const uint8_t ref[MJ_ULID_BYTES], mj_buf *out);
+int mj_store_find(mj_store *s, mj_str task_id, mj_buf *out, uint32_t *attempt);
+
+typedef enum { MJ_BY_AGE, MJ_BY_STATE, MJ_BY_USER, MJ_BY_DUE, MJ_BY_EVENT } mj_order;
+
+/* A page of a listing.  AGE, STATE and USER run from the newest task to the oldest; DUE from the longest due. */
+typedef struct mj_query {
+    mj_order order;
+    mj_state state;   /* STATE */
+    mj_str user_id;   /* USER */
+    mj_due due;       /* DUE: which job */
+    int64_t until;    /* DUE: due at or before, ms */
+    int64_t since;    /* AGE, STATE, USER: created at or after, ms; 0: all */
+    bool buried;      /* EVENT: only those */
+    uint32_t limit;
+    uint8_t cursor[8 + MJ_ULID_BYTES]; /* where the last page ended; in and out */
+    bool more;        /* in: go on at the cursor; out: there may be a next page */
+} mj_query;
+
+/* Appends up to q->limit records to *out, each with mj_put_str(). */
+int mj_store_page(mj_store *s, mj_query *q, mj_buf *out);
+/* Reads one event record as MJ_BY_EVENT pages and mj_op hold them. */
+int mj_event_decode(mj_str bytes, mj_event_record *e);
+
+typedef struct mj_account_stats {
+    char name[MJ_MAX_NAME + 1];
+    uint32_t held, max_in_flight;
+    int64_t paused_until;
+    char reason[64];
+} mj_account_stats;
+
+typedef struct mj_stats {
+    uint64_t states[MJ_NSTATES];
+    uint64_t events, buried; /* waiting to be delivered; given up */
+    uint64_t map_used, map_size;
+    unsigned naccounts;
+    mj_account_stats accounts[MJ_MAX_ACCOUNTS];
+} mj_stats;
+
+/* O(1): from counters.  The size of the store does not matter. */
+int mj_store_stats(mj_store *s, mj_stats *out);
+
+#endif

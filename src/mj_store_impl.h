@@ -1,0 +1,156 @@
+/* Inside of mj_store: shared by mj_env.c and mj_store_*.c only. */
+#ifndef MJ_STORE_IMPL_H
+#define MJ_STORE_IMPL_H
+
+#include "mj_error.h"
+#include "mj_store.h"
+
+#include <lmdb.h>
+
+/* The databases of one environment.  Index entries are pure functions of the task
+ * record (mj_store_index.c), so that they can be checked and rebuilt from it. */
+#define MJ_DBS(X)                                                                                \
+    X(DB_META, "meta")       /* "schema", "counters" */                                          \
+    X(DB_TASK, "task")       /* ref -> record */                                                 \
+    X(DB_TID, "tid")         /* task id -> ref, attempt */                                       \
+    X(DB_KEY, "key")         /* user's key -> ref, fingerprint */                                \
+    X(DB_USER, "user")       /* length, user id, ref */                                          \
+    X(DB_STATE, "state")     /* state, ref */                                                    \
+    X(DB_DUE, "due")         /* job, due at, ref */                                              \
+    X(DB_QUEUE, "queue")     /* length, account, priority, ref */                                \
+    X(DB_SLOT, "slot")       /* until, ref, attempt -> account */                                \
+    X(DB_EVENT, "event")     /* ref, seq -> event record */                                      \
+    X(DB_OUTBOX, "outbox")   /* next at, ref, seq: the first open event of each task */          \
+    X(DB_ACCOUNT, "account") /* name -> slots held, pause */
+
+enum {
+#define X(sym, name) sym,
+    MJ_DBS(X)
+#undef X
+        DB_COUNT
+};
+
+/* ---- mj_env.c: one LMDB environment per process and directory ---- */
+
+typedef struct mj_env mj_env;
+int mj_env_acquire(const char *dir, const mj_store_options *o, mj_env **out, char *why, size_t why_size);
+void mj_env_release(mj_env *e);
+MDB_env *mj_env_lmdb(const mj_env *e);
+MDB_dbi mj_env_dbi(const mj_env *e, int db);
+/* Not usable in this process: it was opened before a fork. */
+bool mj_env_foreign(const mj_env *e);
+/* Begin and end of every transaction: end it (commit, abort or reset) and then call mj_env_leave().
+ * The map is never resized between the two.  A LMDB code. */
+int mj_env_begin(mj_env *e, unsigned flags, MDB_txn **txn);
+int mj_env_renew(mj_env *e, MDB_txn *txn);
+void mj_env_leave(mj_env *e);
+/* After MDB_MAP_FULL, with no transaction of this thread: makes the map larger.  MJ_ENOSPC at the ceiling. */
+int mj_env_grow(mj_env *e);
+/* A LMDB or errno code as ours. */
+int mj_env_code(int rc);
+
+/* ---- mj_store_read.c ---- */
+
+/* Makes the handle usable in this process (after a fork it opens afresh). */
+int mj_store_ready(mj_store *s);
+/* Notes what LMDB or the system said, for people. */
+void mj_store_blame(mj_store *s, int rc);
+
+/* ---- one write transaction ---- */
+
+typedef struct mj_held { /* an account as the store knows it */
+    char name[MJ_MAX_NAME + 1];
+    uint32_t held;
+    int64_t paused_until;
+    char reason[64];
+    bool dirty;
+} mj_held;
+
+typedef struct mj_counters {
+    uint64_t states[MJ_NSTATES];
+    uint64_t events, buried;
+    uint8_t last_ref[MJ_ULID_BYTES];
+} mj_counters;
+
+typedef struct mj_cap {
+    char name[MJ_MAX_NAME + 1];
+    uint32_t max_in_flight;
+} mj_cap;
+
+struct mj_store {
+    char *dir;
+    mj_store_options options;
+    mj_env *env;
+    MDB_txn *reader; /* reset between reads; NULL until the first */
+    mj_buf scratch;
+    size_t ncaps;
+    mj_cap *caps;
+    char detail[256];
+};
+
+typedef struct mj_txn {
+    mj_store *s;
+    MDB_txn *t;
+    int64_t now;
+    mj_counters counters;
+    bool dirty;
+    unsigned nheld;
+    mj_held held[MJ_MAX_ACCOUNTS];
+} mj_txn;
+
+/* ---- mj_store_write.c ---- */
+
+#define MJ_COUNTERS_KEY "counters"
+int mj_counters_read(MDB_val v, mj_counters *c);
+void mj_account_read(MDB_val key, MDB_val v, mj_held *h);
+
+/* LMDB calls that return LMDB codes; MDB_NOTFOUND is not an error of the transaction. */
+int mj_txn_get(mj_txn *x, int db, MDB_val key, MDB_val *value);
+int mj_txn_put(mj_txn *x, int db, MDB_val key, MDB_val value);
+int mj_txn_del(mj_txn *x, int db, MDB_val key);
+/* First key at or after `from` into *key (and *value). */
+int mj_txn_seek(mj_txn *x, int db, MDB_val from, MDB_val *key, MDB_val *value);
+MDB_val mj_val(const void *p, size_t n);
+
+/* ---- mj_store_index.c ---- */
+
+typedef struct mj_slot_facet {
+    bool held;
+    int64_t until;
+    int account; /* index into mj_txn.held */
+} mj_slot_facet;
+
+/* What the indexes hold of a task, without pointing into its record. */
+typedef struct mj_facets {
+    bool exists;
+    mj_state state;
+    mj_due due;
+    int64_t due_at;
+    bool queued;
+    unsigned nattempts, nids[MJ_MAX_ATTEMPTS];
+    mj_slot_facet slots[MJ_MAX_ATTEMPTS];
+} mj_facets;
+
+int mj_facets_of(mj_txn *x, mj_task *t, mj_facets *f);
+/* Writes t's record and brings every index from `old` to what t says.  A LMDB code. */
+int mj_index_write(mj_txn *x, mj_task *t, const mj_facets *old);
+/* The account's place in x->held, made when new; -1 when there are too many. */
+int mj_txn_account(mj_txn *x, mj_str name);
+
+enum { KEY_MAX = 320, DUE_KEY = 1 + 8 + MJ_ULID_BYTES, SLOT_KEY = 8 + MJ_ULID_BYTES + 4 };
+size_t mj_key_state(uint8_t *k, mj_state s, const uint8_t *ref);
+size_t mj_key_user(uint8_t *k, mj_str user, const uint8_t *ref);
+size_t mj_key_due(uint8_t *k, mj_due due, int64_t at, const uint8_t *ref);
+size_t mj_key_queue(uint8_t *k, mj_str account, int32_t priority, const uint8_t *ref);
+size_t mj_key_slot(uint8_t *k, int64_t until, const uint8_t *ref, uint32_t attempt);
+
+/* ---- mj_store_event.c ---- */
+
+/* Stores an event of t, numbered t->event_seq.  Uses the scratch buffer: t's strings may be gone afterwards. */
+int mj_event_add(mj_txn *x, const mj_task *t, mj_event type);
+/* The EVENT operations: LMDB code; the op's own outcome goes into op->code. */
+int mj_event_op(mj_txn *x, mj_op *op);
+/* The record of one task, decoded in place: valid until the next write.  LMDB code or MJ_ECORRUPT/MJ_ESCHEMA. */
+int mj_txn_task(mj_txn *x, const uint8_t *ref, mj_task *t, MDB_val *bytes);
+
+#endif

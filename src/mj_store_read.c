@@ -1,0 +1,303 @@
+/* Handles, and the read half of the store. */
+#include "mj_store_impl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int mj_store_open(const char *dir, const mj_store_options *o, mj_store **out, char *why, size_t why_size)
+{
+    mj_store *s = calloc(1, sizeof *s);
+    int rc = MJ_ENOMEM;
+
+    *out = NULL;
+    if (s && (s->dir = strdup(dir)) != NULL) {
+        s->options = *o;
+        rc = mj_env_acquire(dir, o, &s->env, why, why_size);
+    }
+    if (rc != MJ_OK) {
+        if (s)
+            free(s->dir);
+        free(s);
+        return rc;
+    }
+    *out = s;
+    return MJ_OK;
+}
+
+void mj_store_close(mj_store *s)
+{
+    if (!s)
+        return;
+    if (s->env && !mj_env_foreign(s->env)) {
+        if (s->reader)
+            mdb_txn_abort(s->reader);
+        mj_env_release(s->env);
+    }
+    mj_buf_free(&s->scratch);
+    free(s->caps);
+    free(s->dir);
+    free(s);
+}
+
+const char *mj_store_detail(const mj_store *s)
+{
+    return s->detail;
+}
+
+void mj_store_blame(mj_store *s, int rc)
+{
+    if (s->detail[0])
+        return;
+    snprintf(s->detail, sizeof s->detail, "%s",
+             rc > -100 && rc <= 0 ? mj_error_text(rc) : mdb_strerror(rc));
+}
+
+int mj_store_ready(mj_store *s)
+{
+    if (!mj_env_foreign(s->env))
+        return MJ_OK;
+    s->reader = NULL; /* the parent's; touching it here would harm the parent */
+    return mj_env_acquire(s->dir, &s->options, &s->env, s->detail, sizeof s->detail);
+}
+
+/* ---- reading: begin, look, copy, end ---- */
+
+static int begin(mj_store *s)
+{
+    int rc;
+
+    s->detail[0] = '\0';
+    rc = mj_store_ready(s);
+    if (rc == MJ_OK)
+        rc = s->reader ? mj_env_renew(s->env, s->reader) : mj_env_begin(s->env, MDB_RDONLY, &s->reader);
+    if (rc != 0)
+        mj_store_blame(s, rc);
+    return rc;
+}
+
+static int end(mj_store *s, int rc)
+{
+    mdb_txn_reset(s->reader);
+    mj_env_leave(s->env);
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        mj_store_blame(s, rc);
+    return mj_env_code(rc);
+}
+
+static int get(mj_store *s, int db, MDB_val key, MDB_val *v)
+{
+    return mdb_get(s->reader, mj_env_dbi(s->env, db), &key, v);
+}
+
+static int copy(mj_buf *out, MDB_val v)
+{
+    mj_put_raw(out, v.mv_data, v.mv_size);
+    return out->failed ? MJ_ENOMEM : 0;
+}
+
+int mj_store_get(mj_store *s, const uint8_t ref[MJ_ULID_BYTES], mj_buf *out)
+{
+    MDB_val v;
+    int rc = begin(s);
+
+    if (rc != 0)
+        return mj_env_code(rc);
+    rc = get(s, DB_TASK, mj_val(ref, MJ_ULID_BYTES), &v);
+    return end(s, rc != 0 ? rc : copy(out, v));
+}
+
+int mj_store_find(mj_store *s, mj_str task_id, mj_buf *out, uint32_t *attempt)
+{
+    MDB_val v;
+    int rc;
+
+    if (task_id.n == 0 || task_id.n > MJ_MAX_TASK_ID)
+        return MJ_ENOTFOUND;
+    rc = begin(s);
+    if (rc != 0)
+        return mj_env_code(rc);
+    rc = get(s, DB_TID, mj_val(task_id.p, task_id.n), &v);
+    if (rc == 0 && v.mv_size != MJ_ULID_BYTES + 4)
+        rc = MJ_ECORRUPT;
+    if (rc == 0) {
+        *attempt = mj_be32_get((uint8_t *)v.mv_data + MJ_ULID_BYTES);
+        rc = get(s, DB_TASK, mj_val(v.mv_data, MJ_ULID_BYTES), &v);
+    }
+    return end(s, rc != 0 ? rc : copy(out, v));
+}
+
+/* ---- pages ---- */
+
+/* A walk over one index: where it starts, which keys belong to it, where the ref stands in a key. */
+typedef struct walk {
+    int db;
+    bool newest_first;
+    uint8_t prefix[KEY_MAX];
+    size_t prefix_len;  /* keys outside it end the walk */
+    size_t cursor_len;  /* bytes of a key after the prefix: what a cursor keeps */
+    size_t ref_at;      /* of the ref, after the prefix */
+} walk;
+
+static int plan(const mj_query *q, walk *w)
+{
+    *w = (walk){.newest_first = true, .cursor_len = MJ_ULID_BYTES};
+    switch (q->order) {
+    case MJ_BY_AGE:
+        w->db = DB_TASK;
+        return 0;
+    case MJ_BY_STATE:
+        w->db = DB_STATE;
+        w->prefix[0] = (uint8_t)q->state;
+        w->prefix_len = 1;
+        return 0;
+    case MJ_BY_USER:
+        if (q->user_id.n == 0 || q->user_id.n > MJ_MAX_NAME)
+            return MJ_EINVAL;
+        w->db = DB_USER;
+        w->prefix_len = mj_key_user(w->prefix, q->user_id, q->cursor) - MJ_ULID_BYTES;
+        return 0;
+    case MJ_BY_DUE:
+        *w = (walk){.db = DB_DUE, .prefix = {(uint8_t)q->due}, .prefix_len = 1, .cursor_len = 8 + MJ_ULID_BYTES,
+                    .ref_at = 8};
+        return 0;
+    case MJ_BY_EVENT:
+        *w = (walk){.db = DB_EVENT, .cursor_len = MJ_ULID_BYTES + 4};
+        return 0;
+    }
+    return MJ_EINVAL;
+}
+
+/* Positions the cursor on the first key of the page. */
+static int position(MDB_cursor *c, const mj_query *q, const walk *w, MDB_val *key, MDB_val *v)
+{
+    uint8_t k[KEY_MAX];
+    size_t n = w->prefix_len + w->cursor_len;
+    int rc;
+
+    memcpy(k, w->prefix, w->prefix_len);
+    if (q->more)
+        memcpy(k + w->prefix_len, q->cursor, w->cursor_len);
+    else
+        memset(k + w->prefix_len, w->newest_first ? 0xff : 0, w->cursor_len);
+    *key = mj_val(k, n);
+    rc = mdb_cursor_get(c, key, v, MDB_SET_RANGE);
+    if (w->newest_first) /* the last key before where the range begins */
+        return mdb_cursor_get(c, key, v, rc == MDB_NOTFOUND ? MDB_LAST : rc == 0 ? MDB_PREV : MDB_GET_CURRENT);
+    if (rc == 0 && q->more && key->mv_size == n && memcmp(key->mv_data, k, n) == 0)
+        rc = mdb_cursor_get(c, key, v, MDB_NEXT);
+    return rc;
+}
+
+static bool belongs(const mj_query *q, const walk *w, MDB_val key)
+{
+    const uint8_t *k = key.mv_data;
+    const uint8_t *ref = k + w->prefix_len + w->ref_at;
+
+    if (key.mv_size != w->prefix_len + w->cursor_len || memcmp(k, w->prefix, w->prefix_len) != 0)
+        return false;
+    if (q->order == MJ_BY_DUE)
+        return (int64_t)mj_be64_get(k + 1) <= q->until;
+    return q->order == MJ_BY_EVENT || q->since == 0 || mj_ulid_time(ref) >= q->since;
+}
+
+int mj_store_page(mj_store *s, mj_query *q, mj_buf *out)
+{
+    walk w;
+    MDB_cursor *c;
+    MDB_val key, v, task;
+    uint32_t n = 0;
+    int rc = plan(q, &w);
+
+    if (rc != 0 || (rc = begin(s)) != 0)
+        return mj_env_code(rc);
+    rc = mdb_cursor_open(s->reader, mj_env_dbi(s->env, w.db), &c);
+    if (rc != 0)
+        return end(s, rc);
+    rc = position(c, q, &w, &key, &v);
+    q->more = false;
+    for (; rc == 0 && belongs(q, &w, key); rc = mdb_cursor_get(c, &key, &v, w.newest_first ? MDB_PREV : MDB_NEXT)) {
+        mj_event_record e;
+        if (n == q->limit) {
+            q->more = true;
+            break;
+        }
+        memcpy(q->cursor, (uint8_t *)key.mv_data + w.prefix_len, w.cursor_len);
+        task = v;
+        if (w.db == DB_EVENT) {
+            if (q->buried && (mj_event_decode((mj_str){v.mv_data, (uint32_t)v.mv_size}, &e) != 0 || !e.buried))
+                continue;
+        } else if (w.db != DB_TASK &&
+                   get(s, DB_TASK, mj_val(q->cursor + w.ref_at, MJ_ULID_BYTES), &task) != 0) {
+            continue; /* an index entry without a record is check()'s to tell */
+        }
+        mj_put_str(out, (mj_str){task.mv_data, (uint32_t)task.mv_size});
+        n++;
+    }
+    mdb_cursor_close(c);
+    if (out->failed)
+        rc = MJ_ENOMEM;
+    return end(s, rc == MDB_NOTFOUND ? 0 : rc);
+}
+
+/* ---- statistics ---- */
+
+static uint32_t cap_of(const mj_store *s, const char *name)
+{
+    for (size_t i = 0; i < s->ncaps; i++)
+        if (strcmp(s->caps[i].name, name) == 0)
+            return s->caps[i].max_in_flight;
+    return 0;
+}
+
+static int read_accounts(mj_store *s, mj_stats *out)
+{
+    MDB_cursor *c;
+    MDB_val key, v;
+    int rc = mdb_cursor_open(s->reader, mj_env_dbi(s->env, DB_ACCOUNT), &c);
+
+    if (rc != 0)
+        return rc;
+    while (out->naccounts < MJ_MAX_ACCOUNTS && (rc = mdb_cursor_get(c, &key, &v, MDB_NEXT)) == 0) {
+        mj_account_stats *a = &out->accounts[out->naccounts++];
+        mj_held h;
+        mj_account_read(key, v, &h);
+        memcpy(a->name, h.name, sizeof a->name);
+        memcpy(a->reason, h.reason, sizeof a->reason);
+        a->held = h.held;
+        a->paused_until = h.paused_until;
+        a->max_in_flight = cap_of(s, a->name);
+    }
+    mdb_cursor_close(c);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+int mj_store_stats(mj_store *s, mj_stats *out)
+{
+    MDB_envinfo info;
+    MDB_stat st;
+    MDB_val v;
+    mj_counters counters = {0};
+    int rc = begin(s);
+
+    memset(out, 0, sizeof *out);
+    if (rc != 0)
+        return mj_env_code(rc);
+    rc = get(s, DB_META, mj_val(MJ_COUNTERS_KEY, sizeof MJ_COUNTERS_KEY - 1), &v);
+    rc = rc == 0 ? mj_counters_read(v, &counters) : rc == MDB_NOTFOUND ? 0 : rc;
+    memcpy(out->states, counters.states, sizeof out->states);
+    out->events = counters.events;
+    out->buried = counters.buried;
+    if (rc == 0)
+        rc = read_accounts(s, out);
+    if (rc == 0)
+        rc = mdb_env_info(mj_env_lmdb(s->env), &info);
+    if (rc == 0)
+        rc = mdb_env_stat(mj_env_lmdb(s->env), &st);
+    if (rc == 0) {
+        out->map_size = info.me_mapsize;
+        out->map_used = (uint64_t)(info.me_last_pgno + 1) * st.ms_psize;
+    }
+    return end(s, rc);
+}

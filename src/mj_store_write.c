@@ -1,0 +1,523 @@
+/* The write half of the store: one batch of operations, one durable transaction. */
+#include "mj_store_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TICK_IN_CLAIM = 64 }; /* expired slots that a claim frees before it looks */
+
+/* ---- what every transaction carries ---- */
+
+int mj_counters_read(MDB_val v, mj_counters *c)
+{
+    mj_reader r = mj_reader_of(v.mv_data, v.mv_size);
+    const uint8_t *ref;
+
+    for (unsigned i = 0; i < MJ_NSTATES; i++)
+        c->states[i] = mj_get_uint(&r);
+    c->events = mj_get_uint(&r);
+    c->buried = mj_get_uint(&r);
+    ref = mj_get_raw(&r, MJ_ULID_BYTES);
+    if (!ref)
+        return MJ_ECORRUPT;
+    memcpy(c->last_ref, ref, MJ_ULID_BYTES);
+    return 0;
+}
+
+static int load_counters(mj_txn *x)
+{
+    MDB_val v;
+    int rc = mj_txn_get(x, DB_META, mj_val(MJ_COUNTERS_KEY, sizeof MJ_COUNTERS_KEY - 1), &v);
+
+    return rc == 0 ? mj_counters_read(v, &x->counters) : rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int save_counters(mj_txn *x)
+{
+    mj_buf *b = &x->s->scratch;
+
+    b->n = 0;
+    for (unsigned i = 0; i < MJ_NSTATES; i++)
+        mj_put_uint(b, x->counters.states[i]);
+    mj_put_uint(b, x->counters.events);
+    mj_put_uint(b, x->counters.buried);
+    mj_put_raw(b, x->counters.last_ref, MJ_ULID_BYTES);
+    if (b->failed)
+        return MJ_ENOMEM;
+    return mj_txn_put(x, DB_META, mj_val(MJ_COUNTERS_KEY, sizeof MJ_COUNTERS_KEY - 1), mj_val(b->p, b->n));
+}
+
+void mj_account_read(MDB_val key, MDB_val v, mj_held *h)
+{
+    mj_reader r = mj_reader_of(v.mv_data, v.mv_size);
+    mj_str reason;
+    size_t n = key.mv_size < MJ_MAX_NAME ? key.mv_size : MJ_MAX_NAME;
+
+    memset(h, 0, sizeof *h);
+    memcpy(h->name, key.mv_data, n);
+    h->held = mj_get_u32(&r);
+    h->paused_until = mj_get_int(&r);
+    reason = mj_str_head(mj_get_str(&r), sizeof h->reason - 1);
+    if (reason.n)
+        memcpy(h->reason, reason.p, reason.n);
+}
+
+static int load_accounts(mj_txn *x)
+{
+    MDB_cursor *c;
+    MDB_val key, value;
+    int rc = mdb_cursor_open(x->t, mj_env_dbi(x->s->env, DB_ACCOUNT), &c);
+
+    if (rc != 0)
+        return rc;
+    while (x->nheld < MJ_MAX_ACCOUNTS && (rc = mdb_cursor_get(c, &key, &value, MDB_NEXT)) == 0)
+        mj_account_read(key, value, &x->held[x->nheld++]);
+    mdb_cursor_close(c);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int save_accounts(mj_txn *x)
+{
+    mj_buf *b = &x->s->scratch;
+    int rc = 0;
+
+    for (unsigned i = 0; i < x->nheld && rc == 0; i++) {
+        mj_held *h = &x->held[i];
+        if (!h->dirty)
+            continue;
+        b->n = 0;
+        mj_put_uint(b, h->held);
+        mj_put_int(b, h->paused_until);
+        mj_put_str(b, (mj_str){h->reason, (uint32_t)strlen(h->reason)});
+        rc = b->failed ? MJ_ENOMEM
+                       : mj_txn_put(x, DB_ACCOUNT, mj_val(h->name, strlen(h->name)), mj_val(b->p, b->n));
+    }
+    return rc;
+}
+
+int mj_txn_task(mj_txn *x, const uint8_t *ref, mj_task *t, MDB_val *bytes)
+{
+    int rc = mj_txn_get(x, DB_TASK, mj_val(ref, MJ_ULID_BYTES), bytes);
+    return rc != 0 ? rc : mj_task_decode(bytes->mv_data, bytes->mv_size, t);
+}
+
+/* ---- operations ---- */
+
+static void give_back(mj_op *op, const mj_task *t)
+{
+    if (!op->want)
+        return;
+    op->record.n = 0;
+    if (mj_task_encode(t, &op->record) != MJ_OK)
+        op->code = MJ_ENOMEM;
+}
+
+static int give_back_known(mj_txn *x, mj_op *op, const void *ref)
+{
+    mj_task t;
+    MDB_val bytes;
+    int rc;
+
+    memcpy(op->ref, ref, MJ_ULID_BYTES);
+    rc = mj_txn_task(x, op->ref, &t, &bytes);
+    if (rc == 0)
+        give_back(op, &t);
+    else if (rc > -100 && rc < 0)
+        op->code = rc, rc = 0; /* an unreadable record is that task's trouble */
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* Writes a changed (or new) task, gives it back, stores its event: in this order, since
+ * the task's strings live in the scratch buffer until the next thing is encoded there. */
+static int store_change(mj_txn *x, mj_op *op, mj_task *t, const mj_facets *old, mj_event event)
+{
+    int rc;
+
+    t->event_seq += event != MJ_EVENT_NONE;
+    op->made = event;
+    rc = mj_index_write(x, t, old);
+    if (rc == 0)
+        give_back(op, t);
+    return rc == 0 && event != MJ_EVENT_NONE ? mj_event_add(x, t, event) : rc;
+}
+
+static int op_create(mj_txn *x, mj_op *op)
+{
+    mj_task t = *op->task;
+    mj_facets none = {0};
+    MDB_val v;
+    int rc;
+
+    if (t.key.n) {
+        rc = mj_txn_get(x, DB_KEY, mj_val(t.key.p, t.key.n), &v);
+        if (rc == 0 && v.mv_size == MJ_ULID_BYTES + sizeof t.fingerprint) {
+            bool same = memcmp((uint8_t *)v.mv_data + MJ_ULID_BYTES, t.fingerprint, sizeof t.fingerprint) == 0;
+            op->code = same ? MJ_EDUPLICATE : MJ_EKEY;
+            return give_back_known(x, op, v.mv_data);
+        }
+        if (rc != MDB_NOTFOUND)
+            return rc ? rc : MJ_ECORRUPT;
+    }
+    if (op->sig.task_id.n) {
+        rc = mj_txn_get(x, DB_TID, mj_val(op->sig.task_id.p, op->sig.task_id.n), &v);
+        if (rc == 0) {
+            op->code = MJ_EDUPLICATE;
+            return give_back_known(x, op, v.mv_data);
+        }
+        if (rc != MDB_NOTFOUND)
+            return rc;
+    }
+    if (mj_ulid_next(x->counters.last_ref, x->now) != MJ_OK)
+        return MJ_EIO;
+    memcpy(t.ref, x->counters.last_ref, MJ_ULID_BYTES);
+    memcpy(op->ref, t.ref, MJ_ULID_BYTES);
+    mj_state_create(&t, &op->sig, &x->s->options.rules, x->now);
+    return store_change(x, op, &t, &none, MJ_EVENT_NONE);
+}
+
+/* Finds whom a signal is about: by ref, or by the task id it carries. */
+static int address(mj_txn *x, mj_op *op)
+{
+    MDB_val v;
+    int rc;
+
+    if (op->sig.task_id.n == 0)
+        return op->has_ref ? 0 : MDB_NOTFOUND;
+    rc = mj_txn_get(x, DB_TID, mj_val(op->sig.task_id.p, op->sig.task_id.n), &v);
+    if (rc == MDB_NOTFOUND)
+        return op->has_ref ? 0 : rc;
+    if (rc != 0)
+        return rc;
+    if (v.mv_size != MJ_ULID_BYTES + 4)
+        return MJ_ECORRUPT;
+    if (op->has_ref && memcmp(v.mv_data, op->ref, MJ_ULID_BYTES) != 0) {
+        op->sig.foreign_id = true;
+        return 0;
+    }
+    /* The id itself tells the attempt, better than any URL. */
+    memcpy(op->ref, v.mv_data, MJ_ULID_BYTES);
+    op->sig.attempt = mj_be32_get((uint8_t *)v.mv_data + MJ_ULID_BYTES);
+    return 0;
+}
+
+static int apply(mj_txn *x, mj_op *op, const mj_signal *sig)
+{
+    mj_task t;
+    mj_facets old;
+    mj_step step;
+    MDB_val bytes;
+    int rc = mj_txn_task(x, op->ref, &t, &bytes);
+
+    if (rc == MDB_NOTFOUND) {
+        op->code = MJ_EUNKNOWN;
+        return 0;
+    }
+    if (rc == MJ_ECORRUPT || rc == MJ_ESCHEMA) { /* one unreadable record fails one operation */
+        op->code = rc;
+        return 0;
+    }
+    if (rc == 0)
+        rc = mj_facets_of(x, &t, &old);
+    if (rc != 0)
+        return rc;
+    op->code = mj_state_apply(&t, sig, &x->s->options.rules, x->now, &step);
+    if (step.changed)
+        return store_change(x, op, &t, &old, step.event);
+    give_back(op, &t);
+    return 0;
+}
+
+static int op_signal(mj_txn *x, mj_op *op)
+{
+    mj_signal given = op->sig;
+    int rc = address(x, op);
+
+    if (rc == MDB_NOTFOUND) {
+        op->code = MJ_EUNKNOWN;
+        return 0;
+    }
+    if (rc == 0)
+        rc = apply(x, op, &op->sig);
+    op->sig = given; /* a batch may be run again on a larger map */
+    return rc;
+}
+
+static int tick_slots(mj_txn *x, uint32_t limit, uint32_t *done)
+{
+    mj_signal sig = {.kind = SIG_SLOT_END, .source = MJ_FROM_SWEEP, .expect_state = -1, .wait_ms = -1};
+    mj_op op = {0};
+    MDB_val key, value;
+    int rc = 0;
+
+    for (; *done < limit; ++*done) {
+        const uint8_t *k;
+        uint8_t stale[SLOT_KEY];
+        rc = mj_txn_seek(x, DB_SLOT, mj_val(NULL, 0), &key, &value);
+        if (rc != 0)
+            break;
+        k = key.mv_data;
+        if (key.mv_size != SLOT_KEY || (int64_t)mj_be64_get(k) > x->now)
+            break;
+        memcpy(stale, k, SLOT_KEY);
+        memcpy(op.ref, k + 8, MJ_ULID_BYTES);
+        sig.attempt = mj_be32_get(k + 8 + MJ_ULID_BYTES);
+        op.code = MJ_OK;
+        rc = apply(x, &op, &sig);
+        if (rc == 0 && op.code != MJ_OK) /* an entry without its record: check() tells of it */
+            rc = mj_txn_del(x, DB_SLOT, mj_val(stale, SLOT_KEY));
+        if (rc != 0)
+            break;
+    }
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int tick_queue(mj_txn *x, uint32_t limit, uint32_t *done)
+{
+    static const uint8_t first[1] = {MJ_DUE_QUEUE};
+    mj_signal sig = {.kind = SIG_READY, .source = MJ_FROM_SWEEP, .expect_state = -1, .wait_ms = -1};
+    mj_op op = {0};
+    MDB_val key, value;
+    int rc = 0;
+
+    for (; *done < limit; ++*done) {
+        const uint8_t *k;
+        uint8_t stale[DUE_KEY];
+        rc = mj_txn_seek(x, DB_DUE, mj_val(first, 1), &key, &value);
+        if (rc != 0)
+            break;
+        k = key.mv_data;
+        if (key.mv_size != DUE_KEY || k[0] != MJ_DUE_QUEUE || (int64_t)mj_be64_get(k + 1) > x->now)
+            break;
+        memcpy(stale, k, DUE_KEY);
+        memcpy(op.ref, k + 9, MJ_ULID_BYTES);
+        op.code = MJ_OK;
+        rc = apply(x, &op, &sig);
+        if (rc == 0 && op.code != MJ_OK)
+            rc = mj_txn_del(x, DB_DUE, mj_val(stale, DUE_KEY));
+        if (rc != 0)
+            break;
+    }
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int op_tick(mj_txn *x, mj_op *op)
+{
+    uint32_t slots = 0, queued = 0;
+    int rc = tick_slots(x, op->limit, &slots);
+
+    if (rc == 0)
+        rc = tick_queue(x, op->limit, &queued);
+    op->done = slots + queued;
+    return rc;
+}
+
+/* The queue's head for one account ("" : tasks that any account may send): its key, copied. */
+static int head(mj_txn *x, mj_str account, uint8_t *out, size_t *n)
+{
+    uint8_t from[KEY_MAX];
+    MDB_val key, value;
+    size_t prefix = 2 + account.n;
+    int rc;
+
+    mj_key_queue(from, account, INT32_MAX, (const uint8_t[MJ_ULID_BYTES]){0});
+    rc = mj_txn_seek(x, DB_QUEUE, mj_val(from, prefix), &key, &value);
+    if (rc != 0)
+        return rc;
+    if (key.mv_size != prefix + 4 + MJ_ULID_BYTES || memcmp(key.mv_data, from, prefix) != 0)
+        return MDB_NOTFOUND;
+    memcpy(out, (uint8_t *)key.mv_data + prefix, 4 + MJ_ULID_BYTES);
+    *n = 4 + MJ_ULID_BYTES;
+    return 0;
+}
+
+/* Picks who goes next and under which account: the best head among the accounts
+ * that have a free slot; a task that any may send goes under the least loaded. */
+static int pick(mj_txn *x, uint8_t ref[MJ_ULID_BYTES], mj_str *account, bool *waiting)
+{
+    uint8_t best[4 + MJ_ULID_BYTES], other[4 + MJ_ULID_BYTES];
+    mj_str least = {0};
+    double load = 2;
+    size_t n;
+    int rc, found = MDB_NOTFOUND;
+
+    *waiting = false;
+    for (size_t i = 0; i <= x->s->ncaps; i++) {
+        const mj_cap *cap = i < x->s->ncaps ? &x->s->caps[i] : NULL;
+        mj_str name = cap ? (mj_str){cap->name, (uint32_t)strlen(cap->name)} : least;
+        if (cap) {
+            int at = mj_txn_account(x, name);
+            const mj_held *h = at < 0 ? NULL : &x->held[at];
+            bool free_slot = h && h->held < cap->max_in_flight && h->paused_until <= x->now;
+            rc = head(x, name, other, &n);
+            *waiting = *waiting || rc == 0;
+            if (!free_slot)
+                continue;
+            if ((double)h->held / cap->max_in_flight < load) {
+                load = (double)h->held / cap->max_in_flight;
+                least = name;
+            }
+        } else {
+            rc = head(x, (mj_str){0}, other, &n);
+            *waiting = *waiting || rc == 0;
+            if (least.n == 0)
+                continue;
+        }
+        if (rc != 0 && rc != MDB_NOTFOUND)
+            return rc;
+        if (rc == 0 && (found != 0 || memcmp(other, best, sizeof best) < 0)) {
+            memcpy(best, other, sizeof best);
+            *account = name;
+            found = 0;
+        }
+    }
+    if (found == 0)
+        memcpy(ref, best + 4, MJ_ULID_BYTES);
+    return found;
+}
+
+static int op_claim(mj_txn *x, mj_op *op)
+{
+    mj_signal sig = op->sig;
+    uint32_t done = 0;
+    bool waiting = false;
+    int rc = tick_slots(x, TICK_IN_CLAIM, &done);
+
+    done = 0;
+    if (rc == 0)
+        rc = tick_queue(x, TICK_IN_CLAIM, &done);
+    if (rc == 0)
+        rc = pick(x, op->ref, &sig.account, &waiting);
+    if (rc == MDB_NOTFOUND) {
+        op->code = waiting ? MJ_ELIMIT : MJ_ENOTFOUND;
+        return 0;
+    }
+    if (rc != 0)
+        return rc;
+    sig.kind = SIG_CLAIM;
+    sig.attempt = 0;
+    sig.expect_state = MJ_QUEUED;
+    return apply(x, op, &sig);
+}
+
+static int op_pause(mj_txn *x, mj_op *op)
+{
+    int at = mj_txn_account(x, op->sig.account);
+    mj_str reason = mj_str_head(op->sig.error_code, sizeof x->held[0].reason - 1);
+
+    if (at < 0) {
+        op->code = MJ_ELIMIT;
+        return 0;
+    }
+    x->held[at].paused_until = op->until;
+    memset(x->held[at].reason, 0, sizeof x->held[at].reason);
+    if (op->until && reason.n)
+        memcpy(x->held[at].reason, reason.p, reason.n);
+    x->held[at].dirty = x->dirty = true;
+    return 0;
+}
+
+static int run(mj_txn *x, mj_op *op)
+{
+    op->code = MJ_OK;
+    op->made = MJ_EVENT_NONE;
+    op->record.n = 0;
+    op->event_bytes.n = 0;
+    switch (op->kind) {
+    case MJ_OP_CREATE:
+        return op_create(x, op);
+    case MJ_OP_SIGNAL:
+        return op_signal(x, op);
+    case MJ_OP_CLAIM:
+        return op_claim(x, op);
+    case MJ_OP_PAUSE:
+        return op_pause(x, op);
+    case MJ_OP_TICK:
+        return op_tick(x, op);
+    case MJ_OP_EVENT_TAKE:
+    case MJ_OP_EVENT_DONE:
+    case MJ_OP_EVENT_RETRY:
+        return mj_event_op(x, op);
+    }
+    op->code = MJ_EINVAL;
+    return 0;
+}
+
+static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now)
+{
+    mj_txn x = {.s = s, .now = now};
+    MDB_txn *t;
+    int rc = mj_env_begin(s->env, 0, &x.t);
+
+    if (rc != 0)
+        return rc;
+    s->scratch.failed = false;
+    rc = load_counters(&x);
+    if (rc == 0)
+        rc = load_accounts(&x);
+    for (size_t i = 0; i < n && rc == 0; i++)
+        rc = run(&x, &ops[i]);
+    if (rc == 0 && x.dirty)
+        rc = save_counters(&x);
+    if (rc == 0 && x.dirty)
+        rc = save_accounts(&x);
+    t = x.t;
+    if (rc == 0 && x.dirty)
+        rc = mdb_txn_commit(t); /* frees it, also when it fails */
+    else
+        mdb_txn_abort(t);
+    mj_env_leave(s->env);
+    return rc;
+}
+
+int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
+{
+    int rc;
+
+    s->detail[0] = '\0';
+    rc = mj_store_ready(s);
+    while (rc == MJ_OK) {
+        rc = run_all(s, ops, n, now);
+        if (rc != MDB_MAP_FULL)
+            break;
+        rc = mj_env_grow(s->env);
+        if (rc == MJ_ENOSPC)
+            snprintf(s->detail, sizeof s->detail, "the store has reached map_max: raise it, or prune");
+    }
+    if (rc != MJ_OK) {
+        mj_store_blame(s, rc);
+        rc = mj_env_code(rc);
+        for (size_t i = 0; i < n; i++)
+            ops[i].code = rc;
+    }
+    return rc;
+}
+
+void mj_op_clear(mj_op *op)
+{
+    mj_buf_free(&op->record);
+    mj_buf_free(&op->event_bytes);
+}
+
+int mj_store_accounts(mj_store *s, const mj_account *a, size_t n)
+{
+    mj_cap *caps;
+
+    if (n > MJ_MAX_ACCOUNTS)
+        return MJ_ELIMIT;
+    caps = calloc(n ? n : 1, sizeof *caps);
+    if (!caps)
+        return MJ_ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        if (a[i].name.n == 0 || a[i].name.n > MJ_MAX_NAME) {
+            free(caps);
+            return MJ_EINVAL;
+        }
+        memcpy(caps[i].name, a[i].name.p, a[i].name.n);
+        caps[i].max_in_flight = a[i].max_in_flight;
+    }
+    free(s->caps);
+    s->caps = caps;
+    s->ncaps = n;
+    return MJ_OK;
+}
