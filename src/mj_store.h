@@ -15,6 +15,7 @@
 
 #include <sys/types.h>
 
+#define MJ_VERSION "0.1.0"
 #define MJ_STORE_SCHEMA 1
 #define MJ_MAX_ACCOUNTS 64
 #define MJ_MAX_EVENT_ERRORS 5 /* newest errors that an event keeps */

@@ -1,0 +1,335 @@
+--- Configuration: argument > file > environment > default, each key checked by name.
+local core = require "mjhook.core"
+
+local M = {}
+
+local DEFAULT_FILE = "/etc/mjhook/config.lua"
+
+local ENVIRONMENT = {
+  MIDJOURNEY_API_KEY = "api_key",
+  MIDJOURNEY_API_BASE_URL = "base_url",
+  MIDJOURNEY_WEBHOOK_URL = "hook_url",
+  MJHOOK_STORE = "store",
+}
+
+local function fail(key, text, ...)
+  error(core.error("config", (key and key .. ": " or "") .. text:format(...)), 0)
+end
+
+-- Checkers: each gets the key and the value and fails by name.
+
+local function of(wanted)
+  return function(key, v)
+    if type(v) ~= wanted then
+      fail(key, "%s expected, got %s", wanted, type(v))
+    end
+  end
+end
+
+local function number(low, high, what)
+  return function(key, v)
+    if type(v) ~= "number" or v ~= v or v < low or v > high then
+      fail(key, "a number from %s to %s expected (%s)", low, high, what)
+    end
+  end
+end
+
+local function text(key, v)
+  if type(v) ~= "string" or v == "" or v:find("[%z\r\n]") then
+    fail(key, "a line of text expected")
+  end
+end
+
+local function list(item)
+  return function(key, v)
+    if type(v) ~= "table" then
+      fail(key, "list expected, got %s", type(v))
+    end
+    for i, value in ipairs(v) do
+      item(("%s[%d]"):format(key, i), value)
+    end
+  end
+end
+
+local function one_of(...)
+  local allowed = { ... }
+  return function(key, v)
+    for _, a in ipairs(allowed) do
+      if v == a then
+        return
+      end
+    end
+    fail(key, '"%s" expected', table.concat(allowed, '" or "'))
+  end
+end
+
+local function record(fields)
+  return function(key, v)
+    if type(v) ~= "table" then
+      fail(key, "table expected, got %s", type(v))
+    end
+    for name, value in pairs(v) do
+      local check = fields[name]
+      if not check then
+        fail(key .. "." .. tostring(name), "unknown key")
+      end
+      check(key .. "." .. name, value)
+    end
+  end
+end
+
+local function secret(key, v)
+  if type(v) ~= "string" or #v < 16 then
+    fail(key, "a secret needs at least 16 bytes")
+  end
+end
+
+local function account(key, v)
+  record({ name = text, api_key = text, api_key_file = text, max_in_flight = number(0, 1000, "slots") })(key, v)
+  if not v.name or #v.name > core.max_name then
+    fail(key .. ".name", "a name of 1 to %d bytes expected", core.max_name)
+  end
+end
+
+local DAY = 86400
+local seconds = number(-1, 3650 * DAY, "seconds")
+
+local KEYS = {
+  store = text,
+  store_mode = one_of(384, 432), -- 0600, 0660: Lua has no octal numbers, so "0600" is taken, too
+  map_max = number(2 ^ 20, 2 ^ 47, "bytes"),
+  api_key = text,
+  api_key_file = text,
+  accounts = list(account),
+  base_url = text,
+  hook_url = text,
+  secrets = list(secret),
+  secrets_file = text,
+  max_in_flight = number(1, 1000, "slots"),
+  batch = number(1, 1000, "task ids in a request"),
+  connections = number(1, 256, "connections"),
+  poll = record { first = number(1, DAY, "seconds"), max = number(1, 7 * DAY, "seconds") },
+  lost_after = number(60, 365 * DAY, "seconds"),
+  ambiguous_grace = number(0, 30 * DAY, "seconds"),
+  trust = one_of("payload", "verify"),
+  allow_unsigned = of "boolean",
+  allow_cidr = list(text),
+  trusted_proxies = list(text),
+  max_body = number(1024, 2 ^ 26, "bytes"),
+  queue_max = number(1, 2 ^ 24, "waiting callbacks"),
+  key_ttl = number(0, 3650 * DAY, "seconds"),
+  retention = record { succeeded = seconds, failed = seconds, lost = seconds, cancelled = seconds },
+  handler_timeout = number(0.01, DAY, "seconds"),
+  allow_insecure = of "boolean",
+  policy = function(key, v)
+    if type(v) ~= "table" and type(v) ~= "string" then
+      fail(key, "a table of functions or the path of a Lua file expected, got %s", type(v))
+    end
+  end,
+  log = function(key, v)
+    if type(v) ~= "function" and type(v) ~= "string" then
+      fail(key, "a function or the path of a file expected, got %s", type(v))
+    end
+  end,
+}
+
+local DEFAULTS = {
+  store_mode = 384,
+  base_url = "https://api.midjourney-api.com", -- PROVIDER.md
+  max_in_flight = 10,                          -- PROVIDER.md: the account's limit
+  batch = 50,
+  connections = 8,
+  lost_after = DAY,
+  ambiguous_grace = 300,
+  trust = "payload",
+  allow_unsigned = false,
+  max_body = 2 ^ 20,
+  queue_max = 8192,
+  key_ttl = 180 * DAY,
+  handler_timeout = 60,
+  allow_insecure = false,
+}
+
+local function check_url(config, key)
+  local url = config[key]
+  if not url then
+    return
+  end
+  local scheme, host = url:match "^(https?)://([^/?#]+)"
+  if not scheme or url:find "[^!-~]" or host:find "@" then
+    fail(key, "an https URL expected")
+  end
+  local name = host:match "^%[(.-)%]" or host:match "^[^:]+"
+  local loopback = name == "localhost" or name == "::1" or (name or ""):match "^127%.%d+%.%d+%.%d+$"
+  if scheme == "http" and not loopback and not config.allow_insecure then
+    fail(key, "https expected; http only to a loopback address or with allow_insecure")
+  end
+end
+
+local function read_private(key, path)
+  local st, err = core.stat(path)
+  if not st then
+    fail(key, "%s", err.message)
+  end
+  if st.mode % 8 ~= 0 then
+    fail(key, "%s can be read or written by everybody: chmod 600 it", path)
+  end
+  local file, why = io.open(path, "rb")
+  if not file then
+    fail(key, "%s", why)
+  end
+  local content = file:read "*a"
+  file:close()
+  return content
+end
+
+local function read_key_file(key, path)
+  local value = read_private(key, path):match "^%s*(%S+)%s*$"
+  if not value then
+    fail(key, "%s should hold one API key and nothing else", path)
+  end
+  return value
+end
+
+-- A config file runs as the caller: nobody else may have been able to write it.
+local function load_file(path)
+  local st, err = core.stat(path)
+  if not st then
+    fail(nil, "%s", err.message)
+  end
+  local uid = core.uid()
+  if st.uid ~= 0 and st.uid ~= uid then
+    fail(nil, "%s belongs to uid %d, neither root nor you (uid %d): not read", path, st.uid, uid)
+  end
+  if math.floor(st.mode / 16) % 4 >= 2 or math.floor(st.mode / 2) % 2 == 1 then
+    fail(nil, "%s can be written by others than its owner: chmod go-w it", path)
+  end
+  local chunk, why = loadfile(path)
+  if not chunk then
+    fail(nil, "%s", why)
+  end
+  local ok, config = pcall(chunk)
+  if not ok then
+    fail(nil, "%s", tostring(config))
+  end
+  if type(config) ~= "table" then
+    fail(nil, "%s should return a table", path)
+  end
+  return config
+end
+
+local function check_known(source, from)
+  for key in pairs(source) do
+    if not KEYS[key] then
+      fail(tostring(key), "unknown key%s", from)
+    end
+  end
+end
+
+local function normalize_mode(config)
+  local mode = config.store_mode
+  if type(mode) == "string" and mode:match "^0?[0-7][0-7][0-7]$" then
+    config.store_mode = tonumber(mode, 8)
+  end
+end
+
+local function complete(config)
+  if config.policy and type(config.policy) == "string" and not config.policy:match "^/" then
+    local dir = config.config_file and config.config_file:match "^(.*)/" or nil
+    if not dir then
+      fail("policy", "an absolute path expected, got %s", config.policy)
+    end
+    config.policy = dir .. "/" .. config.policy
+  end
+  config.poll = { first = (config.poll or {}).first or 60, max = (config.poll or {}).max or 900 }
+  if config.poll.max < config.poll.first then
+    fail("poll.max", "at least poll.first (%s) expected", config.poll.first)
+  end
+  config.retention = config.retention or {}
+  if config.api_key_file and not config.api_key then
+    config.api_key = read_key_file("api_key_file", config.api_key_file)
+  end
+  if config.secrets_file and not config.secrets then
+    config.secrets = {}
+    for line in read_private("secrets_file", config.secrets_file):gmatch "[^\r\n]+" do
+      config.secrets[#config.secrets + 1] = line
+    end
+    KEYS.secrets("secrets_file", config.secrets)
+  end
+  local accounts = {}
+  for i, a in ipairs(config.accounts or { { name = "default", api_key = config.api_key } }) do
+    local key = a.api_key or (a.api_key_file and read_key_file("accounts.api_key_file", a.api_key_file))
+    accounts[i] = { name = a.name, api_key = key, max_in_flight = a.max_in_flight or config.max_in_flight }
+    for k = 1, i - 1 do
+      if accounts[k].name == a.name then
+        fail("accounts", "the name %q is there twice", a.name)
+      end
+    end
+  end
+  config.accounts = accounts
+  config.base_url = config.base_url:gsub("/+$", "")
+end
+
+local function resolve(args)
+  local config = {}
+  for k, v in pairs(DEFAULTS) do
+    config[k] = v
+  end
+  for name, key in pairs(ENVIRONMENT) do
+    local value = os.getenv(name)
+    if value and value ~= "" then
+      config[key] = value
+    end
+  end
+  local path = args.config or os.getenv "MJHOOK_CONFIG"
+  if not path and core.stat(DEFAULT_FILE) then
+    path = DEFAULT_FILE
+  end
+  local given = {}
+  for k, v in pairs(args) do
+    if k ~= "config" and k ~= "executor" then
+      given[k] = v
+    end
+  end
+  check_known(given, "")
+  if path then
+    local file = load_file(path)
+    check_known(file, " in " .. path)
+    for k, v in pairs(file) do
+      config[k] = v
+    end
+    config.config_file = path
+  end
+  for k, v in pairs(given) do
+    config[k] = v
+  end
+  normalize_mode(config)
+  for key, check in pairs(KEYS) do
+    if config[key] ~= nil then
+      check(key, config[key])
+    end
+  end
+  check_url(config, "base_url")
+  check_url(config, "hook_url")
+  complete(config)
+  if not config.store then
+    fail("store", "not set: name the store's directory (argument, config file or MJHOOK_STORE)")
+  end
+  return config
+end
+
+--- The complete configuration.
+-- @tparam table args keys of PRODUCT.md, and `config`, the path of a file
+-- @treturn table|nil config, or nil and an error with code "config" that names the key
+function M.resolve(args)
+  local ok, config = pcall(resolve, args or {})
+  if ok then
+    return config
+  end
+  if type(config) == "table" and config.code then
+    return nil, config
+  end
+  return nil, core.error("config", tostring(config))
+end
+
+return M

@@ -1,0 +1,116 @@
+--- The user's policy: loading it, and asking it without trusting it.
+-- Handlers tell the user's code what happened; decisions are questions, and an
+-- error or a bad answer to one means the careful answer.
+local core = require "mjhook.core"
+
+local M = {}
+local Policy = {}
+Policy.__index = Policy
+
+local HANDLERS = { "on_succeeded", "on_failed", "on_lost", "on_ambiguous", "on_event" }
+local DECISIONS = { "on_callback", "next_poll", "on_refused", "resolve_ambiguous" }
+
+local known = {}
+for _, list in ipairs { HANDLERS, DECISIONS } do
+  for _, name in ipairs(list) do
+    known[name] = true
+  end
+end
+
+local function bad(text, ...)
+  return nil, core.error("config", "policy: " .. text:format(...))
+end
+
+--- Loads a policy.
+-- @param given a table of functions, the path of a Lua file that returns one, or nil
+-- @tparam function log called with (level, message)
+-- @return a policy, or nil and an error
+function M.load(given, log)
+  local functions = given
+  if type(given) == "string" then
+    local chunk, why = loadfile(given)
+    if not chunk then
+      return bad("%s", why)
+    end
+    local ok, value = pcall(chunk)
+    if not ok then
+      return bad("%s", tostring(value))
+    end
+    if type(value) ~= "table" then
+      return bad("%s should return a table of functions", given)
+    end
+    functions = value
+  end
+  for name, f in pairs(functions or {}) do
+    if not known[name] then
+      return bad("unknown function %q", tostring(name))
+    end
+    if type(f) ~= "function" and not (getmetatable(f) or {}).__call then
+      return bad("%s: function expected, got %s", name, type(f))
+    end
+  end
+  return setmetatable({ functions = functions or {}, present = functions ~= nil, log = log }, Policy)
+end
+
+--- Whether there is a decision function of that name.
+function Policy:decides(name)
+  return self.functions[name] ~= nil
+end
+
+--- Asks a decision function. Nothing when there is none or it raises.
+function Policy:ask(name, ...)
+  local f = self.functions[name]
+  if not f then
+    return nil
+  end
+  local ok, a, b = pcall(f, ...)
+  if ok then
+    return a, b
+  end
+  self.log("error", ("policy: %s raised: %s"):format(name, tostring(a)))
+  return nil
+end
+
+--- A wait that a decision may name, in milliseconds; nil when it is no usable number of seconds.
+function M.wait_ms(seconds)
+  if type(seconds) == "number" and seconds == seconds and seconds >= 0 and seconds <= 30 * 86400 then
+    return math.floor(seconds * 1000)
+  end
+end
+
+-- Interrupts Lua code that runs too long.  A call that blocks inside C can't be interrupted this way.
+local function limited(f, timeout, ...)
+  if jit then
+    jit.off(f, true) -- compiled code runs no hooks
+  end
+  local stop_at = core.clock() + timeout * 1000
+  debug.sethook(function()
+    if core.clock() > stop_at then
+      debug.sethook()
+      error(("took longer than handler_timeout (%s s)"):format(timeout), 0)
+    end
+  end, "", 10000)
+  local ok, result, reason = pcall(f, ...)
+  debug.sethook()
+  return ok, result, reason
+end
+
+--- Runs the handlers of one event: on_<type>, then on_event.
+-- @treturn boolean handled, and the reason when not
+function Policy:handle(task, ctx, timeout)
+  for _, name in ipairs { "on_" .. ctx.type, "on_event" } do
+    local f = self.functions[name]
+    if f then
+      local ok, result, reason = limited(f, timeout, task, ctx)
+      if not ok then
+        return false, ("%s raised: %s"):format(name, tostring(result))
+      end
+      if result == false then
+        return false, ("%s: %s"):format(name, tostring(reason or "returned false"))
+      end
+    end
+  end
+  return true
+end
+
+return M

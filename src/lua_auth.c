@@ -1,0 +1,114 @@
+/* mjhook.core's names and proofs: keyrings, hashes. */
+#include "lua_core.h"
+
+#include <string.h>
+
+#define KEYRING "mjhook.keyring"
+
+typedef struct box {
+    mj_keyring *ring;
+} box;
+
+static mj_keyring *check(lua_State *L)
+{
+    box *b = luaL_checkudata(L, 1, KEYRING);
+
+    if (!b->ring)
+        luaL_error(L, "the keyring is closed");
+    return b->ring;
+}
+
+static int keyring_close(lua_State *L)
+{
+    box *b = luaL_checkudata(L, 1, KEYRING);
+
+    mj_keyring_free(b->ring);
+    b->ring = NULL;
+    return 0;
+}
+
+/* keyring:sign(ref, attempt) -> kid, sig */
+static int keyring_sign(lua_State *L)
+{
+    char kid[MJ_KID_TEXT + 1], sig[MJ_SIG_TEXT + 1];
+    size_t n;
+    const char *ref = luaL_checklstring(L, 2, &n);
+    int rc;
+
+    luaL_argcheck(L, n == MJ_ULID_TEXT, 2, "not a ref");
+    rc = mj_token_sign(check(L), ref, (uint32_t)luaL_checkinteger(L, 3), kid, sig);
+    if (rc != MJ_OK)
+        return mjl_fail(L, rc, NULL);
+    lua_pushstring(L, kid);
+    lua_pushstring(L, sig);
+    return 2;
+}
+
+/* keyring:verify(ref, attempt, kid, sig) -> boolean; strings of any length are fine, they are just wrong */
+static int keyring_verify(lua_State *L)
+{
+    size_t nref, nkid, nsig;
+    const char *ref = luaL_checklstring(L, 2, &nref);
+    lua_Number attempt = luaL_checknumber(L, 3);
+    const char *kid = luaL_checklstring(L, 4, &nkid);
+    const char *sig = luaL_checklstring(L, 5, &nsig);
+    bool ok = attempt >= 1 && attempt <= MJ_MAX_ATTEMPTS &&
+              mj_token_verify(check(L), ref, nref, (uint32_t)attempt, kid, nkid, sig, nsig);
+
+    lua_pushboolean(L, ok);
+    return 1;
+}
+
+/* core.keyring{secret, ...} -> keyring | nil, err.  A secret has at least 16 bytes. */
+static int core_keyring(lua_State *L)
+{
+    box *b;
+    int rc;
+
+    luaL_checktype(L, 1, LUA_TTABLE);
+    b = lua_newuserdata(L, sizeof *b);
+    b->ring = NULL;
+    luaL_getmetatable(L, KEYRING);
+    lua_setmetatable(L, -2);
+    b->ring = mj_keyring_new();
+    if (!b->ring)
+        return mjl_fail(L, MJ_ENOMEM, NULL);
+    for (int i = 1;; i++) {
+        size_t n;
+        const char *p;
+        lua_rawgeti(L, 1, i);
+        if (lua_type(L, -1) != LUA_TSTRING)
+            break;
+        p = lua_tolstring(L, -1, &n);
+        rc = mj_keyring_add(b->ring, p, n);
+        if (rc != MJ_OK)
+            return mjl_fail(L, rc, rc == MJ_EINVAL ? "a secret needs at least 16 bytes" : NULL);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    return 1;
+}
+
+/* core.sha256(data) -> 32 bytes */
+static int core_sha256(lua_State *L)
+{
+    size_t n;
+    const char *p = luaL_checklstring(L, 1, &n);
+    uint8_t out[32];
+    int rc = mj_sha256(p, n, out);
+
+    if (rc != MJ_OK)
+        return mjl_fail(L, rc, NULL);
+    lua_pushlstring(L, (char *)out, sizeof out);
+    return 1;
+}
+
+void mjl_open_auth(lua_State *L)
+{
+    static const luaL_Reg methods[] = {
+        {"sign", keyring_sign}, {"verify", keyring_verify}, {"close", keyring_close}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"keyring", core_keyring}, {"sha256", core_sha256}, {NULL, NULL}};
+
+    mjl_class(L, KEYRING, methods);
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,47 @@
+/* The binding: what its files share.
+ *
+ * Conventions: wrong arguments raise at the caller's line; outcomes are values,
+ * `nil, err` with err = {code=, message=, retryable=} that prints as its
+ * message.  A userdata is made empty with its metatable before it acquires
+ * anything, so that an error in between leaks nothing; close is idempotent and
+ * is also __gc and __close. */
+#ifndef MJ_LUA_CORE_H
+#define MJ_LUA_CORE_H
+
+#include "compat.h"
+#include "mj_error.h"
+#include "mj_store.h"
+
+#include <stdbool.h>
+
+/* Pushes nil and an error table; `why` (may be NULL) says more than the code's own text. */
+int mjl_fail(lua_State *L, int code, const char *why);
+
+/* Fields of the table at absolute index t.  A value of another type raises "bad field 'name' ...". */
+mj_str mjl_str(lua_State *L, int t, const char *name);             /* {NULL, 0} when absent */
+int64_t mjl_int(lua_State *L, int t, const char *name, int64_t absent);
+bool mjl_bool(lua_State *L, int t, const char *name);
+void mjl_set_str(lua_State *L, const char *name, mj_str s);        /* sets nothing when empty */
+void mjl_set_int(lua_State *L, const char *name, int64_t v);
+void mjl_set_time(lua_State *L, const char *name, int64_t ms);     /* sets nothing when 0 */
+void mjl_set_lit(lua_State *L, const char *name, const char *s);
+/* 26 characters of a ref at index i into 16 bytes; false when it is none. */
+bool mjl_ref(lua_State *L, int i, uint8_t ref[MJ_ULID_BYTES]);
+void mjl_push_ref(lua_State *L, const uint8_t ref[MJ_ULID_BYTES]);
+/* A metatable with these methods, __index to itself, and `close` as __gc and __close. */
+void mjl_class(lua_State *L, const char *name, const luaL_Reg *methods);
+
+/* lua_task.c: records and operations as tables. */
+int mjl_push_task(lua_State *L, mj_str record); /* MJ_OK and a table pushed, or a code and nothing */
+int mjl_push_event(lua_State *L, mj_str record);
+void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task);
+void mjl_push_result(lua_State *L, const mj_op *op);
+
+/* One registration function each; the library's table is on top of the stack. */
+void mjl_open_store(lua_State *L);
+void mjl_open_http(lua_State *L);
+void mjl_open_auth(lua_State *L);
+void mjl_open_wire(lua_State *L);
+void mjl_open_sys(lua_State *L);
+
+#endif

@@ -1,0 +1,339 @@
+/* mjhook.core's store: one userdata, a handle of mj_store. */
+#include "lua_core.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define STORE "mjhook.store"
+#define BATCH "mjhook.batch"
+
+typedef struct box {
+    mj_store *store;
+} box;
+
+static mj_store *check(lua_State *L)
+{
+    box *b = luaL_checkudata(L, 1, STORE);
+
+    if (!b->store)
+        luaL_error(L, "the store is closed");
+    return b->store;
+}
+
+static int store_close(lua_State *L)
+{
+    box *b = luaL_checkudata(L, 1, STORE);
+
+    mj_store_close(b->store);
+    b->store = NULL;
+    return 0;
+}
+
+static int store_fail(lua_State *L, mj_store *s, int rc)
+{
+    const char *detail = mj_store_detail(s);
+
+    if (detail[0] && rc != MJ_ENOTFOUND) {
+        lua_pushfstring(L, "%s: %s", mj_error_text(rc), detail);
+        return mjl_fail(L, rc, lua_tostring(L, -1));
+    }
+    return mjl_fail(L, rc, NULL);
+}
+
+/* A batch in a box of its own: whatever raises, its buffers are freed. */
+typedef struct batch {
+    size_t n;
+    mj_op *ops;
+    mj_task *tasks;
+    mj_buf buf;
+} batch;
+
+static int batch_close(lua_State *L)
+{
+    batch *b = luaL_checkudata(L, 1, BATCH);
+
+    for (size_t i = 0; b->ops && i < b->n; i++)
+        mj_op_clear(&b->ops[i]);
+    free(b->ops);
+    free(b->tasks);
+    mj_buf_free(&b->buf);
+    memset(b, 0, sizeof *b);
+    return 0;
+}
+
+static batch *new_batch(lua_State *L)
+{
+    batch *b = lua_newuserdata(L, sizeof *b);
+
+    memset(b, 0, sizeof *b);
+    luaL_getmetatable(L, BATCH);
+    lua_setmetatable(L, -2);
+    return b;
+}
+
+static void batch_done(lua_State *L, int at, batch *b)
+{
+    (void)b;
+    lua_pushcfunction(L, batch_close); /* now, rather than at some collection */
+    lua_pushvalue(L, at);
+    lua_call(L, 1, 0);
+}
+
+static size_t count_creates(lua_State *L, size_t n)
+{
+    size_t creates = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, 2, (int)i + 1);
+        luaL_checktype(L, -1, LUA_TTABLE);
+        lua_getfield(L, -1, "task");
+        creates += lua_istable(L, -1);
+        lua_pop(L, 2);
+    }
+    return creates;
+}
+
+/* store:write(ops, now) -> {results} | nil, err */
+static int store_write(lua_State *L)
+{
+    mj_store *s = check(L);
+    int64_t now = (int64_t)luaL_checknumber(L, 3);
+    size_t n, creates;
+    batch *b;
+    int at, rc;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    n = lua_rawlen(L, 2);
+    creates = count_creates(L, n);
+    b = new_batch(L);
+    at = lua_gettop(L);
+    b->ops = calloc(n ? n : 1, sizeof *b->ops);
+    b->tasks = calloc(creates ? creates : 1, sizeof *b->tasks);
+    if (!b->ops || !b->tasks)
+        return mjl_fail(L, MJ_ENOMEM, NULL);
+    b->n = n;
+    creates = 0;
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, 2, (int)i + 1);
+        mjl_read_op(L, lua_gettop(L), &b->ops[i], &b->tasks[creates]);
+        creates += b->ops[i].kind == MJ_OP_CREATE;
+        lua_pop(L, 1);
+    }
+    rc = mj_store_write(s, b->ops, n, now);
+    if (rc != MJ_OK) {
+        batch_done(L, at, b);
+        return store_fail(L, s, rc);
+    }
+    lua_createtable(L, (int)n, 0);
+    for (size_t i = 0; i < n; i++) {
+        mjl_push_result(L, &b->ops[i]);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    batch_done(L, at, b);
+    return 1;
+}
+
+static int give_task(lua_State *L, mj_store *s, int at, batch *b, int rc)
+{
+    if (rc == MJ_OK)
+        rc = mjl_push_task(L, (mj_str){(const char *)b->buf.p, (uint32_t)b->buf.n});
+    batch_done(L, at, b);
+    return rc == MJ_OK ? 1 : store_fail(L, s, rc);
+}
+
+/* store:get(ref) -> task | nil, err */
+static int store_get(lua_State *L)
+{
+    mj_store *s = check(L);
+    uint8_t ref[MJ_ULID_BYTES];
+    batch *b;
+
+    if (!mjl_ref(L, 2, ref))
+        return mjl_fail(L, MJ_ENOTFOUND, NULL);
+    b = new_batch(L);
+    return give_task(L, s, lua_gettop(L), b, mj_store_get(s, ref, &b->buf));
+}
+
+/* store:find(task_id) -> task, attempt | nil, err */
+static int store_find(lua_State *L)
+{
+    mj_store *s = check(L);
+    size_t n;
+    const char *id = luaL_checklstring(L, 2, &n);
+    uint32_t attempt = 0;
+    batch *b = new_batch(L);
+    int rc;
+
+    rc = n > MJ_MAX_TASK_ID ? MJ_ENOTFOUND
+                            : mj_store_find(s, (mj_str){id, (uint32_t)n}, &b->buf, &attempt);
+    if (give_task(L, s, lua_gettop(L), b, rc) != 1)
+        return 2;
+    lua_pushinteger(L, (lua_Integer)attempt);
+    return 2;
+}
+
+static void read_query(lua_State *L, mj_query *q)
+{
+    static const char *const orders[] = {"age", "state", "user", "due", "event", NULL};
+    static const char *const dues[] = {"none", "poll", "queue", "resolve", "owner", NULL};
+    mj_str state = mjl_str(L, 2, "state"), cursor = mjl_str(L, 2, "cursor");
+    int s;
+
+    lua_getfield(L, 2, "by");
+    q->order = (mj_order)luaL_checkoption(L, -1, "age", orders);
+    lua_getfield(L, 2, "due");
+    q->due = (mj_due)luaL_checkoption(L, -1, "none", dues);
+    lua_pop(L, 2);
+    if (state.n) {
+        s = mj_state_parse(state);
+        if (s < 0)
+            luaL_error(L, "bad field 'state'");
+        q->state = (mj_state)s; /* layer: query */
+    }
+    q->user_id = mjl_str(L, 2, "user_id");
+    q->until = mjl_int(L, 2, "until", 0);
+    q->since = mjl_int(L, 2, "since", 0);
+    q->buried = mjl_bool(L, 2, "buried");
+    q->limit = (uint32_t)mjl_int(L, 2, "limit", 100);
+    q->more = cursor.n == sizeof q->cursor;
+    if (q->more)
+        memcpy(q->cursor, cursor.p, cursor.n);
+}
+
+/* store:page{by=, state=, user_id=, due=, until=, since=, buried=, limit=, cursor=} -> {tasks or events}, cursor
+ * The cursor is nil after the last page.  A record that can't be read is given as its error. */
+static int store_page(lua_State *L)
+{
+    mj_store *s = check(L);
+    mj_query q = {0};
+    mj_reader r;
+    batch *b;
+    int at, rc, n = 0;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    read_query(L, &q);
+    b = new_batch(L);
+    at = lua_gettop(L);
+    rc = mj_store_page(s, &q, &b->buf);
+    if (rc != MJ_OK) {
+        batch_done(L, at, b);
+        return store_fail(L, s, rc);
+    }
+    lua_newtable(L);
+    for (r = mj_reader_of(b->buf.p ? b->buf.p : (uint8_t *)"", b->buf.n); r.p < r.end;) {
+        mj_str record = mj_get_str(&r);
+        rc = q.order == MJ_BY_EVENT ? mjl_push_event(L, record) : mjl_push_task(L, record);
+        if (rc != MJ_OK) {
+            mjl_fail(L, rc, NULL);
+            lua_remove(L, -2);
+        }
+        lua_rawseti(L, -2, ++n);
+    }
+    batch_done(L, at, b);
+    if (!q.more)
+        return 1;
+    lua_pushlstring(L, (const char *)q.cursor, sizeof q.cursor);
+    return 2;
+}
+
+static void push_accounts(lua_State *L, const mj_stats *st)
+{
+    lua_newtable(L);
+    for (unsigned i = 0; i < st->naccounts; i++) {
+        const mj_account_stats *a = &st->accounts[i];
+        lua_createtable(L, 0, 5);
+        mjl_set_lit(L, "name", a->name);
+        mjl_set_int(L, "held", a->held);
+        mjl_set_int(L, "max_in_flight", a->max_in_flight);
+        mjl_set_time(L, "paused_until", a->paused_until);
+        if (a->reason[0])
+            mjl_set_lit(L, "reason", a->reason);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "accounts");
+}
+
+static int store_stats(lua_State *L)
+{
+    mj_store *s = check(L);
+    mj_stats st;
+    int rc = mj_store_stats(s, &st);
+
+    if (rc != MJ_OK)
+        return store_fail(L, s, rc);
+    lua_newtable(L);
+    lua_newtable(L);
+    for (int i = 0; i < MJ_NSTATES; i++)
+        mjl_set_int(L, mj_state_name((mj_state)i), (int64_t)st.states[i]);
+    lua_setfield(L, -2, "tasks");
+    mjl_set_int(L, "events", (int64_t)st.events);
+    mjl_set_int(L, "buried", (int64_t)st.buried);
+    mjl_set_int(L, "bytes_used", (int64_t)st.map_used);
+    mjl_set_int(L, "bytes_mapped", (int64_t)st.map_size);
+    push_accounts(L, &st);
+    return 1;
+}
+
+static void set_accounts(lua_State *L, int t, mj_store *s)
+{
+    mj_account a[MJ_MAX_ACCOUNTS];
+    size_t n = 0;
+
+    lua_getfield(L, t, "accounts");
+    if (lua_istable(L, -1)) {
+        for (n = 0; n < MJ_MAX_ACCOUNTS; n++) {
+            lua_rawgeti(L, -1, (int)n + 1);
+            if (!lua_istable(L, -1)) {
+                lua_pop(L, 1);
+                break;
+            }
+            a[n].name = mjl_str(L, lua_gettop(L), "name");
+            a[n].max_in_flight = (uint32_t)mjl_int(L, lua_gettop(L), "max_in_flight", 10);
+            lua_pop(L, 1);
+        }
+    }
+    lua_pop(L, 1);
+    if (mj_store_accounts(s, a, n) != MJ_OK)
+        luaL_error(L, "bad field 'accounts'");
+}
+
+/* core.open(dir, {mode=, map_max=, poll_first=, poll_max=, lost_after=, grace= (seconds), accounts=}) */
+static int core_open(lua_State *L)
+{
+    const char *dir = luaL_checkstring(L, 1);
+    mj_store_options o = {.rules = mj_rules_default};
+    char why[512] = "";
+    box *b;
+    int rc;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    o.mode = (mode_t)mjl_int(L, 2, "mode", 0600);
+    o.map_max = (uint64_t)mjl_int(L, 2, "map_max", 0);
+    o.rules.poll_first_ms = mjl_int(L, 2, "poll_first", o.rules.poll_first_ms / 1000) * 1000;
+    o.rules.poll_max_ms = mjl_int(L, 2, "poll_max", o.rules.poll_max_ms / 1000) * 1000;
+    o.rules.lost_after_ms = mjl_int(L, 2, "lost_after", o.rules.lost_after_ms / 1000) * 1000;
+    o.rules.grace_ms = mjl_int(L, 2, "grace", o.rules.grace_ms / 1000) * 1000;
+    b = lua_newuserdata(L, sizeof *b);
+    b->store = NULL;
+    luaL_getmetatable(L, STORE);
+    lua_setmetatable(L, -2);
+    rc = mj_store_open(dir, &o, &b->store, why, sizeof why);
+    if (rc != MJ_OK)
+        return mjl_fail(L, rc, why);
+    set_accounts(L, 2, b->store);
+    return 1;
+}
+
+void mjl_open_store(lua_State *L)
+{
+    static const luaL_Reg methods[] = {
+        {"write", store_write}, {"get", store_get},     {"find", store_find},   {"page", store_page},
+        {"stats", store_stats}, {"close", store_close}, {NULL, NULL},
+    };
+    static const luaL_Reg batch_methods[] = {{"close", batch_close}, {NULL, NULL}};
+
+    mjl_class(L, STORE, methods);
+    mjl_class(L, BATCH, batch_methods);
+    lua_pushcfunction(L, core_open);
+    lua_setfield(L, -2, "open");
+}

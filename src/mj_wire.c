@@ -1,0 +1,378 @@
+#include "mj_wire.h"
+
+#include "lua_core.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STATUS_OK = 0, STATUS_QUOTA = 1001, STATUS_CONCURRENCY = 1002 }; /* PROVIDER.md: envelope */
+enum { TASK_RUNNING = 0, TASK_SUCCEEDED = 1, TASK_FAILED = 2 };         /* PROVIDER.md: task status */
+
+/* ---- text ---- */
+
+/* Length of the well-formed UTF-8 sequence at s, 0 when there is none. */
+static size_t utf8_len(const unsigned char *s, size_t n)
+{
+    static const struct {
+        unsigned char lo, hi, len, lo2, hi2; /* first byte, length, second byte (Unicode, table 3-7) */
+    } forms[] = {{0x00, 0x7f, 1, 0, 0},          {0xc2, 0xdf, 2, 0x80, 0xbf}, {0xe0, 0xe0, 3, 0xa0, 0xbf},
+                 {0xe1, 0xec, 3, 0x80, 0xbf},    {0xed, 0xed, 3, 0x80, 0x9f}, {0xee, 0xef, 3, 0x80, 0xbf},
+                 {0xf0, 0xf0, 4, 0x90, 0xbf},    {0xf1, 0xf3, 4, 0x80, 0xbf}, {0xf4, 0xf4, 4, 0x80, 0x8f}};
+
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        if (s[0] < forms[i].lo || s[0] > forms[i].hi)
+            continue;
+        if (forms[i].len > n || (forms[i].len > 1 && (s[1] < forms[i].lo2 || s[1] > forms[i].hi2)))
+            return 0;
+        for (size_t k = 2; k < forms[i].len; k++)
+            if ((s[k] & 0xc0) != 0x80)
+                return 0;
+        return forms[i].len;
+    }
+    return 0;
+}
+
+bool mj_utf8_valid(const char *s, size_t n)
+{
+    while (n > 0) {
+        size_t len = utf8_len((const unsigned char *)s, n);
+        if (len == 0)
+            return false;
+        s += len;
+        n -= len;
+    }
+    return true;
+}
+
+/* Pushes text of at most max bytes with '?' for every byte that is no UTF-8 and for control characters. */
+static void push_clean(lua_State *L, const char *s, size_t n, size_t max)
+{
+    luaL_Buffer b;
+    size_t used = 0;
+
+    luaL_buffinit(L, &b);
+    while (n > 0) {
+        size_t len = utf8_len((const unsigned char *)s, n);
+        bool odd = len == 0 || (len == 1 && (unsigned char)s[0] < 0x20 && s[0] != '\n' && s[0] != '\t') ||
+                   s[0] == 0x7f;
+        if (used + (odd ? 1 : len) > max)
+            break;
+        if (odd)
+            luaL_addchar(&b, '?');
+        else
+            luaL_addlstring(&b, s, len);
+        used += odd ? 1 : len;
+        s += len ? len : 1;
+        n -= len ? len : 1;
+    }
+    luaL_pushresult(&b);
+}
+
+/* ---- values of a decoded document; t is an absolute index ---- */
+
+/* A whole number at the top of the stack, also as a string; false when there is none. */
+static bool whole(lua_State *L, int64_t *v)
+{
+    lua_Number n;
+
+    if (lua_type(L, -1) == LUA_TNUMBER) {
+        n = lua_tonumber(L, -1);
+    } else if (lua_type(L, -1) == LUA_TSTRING) {
+        size_t len;
+        const char *s = lua_tolstring(L, -1, &len);
+        char *end;
+        if (len == 0 || len > 20 || strspn(s, "-0123456789") != len)
+            return false;
+        n = (lua_Number)strtod(s, &end);
+        if (*end != '\0')
+            return false;
+    } else {
+        return false;
+    }
+    if (!(n >= -9007199254740992.0 && n <= 9007199254740992.0) || floor((double)n) != (double)n)
+        return false;
+    *v = (int64_t)n;
+    return true;
+}
+
+static bool get_whole(lua_State *L, int t, const char *name, int64_t *v)
+{
+    bool ok;
+
+    lua_getfield(L, t, name);
+    ok = whole(L, v);
+    lua_pop(L, 1);
+    return ok;
+}
+
+/* The field as a string of its own, {NULL, 0} when it is anything else; it stays alive in its table. */
+static mj_str get_text(lua_State *L, int t, const char *name)
+{
+    mj_str s = {0};
+    size_t n;
+
+    lua_getfield(L, t, name);
+    if (lua_type(L, -1) == LUA_TSTRING) {
+        s.p = lua_tolstring(L, -1, &n);
+        s.n = n > UINT32_MAX ? 0 : (uint32_t)n;
+    }
+    lua_pop(L, 1);
+    return s;
+}
+
+static bool is_task_id(mj_str s)
+{
+    if (s.n == 0 || s.n > MJ_MAX_TASK_ID)
+        return false;
+    for (uint32_t i = 0; i < s.n; i++) {
+        char c = s.p[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_'))
+            return false;
+    }
+    return true;
+}
+
+static bool is_url(mj_str s)
+{
+    if (s.n > MJ_MAX_URL ||
+        !((s.n > 8 && memcmp(s.p, "https://", 8) == 0) || (s.n > 7 && memcmp(s.p, "http://", 7) == 0)))
+        return false;
+    for (uint32_t i = 0; i < s.n; i++)
+        if (s.p[i] <= ' ' || s.p[i] >= 0x7f || s.p[i] == '"' || s.p[i] == '<' || s.p[i] == '>' || s.p[i] == '\\')
+            return false;
+    return true;
+}
+
+/* The URL at the top of the stack, given as a string or as an object with a url. */
+static mj_str image_url(lua_State *L)
+{
+    mj_str s = {0};
+    size_t n;
+
+    if (lua_type(L, -1) == LUA_TSTRING) {
+        s.p = lua_tolstring(L, -1, &n);
+        s.n = n > MJ_MAX_URL ? 0 : (uint32_t)n;
+    } else if (lua_istable(L, -1)) {
+        s = get_text(L, lua_gettop(L), "url");
+    }
+    return s.n && is_url(s) ? s : (mj_str){0};
+}
+
+/* ---- words ---- */
+
+/* Sets `images` of the word on top from the task object at t; how many. */
+static int read_images(lua_State *L, int t)
+{
+    int n = 0;
+
+    lua_newtable(L);
+    lua_getfield(L, t, "images");
+    if (lua_istable(L, -1)) {
+        for (int i = 1; n < MJ_MAX_IMAGES && i <= 4 * MJ_MAX_IMAGES; i++) {
+            mj_str url;
+            lua_rawgeti(L, -1, i);
+            url = image_url(L);
+            lua_pop(L, 1);
+            if (url.n) {
+                lua_pushlstring(L, url.p, url.n);
+                lua_rawseti(L, -3, ++n);
+            }
+        }
+    }
+    lua_pop(L, 1);
+    lua_setfield(L, -2, "images");
+    return n;
+}
+
+/* Pushes the word of the task object at absolute index t, or nothing and why. */
+static const char *read_word(lua_State *L, int t)
+{
+    mj_str id = get_text(L, t, "taskId"), image, text;
+    int64_t status;
+    int nimages;
+
+    if (!is_task_id(id))
+        return "no usable taskId";
+    if (!get_whole(L, t, "status", &status))
+        return "no usable status";
+    lua_createtable(L, 0, 8);
+    mjl_set_str(L, "task_id", id);
+    lua_getfield(L, t, "image");
+    image = image_url(L);
+    lua_pop(L, 1);
+    mjl_set_str(L, "image", image);
+    nimages = read_images(L, t);
+    text = get_text(L, t, "mjPrompt");
+    if (text.n == 0)
+        text = get_text(L, t, "prompt");
+    if (text.n) {
+        push_clean(L, text.p, text.n, MJ_MAX_PROMPT);
+        lua_setfield(L, -2, "mj_prompt");
+    }
+    lua_getfield(L, t, "meta");
+    if (lua_istable(L, -1))
+        lua_setfield(L, -2, "meta");
+    else
+        lua_pop(L, 1);
+    if (status == TASK_SUCCEEDED) {
+        mjl_set_lit(L, "kind", image.n || nimages ? "succeeded" : "hint");
+    } else if (status == TASK_FAILED) {
+        mjl_set_lit(L, "kind", "failed");
+        mjl_set_lit(L, "error_code", "provider");
+        text = get_text(L, t, "failReason");
+        push_clean(L, text.n ? text.p : "", text.n, MJ_MAX_REASON);
+        lua_setfield(L, -2, "error");
+    } else {
+        mjl_set_lit(L, "kind", "running"); /* 0, or a number that nobody knows */
+    }
+    return NULL;
+}
+
+static int no_word(lua_State *L, const char *why)
+{
+    lua_pushnil(L);
+    lua_pushstring(L, why);
+    return 2;
+}
+
+int mj_wire_callback(lua_State *L)
+{
+    const char *why;
+    bool bare;
+
+    lua_settop(L, 1);
+    if (!lua_istable(L, 1))
+        return no_word(L, "not a JSON object");
+    lua_getfield(L, 1, "taskId");
+    bare = !lua_isnil(L, -1);
+    lua_settop(L, 1);
+    if (!bare) {
+        lua_getfield(L, 1, "data");
+        if (!lua_istable(L, 2))
+            return no_word(L, "no task in it");
+        if (lua_rawlen(L, 2) > 1)
+            return no_word(L, "more than one task in it");
+        lua_rawgeti(L, 2, 1);
+        if (lua_istable(L, 3))
+            lua_replace(L, 2); /* data was an array of one */
+        lua_settop(L, 2);
+    }
+    why = read_word(L, lua_gettop(L));
+    return why ? no_word(L, why) : 1;
+}
+
+int mj_wire_status(lua_State *L)
+{
+    int64_t status = -1;
+    int n = 0, count;
+
+    lua_settop(L, 1);
+    if (!lua_istable(L, 1))
+        return no_word(L, "not a JSON object");
+    if (!get_whole(L, 1, "status", &status))
+        return no_word(L, "no envelope");
+    lua_getfield(L, 1, "data");
+    if (status != STATUS_OK) {
+        mj_str text = get_text(L, 1, "message");
+        lua_pushnil(L);
+        push_clean(L, text.n ? text.p : "", text.n, MJ_MAX_REASON);
+        lua_pushinteger(L, (lua_Integer)status);
+        return 3;
+    }
+    if (!lua_istable(L, 2))
+        return no_word(L, "no data in the answer");
+    count = (int)lua_rawlen(L, 2);
+    lua_createtable(L, count, 0);
+    if (count == 0) { /* one object instead of an array */
+        lua_getfield(L, 2, "taskId");
+        if (!lua_isnil(L, -1)) {
+            lua_pop(L, 1);
+            if (!read_word(L, 2))
+                lua_rawseti(L, 3, ++n);
+            return 1;
+        }
+        lua_pop(L, 1);
+    }
+    for (int i = 1; i <= count; i++) {
+        lua_rawgeti(L, 2, i);
+        if (lua_istable(L, -1) && !read_word(L, lua_gettop(L)))
+            lua_rawseti(L, 3, ++n);
+        lua_settop(L, 3);
+    }
+    return 1;
+}
+
+/* ---- submit answers ---- */
+
+static int verdict(lua_State *L, const char *kind, const char *code, mj_str text)
+{
+    lua_createtable(L, 0, 4);
+    mjl_set_lit(L, "kind", kind);
+    if (code) {
+        mjl_set_lit(L, "error_code", code);
+        push_clean(L, text.p, text.n, MJ_MAX_REASON);
+        lua_setfield(L, -2, "error");
+    }
+    return 1;
+}
+
+int mj_wire_submit(lua_State *L)
+{
+    int http = (int)luaL_checkinteger(L, 1);
+    int64_t status = -1;
+    bool envelope;
+    mj_str text, id = {0};
+
+    lua_settop(L, 2);
+    envelope = lua_istable(L, 2) && get_whole(L, 2, "status", &status);
+    text = envelope ? get_text(L, 2, "message") : (mj_str){0};
+
+    /* A definite refusal is definite under whatever HTTP status it comes. */
+    if (envelope && status == STATUS_QUOTA)
+        return verdict(L, "refused", "quota", text.n ? text : MJ_LIT("quota not enough"));
+    if (envelope && status == STATUS_CONCURRENCY)
+        return verdict(L, "refused", "concurrency", text.n ? text : MJ_LIT("concurrency limit reached"));
+    if (http == 401 || http == 403)
+        return verdict(L, "refused", "auth", text.n ? text : MJ_LIT("the provider refuses the API key"));
+    if (http == 429)
+        return verdict(L, "refused", "rate_limit", text.n ? text : MJ_LIT("rate limit"));
+    if (http >= 300 && http < 400)
+        return verdict(L, "refused", "redirect",
+                       MJ_LIT("base_url answers with a redirect, which is not followed: correct base_url"));
+    if (http == 408 || http >= 500 || http < 200)
+        return verdict(L, "maybe_sent", "server_error", text.n ? text : MJ_LIT("trouble on the provider's side"));
+    if (http >= 400)
+        return verdict(L, "rejected", "rejected", text.n ? text : MJ_LIT("the provider rejects the request"));
+    if (envelope && status != STATUS_OK)
+        return verdict(L, "rejected", "rejected", text.n ? text : MJ_LIT("the provider rejects the request"));
+    if (envelope) {
+        lua_getfield(L, 2, "data");
+        if (lua_istable(L, -1))
+            id = get_text(L, lua_gettop(L), "taskId");
+    }
+    if (!is_task_id(id))
+        return verdict(L, "maybe_sent", "unreadable", MJ_LIT("the answer has no usable taskId"));
+    verdict(L, "accepted", NULL, (mj_str){0});
+    mjl_set_str(L, "task_id", id);
+    return 1;
+}
+
+static int utf8(lua_State *L)
+{
+    size_t n;
+    const char *s = luaL_checklstring(L, 1, &n);
+
+    lua_pushboolean(L, mj_utf8_valid(s, n));
+    return 1;
+}
+
+void mjl_open_wire(lua_State *L)
+{
+    static const luaL_Reg functions[] = {{"wire_callback", mj_wire_callback},
+                                         {"wire_status", mj_wire_status},
+                                         {"wire_submit", mj_wire_submit},
+                                         {"utf8", utf8},
+                                         {NULL, NULL}};
+    luaL_setfuncs(L, functions, 0);
+}
