@@ -1,0 +1,262 @@
+--- mjhook: Midjourney API jobs, made dependable.
+--
+-- Outcomes are values: `nil, err` with err = {code=, message=, retryable=} that
+-- prints as its message; wrong arguments raise at the caller's line.
+-- @module mjhook
+local callback = require "mjhook.callback"
+local config = require "mjhook.config"
+local core = require "mjhook.core"
+local deliver = require "mjhook.deliver"
+local executor = require "mjhook.executor"
+local poll = require "mjhook.poll"
+local policy = require "mjhook.policy"
+local reconcile = require "mjhook.reconcile"
+local submit = require "mjhook.submit"
+local view = require("mjhook.task").view
+
+local M = { version = core.version }
+local Mjhook = {}
+Mjhook.__index = Mjhook
+Mjhook.__name = "mjhook"
+
+-- No secret may reach a log by way of printing the object.
+function Mjhook:__tostring()
+  return ("mjhook (%s)"):format(self.store and self.config.store or "closed")
+end
+
+local function stderr_log(level, message)
+  io.stderr:write("mjhook: ", level, ": ", message, "\n")
+end
+
+local function file_log(path)
+  return function(level, message)
+    local file = io.open(path, "a")
+    if file then
+      file:write(('time=%s level=%s msg=%q\n'):format(os.date "!%Y-%m-%dT%H:%M:%SZ", level, message))
+      file:close()
+    end
+  end
+end
+
+local function make_log(given)
+  if type(given) == "string" then
+    return file_log(given)
+  end
+  return given or stderr_log
+end
+
+--- Opens mjhook on a store.
+-- @tparam table args keys of the configuration (README), and `config`: path of a configuration file
+-- @treturn table|nil mj, or nil and an error (config, owner, schema, read_only, ...)
+function M.open(args)
+  if args ~= nil and type(args) ~= "table" then
+    error(("mjhook.open: table expected, got %s"):format(type(args)), 2)
+  end
+  local settings, err = config.resolve(args)
+  if not settings then
+    return nil, err
+  end
+  local self = setmetatable({ config = settings, log = make_log(settings.log) }, Mjhook)
+  self.policy, err = policy.load(settings.policy, function(...)
+    self.log(...)
+  end)
+  if not self.policy then
+    return nil, err
+  end
+  if settings.secrets and #settings.secrets > 0 then
+    self.keyring, err = core.keyring(settings.secrets)
+    if not self.keyring then
+      return nil, core.error("config", "secrets: " .. err.message)
+    end
+  end
+  self.store, err = core.open(settings.store, executor.store_options(settings))
+  if not self.store then
+    return nil, err
+  end
+  self.exec = (args and args.executor or executor.direct)(settings, self.store)
+  return self
+end
+
+local function check_open(self, level)
+  if getmetatable(self) ~= Mjhook then
+    error("call it as a method: mj:name(...)", level + 1)
+  elseif not self.store then
+    error("mjhook is closed", level + 1)
+  end
+end
+
+local function check_string(name, value, level)
+  if type(value) ~= "string" then
+    error(("%s: string expected, got %s"):format(name, type(value)), level + 1)
+  end
+end
+
+local function check_options(name, value, allowed, level)
+  if value == nil then
+    return {}
+  elseif type(value) ~= "table" then
+    error(("%s: table expected, got %s"):format(name, type(value)), level + 1)
+  end
+  for k, v in pairs(value) do
+    if allowed[k] ~= type(v) then
+      error(("%s: %s '%s'"):format(name, allowed[k] and "bad field" or "unknown field", tostring(k)), level + 1)
+    end
+  end
+  return value
+end
+
+--- Submits a job: stored first, sent when a slot is free.
+-- @tparam table args prompt, mode, timeout, user_id, context, key, priority, account, expires
+-- @treturn table|nil task (`queued` when it waits; task.error says why), or nil and an error
+function Mjhook:submit(args)
+  check_open(self, 2)
+  return submit.submit(self, args, 2)
+end
+
+--- A task by its ref, from the store.
+function Mjhook:get(ref)
+  check_open(self, 2)
+  check_string("get", ref, 2)
+  local task, err = self.store:get(ref)
+  return view(task), err
+end
+
+--- A task by one of its task ids, from the store.
+function Mjhook:find(task_id)
+  check_open(self, 2)
+  check_string("find", task_id, 2)
+  local task, err = self.store:find(task_id)
+  if task then
+    return view(task)
+  end
+  return nil, err
+end
+
+--- Asks the provider about one task now; its word takes the same way as a callback's.
+function Mjhook:refresh(ref)
+  check_open(self, 2)
+  check_string("refresh", ref, 2)
+  return poll.refresh(self, ref)
+end
+
+--- Takes a callback. Never raises.
+-- @tparam table request method, uri, headers, body, peer
+-- @treturn table {status=, headers=, body=}
+function Mjhook:callback(request)
+  check_open(self, 2)
+  if type(request) ~= "table" then
+    error(("callback: table expected, got %s"):format(type(request)), 2)
+  end
+  return callback.callback(self, request)
+end
+
+local LISTING = { state = "string", user_id = "string", since = "number", limit = "number" }
+local STATES = {
+  queued = true, submitting = true, ambiguous = true, pending = true,
+  succeeded = true, failed = true, lost = true, cancelled = true,
+}
+
+--- Iterates over tasks, newest first; pages inside, holds nothing open.
+-- @tparam[opt] table options state, user_id, since (ms), limit
+-- @usage for task in mj:tasks{ state = "failed", limit = 20 } do print(task.ref) end
+function Mjhook:tasks(options)
+  check_open(self, 2)
+  options = check_options("tasks", options, LISTING, 2)
+  if options.state and not STATES[options.state] then
+    error(("tasks: no state %q"):format(options.state), 2)
+  end
+  local left = options.limit or math.huge
+  local by = options.user_id and "user" or options.state and "state" or "age"
+  local page, at, cursor, started = {}, 0, nil, false
+  local function next_task()
+    while true do
+      at = at + 1
+      local task = page[at]
+      if task == nil then
+        if started and not cursor then
+          return nil
+        end
+        local err
+        page, err = self.store:page { by = by, state = options.state, user_id = options.user_id,
+                                      since = options.since, limit = 100, cursor = cursor }
+        if not page then
+          error(err, 0)
+        end
+        cursor, at, started = err, 0, true
+      elseif task.ref and (by ~= "user" or not options.state or task.state == options.state) then
+        return view(task)
+      end
+    end
+  end
+  return function()
+    if left <= 0 then
+      return nil
+    end
+    left = left - 1
+    return next_task()
+  end
+end
+
+--- Gives a task up. A late result is recorded, without an event.
+-- @treturn table|nil task, or nil and an error ("state" when it is final)
+function Mjhook:cancel(ref)
+  check_open(self, 2)
+  check_string("cancel", ref, 2)
+  local parsed, err = self.store:get(ref)
+  if not parsed then
+    return nil, err
+  end
+  local results
+  results, err = self.exec:commit { { op = "signal", ref = ref, kind = "cancel", source = "user", want = true } }
+  if not results then
+    return nil, err
+  end
+  local task = view(results[1].task)
+  if results[1].code == "ok" then
+    return task
+  elseif results[1].code == "state" then
+    return nil, core.error("state", ("task %s is %s: only an unfinished task can be cancelled"):format(ref, task.state))
+  end
+  return nil, core.error(results[1].code, ("task %s could not be cancelled: %s"):format(ref, results[1].code))
+end
+
+--- One reconciler pass. See mjhook-reconcile(1).
+-- @tparam[opt] table options budget (seconds), limit, dry_run, progress
+-- @treturn table|nil report, or nil and an error ("busy" while another pass runs on this store)
+function Mjhook:reconcile(options)
+  check_open(self, 2)
+  options = check_options("reconcile", options,
+    { budget = "number", limit = "number", dry_run = "boolean", progress = "function" }, 2)
+  return reconcile.reconcile(self, options)
+end
+
+--- Runs waiting events through the policy's handlers.
+-- @tparam[opt] table options limit, budget (seconds)
+-- @treturn table|nil {delivered=, buried=, errors=}, or nil and an error
+function Mjhook:deliver(options)
+  check_open(self, 2)
+  return deliver.deliver(self, check_options("deliver", options, { limit = "number", budget = "number" }, 2))
+end
+
+--- Counts of tasks by state, events, slots by account, bytes. O(1).
+function Mjhook:stats()
+  check_open(self, 2)
+  return self.store:stats()
+end
+
+--- Lets go of everything. Idempotent.
+function Mjhook:close()
+  if self.store then
+    if self.exec.close then
+      self.exec:close()
+    end
+    self.store:close()
+    self.store = nil
+    if self.keyring then
+      self.keyring:close()
+    end
+  end
+end
+Mjhook.__close = Mjhook.close
+
+return M

@@ -1,0 +1,168 @@
+--- The callback's way: cheap refusals first, then one commit, and only then 200.
+local core = require "mjhook.core"
+local provider = require "mjhook.provider"
+
+local M = {}
+
+local HINT_GAP_MS = 10000 -- PRODUCT.md: hints make at most one poll per task per 10 s
+
+local function reply(status, word, headers)
+  headers = headers or {}
+  headers["Content-Type"] = "application/json"
+  return { status = status, headers = headers, body = ('{"status":"%s"}\n'):format(word) }
+end
+
+local function unavailable()
+  return reply(503, "unavailable", { ["Retry-After"] = "5" })
+end
+
+local function unescape(s)
+  return (s:gsub("%%(%x%x)", function(hex)
+    return string.char(tonumber(hex, 16))
+  end))
+end
+
+--- The token in a callback's URL: {ref, a, kid, sig}, missing fields nil; the first of each name counts.
+function M.read_token(uri)
+  local token = {}
+  local query = (uri or ""):match "%?([^#]*)" or ""
+  if #query > 8192 then
+    return token
+  end
+  for name, value in query:gmatch "([^&=]+)=([^&]*)" do
+    if (name == "ref" or name == "a" or name == "kid" or name == "sig") and not token[name] then
+      token[name] = unescape(value)
+    end
+  end
+  return token
+end
+
+--- Who is calling: "signed" with ref and attempt, "unsigned" where that is allowed, or nil.
+function M.authenticate(mj, request)
+  local token = M.read_token(request.uri)
+  if token.sig or token.kid then
+    local attempt = tonumber((token.a or ""):match "^%d%d?%d?$")
+    if mj.keyring and token.ref and attempt and token.kid and token.sig
+      and mj.keyring:verify(token.ref, attempt, token.kid, token.sig) then
+      return "signed", token.ref, attempt
+    end
+    return nil
+  end
+  return mj.config.allow_unsigned and "unsigned" or nil
+end
+
+--- What can be refused before the body is read; nil when nothing.
+-- @tparam table mj
+-- @tparam table request method, uri, length (of the body, when known)
+-- @return a reply; or nil, then how it is authenticated, ref and attempt
+function M.precheck(mj, request)
+  if request.method ~= "POST" then
+    return reply(405, "method_not_allowed", { Allow = "POST" })
+  end
+  local how, ref, attempt = M.authenticate(mj, request)
+  if not how then
+    return reply(401, "bad_token")
+  end
+  if request.length and request.length > mj.config.max_body then
+    return reply(413, "too_large")
+  end
+  return nil, how, ref, attempt
+end
+
+-- Whether the word is believed at once ("accept"), asked about ("verify") or dropped ("ignore").
+local function trust(mj, how, ref, word)
+  if how == "unsigned" then
+    return "verify"
+  end
+  local answer = mj.config.trust == "verify" and "verify" or "accept"
+  if mj.policy:decides "on_callback" then
+    local task = ref and mj:get(ref) or mj:find(word.task_id)
+    if task then
+      local decided = mj.policy:ask("on_callback", task, word)
+      if decided == "accept" or decided == "verify" or decided == "ignore" then
+        return decided, task
+      end
+      return "verify", task
+    end
+  end
+  return answer
+end
+
+-- An unsigned word is worth a poll only if it is about a task that we know and do not ask about soon anyway.
+local function worth_a_look(mj, word)
+  local task = mj.store:find(word.task_id)
+  if not task then
+    return false
+  end
+  local open = task.state == "pending" or task.state == "lost" or task.state == "cancelled" or task.state == "failed"
+  return open and not (task.due_at and task.due_at <= core.now() + HINT_GAP_MS)
+end
+
+local ANSWERS = { ok = "stored", duplicate = "duplicate", stale = "stale", unknown = "unknown", invalid = "stale" }
+
+local function operation(how, ref, attempt, word, decision, seen)
+  local op = { op = "signal", ref = ref, attempt = attempt, source = "callback", task_id = word.task_id }
+  if decision == "verify" then
+    op.kind = "look"
+    return op
+  end
+  op.kind = word.kind
+  op.image, op.images, op.mj_prompt, op.meta = word.image, word.images, word.mj_prompt, word.meta
+  op.error_code, op.error = word.error_code, word.error
+  if seen and how == "signed" and seen.attempt == attempt then
+    op.expect = seen.state -- a decision counts only for what it was made about
+  end
+  return op
+end
+
+local function handle(mj, request)
+  request.length = request.length or #(request.body or "")
+  local refused, how, ref, attempt = M.precheck(mj, request)
+  if refused then
+    return refused
+  end
+  if #(request.body or "") > mj.config.max_body then
+    return reply(413, "too_large")
+  end
+  local word, why = provider.read_callback(request.body or "")
+  if not word then
+    mj.log("warn", ("callback%s refused: %s"):format(ref and " for " .. ref or "", why))
+    return reply(400, "unreadable")
+  end
+  if how == "unsigned" and not worth_a_look(mj, word) then
+    return reply(200, "noted")
+  end
+  for _ = 1, 3 do
+    local decision, seen = trust(mj, how, ref, word)
+    if decision == "ignore" then
+      return reply(200, "ignored")
+    end
+    local results, err = mj.exec:commit { operation(how, ref, attempt, word, decision, seen) }
+    if not results then
+      mj.log("error", ("callback for %s not stored: %s"):format(ref or word.task_id, err.message))
+      return unavailable()
+    end
+    local code = results[1].code
+    if ANSWERS[code] then
+      return reply(200, ANSWERS[code])
+    elseif code ~= "changed" then
+      mj.log("error", ("callback for %s not stored: %s"):format(ref or word.task_id, code))
+      return unavailable()
+    end
+  end
+  return unavailable() -- the task changed under three decisions in a row
+end
+
+--- mj:callback. Never raises.
+-- @tparam table request method, uri (with query), headers, body, peer
+-- @treturn table {status=, headers=, body=}
+function M.callback(mj, request)
+  local ok, answer = pcall(handle, mj, request)
+  if ok then
+    return answer
+  end
+  mj.log("error", "callback: " .. tostring(answer))
+  return unavailable()
+end
+
+return M

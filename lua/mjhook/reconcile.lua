@@ -1,0 +1,266 @@
+--- One pass over what is due: the cron job's work.
+-- recover dead submitters → decide on ambiguous tasks → poll → submit what waits → deliver → report.
+local core = require "mjhook.core"
+local deliver = require "mjhook.deliver"
+local poll = require "mjhook.poll"
+local policy = require "mjhook.policy"
+local submit = require "mjhook.submit"
+local view = require("mjhook.task").view
+
+local M = {}
+
+local DEFAULT_BUDGET_S = 45
+-- The oldest a request of a live sender can be: it does not start after STALL_MS and is cut off
+-- by the client's timeout (30 s).  Evidence decides sooner; beyond this, age does.
+local SENDER_MAX_MS = submit.STALL_MS + 60000
+local PAGE = 500
+
+local Sweep = {}
+Sweep.__index = Sweep
+
+function Sweep:time_left()
+  return core.clock() < self.stop_at and not self.mj.stopping
+end
+
+-- Counts what a committed operation did to a task, for the report.
+function Sweep:count(result)
+  if result.code == "ok" and result.made then
+    self.report[result.made] = (self.report[result.made] or 0) + 1
+  end
+end
+
+function Sweep:commit(ops)
+  if #ops == 0 then
+    return {}
+  end
+  local results, err = self.mj.exec:commit(ops)
+  if not results then
+    error(err, 0)
+  end
+  for _, result in ipairs(results) do
+    self:count(result)
+  end
+  return results
+end
+
+-- Walks the tasks that are due for one job, a page at a time; `work` gets the pages.
+-- Each task is seen once in a pass: a page goes on after the last one, and what work made due again is later.
+function Sweep:pages(due, size, work)
+  local cursor
+  local now = core.now()
+  repeat
+    local tasks, err_or_cursor = self.mj.store:page { by = "due", due = due, ["until"] = now, limit = size,
+                                                      cursor = cursor }
+    if not tasks then
+      error(err_or_cursor, 0)
+    end
+    cursor = err_or_cursor
+    local readable = {}
+    for _, task in ipairs(tasks) do
+      if task.ref then
+        readable[#readable + 1] = view(task)
+      else
+        self:trouble(task)
+      end
+    end
+    if #readable > 0 then
+      work(readable)
+    end
+  until not cursor or not self:time_left()
+end
+
+-- Something that a person may have to look at; each kind is said once in a pass.
+function Sweep:trouble(err)
+  self.report.errors = self.report.errors + 1
+  local text = tostring(err.message)
+  if not self.said[text] then
+    self.said[text] = true
+    self.mj.log(err.retryable and "warn" or "error", text)
+  end
+end
+
+function Sweep:recover()
+  self:pages("owner", PAGE, function(tasks)
+    local ops = {}
+    for _, task in ipairs(tasks) do
+      local age = core.now() - task.submitted_at
+      if task.owner == "dead" or age > SENDER_MAX_MS then
+        ops[#ops + 1] = {
+          op = "signal", ref = task.ref, attempt = task.attempt, kind = "owner_dead", source = "sweep",
+          expect = "submitting", error_code = "owner_dead",
+          error = "the process that was submitting it died; it may or may not have been sent",
+        }
+      end
+    end
+    self:commit(ops)
+  end)
+end
+
+local DECISIONS = { lost = "give_up", resubmit = "resubmit", wait = "wait" }
+
+function Sweep:resolve()
+  self:pages("resolve", PAGE, function(tasks)
+    local ops = {}
+    for _, task in ipairs(tasks) do
+      local answer, seconds = self.mj.policy:ask("resolve_ambiguous", task, core.now())
+      local kind = DECISIONS[answer] or "give_up"
+      ops[#ops + 1] = {
+        op = "signal", ref = task.ref, attempt = task.attempt, kind = kind, expect = "ambiguous",
+        source = DECISIONS[answer] and "policy" or "sweep", wait_ms = kind == "wait" and policy.wait_ms(seconds) or nil,
+      }
+    end
+    self:commit(ops)
+  end)
+end
+
+function Sweep:poll()
+  local size = self.mj.config.batch * self.mj.config.connections
+  self:pages("poll", size, function(tasks)
+    if self.limit then
+      local left = self.limit - self.report.polled
+      while #tasks > left do
+        tasks[#tasks] = nil
+      end
+    end
+    if #tasks == 0 then
+      return
+    end
+    local report, err = poll.poll(self.mj, tasks, self.stop_at)
+    if not report then
+      error(err, 0)
+    end
+    self.report.polled = self.report.polled + #tasks
+    self.report.requests = self.report.requests + report.requests
+    for _, e in ipairs(report.errors) do
+      self:trouble(e)
+    end
+    for _, result in ipairs(report.results) do
+      self:count(result)
+    end
+  end)
+end
+
+function Sweep:tick()
+  repeat
+    local done = self:commit({ { op = "tick", limit = PAGE } })[1].done
+  until done < PAGE or not self:time_left()
+end
+
+function Sweep:submit()
+  while self:time_left() do
+    local start_by = math.min(core.clock() + submit.STALL_MS, self.stop_at)
+    local results, claimed = submit.claim(self.mj, {}, self.mj.config.connections)
+    if not results then
+      error(claimed, 0)
+    end
+    if #claimed == 0 then
+      return
+    end
+    local sent, err = submit.send(self.mj, claimed, start_by, self.stop_at)
+    if not sent then
+      error(err, 0)
+    end
+    self.report.requests = self.report.requests + #sent
+    for _, task in ipairs(sent) do
+      if task.state == "pending" then
+        self.report.submitted = self.report.submitted + 1
+      elseif task.error then
+        self:trouble(task.error)
+      end
+    end
+  end
+end
+
+function Sweep:deliver()
+  local left = math.max(self.stop_at - core.clock(), 0) / 1000
+  local report, err = deliver.deliver(self.mj, { budget = left, limit = self.limit })
+  if not report then
+    error(err, 0)
+  end
+  self.report.delivered = report.delivered
+  self.report.buried = report.buried
+  self.report.errors = self.report.errors + report.errors
+end
+
+local STEPS = { "recover", "resolve", "poll", "tick", "submit", "deliver" }
+
+-- What a pass would do, from reading alone.
+function Sweep:preview()
+  local count = function(due)
+    local n = 0
+    self:pages(due, PAGE, function(tasks)
+      n = n + #tasks
+    end)
+    return n
+  end
+  self.report.polled = count "poll"
+  self.report.would_resolve = count "resolve"
+  self.report.would_recover = 0
+  self:pages("owner", PAGE, function(tasks)
+    for _, task in ipairs(tasks) do
+      if task.owner == "dead" or core.now() - task.submitted_at > SENDER_MAX_MS then
+        self.report.would_recover = self.report.would_recover + 1
+      end
+    end
+  end)
+end
+
+local function new_report()
+  return {
+    polled = 0, succeeded = 0, failed = 0, lost = 0, pending = 0, ambiguous = 0, submitted = 0, queued = 0,
+    delivered = 0, buried = 0, pruned = 0, errors = 0, requests = 0, elapsed_ms = 0,
+  }
+end
+
+local function finish(self, started)
+  local stats = self.mj.store:stats()
+  if stats then
+    self.report.pending = stats.tasks.pending
+    self.report.ambiguous = stats.tasks.ambiguous
+    self.report.queued = stats.tasks.queued
+  end
+  self.report.elapsed_ms = core.clock() - started
+  return self.report
+end
+
+--- mj:reconcile{budget= (seconds), limit=, dry_run=, progress=function(step, report)}.
+-- In the report succeeded, failed and lost count what this pass changed; pending, ambiguous and queued what is left.
+-- @treturn table|nil report; nil and an error: "busy" when another pass runs on this store
+function M.reconcile(mj, options)
+  local started = core.clock()
+  local self = setmetatable({
+    mj = mj, report = new_report(), said = {}, limit = options.limit,
+    stop_at = started + (options.budget or DEFAULT_BUDGET_S) * 1000,
+  }, Sweep)
+  if options.dry_run then
+    local ok, err = pcall(self.preview, self)
+    if not ok then
+      return nil, err
+    end
+    return finish(self, started)
+  end
+  local lock, busy = core.lock(mj.config.store .. "/reconcile.lock", mj.config.store_mode)
+  if not lock then
+    if busy.code == "busy" then
+      busy.message = ("another reconciler is at work on %s"):format(mj.config.store)
+    end
+    return nil, busy
+  end
+  local ok, err = pcall(function()
+    for _, step in ipairs(STEPS) do
+      if options.progress then
+        options.progress(step, self.report)
+      end
+      if self:time_left() then
+        self[step](self)
+      end
+    end
+  end)
+  lock:close()
+  if not ok then
+    return nil, type(err) == "table" and err or core.error("internal", tostring(err))
+  end
+  return finish(self, started)
+end
+
+return M

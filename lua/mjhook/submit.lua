@@ -1,0 +1,246 @@
+--- Submission: the intent is durable before a byte leaves, and nothing leaves twice.
+local core = require "mjhook.core"
+local json = require "mjhook.json"
+local policy = require "mjhook.policy"
+local provider = require "mjhook.provider"
+local view = require("mjhook.task").view
+
+local M = {}
+
+--- A sender that stalled longer than this between intent and request does not send (milliseconds).
+M.STALL_MS = 60000
+
+-- How long an account rests after a refusal (milliseconds); PRODUCT.md and PROVIDER.md name the first three.
+local PAUSE = {
+  quota = 900000,       -- 1001: nobody tops up within seconds
+  concurrency = 10000,  -- 1002 though our ledger has room: the key is shared with others
+  rate_limit = 30000,   -- 429 without a Retry-After
+  auth = 60000,         -- a wrong key: asked again once in a while, so that a corrected one is noticed
+  redirect = 60000,
+  not_sent = 5000,      -- unreachable: the next ones would fare no better
+}
+
+local FIELDS = {
+  prompt = "string", mode = "string", timeout = "number", user_id = "string", key = "string",
+  account = "string", priority = "number", expires = "number",
+}
+
+local function invalid(text, ...)
+  return nil, core.error("invalid", text:format(...))
+end
+
+local function check_types(args, level)
+  if type(args) ~= "table" then
+    error(("submit: table expected, got %s"):format(type(args)), level + 1)
+  end
+  for name, value in pairs(args) do
+    local wanted = FIELDS[name]
+    if name ~= "context" and not wanted then
+      error(("submit: unknown field %q"):format(tostring(name)), level + 1)
+    elseif wanted and type(value) ~= wanted then
+      error(("submit: bad field '%s' (%s expected, got %s)"):format(name, wanted, type(value)), level + 1)
+    end
+  end
+  if args.prompt == nil then
+    error("submit: bad field 'prompt' (string expected, got nil)", level + 1)
+  end
+end
+
+local function is_whole(v, low, high)
+  return v == math.floor(v) and v >= low and v <= high
+end
+
+-- Everything that can be wrong with a job is found before anything is stored.
+local function validate(mj, args)
+  local config = mj.config
+  if args.prompt == "" or #args.prompt > core.max_prompt then
+    return invalid("prompt: 1 to %d bytes expected, got %d", core.max_prompt, #args.prompt)
+  elseif not core.utf8(args.prompt) or args.prompt:find "%z" then
+    return invalid "prompt: not valid UTF-8 text"
+  elseif args.mode and args.mode ~= "fast" and args.mode ~= "relaxed" then
+    return invalid('mode: "fast" or "relaxed" expected, got %q', args.mode)
+  elseif args.timeout and not is_whole(args.timeout, 300, 1200) then
+    return invalid("timeout: whole seconds from 300 to 1200 expected, got %s", args.timeout)
+  elseif args.priority and not is_whole(args.priority, -1000000, 1000000) then
+    return invalid("priority: a whole number from -1000000 to 1000000 expected, got %s", args.priority)
+  elseif args.expires and not (args.expires > 0 and args.expires <= 31536000) then
+    return invalid("expires: seconds, more than 0 and at most a year, expected, got %s", args.expires)
+  end
+  for _, name in ipairs { "user_id", "key" } do
+    local value = args[name]
+    if value and (value == "" or #value > core.max_name) then
+      return invalid("%s: 1 to %d bytes expected, got %d", name, core.max_name, #value)
+    end
+  end
+  local context
+  if args.context ~= nil then
+    local text, why = json.encode(args.context)
+    if not text then
+      return invalid("context: can't be written as JSON: %s", why)
+    elseif #text > core.max_json then
+      return invalid("context: at most %d bytes as JSON expected, got %d", core.max_json, #text)
+    end
+    context = text
+  end
+  if config.hook_url and not mj.keyring and not config.allow_unsigned then
+    return nil, core.error("config", "secrets: not set, but hook_url is: callbacks could not be told from forgeries")
+  end
+  local usable, err
+  if args.account then
+    usable, err = provider.usable(config, args.account)
+  else
+    for _, a in ipairs(config.accounts) do
+      usable, err = provider.usable(config, a.name)
+      if usable then
+        break
+      end
+    end
+  end
+  if not usable then
+    return nil, err
+  end
+  local task = {
+    prompt = args.prompt, mode = args.mode or "fast", timeout = args.timeout or 600, user_id = args.user_id,
+    key = args.key, account = args.account, priority = args.priority, context = context,
+    expires_at = args.expires and core.now() + math.floor(args.expires * 1000) or nil,
+  }
+  task.fingerprint = core.sha256(json.canonical {
+    prompt = task.prompt, mode = task.mode, timeout = task.timeout, user_id = task.user_id or false,
+    context = args.context == nil and json.null or args.context,
+  })
+  return task
+end
+
+-- What the policy makes of a definite refusal; nothing: the default sorting.
+local function decide_refused(mj, task, verdict)
+  if not mj.policy:decides "on_refused" then
+    return
+  end
+  local err = core.error(verdict.error_code, verdict.error, verdict.kind == "refused")
+  local answer, seconds = mj.policy:ask("on_refused", task, err)
+  if answer == "fail" then
+    verdict.kind = "rejected"
+  elseif answer == "retry" then
+    verdict.kind = "refused"
+    verdict.wait_ms = policy.wait_ms(seconds)
+  end
+end
+
+local function pause_ms(verdict)
+  local ms = PAUSE[verdict.error_code]
+  if verdict.error_code == "rate_limit" and verdict.retry_after then
+    ms = math.min(math.max(verdict.retry_after, 1), 3600) * 1000
+  end
+  return ms
+end
+
+--- Sends claimed tasks, all at once, and stores what became of each.
+-- @tparam table tasks claimed ones (`submitting`, ours)
+-- @tparam number start_by core.clock() after which nothing is sent
+-- @tparam[opt] number deadline core.clock() at which waiting ends
+-- @treturn table|nil their records afterwards, in the same order; nil and an error when the store failed: the
+-- tasks stay `submitting` until a sweep takes them over as `ambiguous`
+function M.send(mj, tasks, start_by, deadline)
+  local requests = {}
+  for i, task in ipairs(tasks) do
+    requests[i] = provider.submit_request(mj, task, start_by)
+  end
+  local answers, failed = mj.exec:http(requests, deadline)
+  local ops, pauses = {}, {}
+  for i, task in ipairs(tasks) do
+    local answer = answers and answers[i] or { outcome = "not_sent", error = failed.message }
+    local verdict = provider.read_submit(answer)
+    if verdict.kind == "refused" or verdict.kind == "rejected" then
+      decide_refused(mj, task, verdict)
+    end
+    if verdict.kind == "refused" or verdict.kind == "not_sent" then
+      local ms = pause_ms(verdict)
+      if ms then
+        pauses[#pauses + 1] = { op = "pause", account = task.account, ["until"] = core.now() + ms,
+                                error_code = verdict.error_code }
+        -- The account's rest is the wait; a task that was not sent has its own, too.
+        verdict.wait_ms = verdict.wait_ms or (verdict.kind == "refused" and 0 or nil)
+      end
+    end
+    ops[i] = {
+      op = "signal", ref = task.ref, attempt = task.attempt, kind = verdict.kind, source = "submit",
+      task_id = verdict.task_id, error_code = verdict.error_code, error = verdict.error,
+      wait_ms = verdict.wait_ms, want = true,
+    }
+  end
+  for _, pause in ipairs(pauses) do
+    ops[#ops + 1] = pause
+  end
+  local results, err = mj.exec:commit(ops)
+  if not results then
+    return nil, err
+  end
+  local out = {}
+  for i, task in ipairs(tasks) do
+    out[i] = view(results[i].task) or task
+    out[i].requests = 1
+  end
+  return out
+end
+
+--- Claims as many queued tasks as slots and connections allow, in the queue's order.
+-- @tparam table ops operations to commit in the same transaction, before the claims
+-- @treturn table|nil results of all operations; then the claimed tasks; nil and an error
+function M.claim(mj, ops, limit)
+  local first = #ops
+  for _ = 1, limit do
+    ops[#ops + 1] = { op = "claim", source = "submit", want = true }
+  end
+  local results, err = mj.exec:commit(ops)
+  if not results then
+    return nil, err
+  end
+  local claimed = {}
+  for i = first + 1, #results do
+    if results[i].code == "ok" then
+      claimed[#claimed + 1] = results[i].task
+    end
+  end
+  return results, claimed
+end
+
+--- mj:submit. See PRODUCT.md.
+function M.submit(mj, args, level)
+  check_types(args, level + 1)
+  local new, err = validate(mj, args)
+  if not new then
+    return nil, err
+  end
+  local start_by = core.clock() + M.STALL_MS
+  -- Who has waited longer goes first, also when this call is what found the free slot.
+  local results, claimed = M.claim(mj, { { op = "create", task = new, source = "user", want = true } },
+    mj.config.connections)
+  if not results then
+    return nil, claimed
+  end
+  local created = results[1]
+  if created.code == "key_conflict" then
+    return nil, core.error("key_conflict", ("key %q was used with other arguments by task %s"):format(args.key,
+      created.task and created.task.ref or "?"))
+  elseif created.code ~= "ok" and created.code ~= "duplicate" then
+    return nil, core.error(created.code, "submit: the task could not be stored: " .. created.code)
+  end
+  local task = view(created.task)
+  task.duplicate = created.code == "duplicate" or nil
+  if #claimed > 0 then
+    local sent, why = M.send(mj, claimed, start_by)
+    if not sent then
+      return nil, core.error(why.code, ("task %s was stored and its outcome could not be: %s"):format(task.ref,
+        why.message), false)
+    end
+    for _, t in ipairs(sent) do
+      if t.ref == task.ref then
+        t.duplicate, t.requests = task.duplicate, nil
+        task = t
+      end
+    end
+  end
+  return task
+end
+
+return M
