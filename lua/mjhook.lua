@@ -38,6 +38,10 @@ local function file_log(path)
   end
 end
 
+local function never()
+  return false
+end
+
 local function make_log(given)
   if type(given) == "string" then
     return file_log(given)
@@ -56,7 +60,7 @@ function M.open(args)
   if not settings then
     return nil, err
   end
-  local self = setmetatable({ config = settings, log = make_log(settings.log) }, Mjhook)
+  local self = setmetatable({ config = settings, log = make_log(settings.log), stopping = never }, Mjhook)
   self.policy, err = policy.load(settings.policy, function(...)
     self.log(...)
   end)

@@ -115,16 +115,11 @@ local function operation(how, ref, attempt, word, decision, seen)
   return op
 end
 
-local function handle(mj, request)
-  request.length = request.length or #(request.body or "")
-  local refused, how, ref, attempt = M.precheck(mj, request)
-  if refused then
-    return refused
-  end
-  if #(request.body or "") > mj.config.max_body then
+local function accept(mj, body, how, ref, attempt)
+  if #body > mj.config.max_body then
     return reply(413, "too_large")
   end
-  local word, why = provider.read_callback(request.body or "")
+  local word, why = provider.read_callback(body)
   if not word then
     mj.log("warn", ("callback%s refused: %s"):format(ref and " for " .. ref or "", why))
     return reply(400, "unreadable")
@@ -153,16 +148,34 @@ local function handle(mj, request)
   return unavailable() -- the task changed under three decisions in a row
 end
 
---- mj:callback. Never raises.
--- @tparam table request method, uri (with query), headers, body, peer
--- @treturn table {status=, headers=, body=}
-function M.callback(mj, request)
-  local ok, answer = pcall(handle, mj, request)
+local function guarded(mj, f, ...)
+  local ok, answer = pcall(f, mj, ...)
   if ok then
     return answer
   end
   mj.log("error", "callback: " .. tostring(answer))
   return unavailable()
+end
+
+--- The second half: the body of a request that precheck() let through. Never raises.
+-- @treturn table {status=, headers=, body=}
+function M.accept(mj, body, how, ref, attempt)
+  return guarded(mj, accept, body, how, ref, attempt)
+end
+
+local function handle(mj, request)
+  local body = type(request.body) == "string" and request.body or ""
+  local refused, how, ref, attempt = M.precheck(mj, {
+    method = request.method, uri = request.uri, peer = request.peer, length = #body,
+  })
+  return refused or accept(mj, body, how, ref, attempt)
+end
+
+--- mj:callback. Never raises.
+-- @tparam table request method, uri (with query), headers, body, peer
+-- @treturn table {status=, headers=, body=}
+function M.callback(mj, request)
+  return guarded(mj, handle, request)
 end
 
 return M

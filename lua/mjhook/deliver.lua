@@ -89,7 +89,7 @@ function M.deliver(mj, options)
   local stop_at = options.budget and core.clock() + options.budget * 1000 or math.huge
   local size, started, ops = 1, 0, {}
   while true do
-    local room = core.clock() < stop_at and not mj.stopping and math.min(size, limit - started) or 0
+    local room = core.clock() < stop_at and not mj.stopping() and math.min(size, limit - started) or 0
     if room == 0 and #ops == 0 then
       return report
     end
@@ -100,7 +100,7 @@ function M.deliver(mj, options)
     ops = {}
     local begun = core.clock()
     for _, lease in ipairs(leased) do
-      if core.clock() >= stop_at or mj.stopping then
+      if core.clock() >= stop_at or mj.stopping() then
         hand_back(lease, ops)
       else
         local handled, reason = run(mj, lease)

@@ -19,7 +19,7 @@ local Sweep = {}
 Sweep.__index = Sweep
 
 function Sweep:time_left()
-  return core.clock() < self.stop_at and not self.mj.stopping
+  return core.clock() < self.stop_at and not self.mj.stopping()
 end
 
 -- Counts what a committed operation did to a task, for the report.

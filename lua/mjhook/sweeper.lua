@@ -1,0 +1,114 @@
+--- What mjhook-reconcile says and answers: from a pass' report to words, JSON, metrics and an exit code.
+local json = require "mjhook.json"
+local mjhook = require "mjhook"
+
+local EXIT = { config = 78, owner = 73, read_only = 73, no_space = 73, io = 73, busy = 75, schema = 78, format = 78 }
+local FIELDS = {
+  "polled", "succeeded", "failed", "lost", "pending", "ambiguous", "submitted", "queued",
+  "delivered", "buried", "pruned", "errors", "requests", "elapsed_ms",
+}
+
+local function say(text, ...)
+  io.stderr:write("mjhook-reconcile: ", text:format(...), "\n")
+end
+
+local function summary(report)
+  local parts = {}
+  for _, name in ipairs(FIELDS) do
+    if report[name] and report[name] ~= 0 and name ~= "elapsed_ms" then
+      parts[#parts + 1] = ("%s %d"):format(name, report[name])
+    end
+  end
+  return ("%s in %.1f s"):format(#parts > 0 and table.concat(parts, ", ") or "nothing to do", report.elapsed_ms / 1000)
+end
+
+-- Written beside and renamed, so that no collector reads half a file.
+local function write_metrics(path, report)
+  local lines = {}
+  for _, name in ipairs(FIELDS) do
+    lines[#lines + 1] = ("# TYPE mjhook_sweep_%s gauge\nmjhook_sweep_%s %d\n"):format(name, name, report[name])
+  end
+  lines[#lines + 1] = ("# TYPE mjhook_sweep_finished_seconds gauge\nmjhook_sweep_finished_seconds %d\n"):format(os.time())
+  local file, why = io.open(path .. ".tmp", "w")
+  if not file then
+    return nil, why
+  end
+  file:write(table.concat(lines))
+  file:close()
+  return os.rename(path .. ".tmp", path)
+end
+
+-- Progress on a terminal; silence elsewhere.
+local function progress(options)
+  if not options.terminal or options.quiet or options.json then
+    return nil
+  end
+  return function(step, report)
+    io.stderr:write(("\r\27[K%-8s polled %d, submitted %d, delivered %d"):format(step, report.polled, report.submitted,
+      report.delivered))
+  end
+end
+
+-- The log of a pass: errors always, warnings unless quiet.
+local function make_log(options, mj)
+  local configured = mj.config.log
+  if configured then
+    return mj.log
+  end
+  return function(level, message)
+    if level == "error" or (level == "warn" and options.verbose) then
+      say("%s: %s", level, message)
+    end
+  end
+end
+
+local function finish(options, report)
+  if options.terminal and not options.quiet and not options.json then
+    io.stderr:write("\r\27[K")
+  end
+  if options.json then
+    io.stdout:write(assert(json.encode(report)), "\n")
+    io.stdout:flush()
+  elseif options.dry_run then
+    io.stdout:write(("would poll %d, decide on %d ambiguous, recover %d; %d queued, %d pending\n"):format(report.polled,
+      report.would_resolve, report.would_recover, report.queued, report.pending))
+  elseif not options.quiet and (options.verbose or options.terminal) then
+    say("%s", summary(report))
+  end
+  if options.metrics then
+    local ok, why = write_metrics(options.metrics, report)
+    if not ok then
+      say("metrics: %s", tostring(why))
+      return 73
+    end
+  end
+  return report.errors > 0 and 1 or 0
+end
+
+--- @tparam table options of the command line
+-- @treturn function that makes one pass and returns the exit code
+return function(options)
+  local mj
+  return function()
+    local err
+    if not mj then
+      mj, err = mjhook.open { config = options.config, store = options.store }
+      if not mj then
+        say("%s", err.message)
+        return EXIT[err.code] or 1
+      end
+      mj.log = make_log(options, mj)
+      mj.stopping = options.stopping -- asked between batches: the one in hand is finished first
+    end
+    local report
+    report, err = mj:reconcile { budget = options.budget, limit = options.limit, dry_run = options.dry_run,
+                                 progress = progress(options) }
+    if not report then
+      if not (err.code == "busy" and options.quiet) then
+        say("%s", err.message)
+      end
+      return EXIT[err.code] or 1
+    end
+    return finish(options, report)
+  end
+end

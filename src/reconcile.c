@@ -1,0 +1,263 @@
+/* mjhook-reconcile: one pass of the reconciler, for cron.
+ *
+ * Options, signals, exit codes and progress are here; the pass itself is
+ * mj:reconcile() in Lua, which this program embeds.  The single-run lock is
+ * taken there, too, so that a pass from Lua and one from cron exclude each
+ * other. */
+#include "compat.h"
+#include "mj_store.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <libgen.h>
+#include <limits.h>
+#include <lualib.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+int luaopen_mjhook_core(lua_State *L);
+
+/* sysexits.h, as PRODUCT.md promises them. */
+enum { EXIT_DONE = 0, EXIT_SOME = 1, EXIT_USAGE = 64, EXIT_CANTWRITE = 73, EXIT_BUSY = 75, EXIT_CONFIG = 78 };
+
+typedef struct options {
+    const char *config, *store, *metrics;
+    double budget, interval; /* seconds; budget < 0: default; interval 0: one pass */
+    long limit;              /* 0: none */
+    bool dry_run, json, quiet, verbose;
+} options;
+
+static volatile sig_atomic_t stopping;
+
+static void on_signal(int sig)
+{
+    (void)sig;
+    stopping = 1;
+}
+
+static void usage(FILE *to)
+{
+    fputs("usage: mjhook-reconcile [-c FILE] [--store DIR] [--budget SECONDS] [--limit N]\n"
+          "                        [--interval SECONDS] [--dry-run] [--json] [--metrics FILE] [-q|-v] [--version]\n"
+          "One pass over the unfinished tasks of an mjhook store: recover, poll, submit, deliver.\n"
+          "  -c FILE             configuration (else $MJHOOK_CONFIG, else /etc/mjhook/config.lua)\n"
+          "  --store DIR         the store, instead of the configuration's\n"
+          "  --budget SECONDS    stop after so long (45); what is left is for the next pass\n"
+          "  --limit N           poll and deliver at most N\n"
+          "  --interval SECONDS  do not exit: a pass every so often\n"
+          "  --dry-run           say what would be done, write nothing, ask nobody\n"
+          "  --json              print the report as one JSON object\n"
+          "  --metrics FILE      write the report for Prometheus' textfile collector\n"
+          "  -q, -v              only errors; also what is normal\n"
+          "exit: 0 done, 1 some tasks could not be reconciled, 64 usage, 73 cannot write, 75 busy, 78 configuration\n",
+          to);
+}
+
+static bool number(const char *name, const char *text, double low, double high, double *v)
+{
+    char *end;
+
+    errno = 0;
+    *v = strtod(text, &end);
+    if (errno == 0 && end != text && *end == '\0' && *v >= low && *v <= high)
+        return true;
+    fprintf(stderr, "mjhook-reconcile: --%s: a number from %g to %g expected, got \"%s\"\n", name, low, high, text);
+    return false;
+}
+
+/* -1: go on; otherwise the exit code. */
+static int parse(int argc, char **argv, options *o)
+{
+    enum { STORE = 256, BUDGET, LIMIT, INTERVAL, DRY, JSON, METRICS, VERSION };
+    static const struct option longs[] = {
+        {"config", 1, NULL, 'c'},       {"store", 1, NULL, STORE},   {"budget", 1, NULL, BUDGET},
+        {"limit", 1, NULL, LIMIT},      {"interval", 1, NULL, INTERVAL}, {"dry-run", 0, NULL, DRY},
+        {"json", 0, NULL, JSON},        {"metrics", 1, NULL, METRICS}, {"quiet", 0, NULL, 'q'},
+        {"verbose", 0, NULL, 'v'},      {"version", 0, NULL, VERSION}, {"help", 0, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    double n;
+    int c;
+
+    while ((c = getopt_long(argc, argv, "c:qvh", longs, NULL)) != -1) {
+        switch (c) {
+        case 'c':
+            o->config = optarg;
+            break;
+        case STORE:
+            o->store = optarg;
+            break;
+        case BUDGET:
+            if (!number("budget", optarg, 0.1, 86400, &o->budget))
+                return EXIT_USAGE;
+            break;
+        case LIMIT:
+            if (!number("limit", optarg, 1, 1e9, &n))
+                return EXIT_USAGE;
+            o->limit = (long)n;
+            break;
+        case INTERVAL:
+            if (!number("interval", optarg, 0.1, 86400, &o->interval))
+                return EXIT_USAGE;
+            break;
+        case DRY:
+            o->dry_run = true;
+            break;
+        case JSON:
+            o->json = true;
+            break;
+        case METRICS:
+            o->metrics = optarg;
+            break;
+        case 'q':
+            o->quiet = true;
+            break;
+        case 'v':
+            o->verbose = true;
+            break;
+        case VERSION:
+            printf("mjhook-reconcile %s (store schema %d, %s)\n", MJ_VERSION, MJ_STORE_SCHEMA, LUA_RELEASE);
+            return EXIT_DONE;
+        case 'h':
+            usage(stdout);
+            return EXIT_DONE;
+        default:
+            usage(stderr);
+            return EXIT_USAGE;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "mjhook-reconcile: unexpected argument \"%s\"\n", argv[optind]);
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+    return -1;
+}
+
+/* cron sets no LUA_PATH: the modules are found from where the program is, PREFIX/bin beside
+ * PREFIX/share/lua/5.4, or build/bin in a source tree. */
+static void set_path(lua_State *L)
+{
+    char exe[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    const char *dir;
+
+    if (n <= 0)
+        return;
+    exe[n] = '\0';
+    dir = dirname(dirname(exe));
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "path");
+    lua_pushfstring(L,
+                    "%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua;%s/../lua/?.lua;%s",
+                    dir, dir, dir, lua_tostring(L, -1));
+    lua_setfield(L, -3, "path");
+    lua_pop(L, 1);
+    lua_getfield(L, -1, "cpath");
+    lua_pushfstring(L, "%s/lib/lua/5.4/?.so;%s", dir, lua_tostring(L, -1));
+    lua_setfield(L, -3, "cpath");
+    lua_pop(L, 2);
+}
+
+static int l_stopping(lua_State *L)
+{
+    lua_pushboolean(L, stopping);
+    return 1;
+}
+
+static int traceback(lua_State *L)
+{
+    if (lua_type(L, 1) == LUA_TSTRING)
+        luaL_traceback(L, L, lua_tostring(L, 1), 1);
+    return 1;
+}
+
+static void set_options(lua_State *L, const options *o)
+{
+    lua_newtable(L);
+    if (o->config)
+        lua_pushstring(L, o->config), lua_setfield(L, -2, "config");
+    if (o->store)
+        lua_pushstring(L, o->store), lua_setfield(L, -2, "store");
+    if (o->metrics)
+        lua_pushstring(L, o->metrics), lua_setfield(L, -2, "metrics");
+    if (o->budget > 0)
+        lua_pushnumber(L, o->budget), lua_setfield(L, -2, "budget");
+    if (o->limit > 0)
+        lua_pushinteger(L, o->limit), lua_setfield(L, -2, "limit");
+    lua_pushboolean(L, o->dry_run), lua_setfield(L, -2, "dry_run");
+    lua_pushboolean(L, o->json), lua_setfield(L, -2, "json");
+    lua_pushboolean(L, o->quiet), lua_setfield(L, -2, "quiet");
+    lua_pushboolean(L, o->verbose), lua_setfield(L, -2, "verbose");
+    lua_pushboolean(L, isatty(STDERR_FILENO)), lua_setfield(L, -2, "terminal");
+    lua_pushcfunction(L, l_stopping), lua_setfield(L, -2, "stopping");
+}
+
+/* Waits until the next pass, or less when a signal comes. */
+static void rest(double seconds)
+{
+    struct timespec t = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
+
+    if (!stopping)
+        nanosleep(&t, NULL);
+}
+
+static int run(lua_State *L, const options *o)
+{
+    int rc;
+
+    lua_pushcfunction(L, traceback);
+    lua_getglobal(L, "require");
+    lua_pushstring(L, "mjhook.sweeper");
+    if (lua_pcall(L, 1, 1, -3) != LUA_OK) {
+        fprintf(stderr, "mjhook-reconcile: %s\n", lua_tostring(L, -1));
+        return EXIT_CONFIG;
+    }
+    set_options(L, o); /* the sweeper keeps what it opened between passes */
+    lua_call(L, 1, 1); /* sweeper(options) -> function() -> exit code; raises nothing */
+    do {
+        lua_pushvalue(L, -1);
+        if (lua_pcall(L, 0, 1, -4) != LUA_OK) {
+            fprintf(stderr, "mjhook-reconcile: %s\n", lua_tostring(L, -1));
+            rc = EXIT_SOME;
+        } else {
+            rc = (int)lua_tointeger(L, -1);
+        }
+        lua_pop(L, 1);
+        if (o->interval <= 0 || rc == EXIT_CONFIG || rc == EXIT_CANTWRITE)
+            return rc;
+        rest(o->interval);
+    } while (!stopping);
+    return EXIT_DONE;
+}
+
+int main(int argc, char **argv)
+{
+    struct sigaction sa = {.sa_handler = on_signal}; /* no SA_RESTART: a rest is to be cut short */
+    options o = {.budget = -1};
+    lua_State *L;
+    int rc = parse(argc, argv, &o);
+
+    if (rc >= 0)
+        return rc;
+    sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGINT, &sa, NULL);
+    L = luaL_newstate();
+    if (!L) {
+        fputs("mjhook-reconcile: out of memory\n", stderr);
+        return EXIT_SOME;
+    }
+    luaL_openlibs(L);
+    set_path(L);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_pushcfunction(L, luaopen_mjhook_core);
+    lua_setfield(L, -2, "mjhook.core");
+    lua_pop(L, 1);
+    rc = run(L, &o);
+    lua_close(L);
+    return rc;
+}
