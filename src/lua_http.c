@@ -157,7 +157,7 @@ static int core_http(lua_State *L)
 /* core.clock() -> milliseconds that only go forward (CLOCK_BOOTTIME) */
 static int core_clock(lua_State *L)
 {
-    lua_pushnumber(L, (lua_Number)mj_http_clock());
+    lua_pushinteger(L, (lua_Integer)mj_http_clock());
     return 1;
 }
 

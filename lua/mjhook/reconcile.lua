@@ -15,6 +15,9 @@ local DEFAULT_BUDGET_S = 45
 local SENDER_MAX_MS = submit.STALL_MS + 60000
 local PAGE = 500
 
+-- Refusals that are the provider's way of saying "later": no person needs to hear of them.
+local BACKPRESSURE = { concurrency = true, rate_limit = true }
+
 local Sweep = {}
 Sweep.__index = Sweep
 
@@ -164,7 +167,7 @@ function Sweep:submit()
     for _, task in ipairs(sent) do
       if task.state == "pending" then
         self.report.submitted = self.report.submitted + 1
-      elseif task.error then
+      elseif task.error and not BACKPRESSURE[task.error.code] then
         self:trouble(task.error)
       end
     end
