@@ -22,6 +22,11 @@ local formats = { "envelope", "bare", "array" }
 -- A sender's allocations live until its timer ends.
 local SENDS_PER_TIMER = 1000
 
+-- One callback to send: `kind` is its fault, `status` overrules the job's.
+local function new_item(job, url, kind, status)
+    return { job = job, url = url, kind = kind, status = status, try = 1 }
+end
+
 local function origin_of(url)
     local scheme, authority, path = url:match("^(https?)://([^/?#]+)([^#]*)")
     if not scheme then
@@ -134,7 +139,7 @@ local function body_of(item)
 end
 
 local function record(job, outcome)
-    if cfg.ledger then
+    if job.callbacks then
         outcome.at = clock.ms()
         table.insert(job.callbacks, outcome)
     end
@@ -143,7 +148,7 @@ end
 local function send(item)
     local job = item.job
     local body, format = body_of(item)
-    local code, err = post(job.hook, body)
+    local code, err = post(item.url, body)
     record(job, {
         status = item.status or job.status, code = code, error = err,
         format = format, fault = item.kind, try = item.try,
@@ -225,7 +230,11 @@ function _M.due(job)
     end
     local fault = faults.next("callback", job.wants and job.wants.callback)
     local kind = fault and fault.fault
-    local item = { job = job, kind = kind, try = 1 }
+    local url = job.hook
+    local item = new_item(job, url, kind)
+    if not cfg.ledger then
+        job.hook = nil  -- the longest string a job keeps
+    end
     if kind == "drop" then
         return record(job, { status = job.status, fault = "drop" })
     elseif kind == "delay" then
@@ -236,23 +245,23 @@ function _M.due(job)
     end
     _M.enqueue(item)
     if kind == "double" then
-        _M.enqueue { job = job, kind = kind, try = 1 }
+        _M.enqueue(new_item(job, url, kind))
     elseif kind == "contradict" then
         clock.after(fault.ms or 10, _M.enqueue,
-            { job = job, kind = kind, try = 1, status = job.status == 1 and 2 or 1 })
+                    new_item(job, url, kind, job.status == 1 and 2 or 1))
     end
 end
 
 --- A callback that says "still running", as soon as the job is accepted.
 function _M.progress(job)
     if job.hook then
-        _M.enqueue { job = job, kind = "progress", try = 1, status = 0 }
+        _M.enqueue(new_item(job, job.hook, "progress", 0))
     end
 end
 
 --- One callback now, past all faults.
 function _M.now(job)
-    _M.enqueue { job = job, try = 1 }
+    _M.enqueue(new_item(job, job.hook))
 end
 
 function _M.reset()

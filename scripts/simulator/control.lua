@@ -67,7 +67,7 @@ end
 local function scripts()
     local out = {}
     for target, entries in pairs(faults.scripts()) do
-        out[target] = json.array { unpack(entries) }
+        out[target] = json.array(entries)
     end
     return out
 end
@@ -94,7 +94,7 @@ end
 -- A callback receiver for tests; what follows /_sim/sink in the URL is free.
 local function serve_sink(method)
     if method ~= "POST" then
-        return answer { received = json.array { unpack(sink) }, count = sunk }
+        return answer { received = json.array(sink), count = sunk }
     end
     ngx.req.read_body()
     local fault = faults.next("sink")
@@ -188,13 +188,13 @@ function _M.serve()
     if not handler then
         return wire.refuse_with(404, 404, "no such control")
     end
-    local args, err = {}, nil
-    if method == "POST" and name ~= "reset" then
-        ngx.req.read_body()
-        args, err = json.decode(ngx.req.get_body_data())
-        if not args then
-            return bad(err)
-        end
+    if method ~= "POST" or name == "reset" then
+        return handler()
+    end
+    ngx.req.read_body()
+    local args, err = json.decode(ngx.req.get_body_data())
+    if not args then
+        return bad(err)
     end
     return handler(args)
 end

@@ -141,8 +141,8 @@ function _M.reset()
     end
 end
 
---- Appends entries ("KIND" or {fault=KIND, n=, ms=, ...}; "ok" is no fault) to
--- the target's script. All of them, or nil and why not.
+--- Appends entries ("KIND" or {fault=KIND, n=, ms=, bytes=, retry_after=,
+-- taskId=}; "ok" is no fault) to the target's script. All of them, or nil and why not.
 function _M.script(target, entries)
     local kinds = _M.targets[target]
     if not kinds or type(entries) ~= "table" then
@@ -162,6 +162,12 @@ function _M.script(target, entries)
             return nil, "unknown fault " .. target .. "." .. tostring(entry.fault)
         elseif type(entry.n) ~= "number" or entry.n < 1 then
             return nil, "n must be a number of at least 1"
+        end
+        for _, name in ipairs { "ms", "bytes", "retry_after" } do
+            local value = entry[name]
+            if value ~= nil and not (type(value) == "number" and value >= 0) then
+                return nil, name .. " must be a number"
+            end
         end
         checked[i] = entry
     end

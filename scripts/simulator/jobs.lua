@@ -45,13 +45,16 @@ local function five(bits)
     return out
 end
 
+-- Odd, so that the product mod 2^30 is a permutation; below 2^23, so that it is
+-- exact in a double.
+local SPREAD = 6017513
 local serial = 0
 
 -- 21 characters, unique within a run by the serial number in the first five.
 local function new_id()
     serial = serial + 1
     local salt = band(random32(), 63) + 1
-    return five(serial * 0x9E3779B1 % 2 ^ 30) .. five(random32()) .. five(random32())
+    return five(serial % 2 ^ 30 * SPREAD % 2 ^ 30) .. five(random32()) .. five(random32())
            .. five(random32()) .. ALPHABET:sub(salt, salt)
 end
 
