@@ -13,26 +13,40 @@ function _M.array(t)
     return setmetatable(t, array_mt)
 end
 
-function _M.encode(value)
+-- Appends to one flat list: LuaJIT hashes only a few bytes of a string when it
+-- interns it, so thousands of long and similar intermediate strings collide.
+local function append(out, value)
     if type(value) ~= "table" then
-        return cjson.encode(value)
-    end
-    local out = {}
-    if getmetatable(value) == array_mt or #value > 0 then
+        out[#out + 1] = cjson.encode(value)
+    elseif getmetatable(value) == array_mt or #value > 0 then
+        out[#out + 1] = "["
         for i = 1, #value do
-            out[i] = _M.encode(value[i])
+            out[#out + 1] = i > 1 and "," or ""
+            append(out, value[i])
         end
-        return "[" .. table.concat(out, ",") .. "]"
+        out[#out + 1] = "]"
+    else
+        local names = {}
+        for name in pairs(value) do
+            names[#names + 1] = name
+        end
+        table.sort(names)  -- answers that a person can compare
+        out[#out + 1] = "{"
+        for i, name in ipairs(names) do
+            out[#out + 1] = i > 1 and "," or ""
+            out[#out + 1] = cjson.encode(tostring(name))
+            out[#out + 1] = ":"
+            append(out, value[name])
+        end
+        out[#out + 1] = "}"
     end
-    local names = {}
-    for name in pairs(value) do
-        names[#names + 1] = name
-    end
-    table.sort(names)  -- answers that a person can compare
-    for i, name in ipairs(names) do
-        out[i] = cjson.encode(tostring(name)) .. ":" .. _M.encode(value[name])
-    end
-    return "{" .. table.concat(out, ",") .. "}"
+end
+
+--- The JSON text of value.
+function _M.encode(value)
+    local out = {}
+    append(out, value)
+    return table.concat(out)
 end
 
 --- The decoded object or array, or nil and why not.
