@@ -1,0 +1,247 @@
+#include "mj_auth.h"
+
+#include "mj_error.h"
+
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/params.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+enum { MAX_SECRETS = 16, MIN_SECRET = 16 };
+
+/* ---- ULIDs ---- */
+
+static bool is_zero(const uint8_t *p, size_t n)
+{
+    uint8_t any = 0;
+
+    for (size_t i = 0; i < n; i++)
+        any |= p[i];
+    return any == 0;
+}
+
+int64_t mj_ulid_time(const uint8_t id[MJ_ULID_BYTES])
+{
+    int64_t t = 0;
+
+    for (int i = 0; i < 6; i++)
+        t = t << 8 | id[i];
+    return t;
+}
+
+int mj_ulid_next(uint8_t last[MJ_ULID_BYTES], int64_t now_ms)
+{
+    uint8_t fresh[MJ_ULID_BYTES];
+
+    if (!is_zero(last, MJ_ULID_BYTES) && now_ms <= mj_ulid_time(last)) {
+        /* Same millisecond, or a clock that stepped back: the next number, carried up into the time if need be. */
+        for (int i = MJ_ULID_BYTES - 1; i >= 0 && ++last[i] == 0; i--)
+            ;
+        return MJ_OK;
+    }
+    for (int i = 0; i < 6; i++)
+        fresh[i] = (uint8_t)(now_ms >> (40 - 8 * i));
+    if (getrandom(fresh + 6, sizeof fresh - 6, 0) != (ssize_t)sizeof fresh - 6)
+        return MJ_EIO;
+    memcpy(last, fresh, sizeof fresh);
+    return MJ_OK;
+}
+
+static const char base32[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"; /* Crockford's */
+
+void mj_ulid_text(const uint8_t id[MJ_ULID_BYTES], char out[MJ_ULID_TEXT + 1])
+{
+    /* 26 characters are 130 bits: two leading zero bits before the 128. */
+    for (int i = 0; i < MJ_ULID_TEXT; i++) {
+        unsigned v = 0;
+        for (int bit = 5 * i - 2; bit < 5 * i + 3; bit++)
+            v = v << 1 | (bit < 0 ? 0u : (id[bit / 8] >> (7 - bit % 8)) & 1u);
+        out[i] = base32[v];
+    }
+    out[MJ_ULID_TEXT] = '\0';
+}
+
+static int digit(char c)
+{
+    const char *p;
+
+    if (c >= 'a' && c <= 'z')
+        c = (char)(c - 'a' + 'A');
+    p = c ? strchr(base32, c) : NULL;
+    return p ? (int)(p - base32) : -1;
+}
+
+int mj_ulid_parse(const char *text, size_t len, uint8_t id[MJ_ULID_BYTES])
+{
+    uint8_t tmp[MJ_ULID_BYTES] = {0};
+
+    if (len != MJ_ULID_TEXT || digit(text[0]) > 7)
+        return MJ_EINVAL;
+    for (int i = 0; i < MJ_ULID_TEXT; i++) {
+        int v = digit(text[i]);
+        if (v < 0)
+            return MJ_EINVAL;
+        for (int b = 0; b < 5; b++) {
+            int bit = 5 * i - 2 + b;
+            if (bit >= 0 && (v >> (4 - b) & 1))
+                tmp[bit / 8] |= (uint8_t)(0x80u >> bit % 8);
+        }
+    }
+    memcpy(id, tmp, sizeof tmp);
+    return MJ_OK;
+}
+
+/* ---- hashes ---- */
+
+int mj_sha256(const void *data, size_t n, uint8_t out[32])
+{
+    return EVP_Digest(data, n, out, NULL, EVP_sha256(), NULL) == 1 ? MJ_OK : MJ_EIO;
+}
+
+static EVP_MAC_CTX *new_mac(const void *key, size_t n)
+{
+    char name[] = "SHA256";
+    OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, name, 0),
+                           OSSL_PARAM_construct_end()};
+    EVP_MAC *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+    EVP_MAC_CTX *ctx = mac ? EVP_MAC_CTX_new(mac) : NULL;
+
+    EVP_MAC_free(mac);
+    if (ctx && EVP_MAC_init(ctx, key, n, params) != 1) {
+        EVP_MAC_CTX_free(ctx);
+        ctx = NULL;
+    }
+    return ctx;
+}
+
+/* The keyed context is copied for each use: one ring serves many threads. */
+static int mac_of(const EVP_MAC_CTX *keyed, const void *data, size_t n, uint8_t out[32])
+{
+    EVP_MAC_CTX *ctx = EVP_MAC_CTX_dup(keyed);
+    size_t len;
+    int ok = ctx && EVP_MAC_update(ctx, data, n) == 1 && EVP_MAC_final(ctx, out, &len, 32) == 1;
+
+    EVP_MAC_CTX_free(ctx);
+    return ok ? MJ_OK : MJ_EIO;
+}
+
+int mj_hmac_sha256(const void *key, size_t key_len, const void *data, size_t n, uint8_t out[32])
+{
+    EVP_MAC_CTX *ctx = new_mac(key, key_len);
+    int rc = ctx ? mac_of(ctx, data, n, out) : MJ_EIO;
+
+    EVP_MAC_CTX_free(ctx);
+    return rc;
+}
+
+size_t mj_base64url(const void *data, size_t n, char *out)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    const uint8_t *p = data;
+    size_t w = 0;
+    unsigned bits = 0, v = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        v = v << 8 | p[i];
+        for (bits += 8; bits >= 6; bits -= 6)
+            out[w++] = digits[v >> (bits - 6) & 63];
+    }
+    if (bits)
+        out[w++] = digits[v << (6 - bits) & 63];
+    out[w] = '\0';
+    return w;
+}
+
+bool mj_equal(const void *a, const void *b, size_t n)
+{
+    return CRYPTO_memcmp(a, b, n) == 0;
+}
+
+/* ---- tokens ---- */
+
+struct mj_keyring {
+    size_t n;
+    struct {
+        EVP_MAC_CTX *mac; /* holds the key; OpenSSL wipes it when it frees it */
+        char kid[MJ_KID_TEXT + 1];
+    } keys[MAX_SECRETS];
+};
+
+mj_keyring *mj_keyring_new(void)
+{
+    return calloc(1, sizeof(mj_keyring));
+}
+
+void mj_keyring_free(mj_keyring *k)
+{
+    if (!k)
+        return;
+    for (size_t i = 0; i < k->n; i++)
+        EVP_MAC_CTX_free(k->keys[i].mac);
+    OPENSSL_cleanse(k, sizeof *k);
+    free(k);
+}
+
+int mj_keyring_add(mj_keyring *k, const void *secret, size_t len)
+{
+    static const char label[] = "mjhook1 kid";
+    uint8_t mac[32];
+    EVP_MAC_CTX *ctx;
+
+    if (len < MIN_SECRET)
+        return MJ_EINVAL;
+    if (k->n == MAX_SECRETS)
+        return MJ_ELIMIT;
+    ctx = new_mac(secret, len);
+    if (!ctx || mac_of(ctx, label, sizeof label - 1, mac) != MJ_OK) {
+        EVP_MAC_CTX_free(ctx);
+        return MJ_ENOMEM;
+    }
+    mj_base64url(mac, 6, k->keys[k->n].kid);
+    k->keys[k->n++].mac = ctx;
+    return MJ_OK;
+}
+
+size_t mj_keyring_count(const mj_keyring *k)
+{
+    return k->n;
+}
+
+static int sign(const EVP_MAC_CTX *key, const char *ref, uint32_t attempt, char sig[MJ_SIG_TEXT + 1])
+{
+    char text[64];
+    uint8_t mac[32];
+    int n = snprintf(text, sizeof text, "mjhook1%c%.26s%c%lu", 0, ref, 0, (unsigned long)attempt);
+
+    if (mac_of(key, text, (size_t)n, mac) != MJ_OK)
+        return MJ_EIO;
+    mj_base64url(mac, 16, sig);
+    return MJ_OK;
+}
+
+int mj_token_sign(const mj_keyring *k, const char ref[MJ_ULID_TEXT + 1], uint32_t attempt,
+                  char kid[MJ_KID_TEXT + 1], char sig[MJ_SIG_TEXT + 1])
+{
+    if (k->n == 0)
+        return MJ_EINVAL;
+    memcpy(kid, k->keys[0].kid, MJ_KID_TEXT + 1);
+    return sign(k->keys[0].mac, ref, attempt, sig);
+}
+
+bool mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt,
+                     const char *kid, size_t kid_len, const char *sig, size_t sig_len)
+{
+    char made[MJ_SIG_TEXT + 1];
+
+    if (ref_len != MJ_ULID_TEXT || kid_len != MJ_KID_TEXT || sig_len != MJ_SIG_TEXT)
+        return false;
+    for (size_t i = 0; i < k->n; i++)
+        if (memcmp(k->keys[i].kid, kid, MJ_KID_TEXT) == 0 && /* a kid is public */
+            sign(k->keys[i].mac, ref, attempt, made) == MJ_OK && mj_equal(made, sig, MJ_SIG_TEXT))
+            return true;
+    return false;
+}
