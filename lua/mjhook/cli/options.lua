@@ -1,0 +1,164 @@
+--- The command line, strictly: what is not known is refused, with the nearest thing that is.
+-- An option is {name=, short=, arg= (what it takes, for the help), help=, read= (text -> value | nil, why)}.
+local fail = require "mjhook.cli.fail"
+
+local M = {}
+
+local function distance(a, b) -- Levenshtein's
+  local row = {}
+  for j = 0, #b do
+    row[j] = j
+  end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and diagonal or diagonal + 1
+      diagonal = row[j]
+      row[j] = math.min(cost, row[j] + 1, row[j - 1] + 1)
+    end
+  end
+  return row[#b]
+end
+
+--- ": did you mean ...?" when one of the names is near.
+function M.suggest(given, names)
+  local best, least = nil, #given > 3 and 3 or 2
+  for _, name in ipairs(names) do
+    local d = distance(given, name)
+    if d < least then
+      best, least = name, d
+    end
+  end
+  return best and (': did you mean "%s"?'):format(best) or ""
+end
+
+--- Reads a whole number.
+function M.whole(low, high)
+  return function(text)
+    local n = text:match "^[+-]?%d+$" and tonumber(text)
+    if n and n >= low and n <= high then
+      return n
+    end
+    return nil, ("a whole number from %d to %d expected"):format(low, high)
+  end
+end
+
+local UNITS = { s = 1, m = 60, h = 3600, d = 86400, w = 7 * 86400 }
+
+--- Reads a duration in seconds: 90, 90s, 10m, 2h, 7d, 1w.
+function M.seconds(text)
+  local n, unit = text:match "^(%d+)([smhdw]?)$"
+  if not n then
+    return nil, "seconds expected, or a number with s, m, h, d or w"
+  end
+  return tonumber(n) * (UNITS[unit] or 1)
+end
+
+--- Reads one of a few words.
+function M.one_of(...)
+  local words = { ... }
+  return function(text)
+    for _, word in ipairs(words) do
+      if text == word then
+        return text
+      end
+    end
+    return nil, ("one of %s expected%s"):format(table.concat(words, ", "), M.suggest(text, words))
+  end
+end
+
+--- Reads a text that is not empty.
+function M.text(text)
+  if text == "" then
+    return nil, "it is empty"
+  end
+  return text
+end
+
+local function find(sets, field, name)
+  for _, set in ipairs(sets) do
+    for _, option in ipairs(set) do
+      if option[field] == name then
+        return option
+      end
+    end
+  end
+end
+
+local function names(sets)
+  local out = {}
+  for _, set in ipairs(sets) do
+    for _, option in ipairs(set) do
+      out[#out + 1] = "--" .. option.name
+    end
+  end
+  return out
+end
+
+-- Splits "--name=value", "-cvalue"; gives the option, how it was written and its value so far.
+local function recognize(word, sets, command)
+  local name, value = word:match "^%-%-([^=]+)=(.*)$"
+  name = name or word:match "^%-%-(.+)$"
+  if name then
+    local option = find(sets, "name", name)
+    if option then
+      return option, "--" .. name, value
+    end
+    fail.stop(fail.USAGE, ('unknown option "--%s"%s%s'):format(name, M.suggest("--" .. name, names(sets)),
+      command and command.dash or ""), command and command.name)
+  end
+  local option = find(sets, "short", word:sub(2, 2))
+  if option and (option.arg or #word == 2) then
+    return option, word:sub(1, 2), #word > 2 and word:sub(3) or nil
+  end
+  fail.stop(fail.USAGE, ('unknown option "%s"%s'):format(word, command and command.dash or ""),
+    command and command.name)
+end
+
+--- Parses a command line.
+-- @tparam table argv
+-- @tparam table global options that every command takes
+-- @tparam function lookup name -> command ({name=, options=, dash= what to say about words that begin with
+-- a dash}), or it does not return
+-- @treturn table values by option name
+-- @treturn table|nil command
+-- @treturn table the other arguments
+function M.parse(argv, global, lookup)
+  local values, rest, command = {}, {}, nil
+  local i, open = 1, true
+  while i <= #argv do
+    local word = argv[i]
+    if open and word == "--" then
+      open = false
+    elseif open and word:match "^%-." then
+      local option, written, value = recognize(word, { command and command.options or {}, global }, command)
+      if not option.arg and value then
+        fail.stop(fail.USAGE, ("%s takes no value"):format(written), command and command.name)
+      elseif option.arg and not value then
+        i = i + 1
+        value = argv[i]
+        if not value or value:match "^%-%-" then
+          fail.stop(fail.USAGE, ("%s needs a value: %s %s%s"):format(written, written, option.arg,
+            value and (" (or %s=%s)"):format(written, value) or ""), command and command.name)
+        end
+      end
+      if option.read then
+        local read, why = option.read(value)
+        if read == nil then
+          fail.stop(fail.USAGE, ('%s "%s": %s'):format(written, value, why), command and command.name)
+        end
+        value = read
+      end
+      values[option.name] = option.arg and value or not option.arg
+    elseif not command then
+      command = lookup(word)
+    else
+      rest[#rest + 1] = word
+    end
+    i = i + 1
+  end
+  return values, command, rest
+end
+
+return M

@@ -1,0 +1,187 @@
+--- Where results go: standard output, as pages for people or JSON for programs.
+local core = require "mjhook.core"
+local fail = require "mjhook.cli.fail"
+local json = require "mjhook.cli.json"
+local text = require "mjhook.cli.text"
+
+local M = {}
+local Output = {}
+Output.__index = Output
+
+local COLOURS = { bold = "1", dim = "2", red = "31", green = "32", yellow = "33", cyan = "36" }
+local OF_STATE = {
+  queued = "dim", submitting = "cyan", ambiguous = "yellow", pending = "cyan",
+  succeeded = "green", failed = "red", lost = "red", cancelled = "dim",
+}
+local ROWS_MEASURED = 200 -- a table is laid out by its first rows, so that the first line need not wait for the last
+
+local function terminal_width()
+  local columns = tonumber((os.getenv "COLUMNS" or ""):match "^%d+$")
+  if not columns then
+    local pipe = io.popen "stty size </dev/tty 2>/dev/null"
+    columns = pipe and tonumber((pipe:read "*l" or ""):match "^%d+ (%d+)$")
+    if pipe then
+      pipe:close()
+    end
+  end
+  return columns and columns >= 20 and columns or 80
+end
+
+--- @tparam table options json: results as JSON
+function M.new(options)
+  local terminal = core.isatty(1)
+  local no_color, term = os.getenv "NO_COLOR", os.getenv "TERM"
+  io.stdout:setvbuf "full"
+  return setmetatable({
+    json = options.json,
+    terminal = terminal,
+    colour = terminal and not options.json and (no_color == nil or no_color == "") and term ~= "dumb",
+    now = core.now(),
+  }, Output)
+end
+
+local function check(ok, why, number)
+  if ok then
+    return
+  elseif number == 32 then -- EPIPE: whoever reads has had enough
+    error({ exit = fail.DONE }, 0)
+  end
+  fail.stop(fail.CANNOT_WRITE, "standard output can't be written: " .. tostring(why))
+end
+
+--- Writes a line; it has to be clean.
+function Output.line(_, ...)
+  check(io.stdout:write(...))
+  check(io.stdout:write "\n")
+end
+
+--- Writes a value as one line of JSON.
+function Output:value(v)
+  self:line(json.encode(v))
+end
+
+function Output.finish()
+  check(io.stdout:flush())
+end
+
+--- Says something beside the result.
+function Output.note(_, message)
+  io.stdout:flush()
+  io.stderr:write("mjhook: ", text.clean(message), "\n")
+end
+
+--- Columns there are for a line; all of them when nobody looks.
+function Output:width()
+  if not self.columns then
+    self.columns = self.terminal and terminal_width() or math.huge
+  end
+  return self.columns
+end
+
+--- A clean text in a colour, on a terminal.
+function Output:paint(colour, s)
+  if not self.colour or not colour then
+    return s
+  end
+  return ("\27[%sm%s\27[0m"):format(COLOURS[colour], s)
+end
+
+--- A state's name in its colour, padded.
+function Output:state(name, room)
+  return self:paint(OF_STATE[name], text.pad(name, room or 0))
+end
+
+local LAST_LEAST, FLEXIBLE_LEAST = 20, 8
+
+-- Widths by the widest cell; where the last column would be squeezed, those with a `max` yield.
+local function layout(columns, rows, room)
+  local widths = {}
+  for c, column in ipairs(columns) do
+    local widest = text.width(column.title)
+    for _, row in ipairs(rows) do
+      widest = math.max(widest, text.width(row[c]))
+    end
+    widths[c] = math.min(widest, column.max or widest)
+    room = room - (c < #columns and widths[c] + 2 or 0)
+  end
+  for c, column in ipairs(columns) do
+    if column.max and room < LAST_LEAST then
+      local less = math.min(LAST_LEAST - room, math.max(widths[c] - FLEXIBLE_LEAST, 0))
+      widths[c], room = widths[c] - less, room + less
+    end
+  end
+  return widths
+end
+
+local function write_row(self, columns, widths, cells, header)
+  local out, room = {}, self:width()
+  for c, column in ipairs(columns) do
+    local last = c == #columns
+    local cell = text.cut(cells[c], last and math.max(room, 1) or widths[c])
+    local gap = (" "):rep((last and 0 or widths[c]) - text.width(cell))
+    room = room - (last and 0 or widths[c] + 2)
+    local painted = self:paint(header and "bold" or column.colour and column.colour(cells[c]), cell)
+    out[c] = column.right and gap .. painted or painted .. (last and "" or gap)
+  end
+  self:line((table.concat(out, "  "):gsub(" +$", "")))
+end
+
+--- Writes a table, its last column cut to the terminal.
+-- @tparam table columns {title=, max=, right=, colour=function(cell)}
+-- @tparam function rows iterator that gives a list of cells, or nil
+-- @treturn number rows written
+function Output:table(columns, rows)
+  local first, widths, n = {}, nil, 0
+  local titles = {}
+  for c, column in ipairs(columns) do
+    titles[c] = column.title
+  end
+  local function start()
+    widths = layout(columns, first, self:width())
+    write_row(self, columns, widths, titles, true)
+    for _, row in ipairs(first) do
+      write_row(self, columns, widths, row)
+    end
+  end
+  for cells in rows do
+    n = n + 1
+    for c, cell in ipairs(cells) do
+      cells[c] = text.clean(cell)
+    end
+    if widths then
+      write_row(self, columns, widths, cells)
+    else
+      first[n] = cells
+      if n == ROWS_MEASURED then
+        start()
+      end
+    end
+  end
+  if not widths and n > 0 then
+    start()
+  end
+  return n
+end
+
+--- The colour of a state's name, for a table's column.
+function M.state_colour(name)
+  return OF_STATE[name]
+end
+
+local LABEL = 12
+
+--- Writes a field of a page: nothing when it has no value; further lines of a text are indented under the first.
+function Output:field(label, value, colour)
+  if value == nil then
+    return
+  end
+  local shown = text.clean(value, true):gsub("\n", "\n" .. (" "):rep(LABEL + 2))
+  self:line("  ", self:paint("dim", text.pad(label, LABEL)), self:paint(colour, shown))
+end
+
+--- Writes a page's heading.
+function Output:heading(s)
+  self:line(self:paint("bold", s))
+end
+
+return M

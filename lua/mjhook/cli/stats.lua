@@ -1,0 +1,60 @@
+-- mjhook stats
+local fail = require "mjhook.cli.fail"
+local json = require "mjhook.cli.json"
+local text = require "mjhook.cli.text"
+
+local STATES = { "queued", "submitting", "ambiguous", "pending", "succeeded", "failed", "lost", "cancelled" }
+
+local function account(out, a)
+  local words = ("%d of %d slots held"):format(a.held, a.max_in_flight)
+  if a.paused_until and a.paused_until > out.now then
+    words = ("%s, rests for %s more (%s)"):format(words, text.duration(a.paused_until - out.now), a.reason or "?")
+  end
+  out:field(a.name, words)
+end
+
+local function write(out, stats, store)
+  out:heading "Tasks"
+  local total = 0
+  for _, state in ipairs(STATES) do
+    local n = stats.tasks[state]
+    total = total + n
+    out:line("  ", n > 0 and out:state(state, 12) or text.pad(state, 12), ("%8d"):format(n))
+  end
+  out:line("  ", text.pad("all", 12), ("%8d"):format(total))
+  out:heading "Events"
+  out:line("  ", text.pad("waiting", 12), ("%8d"):format(stats.events))
+  out:line("  ", out:paint(stats.buried > 0 and "red" or nil, text.pad("buried", 12)), ("%8d"):format(stats.buried))
+  if stats.accounts[1] then
+    out:heading "Accounts"
+    for _, a in ipairs(stats.accounts) do
+      account(out, a)
+    end
+  end
+  out:heading "Store"
+  out:field("directory", store)
+  out:field("in use", ("%s of %s mapped"):format(text.bytes(stats.bytes_used), text.bytes(stats.bytes_mapped)))
+end
+
+return {
+  name = "stats",
+  arguments = "",
+  summary = "count tasks, events, slots and bytes",
+  least = 0, most = 0,
+  too_many = "stats takes no arguments",
+  options = {},
+  details = "",
+  run = function(mj, _, _, out)
+    local stats, err = mj:stats()
+    if not stats then
+      fail.with(err)
+    end
+    if out.json then
+      stats.store = mj.config.store
+      stats.accounts = json.array(stats.accounts)
+      out:value(stats)
+    else
+      write(out, stats, mj.config.store)
+    end
+  end,
+}

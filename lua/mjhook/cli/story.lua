@@ -1,0 +1,75 @@
+--- A task's timeline as a story: who said what, when, and what came of it.
+local text = require "mjhook.cli.text"
+
+local SAID = {
+  create = "stored",
+  ready = "its wait is over",
+  claim = "a slot is free: sending",
+  accepted = "the provider accepted it",
+  not_sent = "could not be sent",
+  refused = "refused for now",
+  rejected = "refused for good",
+  maybe_sent = "sent, without a usable answer: it may have arrived",
+  owner_dead = "the process that was sending it is gone",
+  running = "still running",
+  succeeded = "done, with its images",
+  hint = "done, but no image was named",
+  failed = "the job failed",
+  absent = "the provider does not have it in its answer",
+  unanswered = "the provider gave no answer",
+  look = "a callback that is not believed as it is: to be asked about",
+  give_up = "given up",
+  resubmit = "to be sent again as a new attempt",
+  wait = "to be waited for longer",
+  cancel = "cancelled",
+  slot_end = "the time for its slot is over",
+}
+
+local FIRST_KEPT = 4 -- of a full timeline the core keeps so many from the beginning (mj_state.c)
+
+local NOTED = {
+  duplicate = "said before",
+  contradiction = "contradicts what was said first, which stays",
+  conflict = "a second task id for one attempt",
+  stale = "too late to matter",
+  old_attempt = "about an older attempt",
+}
+
+local function sentence(moment, attempts)
+  local parts = { SAID[moment.signal] or moment.signal }
+  if moment.signal == "create" and moment.to == "pending" then
+    parts[1] = "adopted: it was submitted elsewhere"
+  end
+  if moment.reason then
+    parts[#parts + 1] = ": " .. moment.reason
+  end
+  if NOTED[moment.note] then
+    parts[#parts + 1] = " (" .. NOTED[moment.note] .. ")"
+  end
+  if moment.count then
+    parts[#parts + 1] = (" (%d times, the last after %s)"):format(moment.count, text.duration(moment.till))
+  end
+  if attempts > 1 then
+    parts[#parts + 1] = (" [attempt %d]"):format(moment.attempt)
+  end
+  return table.concat(parts)
+end
+
+--- Writes the story of a task.
+return function(out, task)
+  local waits, widest = {}, 0
+  for i, moment in ipairs(task.timeline) do
+    waits[i] = "+" .. text.duration(moment.at - task.created_at)
+    widest = math.max(widest, #waits[i])
+  end
+  for i, moment in ipairs(task.timeline) do
+    moment.till = moment["until"] and moment["until"] - task.created_at
+    local line = text.clean(sentence(moment, #task.attempts))
+    local moved = moment.from ~= moment.to or moment.signal == "create"
+    out:line("  ", out:paint("dim", text.pad(waits[i], widest)), "  ", text.pad(moment.source, 8), "  ", line,
+      moved and " → " or "", moved and out:state(moment.to) or "")
+    if task.timeline_dropped and i == FIRST_KEPT then
+      out:line("  ", out:paint("dim", ("... %d more, no longer kept"):format(task.timeline_dropped)))
+    end
+  end
+end
