@@ -50,7 +50,8 @@ local function make_log(given)
 end
 
 --- Opens mjhook on a store.
--- @tparam table args keys of the configuration (README), and `config`: path of a configuration file
+-- @tparam table args keys of the configuration (README), and `config`: path of a configuration file,
+-- `create = false`: a store that is not there is an error
 -- @treturn table|nil mj, or nil and an error (config, owner, schema, read_only, ...)
 function M.open(args)
   if args ~= nil and type(args) ~= "table" then
@@ -72,6 +73,9 @@ function M.open(args)
     if not self.keyring then
       return nil, core.error("config", "secrets: " .. err.message)
     end
+  end
+  if args and args.create == false and not core.stat(settings.store .. "/data.mdb") then
+    return nil, core.error("config", ("store: there is none in %s; the first submit makes it"):format(settings.store))
   end
   self.store, err = core.open(settings.store, executor.store_options(settings))
   if not self.store then

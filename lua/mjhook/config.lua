@@ -10,6 +10,14 @@ local ENVIRONMENT = {
   MIDJOURNEY_API_BASE_URL = "base_url",
   MIDJOURNEY_WEBHOOK_URL = "hook_url",
   MJHOOK_STORE = "store",
+  MJHOOK_SECRET = "secrets",
+}
+
+-- Two names of one thing: whoever is listened to first says it, by either name.
+local SAME = {
+  api_key = { "api_key_file", "accounts" }, api_key_file = { "api_key", "accounts" },
+  accounts = { "api_key", "api_key_file" },
+  secrets = { "secrets_file" }, secrets_file = { "secrets" },
 }
 
 local function fail(key, text, ...)
@@ -96,7 +104,11 @@ local seconds = number(-1, 3650 * DAY, "seconds")
 
 local KEYS = {
   store = text,
-  store_mode = one_of(384, 432), -- 0600, 0660: Lua has no octal numbers, so "0600" is taken, too
+  store_mode = function(key, v) -- Lua has no octal numbers: usually given as text
+    if v ~= 384 and v ~= 432 then
+      fail(key, '"0600" or "0660" expected')
+    end
+  end,
   map_max = number(2 ^ 20, 2 ^ 47, "bytes"),
   api_key = text,
   api_key_file = text,
@@ -201,7 +213,7 @@ local function load_file(path)
   if st.uid ~= 0 and st.uid ~= uid then
     fail(nil, "%s belongs to uid %d, neither root nor you (uid %d): not read", path, st.uid, uid)
   end
-  if math.floor(st.mode / 16) % 4 >= 2 or math.floor(st.mode / 2) % 2 == 1 then
+  if math.floor(st.mode / 16) % 2 == 1 or math.floor(st.mode / 2) % 2 == 1 then -- 0020, 0002
     fail(nil, "%s can be written by others than its owner: chmod go-w it", path)
   end
   local chunk, why = loadfile(path)
@@ -235,7 +247,7 @@ end
 
 local function complete(config)
   if config.policy and type(config.policy) == "string" and not config.policy:match "^/" then
-    local dir = config.config_file and config.config_file:match "^(.*)/" or nil
+    local dir = config.config_file and (config.config_file:match "^(.*)/" or ".") or nil
     if not dir then
       fail("policy", "an absolute path expected, got %s", config.policy)
     end
@@ -270,6 +282,18 @@ local function complete(config)
   config.base_url = config.base_url:gsub("/+$", "")
 end
 
+-- Lays a source over what lesser ones said.
+local function lay_over(config, source)
+  for key in pairs(source) do
+    for _, other in ipairs(SAME[key] or {}) do
+      config[other] = nil
+    end
+  end
+  for key, value in pairs(source) do
+    config[key] = value
+  end
+end
+
 local function resolve(args)
   local config = {}
   for k, v in pairs(DEFAULTS) do
@@ -278,7 +302,7 @@ local function resolve(args)
   for name, key in pairs(ENVIRONMENT) do
     local value = os.getenv(name)
     if value and value ~= "" then
-      config[key] = value
+      config[key] = key == "secrets" and { value } or value
     end
   end
   local path = args.config or os.getenv "MJHOOK_CONFIG"
@@ -287,7 +311,7 @@ local function resolve(args)
   end
   local given = {}
   for k, v in pairs(args) do
-    if k ~= "config" and k ~= "executor" then
+    if k ~= "config" and k ~= "executor" and k ~= "create" then
       given[k] = v
     end
   end
@@ -295,14 +319,10 @@ local function resolve(args)
   if path then
     local file = load_file(path)
     check_known(file, " in " .. path)
-    for k, v in pairs(file) do
-      config[k] = v
-    end
+    lay_over(config, file)
     config.config_file = path
   end
-  for k, v in pairs(given) do
-    config[k] = v
-  end
+  lay_over(config, given)
   normalize_mode(config)
   for key, check in pairs(KEYS) do
     if config[key] ~= nil then

@@ -22,14 +22,85 @@ function M.decode(text)
   return nil, (tostring(value):gsub("^.-:%d+: ", ""))
 end
 
+-- cjson writes numbers with 14 digits, which damages ids: they are written here, shortest first.
+local function number(v)
+  if v ~= v or v == math.huge or v == -math.huge then
+    error("a number that JSON does not have", 0)
+  elseif v == math.floor(v) and v > -2 ^ 53 and v < 2 ^ 53 then
+    return ("%.0f"):format(v)
+  end
+  for _, format in ipairs { "%.14g", "%.15g", "%.16g" } do
+    local text = format:format(v)
+    if tonumber(text) == v then
+      return text
+    end
+  end
+  return ("%.17g"):format(v)
+end
+
+-- The length of a list; nil when the table is an object. The empty table is an object, as for cjson.
+local function length(t)
+  local n = 0
+  for k in pairs(t) do
+    if type(k) ~= "number" then
+      return nil
+    end
+    n = n + 1
+  end
+  if n > 0 and n ~= #t then
+    error("a list with holes", 0)
+  end
+  return n > 0 and n or nil
+end
+
+local write
+
+local function write_table(t, out, depth)
+  if depth > 24 then
+    error("nested too deep", 0)
+  end
+  local n = length(t)
+  out[#out + 1] = n and "[" or "{"
+  if n then
+    for i = 1, n do
+      out[#out + 1] = i > 1 and "," or nil
+      write(t[i], out, depth)
+    end
+  else
+    local first = true
+    for k, v in pairs(t) do
+      if type(k) ~= "string" then
+        error("keys of an object have to be strings", 0)
+      end
+      out[#out + 1] = first and cjson.encode(k) or "," .. cjson.encode(k)
+      out[#out + 1] = ":"
+      write(v, out, depth)
+      first = false
+    end
+  end
+  out[#out + 1] = n and "]" or "}"
+end
+
+function write(v, out, depth)
+  local kind = type(v)
+  if kind == "table" then
+    write_table(v, out, depth + 1)
+  elseif kind == "number" then
+    out[#out + 1] = number(v)
+  else
+    out[#out + 1] = cjson.encode(v) -- strings, booleans, null; an error for functions and the like
+  end
+end
+
 --- Encodes a value.
 -- @treturn string|nil text, or nil and why it can't be encoded
 function M.encode(value)
-  local ok, text = pcall(cjson.encode, value)
+  local out = {}
+  local ok, why = pcall(write, value, out, 0)
   if ok then
-    return text
+    return table.concat(out)
   end
-  return nil, (tostring(text):gsub("^.-:%d+: ", ""))
+  return nil, (tostring(why):gsub("^.-:%d+: ", ""))
 end
 
 local function canonical(value, out, depth)

@@ -70,6 +70,8 @@ local function validate(mj, args)
     local value = args[name]
     if value and (value == "" or #value > core.max_name) then
       return invalid("%s: 1 to %d bytes expected, got %d", name, core.max_name, #value)
+    elseif value and not core.utf8(value) then
+      return invalid("%s: not valid UTF-8 text", name)
     end
   end
   local context

@@ -72,7 +72,7 @@ local function finish(options, report)
   elseif options.dry_run then
     io.stdout:write(("would poll %d, decide on %d ambiguous, recover %d; %d queued, %d pending\n"):format(report.polled,
       report.would_resolve, report.would_recover, report.queued, report.pending))
-  elseif not options.quiet and (options.verbose or options.terminal) then
+  elseif not options.quiet and (options.verbose or options.terminal or report.errors > 0) then
     say("%s", summary(report))
   end
   if options.metrics then
@@ -92,7 +92,7 @@ return function(options)
   return function()
     local err
     if not mj then
-      mj, err = mjhook.open { config = options.config, store = options.store }
+      mj, err = mjhook.open { config = options.config, store = options.store, create = false }
       if not mj then
         say("%s", err.message)
         return EXIT[err.code] or 1
