@@ -1,0 +1,268 @@
+# mjhook: a C module for Lua 5.4 and LuaJIT, and the program mjhook-reconcile.
+#
+#   make                what "make install PREFIX=P DESTDIR=D" puts in place
+#   make demo           installs what is missing (Debian), builds, shows it at work
+#   make test           the same, then every suite; ends with "N passed, N failed"
+#   make check          the suites without installing anything; SUITES="c lua5.4 luajit e2e"
+#   make lint           format, luacheck, layers, cppcheck, clang-tidy, -Werror
+#   make sanitize       the suites under AddressSanitizer and UBSan
+#   make valgrind       the C suite under valgrind
+#   make bench fuzz chaos   spec/*/run, with ARGS
+#   make doc format clean
+#
+# LUAS="5.4 5.1" picks the Luas (5.1 stands for LuaJIT; default: those whose
+# headers are there), VARIANT=asan or FAULTS=1 another build, WERROR=1 is strict.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CFLAGS ?= -O2 -g
+LDFLAGS ?=
+INSTALL ?= install
+PKG_CONFIG ?= pkg-config
+
+# Each variant has a directory of its own, so that none rebuilds another.  They
+# lie at the top because mjhook-reconcile finds lua/ from its own place.
+VARIANT ?= $(if $(filter-out 0,$(FAULTS)),faults,release)
+BUILD ?= build$(if $(filter-out release,$(VARIANT)),-$(VARIANT))
+
+# ---- the Luas ----
+
+# LuaRocks names an interpreter, LUA=..., and means that one Lua.
+ifeq ($(origin LUA),command line)
+LUAS ?= $(shell "$(LUA)" -e "print((_VERSION:match([[%d.%d]])))")
+LUAS := $(LUAS)
+endif
+
+# Headers, in the order of trust: what the caller says (LUA_INCDIR, for one Lua),
+# pkg-config, the usual places.  Plain Lua 5.1 is no substitute for LuaJIT, so
+# its directory is passed over.
+pkg_incdir = $(shell for p in $(1); do $(PKG_CONFIG) --variable=includedir $$p 2>/dev/null && break; done)
+first_with = $(patsubst %/$(1),%,$(firstword $(wildcard $(addsuffix /$(1),$(2)))))
+LUA54_INCDIR ?= $(call first_with,lua.h,$(if $(filter 5.4,$(LUAS)),$(LUA_INCDIR)) \
+	$(call pkg_incdir,lua5.4 lua-5.4 lua54) /usr/include/lua5.4 /usr/local/include/lua5.4)
+LUA51_INCDIR ?= $(call first_with,luajit.h,$(if $(filter 5.1,$(LUAS)),$(LUA_INCDIR)) \
+	$(call pkg_incdir,luajit) /usr/include/luajit-2.1 /usr/local/include/luajit-2.1)
+LUA54_INCDIR := $(LUA54_INCDIR)
+LUA51_INCDIR := $(LUA51_INCDIR)
+INCDIR_5.4 = $(LUA54_INCDIR)
+INCDIR_5.1 = $(LUA51_INCDIR)
+LUAS ?= $(if $(LUA54_INCDIR),5.4) $(if $(LUA51_INCDIR),5.1)
+LUAS := $(strip $(LUAS))
+
+# The program carries the whole of Lua, if it can: one dependency less for cron,
+# and C modules such as cjson find every function of the API in it.
+LUA54_A ?= $(or $(if $(LUA_DIR),$(firstword $(wildcard $(LUA_DIR)/lib/liblua5.4.a $(LUA_DIR)/lib/liblua.a))), \
+	$(filter /%,$(shell $(CC) -print-file-name=liblua5.4.a 2>/dev/null)))
+LUA54_A := $(strip $(LUA54_A))
+LUA54_LIBS ?= $(if $(LUA54_A),-Wl$(comma)--whole-archive $(LUA54_A) -Wl$(comma)--no-whole-archive,-llua5.4)
+comma := ,
+
+# ---- flags: CFLAGS and LDFLAGS are the caller's, these are ours ----
+
+WARN = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 \
+	$(if $(filter-out 0,$(WERROR)),-Werror)
+HARDEN_release = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+HARDEN_faults = $(HARDEN_release) -DMJ_FAULTS
+HARDEN_asan = -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+HARDEN = $(HARDEN_$(VARIANT))
+
+INCDIRS = $(addprefix -I,$(sort $(CURL_INCDIR) $(LMDB_INCDIR) $(CRYPTO_INCDIR)))
+LIBDIRS = $(addprefix -L,$(sort $(CURL_LIBDIR) $(LMDB_LIBDIR) $(CRYPTO_LIBDIR)))
+COMPILE = $(CC) -std=c11 -D_GNU_SOURCE $(CPPFLAGS) -Isrc $(INCDIRS) $(CFLAGS) $(WARN) $(HARDEN) \
+	-fPIC -fvisibility=hidden -pthread
+LINK = $(CC) $(CFLAGS) $(HARDEN) -pthread -Wl,-z,relro,-z,now $(LDFLAGS) $(LIBDIRS)
+LIBS = -llmdb -lcurl -lcrypto -lpthread -lm
+
+# ---- what there is: every file is found, none is listed ----
+
+# The core knows no Lua and is compiled once; the binding once per Lua.
+BINDING = src/mj_wire.c $(wildcard src/lua_*.c)
+CORE = $(filter-out $(BINDING),$(wildcard src/mj_*.c))
+CORE_O = $(sort $(CORE:src/%.c=$(BUILD)/obj/%.o))
+binding_o = $(sort $(BINDING:src/%.c=$(BUILD)/obj/$(1)/%.o))
+MODULES = $(LUAS:%=$(BUILD)/%/mjhook/core.so)
+PROGRAM = $(if $(filter 5.4,$(LUAS)),$(if $(wildcard src/reconcile.c),$(BUILD)/bin/mjhook-reconcile))
+spec_programs = $(sort $(patsubst spec/$(1)/%.c,$(BUILD)/$(1)/%,$(wildcard spec/$(1)/*_$(2).c)))
+TESTS = $(call spec_programs,c,test)
+OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d)))
+
+.PHONY: all tests others demo test check lint sanitize valgrind bench fuzz chaos doc format clean install deps-ci \
+	lint-format lint-luacheck lint-layers lint-cppcheck lint-tidy lint-werror luas FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: luas $(MODULES) $(PROGRAM)
+tests: $(TESTS)
+others: $(OTHERS)
+
+luas:
+	@$(if $(LUAS),:,echo "mjhook: no headers of Lua 5.4 or LuaJIT found:" \
+	  "set LUA54_INCDIR or LUA51_INCDIR, or on Debian install $(DEPS_BUILD)" >&2; exit 1)
+	@$(foreach v,$(filter-out 5.4 5.1,$(LUAS)),echo "mjhook: LUAS: $(v)? 5.4 or 5.1 (LuaJIT), please" >&2; exit 1;)
+	@$(foreach v,$(LUAS),$(if $(INCDIR_$(v)),,echo "mjhook: no headers of $(NAME_$(v))" >&2; exit 1;))
+	@$(foreach v,$(filter-out $(LUAS),5.4 5.1),echo "mjhook: without $(NAME_$(v))"$(if \
+	  $(filter 5.4,$(v))," and so without mjhook-reconcile") >&2;)
+NAME_5.4 = Lua 5.4
+NAME_5.1 = LuaJIT
+
+# Stamps: other flags compile everything again, other files link again.
+FLAGS_NOW := $(strip $(COMPILE) $(LUA54_INCDIR) $(LUA51_INCDIR))
+LINK_NOW := $(strip $(LINK) $(LIBS) $(LUA54_LIBS) $(CORE_O) $(call binding_o,*))
+$(BUILD)/flags: WORDS = $(FLAGS_NOW)
+$(BUILD)/linked: WORDS = $(LINK_NOW)
+ifneq ($(FLAGS_NOW),$(file <$(BUILD)/flags))
+$(BUILD)/flags: FORCE
+endif
+ifneq ($(LINK_NOW),$(file <$(BUILD)/linked))
+$(BUILD)/linked: FORCE
+endif
+$(BUILD)/flags $(BUILD)/linked:
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(WORDS)' >$@
+
+# -MMD -MP: headers are found by the compiler, and one that is gone does no harm.
+$(BUILD)/obj/%.o: src/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(COMPILE) -MMD -MP -c -o $@ $<
+
+define for_lua
+$(BUILD)/obj/$(1)/%.o: src/%.c $(BUILD)/flags
+	@mkdir -p $$(@D)
+	$$(COMPILE) -I$$(INCDIR_$(1)) -MMD -MP -c -o $$@ $$<
+
+# No liblua here: the interpreter that loads the module has it.
+$(BUILD)/$(1)/mjhook/core.so: $(CORE_O) $(call binding_o,$(1)) $(BUILD)/linked
+	@mkdir -p $$(@D)
+	$$(LINK) -shared -o $$@ $$(filter %.o,$$^) $$(LIBS)
+endef
+$(foreach v,5.4 5.1,$(eval $(call for_lua,$(v))))
+
+# -E: the C modules that Lua code requires look for lua_* in the program.
+$(BUILD)/bin/mjhook-reconcile: $(CORE_O) $(call binding_o,5.4) $(BUILD)/obj/5.4/reconcile.o $(BUILD)/linked
+	@mkdir -p $(@D)
+	$(LINK) -Wl,-E -o $@ $(filter %.o,$^) $(LUA54_LIBS) $(LIBS) -ldl
+
+# C programs of the spec see the core alone.
+$(BUILD)/spec/%.o: spec/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(COMPILE) -Ispec/c -MMD -MP -c -o $@ $<
+
+$(TESTS) $(OTHERS): $(BUILD)/%: $(BUILD)/spec/%.o $(CORE_O) $(BUILD)/linked
+	@mkdir -p $(@D)
+	$(LINK) -o $@ $(filter %.o,$^) $(LIBS)
+
+-include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/5.?/*.d $(BUILD)/spec/*/*.d)
+
+# ---- install: touches the chosen places and nothing else ----
+
+# LuaRocks gives one Lua and names its directories.
+LUADIR_5.4 = $(or $(LUADIR),$(PREFIX)/share/lua/5.4)
+LUADIR_5.1 = $(or $(LUADIR),$(PREFIX)/share/lua/5.1)
+LIBDIR_5.4 = $(or $(LIBDIR),$(PREFIX)/lib/lua/5.4)
+LIBDIR_5.1 = $(or $(LIBDIR),$(PREFIX)/lib/lua/5.1)
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+SCRIPTS = $(wildcard scripts/mjhook)
+LUA_FILES = $(wildcard lua/*.lua lua/*/*.lua lua/*/*/*.lua)
+MAN_FILES = $(wildcard scripts/man/*.[1-8])
+
+install: all
+	@set -e; $(foreach v,$(LUAS),\
+	  $(foreach f,$(LUA_FILES),$(INSTALL) -D -m 644 $(f) "$(DESTDIR)$(LUADIR_$(v))/$(f:lua/%=%)";) \
+	  $(INSTALL) -D -m 755 $(BUILD)/$(v)/mjhook/core.so "$(DESTDIR)$(LIBDIR_$(v))/mjhook/core.so";) \
+	  $(foreach f,$(PROGRAM) $(SCRIPTS),$(INSTALL) -D -m 755 $(f) "$(DESTDIR)$(BINDIR)/$(notdir $(f))";) \
+	  $(foreach f,$(MAN_FILES),$(INSTALL) -D -m 644 $(f) "$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f))";)
+	@echo "installed mjhook for $(foreach v,$(LUAS),$(NAME_$(v)),) programs in $(DESTDIR)$(BINDIR)"
+
+# ---- Debian packages, by what they are for ----
+
+DEPS_BUILD = gcc libc6-dev make lua5.4 liblua5.4-dev luajit2 libluajit2-5.1-dev lua-cjson liblmdb-dev \
+	libcurl4-openssl-dev libssl-dev
+DEPS_DEMO = $(DEPS_BUILD) nginx libnginx-mod-http-lua curl procps
+DEPS_TEST = $(DEPS_DEMO) lua-busted lua-socket libfaketime cron openssl
+DEPS_LINT = clang-format clang-tidy cppcheck lua-check luarocks git
+DEPS_DOC = lua-ldoc
+DEPS = scripts/dev/install-deps
+
+deps-ci:
+	@$(DEPS) $(DEPS_TEST) $(DEPS_LINT) $(DEPS_DOC)
+
+# ---- things to run ----
+
+# A second make each time: what was just installed is seen only by a new one.
+AGAIN = +@$(MAKE) --no-print-directory
+SUITES ?= c $(patsubst 5.1,luajit,$(patsubst 5.4,lua5.4,$(LUAS))) e2e
+
+demo:
+	@$(DEPS) $(DEPS_DEMO)
+	$(AGAIN) all
+	@BUILD=$(BUILD) scripts/demo
+
+test:
+	@$(DEPS) $(DEPS_TEST)
+	$(AGAIN) check
+
+check: all tests
+	@BUILD=$(BUILD) VARIANT=$(VARIANT) CC="$(CC)" scripts/dev/run-tests $(SUITES)
+
+sanitize:
+	@$(DEPS) $(DEPS_TEST)
+	$(AGAIN) check VARIANT=asan
+
+valgrind: tests
+	@$(DEPS) valgrind
+	@BUILD=$(BUILD) VARIANT=$(VARIANT) VALGRIND=1 scripts/dev/run-tests c
+
+bench: DEPS_HERE = $(DEPS_DEMO) wrk
+fuzz: DEPS_HERE = $(DEPS_TEST)
+chaos: DEPS_HERE = $(DEPS_TEST)
+chaos: VARIANT = faults
+bench fuzz chaos:
+	@test -x spec/$@/run || { echo "make $@: there is no spec/$@/run, nothing was run" >&2; exit 1; }
+	@$(DEPS) $(DEPS_HERE)
+	$(AGAIN) all others VARIANT=$(VARIANT)
+	@BUILD=$(BUILD) VARIANT=$(VARIANT) spec/$@/run $(ARGS)
+
+doc:
+	@$(DEPS) $(DEPS_DOC)
+	@mkdir -p $(BUILD)/doc
+	ldoc --quiet -p mjhook -t mjhook -d $(BUILD)/doc lua
+
+C_FILES = $(wildcard src/*.[ch] spec/*/*.[ch])
+LUA_DIRS = $(wildcard lua spec scripts) rockspec/mjhook-scm-1.rockspec
+
+lint: lint-format lint-luacheck lint-layers lint-cppcheck lint-tidy lint-werror
+
+format:
+	clang-format -i $(C_FILES)
+
+lint-format:
+	clang-format --dry-run -Werror $(C_FILES)
+
+# Programs in Lua have no .lua at their end: their first line tells.
+lint-luacheck:
+	luacheck --quiet --no-color $(LUA_DIRS) \
+	  $$(awk 'FNR == 1 && /^#!.*lua/ { print FILENAME }' $(wildcard scripts/* spec/*/* scripts/dev/*) 2>/dev/null)
+
+lint-layers:
+	scripts/dev/layers
+	scripts/dev/layers --self-test
+
+lint-cppcheck:
+	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+	  -D_GNU_SOURCE -Isrc $(wildcard src/*.c)
+
+lint-tidy:
+	printf '%s\n' $(sort $(wildcard src/*.c)) | xargs -P 2 -n 4 sh -c \
+	  'clang-tidy --quiet "$$@" -- -std=c11 -D_GNU_SOURCE -DMJ_FAULTS -Isrc $(INCDIRS) -I$(LUA54_INCDIR) 2>/dev/null' tidy
+
+# Also that a module shows the linker one name, the one that Lua looks for.
+lint-werror:
+	$(AGAIN) all tests others WERROR=1 BUILD=build-strict
+	$(AGAIN) all tests others WERROR=1 VARIANT=faults BUILD=build-strict-faults
+	@for so in build-strict/5.?/mjhook/core.so; do \
+	  names=$$(nm -D --defined-only $$so | awk '{print $$3}'); \
+	  test "$$names" = luaopen_mjhook_core || { echo "$$so shows: $$names" >&2; exit 1; }; done
+
+clean:
+	rm -rf build build-*

@@ -1,0 +1,44 @@
+rockspec_format = "3.0"
+package = "mjhook"
+version = "scm-1"
+source = { url = "git+file://." } -- "luarocks make" in a checkout
+description = {
+  summary = "Midjourney API jobs made dependable",
+  detailed = [[
+A C module and a cron reconciler: each job is in LMDB before anything is sent,
+callbacks are acknowledged when they are on disk, polling finds what was missed,
+and no job is billed twice. For Lua 5.4 and OpenResty (LuaJIT).]],
+  license = "MIT",
+}
+dependencies = {
+  "lua >= 5.1, < 5.5, ~= 5.2, ~= 5.3", -- 5.1 means LuaJIT
+  "lua-cjson >= 2.1",
+}
+-- By their libraries, which LuaRocks finds also where a system keeps them by
+-- architecture; headers elsewhere: luarocks make CURL_INCDIR=...
+external_dependencies = {
+  CURL = { library = "curl" },
+  LMDB = { library = "lmdb" },
+  CRYPTO = { library = "crypto" },
+}
+-- The Makefile knows how; both passes get the same variables, or the second
+-- would build again with other flags.
+build = {
+  type = "make",
+  variables = {
+    LUA = "$(LUA)", -- the Makefile asks it for its version
+    LUA_DIR = "$(LUA_DIR)",
+    LUA_INCDIR = "$(LUA_INCDIR)",
+    CFLAGS = "$(CFLAGS)",
+    CURL_INCDIR = "$(CURL_INCDIR)",
+    CURL_LIBDIR = "$(CURL_LIBDIR)",
+    LMDB_INCDIR = "$(LMDB_INCDIR)",
+    LMDB_LIBDIR = "$(LMDB_LIBDIR)",
+    CRYPTO_INCDIR = "$(CRYPTO_INCDIR)",
+    CRYPTO_LIBDIR = "$(CRYPTO_LIBDIR)",
+    PREFIX = "$(PREFIX)",
+    LUADIR = "$(LUADIR)",
+    LIBDIR = "$(LIBDIR)",
+    BINDIR = "$(BINDIR)",
+  },
+}
