@@ -18,9 +18,9 @@ static bool reserve(mj_buf *b, size_t n)
         return false;
     if (n <= b->cap - b->n)
         return true;
-    while (cap - b->n < n)
+    while (cap - b->n < n && cap <= SIZE_MAX / 2)
         cap *= 2;
-    p = realloc(b->p, cap);
+    p = cap - b->n < n ? NULL : realloc(b->p, cap);
     if (!p) {
         b->failed = true;
         return false;
