@@ -13,6 +13,8 @@ enum {
     RETRY_CAP_MS = 900000,    /* n^4 seconds between sendings, 15 minutes at most */
 };
 
+static const int64_t WAIT_CAP_MS = (int64_t)31 * 86400000; /* a month: nobody's Retry-After is worth more */
+
 const mj_rules mj_rules_default = {
     .poll_first_ms = 60000, .poll_max_ms = 900000, .lost_after_ms = 86400000, .grace_ms = 300000};
 
@@ -89,8 +91,9 @@ static const uint8_t edges[MJ_NSTATES][SIG_COUNT] = {
                       [SIG_CANCEL] = DENY},
     [MJ_FAILED] = {[SIG_CLAIM] = DENY,
                    [SIG_ACCEPTED] = DUP,
-                   [SIG_SUCCEEDED] = TO(MJ_SUCCEEDED), /* only over a failure that we decided */
-                   [SIG_FAILED] = DUP,
+                   [SIG_SUCCEEDED] = TO(MJ_SUCCEEDED), /* these three only over a failure that we decided */
+                   [SIG_HINT] = STAY,
+                   [SIG_FAILED] = STAY,
                    [SIG_ABSENT] = STAY,
                    [SIG_UNANSWERED] = STAY,
                    [SIG_LOOK] = STAY,
@@ -215,18 +218,23 @@ static bool is_decision(mj_signal_kind k)
     return k == SIG_GIVE_UP || k == SIG_RESUBMIT || k == SIG_WAIT || k == SIG_CANCEL;
 }
 
-static void log_moment(mj_task *t, const mj_signal *sig, mj_note note, uint32_t attempt, mj_state from,
-                       int64_t now)
+static void log_moment(mj_task *t, const mj_signal *sig, mj_note note, uint32_t attempt, mj_state from, int64_t now)
 {
-    mj_moment m = {.at = now, .until = now, .count = 1, .attempt = attempt, .signal = (uint8_t)sig->kind,
-                   .note = (uint8_t)note, .source = sig->source, .from = from, .to = t->state,
+    mj_moment m = {.at = now,
+                   .until = now,
+                   .count = 1,
+                   .attempt = attempt,
+                   .signal = (uint8_t)sig->kind,
+                   .note = (uint8_t)note,
+                   .source = sig->source,
+                   .from = from,
+                   .to = t->state,
                    .reason = mj_str_head(sig->error, MJ_MAX_REASON)};
 
     if (t->nmoments > 0) {
         mj_moment *last = &t->moments[t->nmoments - 1];
-        if (last->signal == m.signal && last->note == m.note && last->source == m.source &&
-            last->from == m.from && last->to == m.to && last->attempt == attempt &&
-            mj_str_eq(last->reason, m.reason)) {
+        if (last->signal == m.signal && last->note == m.note && last->source == m.source && last->from == m.from &&
+            last->to == m.to && last->attempt == attempt && mj_str_eq(last->reason, m.reason)) {
             last->count++;
             last->until = now;
             return;
@@ -263,6 +271,12 @@ static void hold(const mj_task *t, mj_attempt *a, const mj_rules *rules, int64_t
     a->slot = a->account.n > 0 && a->slot_until > now;
 }
 
+/* Nothing can be `pending`, or done, under no name: there would be nothing to ask about. */
+static bool nameless(const mj_attempt *a, const mj_signal *sig)
+{
+    return (is_word(sig->kind) || sig->kind == SIG_ACCEPTED) && sig->task_id.n == 0 && a->nids == 0;
+}
+
 /* What the signal says of its attempt, current or old: id, word and slot. */
 static mj_note hear(const mj_task *t, mj_attempt *a, const mj_signal *sig, const mj_rules *rules, int64_t now)
 {
@@ -283,7 +297,7 @@ static mj_note hear(const mj_task *t, mj_attempt *a, const mj_signal *sig, const
     case SIG_HINT:
         note = bind_id(a, sig->task_id);
         if (final || a->word == MJ_WORD_ACCEPTED)
-            return note;
+            return sig->kind == SIG_ACCEPTED && note == MJ_NOTE_TAKEN ? MJ_NOTE_DUPLICATE : note;
         if (!open)
             hold(t, a, rules, now);
         a->word = MJ_WORD_ACCEPTED;
@@ -359,21 +373,28 @@ static int64_t next_poll(const mj_task *t, const mj_signal *sig, const mj_rules 
 
 static int64_t look_at(const mj_task *t, int64_t now)
 {
-    int64_t soonest = t->answered_at + LOOK_GAP_MS;
-    int64_t at = t->polls > 0 && soonest > now && soonest <= now + LOOK_GAP_MS ? soonest : now;
+    int64_t soonest = t->asked_at + LOOK_GAP_MS;
+    int64_t at = soonest > now && soonest <= now + LOOK_GAP_MS ? soonest : now;
     return earlier(t->due_at, at);
 }
 
-static void queue(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
+/* What the provider said of the result so far, so that the next word is not mixed with it. */
+static void forget_result(mj_task *t)
+{
+    t->image = t->mj_prompt = t->meta = (mj_str){0};
+    t->nimages = 0;
+}
+
+static void queue(mj_task *t, const mj_signal *sig, int64_t now)
 {
     int64_t n, wait;
 
-    (void)rules;
     if (sig->kind == SIG_RESUBMIT) {
-        t->attempts[t->nattempts++] = (mj_attempt){.word = MJ_WORD_NONE, .account = {0}};
+        t->attempts[t->nattempts++] = (mj_attempt){.word = MJ_WORD_NONE};
         t->polls = t->absent = t->hints = t->tries = 0;
-        t->finished_at = t->expires_at = t->silent_ms = t->answered_at = 0;
+        t->finished_at = t->expires_at = t->silent_ms = t->asked_at = 0;
         t->late = t->decided = false;
+        forget_result(t);
         set_error(t, (mj_str){0}, (mj_str){0});
         t->ready = true;
         t->due_at = 0;
@@ -386,12 +407,19 @@ static void queue(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64
     set_error(t, sig->error_code, sig->error);
 }
 
+static bool slot_with_id(const mj_task *t)
+{
+    for (unsigned i = 0; i < t->nattempts; i++)
+        if (t->attempts[i].slot && t->attempts[i].nids > 0)
+            return true;
+    return false;
+}
+
 /* Enters a state: the one place that assigns it, and what belongs to being in it. */
-static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules *rules, int64_t now,
-                  mj_step *step)
+static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules *rules, int64_t now, mj_step *step)
 {
     mj_state from = t->state;
-    bool yielded = is_word(sig->kind) && (from == MJ_LOST || from == MJ_FAILED);
+    bool yielded = from == MJ_LOST || from == MJ_FAILED; /* our word, to the provider's */
 
     t->state = to;
     t->has_owner = false;
@@ -403,7 +431,7 @@ static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules 
     }
     switch (to) {
     case MJ_QUEUED:
-        queue(t, sig, rules, now);
+        queue(t, sig, now);
         return;
     case MJ_SUBMITTING:
         t->ready = false;
@@ -418,53 +446,50 @@ static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules 
         step->event = MJ_EVENT_AMBIGUOUS;
         return;
     case MJ_PENDING:
-        t->ready = t->late = t->decided = false;
+        t->ready = t->decided = false;
+        t->late = yielded; /* and stays so: its end will come after we had said that it was lost */
         t->finished_at = 0;
         t->absent = 0;
         t->silent_ms = 0;
-        t->answered_at = now;
+        t->asked_at = 0;
         set_error(t, (mj_str){0}, (mj_str){0});
         t->due_at = sig->kind == SIG_LOOK || sig->kind == SIG_HINT ? now : next_poll(t, sig, rules, now);
         return;
     case MJ_SUCCEEDED:
-        t->late = yielded;
+        t->late = t->late || yielded;
         t->decided = false;
-        if (sig->kind == SIG_HINT) { /* believed at last */
-            mj_task_current(t)->word = MJ_WORD_SUCCEEDED;
-            mj_task_current(t)->slot = false;
-        }
+        forget_result(t); /* of a failure, perhaps of another attempt */
         fill(t, sig);
         set_error(t, (mj_str){0}, (mj_str){0});
         step->event = MJ_EVENT_SUCCEEDED;
         return;
     case MJ_FAILED:
-        t->late = yielded;
+        t->late = t->late || yielded;
         t->decided = !is_word(sig->kind);
         fill(t, sig);
         set_error(t, sig->error_code, sig->error);
         step->event = MJ_EVENT_FAILED;
         return;
     case MJ_LOST:
+        t->late = false;
         set_error(t, MJ_LIT("lost"), sig->error.n ? sig->error : MJ_LIT("the provider does not know this task"));
         step->event = MJ_EVENT_LOST;
         return;
-    case MJ_CANCELLED: {
-        const mj_attempt *a = mj_task_current(t);
+    case MJ_CANCELLED:
+        t->late = false;
         /* What was sent is asked about while it holds a slot, so that the slot is freed early. */
-        if (a->slot && a->nids > 0)
+        if (slot_with_id(t))
             t->due_at = now + rules->poll_first_ms;
         return;
-    }
     default:
         return;
     }
 }
 
-/* Counts what an answered poll says about silence and absence; true: lost. */
-static bool is_lost(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
+/* Counts what an answered poll of a pending task says about silence and absence; true: lost. */
+static bool is_lost(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t gap, int64_t now)
 {
     const mj_attempt *a = mj_task_current(t);
-    int64_t gap = now - t->answered_at;
 
     /* A gap longer than two waits was an outage, ours or theirs, and is no silence of the provider's;
      * neither is a clock that was stepped. */
@@ -472,8 +497,6 @@ static bool is_lost(mj_task *t, const mj_signal *sig, const mj_rules *rules, int
         gap = 2 * rules->poll_max_ms;
     if (gap > 0)
         t->silent_ms += gap;
-    t->answered_at = now;
-    t->polls++;
     if (sig->kind != SIG_ABSENT) {
         t->absent = 0;
     } else if (sig->counts && now >= a->slot_until) {
@@ -488,7 +511,8 @@ static bool is_lost(mj_task *t, const mj_signal *sig, const mj_rules *rules, int
 /* A signal that leaves the state as it is but means something there. */
 static int stay(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
 {
-    bool asked = t->state == MJ_PENDING || (t->state == MJ_CANCELLED && mj_task_current(t)->slot);
+    /* Asked about regularly; the others only after a hint, until the provider has answered once. */
+    bool asked = t->state == MJ_PENDING || t->state == MJ_CANCELLED;
     int64_t before = t->due_at;
 
     switch (sig->kind) {
@@ -503,37 +527,54 @@ static int stay(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t
         t->due_at = look_at(t, now);
         return t->due_at == before ? MJ_EDUPLICATE : MJ_OK;
     case SIG_HINT:
-        t->due_at = !asked ? 0 : sig->source == MJ_FROM_POLL ? now + LOOK_GAP_MS : look_at(t, now);
+        t->due_at = sig->source == MJ_FROM_POLL ? now + LOOK_GAP_MS : look_at(t, now);
         return MJ_OK;
     case SIG_RUNNING:
-        if (sig->source == MJ_FROM_CALLBACK)
+        if (sig->source == MJ_FROM_CALLBACK && before != 0)
             return MJ_OK;
         t->due_at = asked ? next_poll(t, sig, rules, now) : 0;
         return MJ_OK;
     case SIG_ABSENT:
-    case SIG_UNANSWERED:
     case SIG_ACCEPTED:
         t->due_at = asked ? next_poll(t, sig, rules, now) : 0;
         return MJ_OK;
-    case SIG_SUCCEEDED:
-    case SIG_FAILED: /* of a cancelled task: recorded */
+    case SIG_UNANSWERED:
+        t->due_at = asked || before != 0 ? next_poll(t, sig, rules, now) : 0;
+        return MJ_OK;
+    case SIG_SUCCEEDED: /* of a cancelled task: recorded */
+    case SIG_FAILED:    /* ... or our failure becomes the provider's: its reason counts, without a second event */
         fill(t, sig);
         if (sig->kind == SIG_FAILED)
             set_error(t, sig->error_code, sig->error);
-        t->due_at = 0;
+        t->decided = false;
+        t->due_at = asked ? next_poll(t, sig, rules, now) : 0;
         return MJ_OK;
     default:
         return MJ_OK;
     }
 }
 
+/* Whether a hint about the task is worth a question to the provider. */
+static bool can_look(const mj_task *t, const mj_attempt *a)
+{
+    if (a->nids == 0 || a->word == MJ_WORD_SUCCEEDED || a->word == MJ_WORD_FAILED)
+        return false; /* no id to ask about, or nothing left to learn */
+    return t->state != MJ_CANCELLED || a->slot;
+}
+
 /* The edge to take, after the rules that a table can't hold. */
-static unsigned edge(mj_task *t, const mj_signal *sig, const mj_rules *rules, bool current, int64_t now)
+static unsigned edge(mj_task *t, const mj_attempt *a, const mj_signal *sig, const mj_rules *rules, int64_t gap,
+                     int64_t now)
 {
     unsigned e = edges[t->state][sig->kind];
+    bool current = a == mj_task_current(t);
 
+    if ((sig->kind == SIG_LOOK || sig->kind == SIG_HINT) && !can_look(t, a))
+        return e == DUP ? DUP : LATE;
     if (!current) {
-        /* Of an older attempt only its success is the task's. */
+        /* Of an older attempt only its success is the task's, and what may lead to it. */
+        if (sig->kind == SIG_LOOK)
+            return e == STAY ? STAY : LATE;
         if (sig->kind != SIG_SUCCEEDED)
             return LATE;
         return t->state == MJ_SUCCEEDED ? DUP : t->state == MJ_CANCELLED ? STAY : TO(MJ_SUCCEEDED);
@@ -543,15 +584,11 @@ static unsigned edge(mj_task *t, const mj_signal *sig, const mj_rules *rules, bo
             return LATE;
         return t->expires_at && now >= t->expires_at ? TO(MJ_FAILED) : STAY;
     }
-    if (t->state == MJ_QUEUED && sig->kind == SIG_CLAIM && !t->ready)
-        return DENY;
-    if (sig->kind == SIG_LOOK && mj_task_current(t)->nids == 0)
-        return LATE; /* no id: there is nothing to ask about */
+    if (t->state == MJ_FAILED && !t->decided && e == STAY) /* the provider said so: nothing to learn */
+        return sig->kind == SIG_FAILED ? DUP : LATE;
     if (t->state == MJ_PENDING && sig->source == MJ_FROM_POLL && is_answer(sig->kind)) {
-        bool lost = is_lost(t, sig, rules, now);
-        if (sig->kind == SIG_HINT)
-            return ++t->hints >= BELIEVE_HINTS ? TO(MJ_SUCCEEDED) : STAY;
-        return e == STAY && lost ? TO(MJ_LOST) : e;
+        bool lost = is_lost(t, sig, rules, gap, now);
+        return e == STAY && sig->kind != SIG_HINT && lost ? TO(MJ_LOST) : e;
     }
     return e;
 }
@@ -575,6 +612,33 @@ static void reason(mj_signal *sig, unsigned e)
         sig->error_code = MJ_LIT("provider");
 }
 
+/* An answered or unanswered poll: the time since the last one. */
+static int64_t asked(mj_task *t, const mj_signal *sig, int64_t now)
+{
+    int64_t gap = t->asked_at ? now - t->asked_at : 0;
+
+    if (sig->source != MJ_FROM_POLL || !(is_answer(sig->kind) || sig->kind == SIG_UNANSWERED))
+        return 0;
+    t->asked_at = now;
+    t->polls += is_answer(sig->kind);
+    return gap;
+}
+
+/* When there is nothing more to ask about, nothing is due; and no poll leaves the task due at once. */
+static void plan_poll(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
+{
+    bool polled = sig->source == MJ_FROM_POLL && (is_answer(sig->kind) || sig->kind == SIG_UNANSWERED);
+
+    if (mj_state_due(t) != MJ_DUE_POLL)
+        return;
+    if (t->state == MJ_CANCELLED && !slot_with_id(t))
+        t->due_at = 0;
+    else if (polled && t->due_at <= now && (t->state == MJ_PENDING || t->state == MJ_CANCELLED))
+        t->due_at = next_poll(t, sig, rules, now);
+    else if (polled && t->due_at <= now && sig->kind != SIG_UNANSWERED)
+        t->due_at = 0;
+}
+
 int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, int64_t now, mj_step *step)
 {
     uint32_t n = given->attempt ? given->attempt : t->nattempts;
@@ -583,11 +647,12 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
     mj_state from = t->state;
     mj_signal sig = *given;
     mj_note note;
-    unsigned e;
+    unsigned e, ids;
+    int64_t gap;
     int rc = MJ_OK;
 
     *step = (mj_step){0};
-    if (!a || sig.kind <= SIG_CREATE || sig.kind >= SIG_COUNT)
+    if (!a || sig.kind <= SIG_CREATE || sig.kind >= SIG_COUNT || nameless(a, &sig))
         return MJ_EINVAL;
     if (sig.expect_state >= 0 && (!current || (int)from != sig.expect_state))
         return MJ_ECHANGED;
@@ -595,8 +660,12 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
         return is_decision(sig.kind) || sig.kind == SIG_CLAIM ? MJ_ESTATE : MJ_EINVAL;
     if (sig.kind == SIG_RESUBMIT && t->nattempts == MJ_MAX_ATTEMPTS)
         return MJ_ELIMIT;
-    if (sig.kind == SIG_CLAIM && !t->ready)
+    if (sig.kind == SIG_RESUBMIT && t->prompt.n == 0)
+        return MJ_ESTATE; /* adopted, and its prompt never learned: there is nothing to send */
+    if (sig.kind == SIG_CLAIM && (!t->ready || (t->expires_at && now >= t->expires_at)))
         return MJ_ESTATE;
+    if (sig.wait_ms > WAIT_CAP_MS)
+        sig.wait_ms = WAIT_CAP_MS;
 
     if (sig.foreign_id) {
         step->changed = true;
@@ -604,29 +673,25 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
         return MJ_ESTALE;
     }
 
+    ids = a->nids;
+    gap = asked(t, &sig, now);
+    /* Heard often enough, "succeeded, without an image" is the truth. */
+    if (sig.kind == SIG_HINT && sig.source == MJ_FROM_POLL && current && ++t->hints >= BELIEVE_HINTS)
+        sig.kind = SIG_SUCCEEDED;
     note = hear(t, a, &sig, rules, now);
     if (sig.kind == SIG_SLOT_END) {
         if (note == MJ_NOTE_STALE)
             return MJ_ESTALE;
         e = STAY;
     } else {
-        e = edge(t, &sig, rules, current, now);
+        e = edge(t, a, &sig, rules, gap, now);
     }
     reason(&sig, e);
-    step->changed = true;
-    t->updated_at = now;
 
-    if (note == MJ_NOTE_STALE && e != DUP)
-        e = from == MJ_CANCELLED ? STAY : LATE;
-    if (note == MJ_NOTE_CONTRADICTION)
+    if (note == MJ_NOTE_CONTRADICTION || (note == MJ_NOTE_STALE && e != DUP))
         e = LATE;
-    if (from == MJ_FAILED && sig.kind == SIG_FAILED && current && t->decided) {
-        /* Our failure becomes the provider's: its reason counts, and there is no second event. */
-        t->decided = false;
-        set_error(t, sig.error_code, sig.error);
-    } else if (note == MJ_NOTE_DUPLICATE && e == TO(MJ_SUCCEEDED)) {
+    else if (note == MJ_NOTE_DUPLICATE && e != LATE)
         e = DUP;
-    }
 
     if (e == LATE) {
         rc = MJ_ESTALE;
@@ -640,14 +705,17 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
             fill(t, &sig);
     } else if (e == STAY) {
         rc = stay(t, &sig, rules, now);
+        if (note == MJ_NOTE_CONFLICT && rc == MJ_OK)
+            rc = MJ_ESTALE;
     } else {
         enter(t, (mj_state)(e - GO), &sig, rules, now, step);
     }
+    plan_poll(t, &sig, rules, now);
     /* A hint that asks for no earlier poll than the one already due changes nothing: no write. */
-    if (sig.kind == SIG_LOOK && rc != MJ_OK && note != MJ_NOTE_CONFLICT) {
-        step->changed = false;
+    if (sig.kind == SIG_LOOK && rc != MJ_OK && a->nids == ids)
         return rc;
-    }
+    step->changed = true;
+    t->updated_at = now;
     log_moment(t, &sig, note, n, from, now);
     return rc;
 }
@@ -670,7 +738,6 @@ void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, in
         a->account = sig->account;
         bind_id(a, sig->task_id);
         hold(t, a, rules, now);
-        t->answered_at = now;
         t->due_at = next_poll(t, sig, rules, now);
     }
     log_moment(t, sig, MJ_NOTE_TAKEN, 1, t->state, now);

@@ -89,9 +89,8 @@ static void put_moment(mj_buf *b, const mj_moment *m, int64_t base)
 
 int mj_task_encode(const mj_task *t, mj_buf *b)
 {
-    unsigned flags = (t->ready ? FLAG_READY : 0) | (t->late ? FLAG_LATE : 0) |
-                     (t->decided ? FLAG_DECIDED : 0) | (t->has_owner ? FLAG_OWNER : 0) |
-                     (t->adopted ? FLAG_ADOPTED : 0);
+    unsigned flags = (t->ready ? FLAG_READY : 0) | (t->late ? FLAG_LATE : 0) | (t->decided ? FLAG_DECIDED : 0) |
+                     (t->has_owner ? FLAG_OWNER : 0) | (t->adopted ? FLAG_ADOPTED : 0);
 
     mj_put_u8(b, TASK_V1);
     mj_put_raw(b, t->ref, sizeof t->ref);
@@ -112,7 +111,7 @@ int mj_task_encode(const mj_task *t, mj_buf *b)
     mj_put_int(b, t->due_at);
     mj_put_int(b, t->expires_at);
     mj_put_int(b, t->absent_since);
-    mj_put_int(b, t->answered_at);
+    mj_put_int(b, t->asked_at);
     mj_put_int(b, t->silent_ms);
     mj_put_str(b, t->account);
     mj_put_str(b, t->prompt);
@@ -156,6 +155,46 @@ static unsigned get_below(mj_reader *r, unsigned limit)
     return v;
 }
 
+static int64_t checked_time(mj_reader *r, int64_t t)
+{
+    if (t >= 0 && t <= MJ_MAX_TIME)
+        return t;
+    r->bad = true;
+    return 0;
+}
+
+static int64_t get_time(mj_reader *r)
+{
+    return checked_time(r, mj_get_int(r));
+}
+
+static int64_t get_time_from(mj_reader *r, int64_t base) /* itself within the limit */
+{
+    int64_t d = mj_get_int(r);
+    return checked_time(r, d > MJ_MAX_TIME ? d : d < -MJ_MAX_TIME ? d : base + d);
+}
+
+static int32_t get_i32(mj_reader *r)
+{
+    int64_t v = mj_get_int(r);
+
+    if (v >= INT32_MIN && v <= INT32_MAX)
+        return (int32_t)v;
+    r->bad = true;
+    return 0;
+}
+
+/* What goes into keys of the store must not be longer than they are. */
+static mj_str get_name(mj_reader *r, uint32_t max)
+{
+    mj_str s = mj_get_str(r);
+
+    if (s.n <= max)
+        return s;
+    r->bad = true;
+    return (mj_str){0};
+}
+
 static void copy_raw(mj_reader *r, void *to, size_t n)
 {
     const uint8_t *p = mj_get_raw(r, n);
@@ -171,20 +210,21 @@ static void get_attempt(mj_reader *r, mj_attempt *a)
     r->bad = r->bad || (head & 0x7f) >= MJ_NWORDS;
     a->word = (mj_word)(head & 0x7f);
     a->slot = (head & 0x80) != 0;
-    a->submitted_at = mj_get_int(r);
-    a->slot_until = mj_get_int(r);
-    a->account = mj_get_str(r);
+    a->submitted_at = get_time(r);
+    a->slot_until = get_time(r);
+    a->account = get_name(r, MJ_MAX_NAME);
+    r->bad = r->bad || (a->slot && a->account.n == 0);
     a->nids = get_below(r, MJ_MAX_IDS + 1);
     for (unsigned i = 0; i < a->nids; i++)
-        a->ids[i] = mj_get_str(r);
+        a->ids[i] = get_name(r, MJ_MAX_TASK_ID);
 }
 
 static void get_moment(mj_reader *r, mj_moment *m, int64_t base)
 {
     unsigned fromto;
 
-    m->at = base + mj_get_int(r);
-    m->until = m->at + mj_get_int(r);
+    m->at = get_time_from(r, base);
+    m->until = get_time_from(r, m->at);
     m->count = mj_get_u32(r);
     m->attempt = mj_get_u32(r);
     m->signal = mj_get_u8(r);
@@ -212,26 +252,26 @@ static void get_v1(mj_reader *r, mj_task *t)
     t->has_owner = (flags & FLAG_OWNER) != 0;
     t->adopted = (flags & FLAG_ADOPTED) != 0;
     t->timeout = mj_get_u32(r);
-    t->priority = (int32_t)mj_get_int(r);
+    t->priority = get_i32(r);
     t->polls = mj_get_u32(r);
     t->absent = mj_get_u32(r);
     t->hints = mj_get_u32(r);
     t->tries = mj_get_u32(r);
     t->event_seq = mj_get_u32(r);
-    t->created_at = mj_get_int(r);
-    t->updated_at = mj_get_int(r);
-    t->finished_at = mj_get_int(r);
-    t->due_at = mj_get_int(r);
-    t->expires_at = mj_get_int(r);
-    t->absent_since = mj_get_int(r);
-    t->answered_at = mj_get_int(r);
-    t->silent_ms = mj_get_int(r);
-    t->account = mj_get_str(r);
+    t->created_at = get_time(r);
+    t->updated_at = get_time(r);
+    t->finished_at = get_time(r);
+    t->due_at = get_time(r);
+    t->expires_at = get_time(r);
+    t->absent_since = get_time(r);
+    t->asked_at = get_time(r);
+    t->silent_ms = get_time(r);
+    t->account = get_name(r, MJ_MAX_NAME);
     t->prompt = mj_get_str(r);
     t->mj_prompt = mj_get_str(r);
-    t->user_id = mj_get_str(r);
+    t->user_id = get_name(r, MJ_MAX_NAME);
     t->context = mj_get_str(r);
-    t->key = mj_get_str(r);
+    t->key = get_name(r, MJ_MAX_NAME);
     t->image = mj_get_str(r);
     t->meta = mj_get_str(r);
     t->error_code = mj_get_str(r);

@@ -1,0 +1,389 @@
+/* PRODUCT.md, Edges and Configuration: what concerns time, counts and limits. */
+#include "state_help.h"
+
+enum { HOUR = 60 * MINUTE, LOOK_GAP = 10 * SECOND };
+
+static void set_ref(mj_task *t, uint32_t n)
+{
+    for (int i = 0; i < 4; i++)
+        t->ref[12 + i] = (uint8_t)(n >> (8 * i));
+}
+
+/* ---- hints ---- */
+
+TEST("success without an image is polled, and believed as it is after three polled answers")
+{
+    mj_task t = pending_task();
+
+    for (int i = 0; i < 5; i++) { /* callbacks alone prove nothing */
+        CHECK_INT(say(&t, SIG_HINT, T0 + i), MJ_OK);
+        CHECK_INT(t.state, MJ_PENDING);
+        CHECK(t.due_at <= T0 + i + LOOK_GAP);
+    }
+    CHECK_INT(give(&t, polled(SIG_HINT), T0 + MINUTE), MJ_OK);
+    CHECK_INT(t.due_at, T0 + MINUTE + LOOK_GAP);
+    CHECK_INT(give(&t, polled(SIG_HINT), T0 + 2 * MINUTE), MJ_OK);
+    CHECK_INT(t.state, MJ_PENDING);
+    CHECK_INT(give(&t, polled(SIG_HINT), T0 + 3 * MINUTE), MJ_OK);
+    CHECK_INT(t.state, MJ_SUCCEEDED);
+    CHECK_INT(last_step.event, MJ_EVENT_SUCCEEDED);
+    CHECK_INT(t.image.n, 0);
+    CHECK(!t.attempts[0].slot);
+    CHECK_INT(t.attempts[0].word, MJ_WORD_SUCCEEDED);
+    CHECK_INT(say(&t, SIG_SUCCEEDED, T0 + 4 * MINUTE), MJ_EDUPLICATE); /* the image comes after all */
+    CHECK(t.image.n > 0);
+}
+
+TEST("hints free the slot of a cancelled task and overrule a failure of ours, when they are believed")
+{
+    mj_task t = TASK_AFTER(SIG_CLAIM, SIG_ACCEPTED, SIG_CANCEL);
+
+    for (int i = 1; i <= 3; i++)
+        give(&t, polled(SIG_HINT), T0 + i * MINUTE);
+    CHECK_INT(t.state, MJ_CANCELLED);
+    CHECK(!t.attempts[0].slot);
+    CHECK_INT(t.due_at, 0);
+    t = TASK_AFTER(SIG_CLAIM, SIG_REJECTED, SIG_HINT);
+    for (int i = 1; i <= 3; i++) {
+        CHECK(t.due_at != 0);
+        give(&t, polled(SIG_HINT), T0 + i * MINUTE);
+    }
+    CHECK_INT(t.state, MJ_SUCCEEDED);
+    CHECK(t.late);
+}
+
+/* ---- looking soon ---- */
+
+TEST("hints to look make at most one poll in ten seconds, and none that changes nothing is written")
+{
+    mj_task t = pending_task();
+
+    CHECK_INT(say(&t, SIG_LOOK, T0 + SECOND), MJ_OK);
+    CHECK_INT(t.due_at, T0 + SECOND);
+    for (int i = 2; i < 100; i++) {
+        CHECK_INT(say(&t, SIG_LOOK, T0 + i * SECOND), MJ_EDUPLICATE);
+        CHECK(!last_step.changed);
+    }
+    give(&t, polled(SIG_RUNNING), T0 + MINUTE);
+    CHECK_INT(say(&t, SIG_LOOK, T0 + MINUTE + SECOND), MJ_OK);
+    CHECK_INT(t.due_at, T0 + MINUTE + LOOK_GAP);
+    CHECK_INT(say(&t, SIG_LOOK, T0 + MINUTE + 2 * SECOND), MJ_EDUPLICATE);
+}
+
+TEST("a flood of hints makes no flood of polls of a lost, failed or cancelled task, nor while nobody answers")
+{
+    mj_task starts[] = {TASK_AFTER(SIG_CLAIM, SIG_MAYBE_SENT, SIG_GIVE_UP), TASK_AFTER(SIG_CLAIM, SIG_REJECTED),
+                        TASK_AFTER(SIG_CLAIM, SIG_ACCEPTED, SIG_CANCEL), pending_task()};
+
+    for (int i = 0; i < 4; i++)
+        for (int answered = 0; answered < 2; answered++) {
+            mj_task t = starts[i];
+            int polls = 0;
+            for (int64_t at = T0 + SECOND; at < T0 + 101 * SECOND; at += 100) {
+                say(&t, SIG_LOOK, at);
+                if (t.due_at != 0 && t.due_at <= at) {
+                    say(&t, answered ? SIG_ABSENT : SIG_UNANSWERED, at);
+                    polls++;
+                }
+            }
+            CHECK(polls >= 9 && polls <= 11);
+        }
+}
+
+TEST("a hint about a lost task is not forgotten while the provider is down, and is done with once it answered")
+{
+    mj_task t = TASK_AFTER(SIG_CLAIM, SIG_MAYBE_SENT, SIG_GIVE_UP, SIG_LOOK);
+    mj_signal at_once = signal_of(SIG_UNANSWERED);
+
+    CHECK_INT(t.due_at, T0);
+    say(&t, SIG_UNANSWERED, T0 + MINUTE);
+    CHECK(t.due_at > T0 + MINUTE);
+    at_once.wait_ms = 0;
+    give(&t, at_once, T0 + HOUR);
+    CHECK_INT(t.due_at, T0 + HOUR);
+    say(&t, SIG_ABSENT, T0 + HOUR);
+    CHECK_INT(t.due_at, 0);
+    CHECK_INT(t.state, MJ_LOST);
+}
+
+TEST("no answer to a poll leaves a final task due for ever")
+{
+    const mj_signal_kind answers[] = {SIG_RUNNING, SIG_SUCCEEDED, SIG_FAILED, SIG_ABSENT};
+
+    for (int i = 0; i < 4; i++) {
+        mj_task t = TASK_AFTER(SIG_CLAIM, SIG_REJECTED, SIG_LOOK);
+        CHECK(t.due_at != 0);
+        give(&t, polled(answers[i]), T0 + MINUTE);
+        CHECK_INT(t.due_at, 0);
+    }
+}
+
+TEST("a look without an id has nothing to ask about and is not written")
+{
+    mj_task t = TASK_AFTER(SIG_CLAIM, SIG_MAYBE_SENT), before = t;
+    mj_signal sig = signal_of(SIG_LOOK);
+
+    sig.task_id = str("");
+    CHECK_INT(give(&t, sig, T0), MJ_ESTALE);
+    CHECK(!last_step.changed);
+    CHECK_MEM(&t, &before, sizeof t);
+}
+
+/* ---- absence ---- */
+
+TEST("absence counts only after timeout and grace, three times over ten minutes")
+{
+    mj_task t = pending_task();
+    int64_t end = T0 + SLOT_MS;
+
+    for (int64_t at = T0; at < end; at += 10 * SECOND)
+        CHECK_INT(say(&t, SIG_ABSENT, at), MJ_OK);
+    CHECK_INT(t.absent, 0);
+    say(&t, SIG_ABSENT, end);
+    say(&t, SIG_ABSENT, end + SECOND);
+    say(&t, SIG_ABSENT, end + 2 * SECOND);
+    CHECK_INT(t.state, MJ_PENDING); /* three, but not over ten minutes */
+    say(&t, SIG_ABSENT, end + 10 * MINUTE - 1);
+    CHECK_INT(t.state, MJ_PENDING);
+    say(&t, SIG_ABSENT, end + 10 * MINUTE);
+    CHECK_INT(t.state, MJ_LOST);
+    CHECK_INT(last_step.event, MJ_EVENT_LOST);
+    CHECK(mj_str_eq(t.error_code, str("lost")));
+    CHECK_INT(t.due_at, 0);
+    CHECK_INT(t.finished_at, end + 10 * MINUTE);
+
+    t = pending_task(); /* two over ten minutes are not enough */
+    say(&t, SIG_ABSENT, end);
+    say(&t, SIG_ABSENT, end + 11 * MINUTE);
+    CHECK_INT(t.state, MJ_PENDING);
+}
+
+TEST("an absence that does not count, an outage or a sign of life does not lose a task")
+{
+    mj_task t = pending_task();
+    mj_signal foreign = signal_of(SIG_ABSENT);
+    int64_t at = T0 + SLOT_MS;
+
+    foreign.counts = false;
+    for (int i = 0; i < 20; i++)
+        give(&t, foreign, at += 5 * MINUTE);
+    for (int i = 0; i < 20; i++)
+        say(&t, SIG_UNANSWERED, at += 5 * MINUTE);
+    CHECK_INT(t.state, MJ_PENDING);
+    for (int i = 0; i < 20; i++) {
+        say(&t, SIG_ABSENT, at += 4 * MINUTE);
+        say(&t, SIG_ABSENT, at += 4 * MINUTE);
+        give(&t, polled(SIG_RUNNING), at += 4 * MINUTE);
+    }
+    CHECK_INT(t.state, MJ_PENDING);
+    CHECK_INT(t.absent, 0);
+}
+
+/* ---- silence ---- */
+
+TEST("a provider that answers and says nothing for lost_after loses the task, and not before")
+{
+    mj_task t = pending_task();
+    int64_t at = T0;
+
+    give(&t, polled(SIG_RUNNING), at);
+    while (at + 15 * MINUTE < T0 + 24 * HOUR) {
+        give(&t, polled(SIG_RUNNING), at += 15 * MINUTE);
+        CHECK_INT(t.state, MJ_PENDING);
+    }
+    give(&t, polled(SIG_RUNNING), T0 + 24 * HOUR - 1);
+    CHECK_INT(t.state, MJ_PENDING);
+    give(&t, polled(SIG_RUNNING), T0 + 24 * HOUR);
+    CHECK_INT(t.state, MJ_LOST);
+    CHECK(t.error.n > 0);
+    CHECK_INT(give(&t, polled(SIG_RUNNING), T0 + 25 * HOUR), MJ_OK); /* a sign of life starts it anew */
+    CHECK_INT(t.state, MJ_PENDING);
+    CHECK_INT(t.silent_ms, 0);
+}
+
+TEST("an outage counts as at most twice the longest poll, and unanswered polls as nothing")
+{
+    mj_task t = pending_task();
+    int64_t at = T0;
+
+    give(&t, polled(SIG_RUNNING), at += 30 * (int64_t)(24 * HOUR));
+    CHECK_INT(t.state, MJ_PENDING);
+    CHECK(t.silent_ms <= 30 * MINUTE);
+    for (int i = 0; i < 3000; i++)
+        say(&t, SIG_UNANSWERED, at += 15 * MINUTE);
+    CHECK_INT(t.state, MJ_PENDING);
+    give(&t, polled(SIG_RUNNING), at += 15 * MINUTE);
+    CHECK_INT(t.state, MJ_PENDING);
+    CHECK(t.silent_ms <= HOUR);
+}
+
+TEST("a clock that steps back adds no silence and makes no task lost")
+{
+    mj_task t = pending_task();
+
+    give(&t, polled(SIG_RUNNING), T0 + HOUR);
+    give(&t, polled(SIG_RUNNING), T0 - 24 * HOUR);
+    CHECK(t.silent_ms <= 30 * MINUTE);
+    CHECK(t.due_at < T0);
+    CHECK_INT(t.state, MJ_PENDING);
+}
+
+/* ---- schedule ---- */
+
+TEST("polls double from the first to the longest wait, each give or take a fifth")
+{
+    const int64_t waits[] = {60, 120, 240, 480, 900, 900, 900};
+    int64_t least[7], most[7];
+
+    for (int i = 0; i < 7; i++)
+        least[i] = INT64_MAX, most[i] = 0;
+    for (uint32_t n = 0; n < 2000; n++) {
+        mj_task t = new_task();
+        int64_t at = T0;
+        set_ref(&t, n);
+        say(&t, SIG_CLAIM, at);
+        say(&t, SIG_ACCEPTED, at);
+        for (int i = 0; i < 7; i++) {
+            int64_t wait = t.due_at - at;
+            least[i] = wait < least[i] ? wait : least[i];
+            most[i] = wait > most[i] ? wait : most[i];
+            at = t.due_at;
+            give(&t, polled(SIG_RUNNING), at);
+        }
+        CHECK_INT(t.polls, 7);
+    }
+    for (int i = 0; i < 7; i++) {
+        CHECK(least[i] >= waits[i] * 800 && least[i] <= waits[i] * 810);
+        CHECK(most[i] <= waits[i] * 1200 && most[i] >= waits[i] * 1190);
+    }
+}
+
+TEST("the schedule follows from the task alone, and the policy's wait goes before it")
+{
+    mj_task a = pending_task(), b = pending_task();
+    mj_signal sig = polled(SIG_RUNNING);
+
+    CHECK_INT(a.due_at, b.due_at);
+    sig.wait_ms = 7 * SECOND;
+    give(&a, sig, T0 + MINUTE);
+    CHECK_INT(a.due_at, T0 + MINUTE + 7 * SECOND);
+    sig.wait_ms = INT64_MAX; /* a hostile Retry-After */
+    give(&a, sig, T0 + MINUTE);
+    CHECK(a.due_at > T0 && a.due_at < T0 + (int64_t)400 * 24 * HOUR);
+}
+
+TEST("what was refused waits n^4 seconds, at most 15 minutes, give or take a tenth")
+{
+    const int64_t waits[] = {1, 16, 81, 256, 625, 900, 900};
+
+    for (uint32_t n = 0; n < 500; n++) {
+        mj_task t = new_task();
+        int64_t at = T0;
+        set_ref(&t, n);
+        for (int i = 0; i < 7; i++) {
+            say(&t, SIG_CLAIM, at);
+            CHECK_INT(say(&t, i % 2 ? SIG_NOT_SENT : SIG_REFUSED, at), MJ_OK);
+            CHECK(!t.ready && t.nattempts == 1);
+            CHECK(t.due_at - at >= waits[i] * 900 && t.due_at - at <= waits[i] * 1100);
+            CHECK_INT(say(&t, SIG_CLAIM, at), MJ_ESTATE); /* not before its time */
+            CHECK_INT(say(&t, SIG_READY, t.due_at - 1), MJ_ESTALE);
+            at = t.due_at;
+            CHECK_INT(say(&t, SIG_READY, at), MJ_OK);
+            CHECK(t.ready);
+            CHECK_INT(t.due_at, 0);
+        }
+    }
+}
+
+TEST("queued longer than `expires` is failed, ready or waiting, and can't be claimed")
+{
+    for (int waiting = 0; waiting < 2; waiting++) {
+        mj_task t = {.timeout = TIMEOUT_S, .prompt = str("a fox"), .expires_at = T0 + MINUTE};
+        mj_signal sig = signal_of(SIG_CREATE), refused = signal_of(SIG_REFUSED);
+        mj_state_create(&t, &sig, &mj_rules_default, T0);
+        CHECK_INT(t.due_at, T0 + MINUTE);
+        if (waiting) {
+            say(&t, SIG_CLAIM, T0);
+            refused.wait_ms = HOUR;
+            give(&t, refused, T0);
+            CHECK_INT(t.due_at, T0 + MINUTE);
+        }
+        CHECK_INT(say(&t, SIG_READY, T0 + MINUTE - 1), MJ_ESTALE);
+        CHECK_INT(say(&t, SIG_CLAIM, T0 + MINUTE), MJ_ESTATE);
+        CHECK_INT(t.state, MJ_QUEUED);
+        CHECK_INT(say(&t, SIG_READY, T0 + MINUTE), MJ_OK);
+        CHECK_INT(t.state, MJ_FAILED);
+        CHECK(mj_str_eq(t.error_code, str("expired")));
+        CHECK_INT(last_step.event, MJ_EVENT_FAILED);
+        CHECK(t.decided);
+    }
+}
+
+TEST("an ambiguous task is due for a decision after timeout and grace, and again when told to wait")
+{
+    mj_task t = TASK_AFTER(SIG_CLAIM, SIG_MAYBE_SENT);
+    mj_signal wait = signal_of(SIG_WAIT);
+
+    CHECK_INT(mj_state_due(&t), MJ_DUE_RESOLVE);
+    CHECK_INT(t.due_at, T0 + SLOT_MS);
+    CHECK_INT(give(&t, wait, T0 + SLOT_MS), MJ_OK);
+    CHECK_INT(t.due_at, T0 + SLOT_MS + GRACE);
+    wait.wait_ms = HOUR;
+    CHECK_INT(give(&t, wait, T0 + SLOT_MS), MJ_OK);
+    CHECK_INT(t.due_at, T0 + SLOT_MS + HOUR);
+}
+
+TEST("each state is due for its own job")
+{
+    mj_task t = new_task();
+
+    CHECK_INT(mj_state_due(&t), MJ_DUE_NONE); /* ready: no wait ends */
+    say(&t, SIG_CLAIM, T0);
+    CHECK_INT(mj_state_due(&t), MJ_DUE_OWNER);
+    CHECK(t.has_owner);
+    say(&t, SIG_REFUSED, T0);
+    CHECK_INT(mj_state_due(&t), MJ_DUE_QUEUE);
+    CHECK(!t.has_owner);
+    t = pending_task();
+    CHECK_INT(mj_state_due(&t), MJ_DUE_POLL);
+    say(&t, SIG_SUCCEEDED, T0);
+    CHECK_INT(mj_state_due(&t), MJ_DUE_NONE);
+}
+
+/* ---- limits of resubmission ---- */
+
+TEST("only ambiguous, lost and failed are resubmitted, at most to the limit of attempts")
+{
+    mj_task t = new_task(), before;
+
+    for (int i = 1; i < MJ_MAX_ATTEMPTS; i++) {
+        say(&t, SIG_CLAIM, T0);
+        say(&t, SIG_MAYBE_SENT, T0);
+        CHECK_INT(say(&t, SIG_RESUBMIT, T0), MJ_OK);
+        CHECK_INT(t.nattempts, i + 1);
+    }
+    say(&t, SIG_CLAIM, T0);
+    say(&t, SIG_MAYBE_SENT, T0);
+    before = t;
+    CHECK_INT(say(&t, SIG_RESUBMIT, T0), MJ_ELIMIT);
+    CHECK_MEM(&t, &before, sizeof t);
+}
+
+TEST("an adopted task is pending at once, learns its prompt, and without one is not resubmitted")
+{
+    mj_task t = {.timeout = TIMEOUT_S};
+    mj_signal sig = signal_of(SIG_CREATE);
+
+    sig.task_id = str("T1");
+    sig.account = str("main");
+    mj_state_create(&t, &sig, &mj_rules_default, T0);
+    CHECK_INT(t.state, MJ_PENDING);
+    CHECK(t.adopted && t.attempts[0].slot && t.due_at > T0);
+    CHECK_INT(say(&t, SIG_FAILED, T0), MJ_OK);
+    CHECK_INT(say(&t, SIG_RESUBMIT, T0), MJ_ESTATE);
+    sig = signal_of(SIG_FAILED);
+    sig.mj_prompt = str("a fox");
+    CHECK_INT(give(&t, sig, T0), MJ_EDUPLICATE);
+    CHECK(mj_str_eq(t.prompt, str("a fox")));
+    CHECK_INT(say(&t, SIG_RESUBMIT, T0), MJ_OK);
+}
