@@ -28,7 +28,8 @@ local function write_metrics(path, report)
   for _, name in ipairs(FIELDS) do
     lines[#lines + 1] = ("# TYPE mjhook_sweep_%s gauge\nmjhook_sweep_%s %d\n"):format(name, name, report[name])
   end
-  lines[#lines + 1] = ("# TYPE mjhook_sweep_finished_seconds gauge\nmjhook_sweep_finished_seconds %d\n"):format(os.time())
+  lines[#lines + 1] = "# TYPE mjhook_sweep_finished_seconds gauge\n"
+  lines[#lines + 1] = ("mjhook_sweep_finished_seconds %d\n"):format(os.time())
   local file, why = io.open(path .. ".tmp", "w")
   if not file then
     return nil, why
