@@ -118,7 +118,8 @@ end
 -- @treturn table|nil task (`queued` when it waits; task.error says why), or nil and an error
 function Mjhook:submit(args)
   check_open(self, 2)
-  return submit.submit(self, args, 2)
+  submit.check(args, 2)
+  return submit.submit(self, args)
 end
 
 --- A task by its ref, from the store.

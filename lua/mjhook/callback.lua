@@ -22,7 +22,8 @@ local function unescape(s)
   end))
 end
 
---- The token in a callback's URL: {ref, a, kid, sig}, missing fields nil; the first of each name counts.
+--- The token in a callback's URL: {ref, a, kid, sig}, missing fields nil. The last of each name counts: the token
+-- stands behind whatever query hook_url had.
 function M.read_token(uri)
   local token = {}
   local query = (uri or ""):match "%?([^#]*)" or ""
@@ -30,7 +31,7 @@ function M.read_token(uri)
     return token
   end
   for name, value in query:gmatch "([^&=]+)=([^&]*)" do
-    if (name == "ref" or name == "a" or name == "kid" or name == "sig") and not token[name] then
+    if name == "ref" or name == "a" or name == "kid" or name == "sig" then
       token[name] = unescape(value)
     end
   end

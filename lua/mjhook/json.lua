@@ -11,6 +11,8 @@ cjson.encode_keep_buffer(false)
 
 local M = { null = cjson.null }
 
+local tointeger = rawget(math, "tointeger") -- Lua 5.4 has integers beside floats, LuaJIT has not
+
 --- Decodes a document.
 -- @tparam string text
 -- @return the value, or nil and what is wrong with it
@@ -26,6 +28,8 @@ end
 local function number(v)
   if v ~= v or v == math.huge or v == -math.huge then
     error("a number that JSON does not have", 0)
+  elseif tointeger and (v > 2 ^ 53 or v < -2 ^ 53) and tointeger(v) and tointeger(v + 0.0) ~= v then
+    error(("%d is more than a JSON number holds: give it as a string"):format(v), 0)
   elseif v == math.floor(v) and v > -2 ^ 53 and v < 2 ^ 53 then
     return ("%.0f"):format(v)
   end
@@ -103,34 +107,58 @@ function M.encode(value)
   return nil, (tostring(why):gsub("^.-:%d+: ", ""))
 end
 
+-- The same text for equal numbers, however they are kept: 7 and 7.0, on either Lua.
+local function scalar(value)
+  if type(value) == "number" then
+    return ("n%.17g"):format(value)
+  elseif type(value) == "string" then
+    return ("s%d:%s"):format(#value, value)
+  end
+  return value == M.null and "null" or tostring(value)
+end
+
 local function canonical(value, out, depth)
   if type(value) ~= "table" then
-    out[#out + 1] = type(value) .. ":" .. tostring(value)
+    out[#out + 1] = scalar(value)
     return
   end
   if depth > 24 then
     error("nested too deep", 0)
   end
-  local keys = {}
-  for k in pairs(value) do
-    keys[#keys + 1] = k
+  local keys, of = {}, {}
+  for k, v in pairs(value) do
+    local name = scalar(k)
+    keys[#keys + 1] = name
+    of[name] = v
   end
-  table.sort(keys, function(a, b)
-    return tostring(a) < tostring(b)
-  end)
+  table.sort(keys)
   out[#out + 1] = "{"
-  for _, k in ipairs(keys) do
-    out[#out + 1] = tostring(k) .. "="
-    canonical(value[k], out, depth + 1)
+  for _, name in ipairs(keys) do
+    out[#out + 1] = name .. "="
+    canonical(of[name], out, depth + 1)
   end
   out[#out + 1] = "}"
 end
 
---- A text that is the same for equal values, whatever the order of their keys.
+--- A text that is the same for equal values, whatever the order of their keys, and differs for others.
 function M.canonical(value)
   local out = {}
   canonical(value, out, 0)
   return table.concat(out, "\n")
+end
+
+--- Turns the whole numbers in a decoded value into integers, where Lua has them: cjson gives floats.
+function M.whole(value)
+  if not tointeger then
+    return value
+  elseif type(value) == "number" then
+    return tointeger(value) or value
+  elseif type(value) == "table" then
+    for k, v in pairs(value) do
+      value[k] = M.whole(v)
+    end
+  end
+  return value
 end
 
 return M

@@ -29,7 +29,8 @@ local function invalid(text, ...)
   return nil, core.error("invalid", text:format(...))
 end
 
-local function check_types(args, level)
+--- Raises at `level` when args are of wrong types.
+function M.check(args, level)
   if type(args) ~= "table" then
     error(("submit: table expected, got %s"):format(type(args)), level + 1)
   end
@@ -81,6 +82,8 @@ local function validate(mj, args)
       return invalid("context: can't be written as JSON: %s", why)
     elseif #text > core.max_json then
       return invalid("context: at most %d bytes as JSON expected, got %d", core.max_json, #text)
+    elseif not core.utf8(text) then
+      return invalid "context: not valid UTF-8 text"
     end
     context = text
   end
@@ -206,9 +209,8 @@ function M.claim(mj, ops, limit)
   return results, claimed
 end
 
---- mj:submit. See PRODUCT.md.
-function M.submit(mj, args, level)
-  check_types(args, level + 1)
+--- mj:submit, of checked arguments. See PRODUCT.md.
+function M.submit(mj, args)
   local new, err = validate(mj, args)
   if not new then
     return nil, err

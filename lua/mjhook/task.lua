@@ -12,10 +12,10 @@ function M.view(task)
     return nil
   end
   if task.context then
-    task.context = json.decode(task.context)
+    task.context = json.whole(json.decode(task.context))
   end
   if task.meta then
-    task.meta = json.decode(task.meta)
+    task.meta = json.whole(json.decode(task.meta))
   end
   if task.error then
     task.error = core.error(task.error.code, task.error.message, task.error.retryable)

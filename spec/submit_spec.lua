@@ -1,0 +1,736 @@
+-- mj:submit: the intent first, never sent twice, every refusal sorted.
+local cjson = require "cjson"
+local kit = require "kit"
+local sim = require "sim"
+
+describe("submit", function()
+  setup(sim.start)
+  teardown(sim.stop)
+  before_each(sim.reset)
+  after_each(kit.cleanup)
+
+  local function open(more)
+    return kit.open(more, sim)
+  end
+
+  describe("of an accepted job", function()
+    it("gives a pending task with the provider's id", function()
+      local mj = open()
+      local task = assert(mj:submit { prompt = "a fox --ar 4:5" })
+      assert.equal("pending", task.state)
+      assert.equal(1, task.attempt)
+      assert.equal(sim.jobs()[1].taskId, task.task_id)
+      assert.equal("default", task.account)
+      assert.is_nil(task.error)
+      assert.is_nil(task.duplicate)
+      assert.is_nil(task.requests)
+      assert.matches("^%d%w+$", task.ref)
+      assert.equal(26, #task.ref)
+      assert.equal("create claim accepted", kit.story(task))
+    end)
+
+    it("sends what was asked for, and defaults for the rest", function()
+      local mj = open()
+      assert(mj:submit { prompt = "wölfe 狼 --niji 7", mode = "relaxed", timeout = 1200 })
+      assert(mj:submit { prompt = "a fox" })
+      local jobs = sim.jobs()
+      assert.equal("wölfe 狼 --niji 7", jobs[1].prompt)
+      assert.equal("relaxed", jobs[1].mode)
+      assert.equal(1200, jobs[1].timeout)
+      assert.equal("fast", jobs[2].mode)
+      assert.equal(600, jobs[2].timeout)
+    end)
+
+    it("keeps every field of the user's", function()
+      local mj = open()
+      local made = assert(mj:submit {
+        prompt = "a fox", mode = "relaxed", timeout = 300, user_id = "u1", key = "order-7", priority = -5,
+        account = "default", expires = 60,
+        context = { order = 7, list = { 1, 2.5, "three" }, yes = true, nested = { deep = { "er" } } },
+      })
+      local task = assert(mj:get(made.ref))
+      assert.equal("a fox", task.prompt)
+      assert.equal("relaxed", task.mode)
+      assert.equal(300, task.timeout)
+      assert.equal("u1", task.user_id)
+      assert.equal("order-7", task.key)
+      assert.equal(-5, task.priority)
+      assert.same({ order = 7, list = { 1, 2.5, "three" }, yes = true, nested = { deep = { "er" } } }, task.context)
+      assert.same(made, task)
+    end)
+
+    it("gives whole numbers of a context back as such", function()
+      local mj = open()
+      local task = assert(mj:submit { prompt = "a fox", context = { order = 7, list = { 1 } } })
+      assert.equal("7", tostring(task.context.order))
+      assert.equal("1", tostring(mj:get(task.ref).context.list[1]))
+    end)
+
+    it("keeps every digit of a context's numbers", function()
+      local mj = open()
+      local numbers = { 1776211200000123, -9007199254740991, 0.1, 1 / 3, 1e300, -0.5 }
+      assert.same(numbers, mj:get(assert(mj:submit { prompt = "a fox", context = numbers }).ref).context)
+    end)
+
+    it("takes any JSON value as context", function()
+      local mj = open()
+      for _, context in ipairs { "text", 0, false, true, {} } do
+        assert.same(context, assert(mj:submit { prompt = "a fox", context = context }).context)
+        sim.reset()
+      end
+    end)
+
+    it("signs a hookUrl for just this ref and attempt", function()
+      local mj = open()
+      local task = assert(mj:submit { prompt = "a fox" })
+      local hook = sim.jobs()[1].hookUrl
+      assert.matches("/_sim/sink%?ref=" .. task.ref .. "&a=1&kid=[%w_-]+&sig=" .. ("[%w_-]"):rep(22) .. "$", hook)
+      assert.is_nil(hook:find(kit.SECRET, 1, true))
+    end)
+
+    it("adds the token to a query that hook_url has", function()
+      local mj = open { hook_url = sim.url .. "/_sim/sink?tenant=7&a=b&ref=theirs" }
+      local task = assert(mj:submit { prompt = "a fox" })
+      assert.matches("%?tenant=7&a=b&ref=theirs&ref=" .. task.ref .. "&a=1&kid=", sim.jobs()[1].hookUrl)
+      sim.finish(task.task_id)
+      assert.equal(200, sim.hand(mj, 1).status)
+      assert.equal("succeeded", mj:get(task.ref).state)
+    end)
+
+    it("sends no hookUrl when there is none", function()
+      local settings = kit.settings({}, sim)
+      settings.hook_url, settings.secrets = nil, nil
+      local mj = assert(require("mjhook").open(settings))
+      kit.finally(function() mj:close() end)
+      assert.equal("pending", assert(mj:submit { prompt = "a fox" }).state)
+      assert.is_nil(sim.jobs()[1].hookUrl)
+    end)
+
+    it("gives refs that ascend, also when the clock steps back", function()
+      local mj = open()
+      local first = assert(mj:submit { prompt = "1" }).ref
+      kit.travel(-3600)
+      local second = assert(mj:submit { prompt = "2" }).ref
+      assert.is_true(first < second)
+    end)
+  end)
+
+  describe("before it is answered", function()
+    -- Another process submits; this one looks into the same store.
+    local function submit_elsewhere(lua)
+      local mj = open()
+      local child = kit.spawn("exec " .. kit.lua_command(([[
+        local mj = assert(require("mjhook").open { store = %q, api_key = %q, base_url = %q })
+        local task, err = mj:submit { prompt = "a fox", context = { n = 1 } }
+        io.stdout:write(task and task.state or err.message)
+      ]]):format(kit.store, kit.KEY, sim.url), lua))
+      local ref = kit.wait_until(function()
+        local task = mj:tasks {}()
+        return task and task.ref
+      end)
+      return mj, ref, child
+    end
+
+    for _, lua in ipairs { kit.lua, kit.other_lua } do
+      it("is stored as submitting with its owner while a process on " .. lua .. " waits", function()
+        sim.script { submit = { { fault = "slow", ms = 700 } } }
+        local mj, ref, child = submit_elsewhere(lua)
+        kit.wait_until(function()
+          return sim.requests "submit" == 1
+        end)
+        local task = mj:get(ref)
+        assert.equal("submitting", task.state)
+        assert.equal("alive", task.owner)
+        assert.is_nil(task.task_id)
+        assert.equal(1, mj:stats().accounts[1].held)
+        assert.equal(0, child:wait())
+        assert.equal("pending", child:out())
+        assert.equal("pending", mj:get(ref).state)
+      end)
+    end
+
+    it("was stored before the provider could have seen it", function()
+      local mj = open()
+      local perform, seen = mj.exec.http, nil
+      mj.exec.http = function(self, requests, ...)
+        local other = kit.open({}, sim)
+        for task in other:tasks {} do
+          seen = task
+        end
+        return perform(self, requests, ...)
+      end
+      local task = assert(mj:submit { prompt = "a fox" })
+      assert.equal(task.ref, seen.ref)
+      assert.equal("submitting", seen.state)
+    end)
+
+    it("is not sent when its sender stalled for longer than a minute", function()
+      local mj = open()
+      local core = require "mjhook.core"
+      local clock = core.clock
+      kit.finally(function() core.clock = clock end)
+      core.clock = function() return clock() - 61000 end -- the moment of the intent
+      local task = assert(mj:submit { prompt = "a fox" })
+      assert.equal("queued", task.state)
+      assert.equal("not_sent", task.error.code)
+      assert.equal(0, #sim.jobs())
+    end)
+
+    it("stays submitting when its answer can't be stored, and is sent no second time", function()
+      local mj = open()
+      local commit, n = mj.exec.commit, 0
+      mj.exec.commit = function(self, ops)
+        n = n + 1
+        if n == 2 then
+          return nil, require("mjhook.core").error("no_space", "no space left for the store", true)
+        end
+        return commit(self, ops)
+      end
+      local task, err = mj:submit { prompt = "a fox", key = "k" }
+      assert.is_nil(task)
+      assert.equal("no_space", err.code)
+      assert.is_false(err.retryable)
+      local again = assert(mj:submit { prompt = "a fox", key = "k" })
+      assert.equal("submitting", again.state)
+      assert.is_true(again.duplicate)
+      assert.matches(again.ref, err.message)
+      assert.equal(1, #sim.jobs())
+    end)
+  end)
+
+  describe("when all slots are taken", function()
+    it("queues, and says nothing is wrong", function()
+      local mj = open { max_in_flight = 2 }
+      assert(mj:submit { prompt = "1" })
+      assert(mj:submit { prompt = "2" })
+      local task = assert(mj:submit { prompt = "3" })
+      assert.equal("queued", task.state)
+      assert.is_nil(task.error)
+      assert.equal(2, sim.requests "submit")
+      assert.same({ 2, 1 }, { mj:stats().tasks.pending, mj:stats().tasks.queued })
+    end)
+
+    it("counts slots over all handles of the store", function()
+      local a, b = open { max_in_flight = 1 }, open { max_in_flight = 1 }
+      assert.equal("pending", assert(a:submit { prompt = "1" }).state)
+      assert.equal("queued", assert(b:submit { prompt = "2" }).state)
+    end)
+
+    it("sends who has waited longest first when a slot is free again", function()
+      local mj = open { max_in_flight = 1 }
+      local first = assert(mj:submit { prompt = "1" })
+      local second = assert(mj:submit { prompt = "2" })
+      sim.finish(first.task_id)
+      sim.hand(mj, 1)
+      local third = assert(mj:submit { prompt = "3" })
+      assert.equal("queued", third.state)
+      assert.equal("pending", mj:get(second.ref).state)
+    end)
+
+    it("prefers a higher priority", function()
+      local mj = open { max_in_flight = 1 }
+      local first = assert(mj:submit { prompt = "1" })
+      assert(mj:submit { prompt = "low" })
+      local high = assert(mj:submit { prompt = "high", priority = 9 })
+      sim.finish(first.task_id)
+      sim.hand(mj, 1)
+      assert(mj:reconcile {})
+      assert.equal("pending", mj:get(high.ref).state)
+      assert.equal("high", sim.jobs()[2].prompt)
+    end)
+
+    it("fails a queued task that has expired, without sending it", function()
+      local mj = open { max_in_flight = 1 }
+      assert(mj:submit { prompt = "1" })
+      local task = assert(mj:submit { prompt = "2", expires = 30 })
+      kit.travel(31)
+      assert(mj:reconcile {})
+      task = mj:get(task.ref)
+      assert.equal("failed", task.state)
+      assert.equal("expired", task.error.code)
+      assert.equal(1, sim.requests "submit")
+    end)
+  end)
+
+  describe("of a refused job", function()
+    local function refused_as(fault)
+      sim.script { submit = { fault } }
+      local mj = open()
+      return mj, assert(mj:submit { prompt = "a fox" })
+    end
+
+    local cases = {
+      { "1001, quota", "quota", "quota", 890, 910 },
+      { "1002, concurrency", "concurrency", "concurrency", 9, 11 },
+      { "429 with Retry-After", { fault = "rate_limit", retry_after = 120 }, "rate_limit", 119, 121 },
+      { "429 with an absurd Retry-After", { fault = "rate_limit", retry_after = 9999999 }, "rate_limit", 3599, 3601 },
+      { "401", "unauthorized", "auth", 59, 61 },
+      { "403", "forbidden", "auth", 59, 61 },
+      { "a redirect", "redirect", "redirect", 59, 61 },
+    }
+    for _, case in ipairs(cases) do
+      local name, fault, code, from, to = case[1], case[2], case[3], case[4], case[5]
+      it("keeps it queued and lets the account rest after " .. name, function()
+        local mj, task = refused_as(fault)
+        assert.equal("queued", task.state)
+        assert.equal(code, task.error.code)
+        assert.is_true(#task.error.message > 0)
+        assert.equal(tostring(task.error), task.error.message)
+        assert.is_true(task.error.retryable)
+        local account = mj:stats().accounts[1]
+        assert.equal(0, account.held)
+        assert.equal(code, account.reason)
+        local rest = (account.paused_until - require("mjhook.core").now()) / 1000
+        assert.is_true(rest > from and rest < to, rest)
+        -- While it rests, nobody is sent; then the same attempt is.
+        assert.equal("queued", assert(mj:submit { prompt = "next" }).state)
+        assert.equal(1, sim.requests "submit")
+        kit.travel(to)
+        assert(mj:reconcile {})
+        task = mj:get(task.ref)
+        assert.equal("pending", task.state)
+        assert.equal(1, task.attempt)
+        assert.is_nil(task.error)
+        assert.equal(3, sim.requests "submit")
+      end)
+    end
+
+    for _, fault in ipairs { "http_404", "error" } do
+      it("fails it for good after a definite refusal: " .. fault, function()
+        local mj, task = refused_as(fault)
+        assert.equal("failed", task.state)
+        assert.equal("rejected", task.error.code)
+        assert.equal("submit", task.source)
+        assert.is_false(task.error.retryable)
+        assert.equal(0, mj:stats().accounts[1].held)
+        assert.equal(1, mj:stats().events)
+      end)
+    end
+
+    it("fails it when the provider finds fault with it", function()
+      local mj = open()
+      local task = assert(mj:submit { prompt = " " }) -- the provider wants more than blanks
+      assert.equal("failed", task.state)
+      assert.equal("prompt is required", task.error.message)
+    end)
+  end)
+
+  describe("without a clear answer", function()
+    local cases = {
+      "http_500", "http_502", "http_503", "http_504", "http_500_after", "http_502_after", "http_503_after", "cut",
+      "cut_after", "reset", "reset_after", "cut_body", "hang", "hang_after", "stall", "garbage", "truncated",
+      "empty_body", "bad_envelope", "nulls", "wrong_types", "odd_task_id",
+    }
+    for _, fault in ipairs(cases) do
+      it("is ambiguous, holds its slot and is not sent again: " .. fault, function()
+        sim.script { submit = { fault } }
+        local mj = open { max_in_flight = 1 }
+        local task = assert(mj:submit { prompt = "a fox" })
+        assert.equal("ambiguous", task.state)
+        assert.is_true(#task.error.message > 0)
+        assert.is_nil(task.task_id)
+        assert.equal(1, mj:stats().accounts[1].held)
+        assert(mj:reconcile {})
+        assert.equal("queued", assert(mj:submit { prompt = "next" }).state)
+        kit.travel(120)
+        assert(mj:reconcile {})
+        assert.equal(1, sim.requests "submit")
+        assert.equal("ambiguous", mj:get(task.ref).state)
+      end)
+    end
+
+    it("keeps it queued when nobody could be reached", function()
+      local mj = open { base_url = "http://127.0.0.1:1" }
+      local task = assert(mj:submit { prompt = "a fox" })
+      assert.equal("queued", task.state)
+      assert.equal("not_sent", task.error.code)
+      assert.equal(0, mj:stats().accounts[1].held)
+    end)
+
+    for _, fault in ipairs { "slow", "trickle", "string_numbers" } do
+      it("is pending after an answer that is merely odd: " .. fault, function()
+        sim.script { submit = { { fault = fault, ms = fault == "slow" and 100 or 1 } } }
+        assert.equal("pending", assert(open():submit { prompt = "a fox" }).state)
+      end)
+    end
+
+    it("becomes pending through a callback with its ref", function()
+      sim.config { callback_progress = true }
+      sim.script { submit = { "cut_after" } }
+      local mj = open()
+      local task = assert(mj:submit { prompt = "a fox" })
+      assert.equal("ambiguous", task.state)
+      assert.equal(200, sim.hand(mj, 1).status)
+      task = mj:get(task.ref)
+      assert.equal("pending", task.state)
+      assert.equal(sim.jobs()[1].taskId, task.task_id)
+    end)
+  end)
+
+  describe("with a key", function()
+    it("gives the first task again, and makes no second job", function()
+      local mj = open()
+      local first = assert(mj:submit { prompt = "a fox", key = "k", context = { a = 1, b = { 2 } } })
+      local second = assert(mj:submit { prompt = "a fox", key = "k", context = { b = { 2 }, a = 1 } })
+      assert.is_nil(first.duplicate)
+      assert.is_true(second.duplicate)
+      assert.equal(first.ref, second.ref)
+      assert.equal(1, sim.requests "submit")
+    end)
+
+    it("sees through numbers of another type and defaults that are spelled out", function()
+      local mj = open()
+      local first = assert(mj:submit { prompt = "a fox", key = "k", context = { n = 7 } })
+      local again = assert(mj:submit {
+        prompt = "a fox", key = "k", context = { n = 7.0 }, mode = "fast", timeout = 600.0,
+      })
+      assert.equal(first.ref, again.ref)
+    end)
+
+    it("gives the first task also to the other Lua", function()
+      local mj = open()
+      for i, context in ipairs { "nil", "{ n = 7, t = { 0.1, true } }", "'text'" } do
+        local args = ("{ prompt = 'a fox', key = 'k%d', context = %s }"):format(i, context)
+        local first = assert(mj:submit((loadstring or load)("return " .. args)()))
+        local out = kit.sh(kit.lua_command(([[
+          local mj = assert(require("mjhook").open { store = %q, api_key = %q, base_url = %q })
+          local task, err = mj:submit %s
+          io.stdout:write(task and task.ref or err.message)
+        ]]):format(kit.store, kit.KEY, sim.url, args), kit.other_lua))
+        assert.equal(first.ref, out)
+      end
+    end)
+
+    local others = {
+      prompt = { prompt = "a wolf" }, mode = { mode = "relaxed" }, timeout = { timeout = 601 },
+      user_id = { user_id = "u2" }, context = { context = { a = 2 } },
+      ["absent context"] = { context = false },
+      ["context that looks alike"] = { context = { a = "1\nb=\nnumber:2" } },
+    }
+    for name, other in pairs(others) do
+      it("is a conflict with another " .. name, function()
+        local mj = open()
+        local first = assert(mj:submit { prompt = "a fox", key = "k", context = { a = "1", b = 2 } })
+        local args = { prompt = "a fox", key = "k", context = { a = "1", b = 2 } }
+        for k, v in pairs(other) do
+          args[k] = v
+        end
+        local task, err = mj:submit(args)
+        assert.is_nil(task)
+        assert.equal("key_conflict", err.code)
+        assert.matches(first.ref, err.message)
+        assert.is_false(err.retryable)
+        assert.equal(1, sim.requests "submit")
+      end)
+    end
+
+    it("is a conflict with no context at all", function()
+      local mj = open()
+      assert(mj:submit { prompt = "a fox", key = "k", context = { a = 1 } })
+      assert.equal("key_conflict", select(2, mj:submit { prompt = "a fox", key = "k" }).code)
+    end)
+
+    it("makes one job of many submissions at the same time", function()
+      local mj = open()
+      local code = ([[
+        local mj = assert(require("mjhook").open { store = %q, api_key = %q, base_url = %q })
+        local task, err = mj:submit { prompt = "a fox", key = "k" }
+        io.stdout:write(task and task.ref or err.message)
+      ]]):format(kit.store, kit.KEY, sim.url)
+      local children = {}
+      for i = 1, 6 do
+        children[i] = kit.spawn("exec " .. kit.lua_command(code, i % 2 == 0 and kit.lua or kit.other_lua))
+      end
+      local refs, n = {}, 0
+      for _, child in ipairs(children) do
+        assert.equal(0, child:wait())
+        n = n + (refs[child:out()] and 0 or 1)
+        refs[child:out()] = true
+      end
+      assert.equal(1, n)
+      assert.equal(26, #next(refs))
+      assert.equal(1, #sim.jobs())
+      assert.equal("pending", mj:get(next(refs)).state)
+    end)
+  end)
+
+  describe("refuses", function()
+    local deep = {}
+    for _ = 1, 30 do
+      deep = { deep }
+    end
+    local cyclic = {}
+    cyclic.self = cyclic
+    local cases = {
+      { "an empty prompt", { prompt = "" }, "^prompt: " },
+      { "a prompt that is too long", { prompt = ("x"):rep(10001) }, "^prompt: 1 to 10000 bytes expected, got 10001" },
+      { "a prompt that is no UTF-8", { prompt = "a \255 fox" }, "^prompt: not valid UTF%-8" },
+      { "a prompt with an overlong form", { prompt = "\192\175" }, "^prompt: not valid UTF%-8" },
+      { "a prompt with a surrogate", { prompt = "\237\160\128" }, "^prompt: not valid UTF%-8" },
+      { "a prompt that ends in a character", { prompt = "fox \226\130" }, "^prompt: not valid UTF%-8" },
+      { "a prompt with a NUL", { prompt = "a\0fox" }, "^prompt: " },
+      { "an unknown mode", { mode = "turbo" }, '^mode: "fast" or "relaxed"' },
+      { "an empty mode", { mode = "" }, "^mode: " },
+      { "a timeout too short", { timeout = 299 }, "^timeout: .* 300 to 1200" },
+      { "a timeout too long", { timeout = 1201 }, "^timeout: " },
+      { "a broken timeout", { timeout = 300.5 }, "^timeout: " },
+      { "an endless timeout", { timeout = math.huge }, "^timeout: " },
+      { "a timeout that is no number", { timeout = 0 / 0 }, "^timeout: " },
+      { "a broken priority", { priority = 0.5 }, "^priority: " },
+      { "a priority too high", { priority = 1000001 }, "^priority: " },
+      { "an endless priority", { priority = -math.huge }, "^priority: " },
+      { "to expire at once", { expires = 0 }, "^expires: " },
+      { "to expire in the past", { expires = -1 }, "^expires: " },
+      { "to expire never", { expires = math.huge }, "^expires: " },
+      { "to expire at no number", { expires = 0 / 0 }, "^expires: " },
+      { "an empty user_id", { user_id = "" }, "^user_id: 1 to 256 bytes" },
+      { "a user_id too long", { user_id = ("u"):rep(257) }, "^user_id: " },
+      { "a user_id that is no UTF-8", { user_id = "\255" }, "^user_id: " },
+      { "an empty key", { key = "" }, "^key: 1 to 256 bytes" },
+      { "a key too long", { key = ("k"):rep(257) }, "^key: " },
+      { "a key that is no UTF-8", { key = "\255" }, "^key: " },
+      { "a context too large", { context = { ("x"):rep(65536) } }, "^context: at most 65536 bytes" },
+      { "a function as context", { context = print }, "^context: can't be written as JSON" },
+      { "a function in the context", { context = { print } }, "^context: can't be written as JSON" },
+      { "a context with NaN", { context = { 0 / 0 } }, "^context: can't be written as JSON" },
+      { "a context that is a well", { context = deep }, "^context: can't be written as JSON" },
+      { "a context that bites its tail", { context = cyclic }, "^context: can't be written as JSON" },
+      { "a context with odd keys", { context = { [{}] = 1 } }, "^context: can't be written as JSON" },
+      { "a context with huge gaps", { context = { [1] = 1, [1000000] = 1 } }, "^context: can't be written as JSON" },
+      { "a context that is no UTF-8", { context = { a = "\255" } }, "^context: " },
+      { "an unknown account", { account = "elsewhere" }, '^accounts: "elsewhere" is not configured', "config" },
+    }
+    for _, case in ipairs(cases) do
+      it(case[1], function()
+        local mj = open()
+        local args = { prompt = "a fox" }
+        for k, v in pairs(case[2]) do
+          args[k] = v
+        end
+        local task, err = mj:submit(args)
+        assert.is_nil(task)
+        assert.matches(case[3], err.message)
+        assert.equal(case[4] or "invalid", err.code)
+        assert.is_false(err.retryable)
+        assert.equal(0, sim.requests "submit")
+        for _, n in pairs(mj:stats().tasks) do
+          assert.equal(0, n)
+        end
+      end)
+    end
+
+    it("an integer that JSON would change", function()
+      local tointeger = rawget(math, "tointeger")
+      if not tointeger then
+        return -- LuaJIT has none
+      end
+      local task, err = open():submit { prompt = "a fox", context = { 2 ^ 53, tointeger(2 ^ 53) + 1 } }
+      assert.is_nil(task)
+      assert.matches("^context: can't be written as JSON: 9007199254740993 ", err.message)
+    end)
+
+    it("nothing at its limits", function()
+      local mj = open()
+      local task = assert(mj:submit {
+        prompt = ("x"):rep(10000), timeout = 300, user_id = ("u"):rep(256), key = ("k"):rep(256), priority = 1000000,
+        expires = 31536000, context = ("c"):rep(65534),
+      })
+      assert.equal("pending", task.state)
+      assert.equal(65534, #mj:get(task.ref).context)
+      assert.equal(task.ref, mj:tasks({ user_id = ("u"):rep(256) })().ref)
+    end)
+
+    it("to send with a hook_url and no secrets", function()
+      local settings = kit.settings({}, sim)
+      settings.secrets = nil
+      local mj = assert(require("mjhook").open(settings))
+      kit.finally(function() mj:close() end)
+      local task, err = mj:submit { prompt = "a fox" }
+      assert.is_nil(task)
+      assert.equal("config", err.code)
+      assert.matches("^secrets: ", err.message)
+    end)
+
+    it("to send without a key, by name", function()
+      local settings = kit.settings({}, sim)
+      settings.api_key = nil
+      local mj = assert(require("mjhook").open(settings))
+      kit.finally(function() mj:close() end)
+      local task, err = mj:submit { prompt = "a fox" }
+      assert.is_nil(task)
+      assert.equal("config", err.code)
+      assert.matches("^api_key: ", err.message)
+    end)
+  end)
+
+  describe("misused", function()
+    local cases = {
+      { "nothing", nil, "submit: table expected, got nil" },
+      { "a string", "a fox", "submit: table expected, got string" },
+      { "no prompt", {}, "bad field 'prompt' %(string expected, got nil%)" },
+      { "a number for the prompt", { prompt = 7 }, "bad field 'prompt' %(string expected, got number%)" },
+      { "a string for the timeout", { prompt = "x", timeout = "600" }, "bad field 'timeout' %(number expected" },
+      { "a number for the key", { prompt = "x", key = 7 }, "bad field 'key' %(string expected" },
+      { "a number for the user_id", { prompt = "x", user_id = 7 }, "bad field 'user_id'" },
+      { "a table for the account", { prompt = "x", account = {} }, "bad field 'account'" },
+      { "true for the priority", { prompt = "x", priority = true }, "bad field 'priority'" },
+      { "true for the mode", { prompt = "x", mode = true }, "bad field 'mode'" },
+      { "a string to expire", { prompt = "x", expires = "1" }, "bad field 'expires'" },
+      { "a field that nobody knows", { prompt = "x", promt = "y" }, 'unknown field "promt"' },
+      { "a list", { "a fox" }, 'unknown field "1"' },
+    }
+    for _, case in ipairs(cases) do
+      it("with " .. case[1] .. " raises at the caller's line", function()
+        local mj = open()
+        local line = debug.getinfo(1, "l").currentline + 2
+        local ok, err = pcall(function()
+          local task = mj:submit(case[2])
+          return task
+        end)
+        assert.is_false(ok)
+        assert.matches(case[3], err)
+        assert.matches("submit_spec.lua:" .. line .. ": ", err)
+      end)
+    end
+  end)
+
+  describe("with on_refused", function()
+    local function submit_with(on_refused, fault)
+      sim.script { submit = { fault or "quota" } }
+      local mj = open { policy = { on_refused = on_refused } }
+      return assert(mj:submit { prompt = "a fox" }), mj
+    end
+
+    it("asks with the task and the error", function()
+      local task, err
+      submit_with(function(...)
+        task, err = ...
+        return "fail"
+      end)
+      assert.equal("a fox", task.prompt)
+      assert.equal("quota", err.code)
+      assert.equal("quota not enough", err.message)
+    end)
+
+    it("fails the task when told so", function()
+      local task = submit_with(function() return "fail" end)
+      assert.equal("failed", task.state)
+      assert.equal("quota", task.error.code)
+    end)
+
+    it("tries again when told so, after the seconds named", function()
+      local task, mj = submit_with(function() return "retry", 1000 end, "http_404")
+      assert.equal("queued", task.state)
+      local wait = (task.due_at - require("mjhook.core").now()) / 1000
+      assert.is_true(wait > 990 and wait <= 1000, wait)
+      assert(mj:reconcile {})
+      assert.equal(1, sim.requests "submit")
+      kit.travel(1001)
+      assert(mj:reconcile {})
+      assert.equal("pending", mj:get(task.ref).state)
+    end)
+
+    local nonsense = {
+      ["raises"] = function() error "no idea" end,
+      ["answers nothing"] = function() end,
+      ["answers a word that nobody knows"] = function() return "later" end,
+      ["answers a number"] = function() return 7 end,
+    }
+    for name, decide in pairs(nonsense) do
+      it("sorts as usual when it " .. name, function()
+        assert.equal("failed", (submit_with(decide, "http_404")).state)
+        assert.equal("queued", (submit_with(decide, "quota")).state)
+      end)
+    end
+
+    for name, seconds in pairs { never = math.huge, ["no number"] = 0 / 0, past = -1, text = "soon" } do
+      it("waits as usual when it names a bad time: " .. name, function()
+        local task = submit_with(function() return "retry", seconds end, "http_404")
+        assert.equal("queued", task.state)
+        assert.is_true(task.due_at - require("mjhook.core").now() < 60000)
+      end)
+    end
+
+    it("is not asked about what may have been sent, nor what was not", function()
+      local asked = 0
+      local task = submit_with(function() asked = asked + 1 return "fail" end, "http_500")
+      assert.equal("ambiguous", task.state)
+      local mj = open { base_url = "http://127.0.0.1:1", policy = { on_refused = function() asked = asked + 1 end } }
+      assert(mj:submit { prompt = "next" })
+      assert.equal(0, asked)
+    end)
+  end)
+
+  describe("with several accounts", function()
+    local TWO = {
+      { name = "one", api_key = kit.KEY, max_in_flight = 1 }, { name = "two", api_key = "key-two", max_in_flight = 1 },
+    }
+
+    before_each(function()
+      sim.config { keys = { kit.KEY, "key-two" } }
+    end)
+
+    it("spreads jobs over them, each up to its slots", function()
+      local mj = open { accounts = TWO }
+      local used = {}
+      for i = 1, 3 do
+        local task = assert(mj:submit { prompt = tostring(i) })
+        used[i] = task.state == "pending" and task.account or task.state
+      end
+      table.sort(used)
+      assert.same({ "one", "queued", "two" }, used)
+      assert.equal(1, sim.counters().accounts["key-two"].accepted)
+      assert.equal(1, sim.counters().accounts[kit.KEY].accepted)
+    end)
+
+    it("keeps a task that names an account to it", function()
+      local mj = open { accounts = TWO }
+      assert.equal("two", assert(mj:submit { prompt = "1", account = "two" }).account)
+      assert.equal("queued", assert(mj:submit { prompt = "2", account = "two" }).state)
+    end)
+
+    it("polls each under its own key", function()
+      local mj = open { accounts = TWO }
+      local a = assert(mj:submit { prompt = "1", account = "one" })
+      local b = assert(mj:submit { prompt = "2", account = "two" })
+      sim.finish(a.task_id)
+      sim.finish(b.task_id)
+      kit.travel(100)
+      assert.equal(2, assert(mj:reconcile {}).requests)
+      assert.equal("succeeded", mj:get(a.ref).state)
+      assert.equal("succeeded", mj:get(b.ref).state)
+    end)
+
+    it("sends nothing under one that is drained", function()
+      local mj = open { accounts = { { name = "one", api_key = kit.KEY, max_in_flight = 0 }, TWO[2] } }
+      assert.equal("two", assert(mj:submit { prompt = "1" }).account)
+      assert.equal("queued", assert(mj:submit { prompt = "2" }).state)
+      assert.equal("queued", assert(mj:submit { prompt = "3", account = "one" }).state)
+    end)
+
+    it("lets one rest without the other", function()
+      sim.script { submit = { "quota" } }
+      local mj = open { accounts = TWO }
+      for i = 1, 2 do
+        assert(mj:submit { prompt = tostring(i) })
+      end
+      assert(mj:reconcile {})
+      assert.equal(1, mj:stats().tasks.pending)
+    end)
+  end)
+
+  it("keeps secrets out of tasks, errors and the log", function()
+    sim.script { submit = { "unauthorized", "cut", "http_500" } }
+    local mj = open()
+    local seen = {}
+    for i = 1, 3 do
+      kit.travel(100)
+      local task = mj:get(assert(mj:submit { prompt = "a fox" }).ref)
+      seen[i] = cjson.encode(task) .. tostring(task.error) .. tostring(mj)
+    end
+    local text = table.concat(seen) .. kit.log_text()
+    assert.is_nil(text:find(kit.KEY, 1, true))
+    assert.is_nil(text:find(kit.SECRET, 1, true))
+    assert.is_nil(text:find("sig=", 1, true))
+  end)
+end)

@@ -1,0 +1,222 @@
+-- What every spec needs: a place on disk, a mjhook on it, time that can be moved, programs that are ended.
+--
+-- after_each(kit.cleanup) undoes all of it, in reverse order, also when the test failed.
+local core = require "mjhook.core"
+local mjhook = require "mjhook"
+local socket = require "socket"
+
+local kit = { SECRET = "the first secret of these specs", KEY = "test-key" }
+
+local HERE = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or "."
+
+function kit.quote(s)
+  return "'" .. s:gsub("'", "'\\''") .. "'"
+end
+
+-- Output (without its last newline) and exit code of a shell command.
+function kit.sh(command)
+  local pipe = io.popen("{ " .. command .. "\n} 2>&1; printf '\\n%s' $?")
+  local out, code = pipe:read("*a"):match "^(.-)\n?\n(%d+)$"
+  pipe:close()
+  return out, tonumber(code)
+end
+
+kit.root = kit.sh("cd " .. kit.quote(HERE .. "/../..") .. " && pwd")
+kit.build = os.getenv "MJHOOK_BUILD" or "build"
+if not kit.build:match "^/" then
+  kit.build = kit.root .. "/" .. kit.build
+end
+kit.lua = os.getenv "MJHOOK_LUA" or (rawget(_G, "jit") and "luajit" or "lua5.4")
+kit.other_lua = rawget(_G, "jit") and "lua5.4" or "luajit"
+
+-- ---- undoing ----
+
+local undo = {}
+
+--- Runs f at the end of the test.
+function kit.finally(f)
+  undo[#undo + 1] = f
+end
+
+function kit.cleanup()
+  local first
+  while #undo > 0 do
+    local ok, err = pcall(table.remove(undo))
+    first = first or (not ok and err)
+  end
+  assert(not first, first)
+end
+
+-- ---- files ----
+
+function kit.read(path)
+  local file = io.open(path, "rb")
+  local text = file and file:read "*a"
+  if file then
+    file:close()
+  end
+  return text
+end
+
+--- Writes a private file (mode 600, whatever the umask) and gives its path.
+function kit.write(path, text)
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+  os.execute("chmod 600 " .. kit.quote(path))
+  return path
+end
+
+--- A directory that is gone after the test.
+function kit.tmp()
+  local dir = kit.sh "mktemp -d"
+  kit.finally(function()
+    os.execute("rm -rf " .. kit.quote(dir))
+  end)
+  return dir
+end
+
+-- ---- waiting and time ----
+
+--- Polls until condition() gives something true, and gives that.
+function kit.wait_until(condition, seconds)
+  local deadline = socket.gettime() + (seconds or 5)
+  repeat
+    local value = condition()
+    if value then
+      return value
+    end
+    socket.sleep(0.01)
+  until socket.gettime() > deadline
+  error("waited in vain", 2)
+end
+
+kit.sleep = socket.sleep
+
+local real_now = core.now
+
+--- Moves this process' wall clock forward (or back) until the end of the test.
+function kit.travel(seconds)
+  if core.now == real_now then
+    kit.finally(function()
+      core.now = real_now
+    end)
+  end
+  local before = core.now
+  core.now = function()
+    return before() + math.floor(seconds * 1000)
+  end
+end
+
+-- ---- programs ----
+
+local Process = {}
+Process.__index = Process
+
+--- Starts a shell command in the background; it is killed at the end of the test if it still runs.
+-- The command should begin with `exec` if signals are to reach the program itself.
+function kit.spawn(command)
+  local dir = kit.tmp()
+  local self = setmetatable({ dir = dir }, Process)
+  kit.write(dir .. "/run", command .. "\n")
+  os.execute(("{ sh %s/run </dev/null >%s/out 2>%s/err & echo $! >%s/pid; wait $!; echo $? >%s/rc; } >%s/shell 2>&1 &")
+    :format(dir, dir, dir, dir, dir, dir))
+  self.pid = kit.wait_until(function()
+    return tonumber((kit.read(dir .. "/pid") or ""):match "%d+\n")
+  end)
+  kit.finally(function()
+    if not self:status() then
+      self:kill "KILL"
+      self:wait()
+    end
+  end)
+  return self
+end
+
+--- The exit code; nil while it runs.
+function Process:status()
+  return tonumber((kit.read(self.dir .. "/rc") or ""):match "%d+\n")
+end
+
+function Process:wait(seconds)
+  return kit.wait_until(function()
+    return self:status()
+  end, seconds or 10)
+end
+
+function Process:kill(signal)
+  os.execute(("kill -%s %d 2>%s/kill"):format(signal, self.pid, self.dir))
+end
+
+function Process:out()
+  return kit.read(self.dir .. "/out")
+end
+
+function Process:err()
+  return kit.read(self.dir .. "/err")
+end
+
+--- Shell words that run Lua code on `lua` with the modules of this build.
+function kit.lua_command(code, lua)
+  local path = kit.write(kit.tmp() .. "/chunk.lua", code)
+  local abi = (lua or kit.lua):find "luajit" and "5.1" or "5.4"
+  return ("env LUA_PATH=%s LUA_PATH_5_4=%s LUA_CPATH=%s LUA_CPATH_5_4=%s %s %s"):format(
+    kit.quote(kit.root .. "/lua/?.lua;;"), kit.quote(kit.root .. "/lua/?.lua;;"),
+    kit.quote(kit.build .. "/" .. abi .. "/?.so;;"), kit.quote(kit.build .. "/" .. abi .. "/?.so;;"),
+    lua or kit.lua, path)
+end
+
+-- ---- mjhook ----
+
+--- Settings for the current test: a fresh store, the simulator `sim` as provider and its sink for callbacks.
+function kit.settings(more, sim)
+  if not kit.store then
+    kit.store = kit.tmp() .. "/store"
+    kit.logged = {}
+    kit.finally(function()
+      kit.store, kit.logged = nil, nil
+    end)
+  end
+  local settings = {
+    store = kit.store, api_key = kit.KEY, secrets = { kit.SECRET },
+    base_url = sim and sim.url or "http://127.0.0.1:1",
+    hook_url = (sim and sim.url or "http://127.0.0.1:1") .. "/_sim/sink",
+    log = function(level, message)
+      table.insert(kit.logged, { level = level, message = message })
+    end,
+  }
+  for k, v in pairs(more or {}) do
+    settings[k] = v
+  end
+  return settings
+end
+
+--- A mjhook on the current test's store; what is opened twice shares it. Requests give up after half a second.
+function kit.open(more, sim)
+  local mj = assert(mjhook.open(kit.settings(more, sim)))
+  mj.exec.client = assert(core.http { connections = mj.config.connections, timeout_ms = 500 })
+  kit.finally(function()
+    mj:close()
+  end)
+  return mj
+end
+
+--- The messages logged in this test, one a line.
+function kit.log_text()
+  local lines = {}
+  for i, line in ipairs(kit.logged) do
+    lines[i] = line.level .. ": " .. line.message
+  end
+  return table.concat(lines, "\n")
+end
+
+--- Signals of a task's timeline in order, "signal" or "signal/note".
+function kit.story(task)
+  local words = {}
+  for i, m in ipairs(task.timeline) do
+    words[i] = m.note == "taken" and m.signal or m.signal .. "/" .. m.note
+  end
+  return table.concat(words, " ")
+end
+
+return kit
