@@ -179,7 +179,7 @@ install: all
 DEPS_BUILD = gcc libc6-dev make lua5.4 liblua5.4-dev luajit2 libluajit2-5.1-dev lua-cjson liblmdb-dev \
 	libcurl4-openssl-dev libssl-dev
 DEPS_DEMO = $(DEPS_BUILD) nginx libnginx-mod-http-lua curl procps
-DEPS_TEST = $(DEPS_DEMO) lua-busted lua-socket libfaketime cron openssl
+DEPS_TEST = $(DEPS_DEMO) lua-busted lua-socket libfaketime cron openssl groff-base python3
 DEPS_LINT = clang-format clang-tidy cppcheck lua-check luarocks git
 DEPS_DOC = lua-ldoc
 DEPS = scripts/dev/install-deps
@@ -220,7 +220,7 @@ chaos: VARIANT = faults
 bench fuzz chaos:
 	@test -x spec/$@/run || { echo "make $@: there is no spec/$@/run, nothing was run" >&2; exit 1; }
 	@$(DEPS) $(DEPS_HERE)
-	$(AGAIN) all others VARIANT=$(VARIANT)
+	$(AGAIN) all $(call spec_programs,$@,$@) VARIANT=$(VARIANT)
 	@BUILD=$(BUILD) VARIANT=$(VARIANT) spec/$@/run $(ARGS)
 
 doc:
