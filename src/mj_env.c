@@ -17,15 +17,21 @@
 #include <unistd.h>
 
 enum { READERS = 1024 };
-static const uint64_t MAP_START = 16u << 20;   /* small stores stay small in every listing */
-static const uint64_t MAP_STEP = 1u << 30;     /* it doubles up to this, then grows by it */
+static const uint64_t MAP_START = 16u << 20;    /* small stores stay small in every listing */
+static const uint64_t MAP_STEP = 1u << 30;      /* it doubles up to this, then grows by it */
 static const uint64_t MAP_CEILING = 1ull << 40; /* address space, not memory */
 
 struct mj_env {
-    dev_t dev;
+    char *dir;
+    mode_t mode;
+    dev_t dev; /* of data.mdb, which stays open: so nobody else can get its numbers */
     ino_t ino;
     unsigned generation; /* forks that had happened when it was opened */
     unsigned refs;
+    unsigned epoch; /* times that it was opened again */
+    bool broken;    /* LMDB gave it up: to be opened again, as soon as no transaction runs */
+    pthread_mutex_t readers_lock;
+    mj_env_reader *readers;
     MDB_env *lmdb;
     MDB_dbi dbi[DB_COUNT];
     uint64_t map_max;
@@ -116,17 +122,17 @@ static int check_owner(const char *path, const struct stat *st, const mj_store_o
     if ((o->mode & 060) && in_group(st->st_gid) && (st->st_mode & S_IWGRP) && (!dir || (st->st_mode & S_ISGID)))
         return MJ_OK;
     getpwuid_r(st->st_uid, &pw, buf, sizeof buf, &p);
-    snprintf(why, size, "%s belongs to user %s (uid %lu), not to uid %lu: run this as %s", path,
-             p ? p->pw_name : "?", (unsigned long)st->st_uid, (unsigned long)geteuid(),
-             p ? p->pw_name : "its owner");
+    snprintf(why, size, "%s belongs to user %s (uid %lu), not to uid %lu: run this as %s", path, p ? p->pw_name : "?",
+             (unsigned long)st->st_uid, (unsigned long)geteuid(), p ? p->pw_name : "its owner");
     return MJ_EOWNER;
 }
 
-static int look_at_dir(const char *dir, const mj_store_options *o, struct stat *st, bool *fresh, char *why,
+/* file: data.mdb, when it is there. */
+static int look_at_dir(const char *dir, const mj_store_options *o, struct stat *file, bool *fresh, char *why,
                        size_t size)
 {
     char path[4096];
-    struct stat file;
+    struct stat dir_stat = {0}, *st = &dir_stat;
     int rc;
 
     if (stat(dir, st) != 0 && errno == ENOENT) {
@@ -150,12 +156,12 @@ static int look_at_dir(const char *dir, const mj_store_options *o, struct stat *
         snprintf(why, size, "the store's path is too long");
         return MJ_EINVAL;
     }
-    *fresh = stat(path, &file) != 0;
+    *fresh = stat(path, file) != 0;
     if (*fresh && access(dir, W_OK) != 0) {
         snprintf(why, size, "the store directory %s can't be written: %s", dir, strerror(errno));
         return MJ_EREADONLY;
     }
-    return *fresh ? MJ_OK : check_owner(path, &file, o, false, why, size);
+    return *fresh ? MJ_OK : check_owner(path, file, o, false, why, size);
 }
 
 static int open_dbs(mj_env *e, MDB_txn *t, unsigned flags)
@@ -167,38 +173,47 @@ static int open_dbs(mj_env *e, MDB_txn *t, unsigned flags)
     };
     int rc = 0;
 
-    for (int i = 0; i < DB_COUNT && rc == 0; i++)
+    /* A newer mjhook may have other databases: so the schema is looked at first. */
+    for (int i = 0; i < DB_COUNT && rc == 0; i++) {
         rc = mdb_dbi_open(t, names[i], flags, &e->dbi[i]);
-    return rc;
+        if (rc == 0 && i == DB_META && !(flags & MDB_CREATE))
+            rc = mj_env_schema(e, t);
+        else if (rc == MDB_NOTFOUND && i > DB_META)
+            rc = MJ_EFORMAT;
+    }
+    return rc == MDB_INCOMPATIBLE ? MJ_EFORMAT : rc;
 }
 
-static int check_schema(mj_env *e, MDB_txn *t, char *why, size_t size)
+int mj_env_schema(const mj_env *e, MDB_txn *t)
 {
     MDB_val key = mj_val("schema", 6), value;
     int rc = mdb_get(t, e->dbi[DB_META], &key, &value);
-    uint32_t found;
 
-    if (rc != 0 || value.mv_size != 4) {
-        snprintf(why, size, "the file is an LMDB file but no mjhook store");
-        return MJ_EFORMAT;
-    }
-    found = mj_be32_get(value.mv_data);
-    if (found <= MJ_STORE_SCHEMA)
-        return MJ_OK;
-    snprintf(why, size, "the store has schema %lu, this mjhook knows up to %d: install the newer one again",
-             (unsigned long)found, MJ_STORE_SCHEMA);
-    return MJ_ESCHEMA;
+    if (rc != 0 || value.mv_size != 4)
+        return rc != 0 && rc != MDB_NOTFOUND ? rc : MJ_EFORMAT;
+    return mj_be32_get(value.mv_data) <= MJ_STORE_SCHEMA ? MJ_OK : MJ_ESCHEMA;
+}
+
+/* A transaction of an environment that nobody else uses yet. */
+static int begin_alone(mj_env *e, unsigned flags, MDB_txn **t)
+{
+    int rc;
+
+    do
+        rc = mdb_txn_begin(e->lmdb, NULL, flags, t);
+    while (rc == MDB_MAP_RESIZED && (rc = mdb_env_set_mapsize(e->lmdb, 0)) == 0);
+    return rc;
 }
 
 /* Makes the databases of a new store, all in one transaction; finds them all there in an old one. */
-static int create_dbs(mj_env *e, char *why, size_t size)
+static int create_dbs(mj_env *e)
 {
     uint8_t schema[4];
     MDB_stat st;
     MDB_val key = mj_val("schema", 6), value = mj_val(schema, 4);
     MDB_txn *t;
     MDB_dbi main_db;
-    int rc = mdb_txn_begin(e->lmdb, NULL, 0, &t);
+    int rc = begin_alone(e, 0, &t);
 
     if (rc != 0)
         return rc;
@@ -208,64 +223,63 @@ static int create_dbs(mj_env *e, char *why, size_t size)
     if (rc == 0 && st.ms_entries > 0) {
         /* Not empty: another process may just have made it; anything else is not ours to change. */
         rc = open_dbs(e, t, 0);
-        if (rc == MDB_NOTFOUND || rc == MDB_INCOMPATIBLE) {
-            snprintf(why, size, "the file is an LMDB file but no mjhook store");
+        if (rc == MDB_NOTFOUND)
             rc = MJ_EFORMAT;
-        }
-        if (rc == 0)
-            rc = check_schema(e, t, why, size);
     } else if (rc == 0) {
         rc = open_dbs(e, t, MDB_CREATE);
         mj_be32(schema, MJ_STORE_SCHEMA);
         if (rc == 0)
             rc = mdb_put(t, e->dbi[DB_META], &key, &value, 0);
     }
-    if (rc != 0) {
-        mdb_txn_abort(t);
-        return rc;
-    }
-    return mdb_txn_commit(t);
+    if (rc == 0)
+        return mdb_txn_commit(t);
+    mdb_txn_abort(t);
+    return rc;
 }
 
-static int open_env(mj_env *e, const char *dir, const mj_store_options *o, bool fresh, char *why, size_t size)
+static int open_lmdb(mj_env *e, bool fresh)
 {
-    mode_t mode = o->mode ? o->mode : 0600;
+    mode_t mode = e->mode ? e->mode : 0600;
     char path[4096 + 16];
     MDB_txn *t;
     int dead, rc;
 
-    if ((rc = mdb_env_create(&e->lmdb)) != 0)
+    if ((rc = mdb_env_create(&e->lmdb)) != 0 || (rc = mdb_env_set_maxdbs(e->lmdb, DB_COUNT + 8)) != 0 ||
+        (rc = mdb_env_set_maxreaders(e->lmdb, READERS)) != 0)
         return rc;
-    if ((rc = mdb_env_set_maxdbs(e->lmdb, DB_COUNT + 8)) != 0 ||
-        (rc = mdb_env_set_maxreaders(e->lmdb, READERS)) != 0 ||
-        (rc = mdb_env_set_mapsize(e->lmdb, MAP_START)) != 0)
+    /* An old file knows how large its map was. */
+    if (fresh && (rc = mdb_env_set_mapsize(e->lmdb, (size_t)(e->map_max < MAP_START ? e->map_max : MAP_START))) != 0)
         return rc;
-    if ((rc = mdb_env_open(e->lmdb, dir, MDB_NOTLS, mode)) != 0)
+    if ((rc = mdb_env_open(e->lmdb, e->dir, MDB_NOTLS, mode)) != 0)
         return rc;
     if (fresh && (mode & 060)) { /* what the umask took away; best effort, the owner can repair it */
-        snprintf(path, sizeof path, "%s/data.mdb", dir);
+        snprintf(path, sizeof path, "%s/data.mdb", e->dir);
         (void)!chmod(path, mode);
-        snprintf(path, sizeof path, "%s/lock.mdb", dir);
+        snprintf(path, sizeof path, "%s/lock.mdb", e->dir);
         (void)!chmod(path, mode);
     }
     mdb_reader_check(e->lmdb, &dead);
 
     /* The common case writes nothing. */
-    rc = mj_env_begin(e, MDB_RDONLY, &t);
+    rc = begin_alone(e, MDB_RDONLY, &t);
     if (rc != 0)
         return rc;
     rc = open_dbs(e, t, 0);
-    if (rc == 0) {
-        rc = check_schema(e, t, why, size);
-        mdb_txn_commit(t); /* keeps the database handles */
-        mj_env_leave(e);
-        return rc;
-    }
+    if (rc == 0)
+        return mdb_txn_commit(t); /* keeps the database handles */
     mdb_txn_abort(t);
-    mj_env_leave(e);
-    if (rc != MDB_NOTFOUND)
-        return rc == MDB_INCOMPATIBLE ? MJ_EFORMAT : rc;
-    return create_dbs(e, why, size);
+    return rc == MDB_NOTFOUND ? create_dbs(e) : rc;
+}
+
+static int open_env(mj_env *e, bool fresh)
+{
+    int rc = open_lmdb(e, fresh);
+
+    if (rc != 0 && e->lmdb) {
+        mdb_env_close(e->lmdb);
+        e->lmdb = NULL;
+    }
+    return rc;
 }
 
 static void destroy(mj_env *e)
@@ -273,7 +287,78 @@ static void destroy(mj_env *e)
     if (e->lmdb)
         mdb_env_close(e->lmdb);
     pthread_rwlock_destroy(&e->resize);
+    pthread_mutex_destroy(&e->readers_lock);
+    free(e->dir);
     free(e);
+}
+
+static mj_env *new_env(const char *dir, const mj_store_options *o)
+{
+    mj_env *e = calloc(1, sizeof *e);
+    pthread_rwlockattr_t attr;
+
+    if (!e)
+        return NULL;
+    e->dir = realpath(dir, NULL); /* the process may change its directory */
+    if (!e->dir)
+        e->dir = strdup(dir); /* below one that we may not search */
+    e->mode = o->mode;
+    e->generation = generation;
+    e->map_max = o->map_max ? o->map_max : MAP_CEILING;
+    /* Else readers that come and go without a gap would keep the map from growing for ever. */
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&e->resize, &attr);
+    pthread_rwlockattr_destroy(&attr);
+    pthread_mutex_init(&e->readers_lock, NULL);
+    if (!e->dir) {
+        destroy(e);
+        return NULL;
+    }
+    return e;
+}
+
+static void explain(int rc, const char *dir, char *why, size_t size)
+{
+    if (why[0])
+        return;
+    if (rc == MJ_EFORMAT)
+        snprintf(why, size, "%s/data.mdb is an LMDB file but no mjhook store", dir);
+    else if (rc == MJ_ESCHEMA)
+        snprintf(why, size,
+                 "the store %s was written by a newer mjhook, this one knows schema %d: install that one again", dir,
+                 MJ_STORE_SCHEMA);
+    else
+        snprintf(why, size, "can't open the store %s: %s", dir,
+                 rc == MDB_INVALID     ? "data.mdb is no LMDB file"
+                 : rc > -100 && rc < 0 ? mj_error_text(rc)
+                                       : mdb_strerror(rc));
+}
+
+/* Notes which file it is that LMDB opened. */
+static int identify(mj_env *e)
+{
+    struct stat st;
+    int fd, rc = mdb_env_get_fd(e->lmdb, &fd);
+
+    if (rc == 0 && fstat(fd, &st) != 0)
+        rc = errno;
+    if (rc == 0) {
+        e->dev = st.st_dev;
+        e->ino = st.st_ino;
+    }
+    return rc;
+}
+
+/* Handles of one store share the map; the largest map_max among them holds. */
+static void raise_ceiling(mj_env *e, const mj_store_options *o)
+{
+    uint64_t wanted = o->map_max ? o->map_max : MAP_CEILING;
+
+    pthread_rwlock_wrlock(&e->resize);
+    if (wanted > e->map_max)
+        e->map_max = wanted;
+    pthread_rwlock_unlock(&e->resize);
 }
 
 int mj_env_acquire(const char *dir, const mj_store_options *o, mj_env **out, char *why, size_t size)
@@ -292,31 +377,24 @@ int mj_env_acquire(const char *dir, const mj_store_options *o, mj_env **out, cha
     if (rc != MJ_OK)
         goto done;
     for (e = registry; e; e = e->next)
-        if (e->dev == st.st_dev && e->ino == st.st_ino)
+        if (!fresh && e->dev == st.st_dev && e->ino == st.st_ino)
             break;
     if (!e) {
-        e = calloc(1, sizeof *e);
-        if (!e) {
-            rc = MJ_ENOMEM;
-            goto done;
-        }
-        e->dev = st.st_dev;
-        e->ino = st.st_ino;
-        e->generation = generation;
-        e->map_max = o->map_max ? o->map_max : MAP_CEILING;
-        pthread_rwlock_init(&e->resize, NULL);
-        rc = open_env(e, dir, o, fresh, why, size);
+        e = new_env(dir, o);
+        rc = e ? open_env(e, fresh) : MJ_ENOMEM;
+        if (rc == 0)
+            rc = identify(e);
         if (rc != 0) {
-            if (!why[0])
-                snprintf(why, size, "can't open the store %s: %s", dir,
-                         rc == MDB_INVALID ? "data.mdb is no LMDB file" : mdb_strerror(rc));
+            explain(rc, dir, why, size);
             rc = mj_env_code(rc);
-            destroy(e);
+            if (e)
+                destroy(e);
             goto done;
         }
         e->next = registry;
         registry = e;
     }
+    raise_ceiling(e, o);
     e->refs++;
     *out = e;
 done:
@@ -353,40 +431,95 @@ bool mj_env_foreign(const mj_env *e)
     return e->generation != generation;
 }
 
-/* Another process made the map larger: take its size over. */
-static int adopt_size(mj_env *e)
+/* Opens an environment again that LMDB gave up: after a failed write of its root (a sick disk) it refuses every
+ * transaction until it is closed.  Held for writing, so none runs; those that wait for their next use end. */
+static int reopen(mj_env *e)
 {
     int rc;
 
+    for (mj_env_reader *r = e->readers; r; r = r->next) {
+        if (r->txn)
+            mdb_txn_abort(r->txn);
+        r->txn = NULL;
+    }
+    if (e->lmdb)
+        mdb_env_close(e->lmdb);
+    e->lmdb = NULL;
+    e->epoch++;
+    rc = open_env(e, false);
+    if (rc == 0)
+        rc = identify(e);
+    e->broken = rc != 0;
+    return rc;
+}
+
+/* Sets the size of the map, held for writing; 0: the size that another process made it.
+ * LMDB unmaps first: when it can't map again, only opening it anew helps. */
+static int set_size(mj_env *e, uint64_t size)
+{
+    int rc = mdb_env_set_mapsize(e->lmdb, (size_t)size);
+
+    e->broken = e->broken || rc != 0;
+    return rc;
+}
+
+/* A transaction of `epoch` could not begin, for rc. 0: the cause was removed, try again. */
+static int recover(mj_env *e, unsigned epoch, int rc)
+{
+    int dead = 0;
+
+    if (rc != MDB_MAP_RESIZED && rc != MDB_PANIC && rc != MDB_READERS_FULL)
+        return rc;
     pthread_rwlock_wrlock(&e->resize);
-    rc = mdb_env_set_mapsize(e->lmdb, 0);
+    if (e->epoch != epoch)
+        rc = 0; /* another thread was faster */
+    else if (rc == MDB_PANIC || e->broken)
+        rc = reopen(e);
+    else if (rc == MDB_MAP_RESIZED)
+        rc = set_size(e, 0);
+    else if (mdb_reader_check(e->lmdb, &dead) == 0 && dead > 0)
+        rc = 0;
     pthread_rwlock_unlock(&e->resize);
     return rc;
 }
 
 int mj_env_begin(mj_env *e, unsigned flags, MDB_txn **txn)
 {
+    unsigned epoch;
     int rc;
 
     do {
         pthread_rwlock_rdlock(&e->resize);
-        rc = mdb_txn_begin(e->lmdb, NULL, flags, txn);
-        if (rc != 0)
-            pthread_rwlock_unlock(&e->resize);
-    } while (rc == MDB_MAP_RESIZED && (rc = adopt_size(e)) == 0);
+        epoch = e->epoch;
+        rc = e->broken ? MDB_PANIC : mdb_txn_begin(e->lmdb, NULL, flags, txn);
+        if (rc == 0)
+            return 0;
+        pthread_rwlock_unlock(&e->resize);
+        rc = recover(e, epoch, rc);
+    } while (rc == 0);
     return rc;
 }
 
-int mj_env_renew(mj_env *e, MDB_txn *txn)
+int mj_env_read(mj_env *e, mj_env_reader *r)
 {
+    unsigned epoch;
     int rc;
 
     do {
         pthread_rwlock_rdlock(&e->resize);
-        rc = mdb_txn_renew(txn);
-        if (rc != 0)
-            pthread_rwlock_unlock(&e->resize);
-    } while (rc == MDB_MAP_RESIZED && (rc = adopt_size(e)) == 0);
+        epoch = e->epoch;
+        if (!r->known) {
+            pthread_mutex_lock(&e->readers_lock);
+            *r = (mj_env_reader){.known = true, .next = e->readers};
+            e->readers = r;
+            pthread_mutex_unlock(&e->readers_lock);
+        }
+        rc = e->broken ? MDB_PANIC : r->txn ? mdb_txn_renew(r->txn) : mdb_txn_begin(e->lmdb, NULL, MDB_RDONLY, &r->txn);
+        if (rc == 0)
+            return 0;
+        pthread_rwlock_unlock(&e->resize);
+        rc = recover(e, epoch, rc);
+    } while (rc == 0);
     return rc;
 }
 
@@ -395,20 +528,53 @@ void mj_env_leave(mj_env *e)
     pthread_rwlock_unlock(&e->resize);
 }
 
-int mj_env_grow(mj_env *e)
+void mj_env_forget(mj_env *e, mj_env_reader *r)
+{
+    mj_env_reader **at;
+
+    pthread_rwlock_rdlock(&e->resize);
+    if (r->txn)
+        mdb_txn_abort(r->txn);
+    pthread_mutex_lock(&e->readers_lock);
+    for (at = &e->readers; *at; at = &(*at)->next)
+        if (*at == r) {
+            *at = r->next;
+            break;
+        }
+    pthread_mutex_unlock(&e->readers_lock);
+    pthread_rwlock_unlock(&e->resize);
+    *r = (mj_env_reader){0};
+}
+
+void mj_env_bury_readers(mj_env *e)
+{
+    int dead;
+
+    pthread_rwlock_rdlock(&e->resize);
+    if (!e->broken)
+        mdb_reader_check(e->lmdb, &dead);
+    pthread_rwlock_unlock(&e->resize);
+}
+
+uint64_t mj_env_size(const mj_env *e)
 {
     MDB_envinfo info;
+
+    return mdb_env_info(e->lmdb, &info) == 0 ? info.me_mapsize : 0;
+}
+
+int mj_env_grow(mj_env *e, uint64_t full)
+{
     uint64_t size;
-    int rc;
+    int rc = 0;
 
     pthread_rwlock_wrlock(&e->resize);
-    rc = mdb_env_info(e->lmdb, &info);
-    if (rc == 0) {
-        size = info.me_mapsize;
+    size = e->broken ? UINT64_MAX : mj_env_size(e);
+    if (size <= full) { /* else another thread was faster */
         size += size < MAP_STEP ? size : MAP_STEP;
         if (size > e->map_max)
             size = e->map_max;
-        rc = size <= info.me_mapsize ? MDB_MAP_FULL : mdb_env_set_mapsize(e->lmdb, (size_t)size);
+        rc = size <= full ? MDB_MAP_FULL : set_size(e, size);
     }
     pthread_rwlock_unlock(&e->resize);
     return mj_env_code(rc);

@@ -73,11 +73,11 @@ typedef struct mj_event_error {
 
 typedef struct mj_event_record {
     uint8_t ref[MJ_ULID_BYTES];
-    uint32_t seq;     /* from 1 within the task; with the ref it is the event's stable id */
+    uint32_t seq; /* from 1 within the task; with the ref it is the event's stable id */
     mj_event type;
     uint32_t attempt; /* of the task */
     bool late, buried;
-    uint32_t tries;   /* deliveries begun; identifies the lease */
+    uint32_t tries; /* deliveries begun; identifies the lease */
     int64_t created_at, next_at;
     unsigned nerrors;
     mj_event_error errors[MJ_MAX_EVENT_ERRORS];
@@ -90,14 +90,14 @@ typedef struct mj_op {
     uint8_t ref[MJ_ULID_BYTES]; /* in, or out of CREATE and CLAIM */
     mj_task *task;              /* CREATE: the user's fields; read only */
     mj_signal sig;
-    mj_event_record event;      /* EVENT_*: ref, seq and tries in; all of it out (its strings in event_bytes) */
+    mj_event_record event; /* EVENT_*: ref, seq and tries in; all of it out (its strings in event_bytes) */
     int64_t until;
     uint32_t limit;
     /* out */
     int code;
-    mj_event made;      /* the event that this operation stored */
-    uint32_t done;      /* TICK: how many */
-    mj_buf record;      /* the task's record afterwards, when wanted and known */
+    mj_event made; /* the event that this operation stored */
+    uint32_t done; /* TICK: how many */
+    mj_buf record; /* the task's record afterwards, when wanted and known */
     mj_buf event_bytes;
 } mj_op;
 
@@ -116,15 +116,15 @@ typedef enum { MJ_BY_AGE, MJ_BY_STATE, MJ_BY_USER, MJ_BY_DUE, MJ_BY_EVENT } mj_o
 /* A page of a listing.  AGE, STATE and USER run from the newest task to the oldest; DUE from the longest due. */
 typedef struct mj_query {
     mj_order order;
-    mj_state state;   /* STATE */
-    mj_str user_id;   /* USER */
-    mj_due due;       /* DUE: which job */
-    int64_t until;    /* DUE: due at or before, ms */
-    int64_t since;    /* AGE, STATE, USER: created at or after, ms; 0: all */
-    bool buried;      /* EVENT: only those */
+    mj_state state; /* STATE */
+    mj_str user_id; /* USER */
+    mj_due due;     /* DUE: which job */
+    int64_t until;  /* DUE: due at or before, ms */
+    int64_t since;  /* AGE, STATE, USER: created at or after, ms; 0: all */
+    bool buried;    /* EVENT: only those */
     uint32_t limit;
     uint8_t cursor[8 + MJ_ULID_BYTES]; /* where the last page ended; in and out */
-    bool more;        /* in: go on at the cursor; out: there may be a next page */
+    bool more;                         /* in: go on at the cursor; out: there may be a next page */
 } mj_query;
 
 /* Appends up to q->limit records to *out, each with mj_put_str(). */

@@ -85,8 +85,7 @@ static int put(mj_txn *x, const mj_event_record *e)
 
     b->n = 0;
     rc = encode(e, b);
-    return rc != 0 ? rc
-                   : mj_txn_put(x, DB_EVENT, mj_val(k, key_event(k, e->ref, e->seq)), mj_val(b->p, b->n));
+    return rc != 0 ? rc : mj_txn_put(x, DB_EVENT, mj_val(k, key_event(k, e->ref, e->seq)), mj_val(b->p, b->n));
 }
 
 static int out_put(mj_txn *x, const mj_event_record *e)
@@ -125,8 +124,12 @@ static int next_open(mj_txn *x, const uint8_t *ref, uint32_t seq, mj_event_recor
 
 int mj_event_add(mj_txn *x, const mj_task *t, mj_event type)
 {
-    mj_event_record first, e = {.seq = t->event_seq, .type = type, .attempt = t->nattempts,
-                                .late = t->late, .created_at = x->now, .next_at = x->now};
+    mj_event_record first, e = {.seq = t->event_seq,
+                                .type = type,
+                                .attempt = t->nattempts,
+                                .late = t->late,
+                                .created_at = x->now,
+                                .next_at = x->now};
     /* A task's first event needs no look for others. */
     int open = e.seq == 1 ? MDB_NOTFOUND : next_open(x, t->ref, 0, &first);
     int rc;
@@ -183,7 +186,7 @@ static int take(mj_txn *x, mj_op *op)
     if (op->event_bytes.failed)
         return MJ_ENOMEM;
     mj_event_decode((mj_str){(char *)op->event_bytes.p, (uint32_t)op->event_bytes.n}, &e);
-    rc = out_del(x, &e);
+    rc = mj_txn_del(x, DB_OUTBOX, mj_val(copy, OUT_KEY));
     e.tries++;
     e.next_at = op->until > x->now ? op->until : x->now + 1;
     if (rc == 0)
@@ -231,7 +234,7 @@ int mj_event_op(mj_txn *x, mj_op *op)
     if (op->event_bytes.failed)
         return MJ_ENOMEM;
     op->code = mj_event_decode((mj_str){(char *)op->event_bytes.p, (uint32_t)op->event_bytes.n}, &e);
-    if (op->code == MJ_OK && (e.tries != op->event.tries || e.buried))
+    if (op->code == MJ_OK && (e.tries != op->event.tries || e.tries == 0 || e.buried))
         op->code = MJ_ECHANGED;
     if (op->code != MJ_OK)
         return 0;

@@ -9,18 +9,18 @@
 
 /* The databases of one environment.  Index entries are pure functions of the task
  * record (mj_store_index.c), so that they can be checked and rebuilt from it. */
-#define MJ_DBS(X)                                                                                \
-    X(DB_META, "meta")       /* "schema", "counters" */                                          \
-    X(DB_TASK, "task")       /* ref -> record */                                                 \
-    X(DB_TID, "tid")         /* task id -> ref, attempt */                                       \
-    X(DB_KEY, "key")         /* user's key -> ref, fingerprint */                                \
-    X(DB_USER, "user")       /* length, user id, ref */                                          \
-    X(DB_STATE, "state")     /* state, ref */                                                    \
-    X(DB_DUE, "due")         /* job, due at, ref */                                              \
-    X(DB_QUEUE, "queue")     /* length, account, priority, ref */                                \
-    X(DB_SLOT, "slot")       /* until, ref, attempt -> account */                                \
-    X(DB_EVENT, "event")     /* ref, seq -> event record */                                      \
-    X(DB_OUTBOX, "outbox")   /* next at, ref, seq: the first open event of each task */          \
+#define MJ_DBS(X)                                                                                                      \
+    X(DB_META, "meta")       /* "schema", "counters" */                                                                \
+    X(DB_TASK, "task")       /* ref -> record */                                                                       \
+    X(DB_TID, "tid")         /* task id -> ref, attempt */                                                             \
+    X(DB_KEY, "key")         /* user's key -> ref, fingerprint */                                                      \
+    X(DB_USER, "user")       /* length, user id, ref */                                                                \
+    X(DB_STATE, "state")     /* state, ref */                                                                          \
+    X(DB_DUE, "due")         /* job, due at, ref */                                                                    \
+    X(DB_QUEUE, "queue")     /* length, account, priority, ref */                                                      \
+    X(DB_SLOT, "slot")       /* until, ref, attempt -> account */                                                      \
+    X(DB_EVENT, "event")     /* ref, seq -> event record */                                                            \
+    X(DB_OUTBOX, "outbox")   /* next at, ref, seq: the first open event of each task */                                \
     X(DB_ACCOUNT, "account") /* name -> slots held, pause */
 
 enum {
@@ -42,10 +42,24 @@ bool mj_env_foreign(const mj_env *e);
 /* Begin and end of every transaction: end it (commit, abort or reset) and then call mj_env_leave().
  * The map is never resized between the two.  A LMDB code. */
 int mj_env_begin(mj_env *e, unsigned flags, MDB_txn **txn);
-int mj_env_renew(mj_env *e, MDB_txn *txn);
 void mj_env_leave(mj_env *e);
-/* After MDB_MAP_FULL, with no transaction of this thread: makes the map larger.  MJ_ENOSPC at the ceiling. */
-int mj_env_grow(mj_env *e);
+/* The same for a reader that is kept, reset, between its uses; all zero: not yet used. */
+typedef struct mj_env_reader {
+    MDB_txn *txn;
+    bool known; /* is in the environment's list */
+    struct mj_env_reader *next;
+} mj_env_reader;
+int mj_env_read(mj_env *e, mj_env_reader *r);
+void mj_env_forget(mj_env *e, mj_env_reader *r);
+/* The schema as this transaction sees it: 0, MJ_ESCHEMA (newer), MJ_EFORMAT or a LMDB code. */
+int mj_env_schema(const mj_env *e, MDB_txn *t);
+/* The map's size, inside a transaction. */
+uint64_t mj_env_size(const mj_env *e);
+/* After MDB_MAP_FULL of a map of `full` bytes, with no transaction of this thread: makes it larger.
+ * MJ_ENOSPC at the ceiling. */
+int mj_env_grow(mj_env *e, uint64_t full);
+/* Frees what readers of processes that died hold on to. */
+void mj_env_bury_readers(mj_env *e);
 /* A LMDB or errno code as ours. */
 int mj_env_code(int rc);
 
@@ -81,7 +95,7 @@ struct mj_store {
     char *dir;
     mj_store_options options;
     mj_env *env;
-    MDB_txn *reader; /* reset between reads; NULL until the first */
+    mj_env_reader reader;
     mj_buf scratch;
     size_t ncaps;
     mj_cap *caps;

@@ -94,7 +94,7 @@ int mj_txn_account(mj_txn *x, mj_str name)
     for (i = 0; i < x->nheld; i++)
         if (strlen(x->held[i].name) == name.n && memcmp(x->held[i].name, name.p, name.n) == 0)
             return (int)i;
-    if (i == MJ_MAX_ACCOUNTS || name.n == 0 || name.n > MJ_MAX_NAME)
+    if (i == MJ_MAX_ACCOUNTS || name.n == 0 || name.n > MJ_MAX_NAME || memchr(name.p, 0, name.n))
         return -1;
     memset(&x->held[i], 0, sizeof x->held[i]);
     memcpy(x->held[i].name, name.p, name.n);
@@ -169,8 +169,7 @@ static int index_slot(mj_txn *x, const mj_task *t, unsigned i, const mj_slot_fac
     mj_held *h;
     int rc = 0;
 
-    if (old->held == new->held &&
-        (!new->held || (old->until == new->until && old->account == new->account)))
+    if (old->held == new->held && (!new->held || (old->until == new->until && old->account == new->account)))
         return 0;
     if (old->held) {
         h = &x->held[old->account];
@@ -240,7 +239,7 @@ int mj_index_write(mj_txn *x, mj_task *t, const mj_facets *old)
         rc = index_due(x, t, old, &new);
     if (rc == 0)
         rc = index_queue(x, t, old, &new);
-    for (unsigned i = 0; i < new.nattempts && rc == 0; i++) {
+    for (unsigned i = 0; i < new.nattempts &&rc == 0; i++) {
         rc = index_slot(x, t, i, &old->slots[i], &new.slots[i]);
         if (rc == 0)
             rc = index_ids(x, t, i, old->nids[i]);

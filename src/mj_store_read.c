@@ -12,9 +12,18 @@ int mj_store_open(const char *dir, const mj_store_options *o, mj_store **out, ch
     int rc = MJ_ENOMEM;
 
     *out = NULL;
+    if (why_size > 0)
+        why[0] = '\0';
     if (s && (s->dir = strdup(dir)) != NULL) {
         s->options = *o;
         rc = mj_env_acquire(dir, o, &s->env, why, why_size);
+    }
+    if (rc == MJ_OK) { /* for after a fork: the child may have changed its directory */
+        char *full = realpath(dir, NULL);
+        if (full) {
+            free(s->dir);
+            s->dir = full;
+        }
     }
     if (rc != MJ_OK) {
         if (s)
@@ -30,9 +39,8 @@ void mj_store_close(mj_store *s)
 {
     if (!s)
         return;
-    if (s->env && !mj_env_foreign(s->env)) {
-        if (s->reader)
-            mdb_txn_abort(s->reader);
+    if (!mj_env_foreign(s->env)) {
+        mj_env_forget(s->env, &s->reader);
         mj_env_release(s->env);
     }
     mj_buf_free(&s->scratch);
@@ -50,16 +58,21 @@ void mj_store_blame(mj_store *s, int rc)
 {
     if (s->detail[0])
         return;
-    snprintf(s->detail, sizeof s->detail, "%s",
-             rc > -100 && rc <= 0 ? mj_error_text(rc) : mdb_strerror(rc));
+    snprintf(s->detail, sizeof s->detail, "%s", rc > -100 && rc <= 0 ? mj_error_text(rc) : mdb_strerror(rc));
 }
 
 int mj_store_ready(mj_store *s)
 {
+    mj_env *e;
+    int rc;
+
     if (!mj_env_foreign(s->env))
         return MJ_OK;
-    s->reader = NULL; /* the parent's; touching it here would harm the parent */
-    return mj_env_acquire(s->dir, &s->options, &s->env, s->detail, sizeof s->detail);
+    s->reader = (mj_env_reader){0}; /* the parent's; touching it here would harm the parent */
+    rc = mj_env_acquire(s->dir, &s->options, &e, s->detail, sizeof s->detail);
+    if (rc == MJ_OK)
+        s->env = e;
+    return rc;
 }
 
 /* ---- reading: begin, look, copy, end ---- */
@@ -71,7 +84,7 @@ static int begin(mj_store *s)
     s->detail[0] = '\0';
     rc = mj_store_ready(s);
     if (rc == MJ_OK)
-        rc = s->reader ? mj_env_renew(s->env, s->reader) : mj_env_begin(s->env, MDB_RDONLY, &s->reader);
+        rc = mj_env_read(s->env, &s->reader);
     if (rc != 0)
         mj_store_blame(s, rc);
     return rc;
@@ -79,7 +92,7 @@ static int begin(mj_store *s)
 
 static int end(mj_store *s, int rc)
 {
-    mdb_txn_reset(s->reader);
+    mdb_txn_reset(s->reader.txn);
     mj_env_leave(s->env);
     if (rc != 0 && rc != MDB_NOTFOUND)
         mj_store_blame(s, rc);
@@ -88,7 +101,7 @@ static int end(mj_store *s, int rc)
 
 static int get(mj_store *s, int db, MDB_val key, MDB_val *v)
 {
-    return mdb_get(s->reader, mj_env_dbi(s->env, db), &key, v);
+    return mdb_get(s->reader.txn, mj_env_dbi(s->env, db), &key, v);
 }
 
 static int copy(mj_buf *out, MDB_val v)
@@ -135,9 +148,9 @@ typedef struct walk {
     int db;
     bool newest_first;
     uint8_t prefix[KEY_MAX];
-    size_t prefix_len;  /* keys outside it end the walk */
-    size_t cursor_len;  /* bytes of a key after the prefix: what a cursor keeps */
-    size_t ref_at;      /* of the ref, after the prefix */
+    size_t prefix_len; /* keys outside it end the walk */
+    size_t cursor_len; /* bytes of a key after the prefix: what a cursor keeps */
+    size_t ref_at;     /* of the ref, after the prefix */
 } walk;
 
 static int plan(const mj_query *q, walk *w)
@@ -159,8 +172,8 @@ static int plan(const mj_query *q, walk *w)
         w->prefix_len = mj_key_user(w->prefix, q->user_id, q->cursor) - MJ_ULID_BYTES;
         return 0;
     case MJ_BY_DUE:
-        *w = (walk){.db = DB_DUE, .prefix = {(uint8_t)q->due}, .prefix_len = 1, .cursor_len = 8 + MJ_ULID_BYTES,
-                    .ref_at = 8};
+        *w = (walk){
+            .db = DB_DUE, .prefix = {(uint8_t)q->due}, .prefix_len = 1, .cursor_len = 8 + MJ_ULID_BYTES, .ref_at = 8};
         return 0;
     case MJ_BY_EVENT:
         *w = (walk){.db = DB_EVENT, .cursor_len = MJ_ULID_BYTES + 4};
@@ -212,7 +225,7 @@ int mj_store_page(mj_store *s, mj_query *q, mj_buf *out)
 
     if (rc != 0 || (rc = begin(s)) != 0)
         return mj_env_code(rc);
-    rc = mdb_cursor_open(s->reader, mj_env_dbi(s->env, w.db), &c);
+    rc = mdb_cursor_open(s->reader.txn, mj_env_dbi(s->env, w.db), &c);
     if (rc != 0)
         return end(s, rc);
     rc = position(c, q, &w, &key, &v);
@@ -228,8 +241,7 @@ int mj_store_page(mj_store *s, mj_query *q, mj_buf *out)
         if (w.db == DB_EVENT) {
             if (q->buried && (mj_event_decode((mj_str){v.mv_data, (uint32_t)v.mv_size}, &e) != 0 || !e.buried))
                 continue;
-        } else if (w.db != DB_TASK &&
-                   get(s, DB_TASK, mj_val(q->cursor + w.ref_at, MJ_ULID_BYTES), &task) != 0) {
+        } else if (w.db != DB_TASK && get(s, DB_TASK, mj_val(q->cursor + w.ref_at, MJ_ULID_BYTES), &task) != 0) {
             continue; /* an index entry without a record is check()'s to tell */
         }
         mj_put_str(out, (mj_str){task.mv_data, (uint32_t)task.mv_size});
@@ -243,31 +255,44 @@ int mj_store_page(mj_store *s, mj_query *q, mj_buf *out)
 
 /* ---- statistics ---- */
 
-static uint32_t cap_of(const mj_store *s, const char *name)
+static mj_account_stats *account_stats(mj_stats *out, const char *name)
 {
-    for (size_t i = 0; i < s->ncaps; i++)
-        if (strcmp(s->caps[i].name, name) == 0)
-            return s->caps[i].max_in_flight;
-    return 0;
+    mj_account_stats *a;
+
+    for (unsigned i = 0; i < out->naccounts; i++)
+        if (strcmp(out->accounts[i].name, name) == 0)
+            return &out->accounts[i];
+    if (out->naccounts == MJ_MAX_ACCOUNTS)
+        return NULL;
+    a = &out->accounts[out->naccounts++];
+    snprintf(a->name, sizeof a->name, "%s", name);
+    return a;
 }
 
+/* The accounts that may be used, and those that still hold slots. */
 static int read_accounts(mj_store *s, mj_stats *out)
 {
     MDB_cursor *c;
     MDB_val key, v;
-    int rc = mdb_cursor_open(s->reader, mj_env_dbi(s->env, DB_ACCOUNT), &c);
+    int rc = mdb_cursor_open(s->reader.txn, mj_env_dbi(s->env, DB_ACCOUNT), &c);
 
     if (rc != 0)
         return rc;
-    while (out->naccounts < MJ_MAX_ACCOUNTS && (rc = mdb_cursor_get(c, &key, &v, MDB_NEXT)) == 0) {
-        mj_account_stats *a = &out->accounts[out->naccounts++];
+    for (size_t i = 0; i < s->ncaps; i++) {
+        mj_account_stats *a = account_stats(out, s->caps[i].name);
+        if (a)
+            a->max_in_flight = s->caps[i].max_in_flight;
+    }
+    while ((rc = mdb_cursor_get(c, &key, &v, MDB_NEXT)) == 0) {
+        mj_account_stats *a;
         mj_held h;
         mj_account_read(key, v, &h);
-        memcpy(a->name, h.name, sizeof a->name);
+        a = account_stats(out, h.name);
+        if (!a)
+            continue;
         memcpy(a->reason, h.reason, sizeof a->reason);
         a->held = h.held;
         a->paused_until = h.paused_until;
-        a->max_in_flight = cap_of(s, a->name);
     }
     mdb_cursor_close(c);
     return rc == MDB_NOTFOUND ? 0 : rc;

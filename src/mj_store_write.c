@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TICK_IN_CLAIM = 64 }; /* expired slots that a claim frees before it looks */
+enum { TICK_IN_CLAIM = 64 }; /* what a claim clears away of each kind before it sends: bounded work */
 
 /* ---- what every transaction carries ---- */
 
@@ -86,12 +86,15 @@ static int save_accounts(mj_txn *x)
         mj_held *h = &x->held[i];
         if (!h->dirty)
             continue;
+        if (h->held == 0 && h->paused_until <= x->now) { /* nothing to remember: names come and go */
+            rc = mj_txn_del(x, DB_ACCOUNT, mj_val(h->name, strlen(h->name)));
+            continue;
+        }
         b->n = 0;
         mj_put_uint(b, h->held);
         mj_put_int(b, h->paused_until);
         mj_put_str(b, (mj_str){h->reason, (uint32_t)strlen(h->reason)});
-        rc = b->failed ? MJ_ENOMEM
-                       : mj_txn_put(x, DB_ACCOUNT, mj_val(h->name, strlen(h->name)), mj_val(b->p, b->n));
+        rc = b->failed ? MJ_ENOMEM : mj_txn_put(x, DB_ACCOUNT, mj_val(h->name, strlen(h->name)), mj_val(b->p, b->n));
     }
     return rc;
 }
@@ -99,10 +102,22 @@ static int save_accounts(mj_txn *x)
 int mj_txn_task(mj_txn *x, const uint8_t *ref, mj_task *t, MDB_val *bytes)
 {
     int rc = mj_txn_get(x, DB_TASK, mj_val(ref, MJ_ULID_BYTES), bytes);
-    return rc != 0 ? rc : mj_task_decode(bytes->mv_data, bytes->mv_size, t);
+
+    if (rc == 0)
+        rc = mj_task_decode(bytes->mv_data, bytes->mv_size, t);
+    return rc == 0 && memcmp(t->ref, ref, MJ_ULID_BYTES) != 0 ? MJ_ECORRUPT : rc;
 }
 
 /* ---- operations ---- */
+
+static void reset(mj_op *op, int code)
+{
+    op->code = code;
+    op->made = MJ_EVENT_NONE;
+    op->done = 0;
+    op->record.n = op->event_bytes.n = 0;
+    op->record.failed = op->event_bytes.failed = false;
+}
 
 static void give_back(mj_op *op, const mj_task *t)
 {
@@ -113,18 +128,26 @@ static void give_back(mj_op *op, const mj_task *t)
         op->code = MJ_ENOMEM;
 }
 
+/* ... as it stands in the store. */
+static void give_back_bytes(mj_op *op, MDB_val bytes)
+{
+    if (!op->want)
+        return;
+    op->record.n = 0;
+    mj_put_raw(&op->record, bytes.mv_data, bytes.mv_size);
+    if (op->record.failed)
+        op->code = MJ_ENOMEM;
+}
+
 static int give_back_known(mj_txn *x, mj_op *op, const void *ref)
 {
-    mj_task t;
     MDB_val bytes;
     int rc;
 
     memcpy(op->ref, ref, MJ_ULID_BYTES);
-    rc = mj_txn_task(x, op->ref, &t, &bytes);
+    rc = mj_txn_get(x, DB_TASK, mj_val(op->ref, MJ_ULID_BYTES), &bytes);
     if (rc == 0)
-        give_back(op, &t);
-    else if (rc > -100 && rc < 0)
-        op->code = rc, rc = 0; /* an unreadable record is that task's trouble */
+        give_back_bytes(op, bytes);
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
@@ -135,11 +158,24 @@ static int store_change(mj_txn *x, mj_op *op, mj_task *t, const mj_facets *old, 
     int rc;
 
     t->event_seq += event != MJ_EVENT_NONE;
-    op->made = event;
     rc = mj_index_write(x, t, old);
+    if (rc == MJ_ELIMIT) { /* a slot of an account too many: nothing was written */
+        op->code = rc;
+        return 0;
+    }
+    op->made = event;
     if (rc == 0)
         give_back(op, t);
     return rc == 0 && event != MJ_EVENT_NONE ? mj_event_add(x, t, event) : rc;
+}
+
+/* What can't be stored fails its own operation, not the transaction. */
+static bool storable(const mj_task *t, const mj_signal *sig)
+{
+    return t->key.n <= MJ_MAX_NAME && t->user_id.n <= MJ_MAX_NAME && t->account.n <= MJ_MAX_NAME &&
+           sig->account.n <= MJ_MAX_NAME && sig->task_id.n <= MJ_MAX_TASK_ID && t->prompt.n <= MJ_MAX_PROMPT &&
+           t->context.n <= MJ_MAX_JSON && t->expires_at >= 0 && t->expires_at <= MJ_MAX_TIME &&
+           (t->account.n == 0 || !memchr(t->account.p, 0, t->account.n));
 }
 
 static int op_create(mj_txn *x, mj_op *op)
@@ -149,6 +185,14 @@ static int op_create(mj_txn *x, mj_op *op)
     MDB_val v;
     int rc;
 
+    if (!storable(&t, &op->sig)) {
+        op->code = MJ_EINVAL;
+        return 0;
+    }
+    if (op->sig.task_id.n && op->sig.account.n && mj_txn_account(x, op->sig.account) < 0) {
+        op->code = MJ_ELIMIT;
+        return 0;
+    }
     if (t.key.n) {
         rc = mj_txn_get(x, DB_KEY, mj_val(t.key.p, t.key.n), &v);
         if (rc == 0 && v.mv_size == MJ_ULID_BYTES + sizeof t.fingerprint) {
@@ -182,8 +226,8 @@ static int address(mj_txn *x, mj_op *op)
     MDB_val v;
     int rc;
 
-    if (op->sig.task_id.n == 0)
-        return op->has_ref ? 0 : MDB_NOTFOUND;
+    if (op->sig.task_id.n == 0 || op->sig.task_id.n > MJ_MAX_TASK_ID)
+        return op->has_ref && op->sig.task_id.n == 0 ? 0 : MDB_NOTFOUND;
     rc = mj_txn_get(x, DB_TID, mj_val(op->sig.task_id.p, op->sig.task_id.n), &v);
     if (rc == MDB_NOTFOUND)
         return op->has_ref ? 0 : rc;
@@ -213,18 +257,22 @@ static int apply(mj_txn *x, mj_op *op, const mj_signal *sig)
         op->code = MJ_EUNKNOWN;
         return 0;
     }
-    if (rc == MJ_ECORRUPT || rc == MJ_ESCHEMA) { /* one unreadable record fails one operation */
+    if (rc == 0)
+        rc = mj_facets_of(x, &t, &old);
+    if (rc == MJ_ECORRUPT || rc == MJ_ESCHEMA || rc == MJ_ELIMIT) { /* one unreadable record fails one operation */
         op->code = rc;
         return 0;
     }
-    if (rc == 0)
-        rc = mj_facets_of(x, &t, &old);
     if (rc != 0)
         return rc;
+    if (sig->kind == SIG_CLAIM && mj_txn_account(x, sig->account) < 0) {
+        op->code = MJ_ELIMIT;
+        return 0;
+    }
     op->code = mj_state_apply(&t, sig, &x->s->options.rules, x->now, &step);
     if (step.changed)
         return store_change(x, op, &t, &old, step.event);
-    give_back(op, &t);
+    give_back_bytes(op, bytes);
     return 0;
 }
 
@@ -241,6 +289,23 @@ static int op_signal(mj_txn *x, mj_op *op)
         rc = apply(x, op, &op->sig);
     op->sig = given; /* a batch may be run again on a larger map */
     return rc;
+}
+
+/* An entry of the slot index whose record is gone or can't be read: its slot is free again,
+ * or the account would be short of it for ever.  check() tells of the record. */
+static int drop_slot(mj_txn *x, const uint8_t *entry)
+{
+    MDB_val v;
+    int at, rc = mj_txn_get(x, DB_SLOT, mj_val(entry, SLOT_KEY), &v);
+
+    if (rc != 0)
+        return rc == MDB_NOTFOUND ? 0 : rc;
+    at = mj_txn_account(x, (mj_str){v.mv_data, (uint32_t)v.mv_size});
+    if (at >= 0) {
+        x->held[at].held -= x->held[at].held > 0;
+        x->held[at].dirty = true;
+    }
+    return mj_txn_del(x, DB_SLOT, mj_val(entry, SLOT_KEY));
 }
 
 static int tick_slots(mj_txn *x, uint32_t limit, uint32_t *done)
@@ -264,8 +329,8 @@ static int tick_slots(mj_txn *x, uint32_t limit, uint32_t *done)
         sig.attempt = mj_be32_get(k + 8 + MJ_ULID_BYTES);
         op.code = MJ_OK;
         rc = apply(x, &op, &sig);
-        if (rc == 0 && op.code != MJ_OK) /* an entry without its record: check() tells of it */
-            rc = mj_txn_del(x, DB_SLOT, mj_val(stale, SLOT_KEY));
+        if (rc == 0 && op.code != MJ_OK)
+            rc = drop_slot(x, stale);
         if (rc != 0)
             break;
     }
@@ -333,7 +398,7 @@ static int head(mj_txn *x, mj_str account, uint8_t *out, size_t *n)
 
 /* Picks who goes next and under which account: the best head among the accounts
  * that have a free slot; a task that any may send goes under the least loaded. */
-static int pick(mj_txn *x, uint8_t ref[MJ_ULID_BYTES], mj_str *account, bool *waiting)
+static int pick(mj_txn *x, uint8_t ref[MJ_ULID_BYTES], mj_str *account, uint8_t *entry, size_t *entry_n, bool *waiting)
 {
     uint8_t best[4 + MJ_ULID_BYTES], other[4 + MJ_ULID_BYTES];
     mj_str least = {0};
@@ -351,7 +416,7 @@ static int pick(mj_txn *x, uint8_t ref[MJ_ULID_BYTES], mj_str *account, bool *wa
             bool free_slot = h && h->held < cap->max_in_flight && h->paused_until <= x->now;
             rc = head(x, name, other, &n);
             *waiting = *waiting || rc == 0;
-            if (!free_slot)
+            if (!free_slot && (rc == 0 || rc == MDB_NOTFOUND))
                 continue;
             if ((double)h->held / cap->max_in_flight < load) {
                 load = (double)h->held / cap->max_in_flight;
@@ -366,8 +431,11 @@ static int pick(mj_txn *x, uint8_t ref[MJ_ULID_BYTES], mj_str *account, bool *wa
         if (rc != 0 && rc != MDB_NOTFOUND)
             return rc;
         if (rc == 0 && (found != 0 || memcmp(other, best, sizeof best) < 0)) {
+            mj_str queue = cap ? name : (mj_str){0};
             memcpy(best, other, sizeof best);
             *account = name;
+            *entry_n = mj_key_queue(entry, queue, 0, best + 4);
+            memcpy(entry + 2 + queue.n, best, sizeof best);
             found = 0;
         }
     }
@@ -376,28 +444,53 @@ static int pick(mj_txn *x, uint8_t ref[MJ_ULID_BYTES], mj_str *account, bool *wa
     return found;
 }
 
+/* The head of the queue could not be claimed: it has expired, or its record can't be read.
+ * Either way it must not stay where it keeps the others waiting. */
+static int clear_head(mj_txn *x, const uint8_t *ref, const uint8_t *entry, size_t n)
+{
+    mj_signal sig = {.kind = SIG_READY, .source = MJ_FROM_SWEEP, .expect_state = MJ_QUEUED, .wait_ms = -1};
+    mj_op op = {0};
+    int rc;
+
+    memcpy(op.ref, ref, MJ_ULID_BYTES);
+    rc = apply(x, &op, &sig);
+    return rc == 0 ? mj_txn_del(x, DB_QUEUE, mj_val(entry, n)) : rc;
+}
+
 static int op_claim(mj_txn *x, mj_op *op)
 {
-    mj_signal sig = op->sig;
-    uint32_t done = 0;
-    bool waiting = false;
-    int rc = tick_slots(x, TICK_IN_CLAIM, &done);
+    uint32_t slots = 0, queued = 0;
+    int rc = tick_slots(x, TICK_IN_CLAIM, &slots);
 
-    done = 0;
     if (rc == 0)
-        rc = tick_queue(x, TICK_IN_CLAIM, &done);
-    if (rc == 0)
-        rc = pick(x, op->ref, &sig.account, &waiting);
-    if (rc == MDB_NOTFOUND) {
-        op->code = waiting ? MJ_ELIMIT : MJ_ENOTFOUND;
-        return 0;
+        rc = tick_queue(x, TICK_IN_CLAIM, &queued);
+    for (unsigned i = 0; rc == 0; i++) {
+        mj_signal sig = op->sig;
+        uint8_t entry[KEY_MAX];
+        size_t n = 0;
+        bool waiting = false;
+
+        rc = pick(x, op->ref, &sig.account, entry, &n, &waiting);
+        if (rc == MDB_NOTFOUND) {
+            op->code = waiting ? MJ_ELIMIT : MJ_ENOTFOUND;
+            return 0;
+        }
+        if (rc != 0)
+            break;
+        sig.kind = SIG_CLAIM;
+        sig.attempt = 0;
+        sig.expect_state = MJ_QUEUED;
+        reset(op, MJ_OK);
+        rc = apply(x, op, &sig);
+        if (rc != 0 || op->code == MJ_OK)
+            break;
+        rc = clear_head(x, op->ref, entry, n);
+        if (i == TICK_IN_CLAIM) { /* the next claim goes on */
+            reset(op, MJ_ELIMIT);
+            break;
+        }
     }
-    if (rc != 0)
-        return rc;
-    sig.kind = SIG_CLAIM;
-    sig.attempt = 0;
-    sig.expect_state = MJ_QUEUED;
-    return apply(x, op, &sig);
+    return rc;
 }
 
 static int op_pause(mj_txn *x, mj_op *op)
@@ -419,10 +512,7 @@ static int op_pause(mj_txn *x, mj_op *op)
 
 static int run(mj_txn *x, mj_op *op)
 {
-    op->code = MJ_OK;
-    op->made = MJ_EVENT_NONE;
-    op->record.n = 0;
-    op->event_bytes.n = 0;
+    reset(op, MJ_OK);
     switch (op->kind) {
     case MJ_OP_CREATE:
         return op_create(x, op);
@@ -443,7 +533,8 @@ static int run(mj_txn *x, mj_op *op)
     return 0;
 }
 
-static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now)
+/* *full: the size of the map that was too small, when it was. */
+static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, uint64_t *full)
 {
     mj_txn x = {.s = s, .now = now};
     MDB_txn *t;
@@ -452,7 +543,10 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now)
     if (rc != 0)
         return rc;
     s->scratch.failed = false;
-    rc = load_counters(&x);
+    *full = mj_env_size(s->env);
+    rc = mj_env_schema(s->env, x.t); /* a newer mjhook may have come since we opened the store */
+    if (rc == 0)
+        rc = load_counters(&x);
     if (rc == 0)
         rc = load_accounts(&x);
     for (size_t i = 0; i < n && rc == 0; i++)
@@ -472,15 +566,19 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now)
 
 int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
 {
+    uint64_t full;
     int rc;
 
     s->detail[0] = '\0';
-    rc = mj_store_ready(s);
+    rc = now < 0 || now > MJ_MAX_TIME ? MJ_EINVAL : mj_store_ready(s);
+    for (size_t i = 0; i < n && rc == MJ_OK; i++)
+        if (ops[i].kind == MJ_OP_TICK)
+            mj_env_bury_readers(s->env);
     while (rc == MJ_OK) {
-        rc = run_all(s, ops, n, now);
+        rc = run_all(s, ops, n, now, &full);
         if (rc != MDB_MAP_FULL)
             break;
-        rc = mj_env_grow(s->env);
+        rc = mj_env_grow(s->env, full);
         if (rc == MJ_ENOSPC)
             snprintf(s->detail, sizeof s->detail, "the store has reached map_max: raise it, or prune");
     }
@@ -488,7 +586,7 @@ int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
         mj_store_blame(s, rc);
         rc = mj_env_code(rc);
         for (size_t i = 0; i < n; i++)
-            ops[i].code = rc;
+            reset(&ops[i], rc);
     }
     return rc;
 }
@@ -509,7 +607,7 @@ int mj_store_accounts(mj_store *s, const mj_account *a, size_t n)
     if (!caps)
         return MJ_ENOMEM;
     for (size_t i = 0; i < n; i++) {
-        if (a[i].name.n == 0 || a[i].name.n > MJ_MAX_NAME) {
+        if (a[i].name.n == 0 || a[i].name.n > MJ_MAX_NAME || memchr(a[i].name.p, 0, a[i].name.n)) {
             free(caps);
             return MJ_EINVAL;
         }

@@ -11,11 +11,6 @@ static const int64_t T0 = 1776211200000;
 static const int64_t GRACE = 300 * SECOND;
 static const int64_t SLOT_MS = TIMEOUT_S * SECOND + 300 * SECOND;
 
-typedef struct word {
-    mj_signal sig;
-    int64_t at;
-} word;
-
 static inline mj_str str(const char *s)
 {
     return (mj_str){s, (uint32_t)strlen(s)};
