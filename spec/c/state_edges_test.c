@@ -40,6 +40,20 @@ TEST("the success of an older attempt is a success of the task, wherever the new
     }
 }
 
+TEST("the success of an older attempt of a cancelled task is recorded and makes no event")
+{
+    mj_task t = second_attempt();
+
+    CHECK_INT(say(&t, SIG_CANCEL, T0), MJ_OK);
+    CHECK_INT(give(&t, about(SIG_SUCCEEDED, 1, "T1"), T0), MJ_OK);
+    CHECK_INT(t.state, MJ_CANCELLED);
+    CHECK_INT(last_step.event, MJ_EVENT_NONE);
+    CHECK(mj_str_eq(t.image, str("https://cdn/grid.png")));
+    CHECK(t.due_at > T0); /* the second attempt still holds its slot */
+    CHECK_INT(give(&t, about(SIG_FAILED, 2, "T2"), T0), MJ_OK);
+    CHECK_INT(t.due_at, 0);
+}
+
 TEST("the failure or refusal of an older attempt changes its record and not the task")
 {
     const mj_signal_kind kinds[] = {SIG_FAILED, SIG_REFUSED, SIG_REJECTED, SIG_NOT_SENT};

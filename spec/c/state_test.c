@@ -266,6 +266,10 @@ TEST("the same in a row is one entry of the timeline with a count")
     CHECK_INT(t.nmoments, n + 2);
     say(&t, SIG_RUNNING, T0 + 1001); /* another source */
     CHECK_INT(t.nmoments, n + 3);
+    other = signal_of(SIG_RUNNING);
+    other.task_id = str("T2"); /* taken in another way */
+    give(&t, other, T0 + 1002);
+    CHECK_INT(t.nmoments, n + 4);
 }
 
 TEST("a long reason is cut, and not inside a character")

@@ -18,6 +18,17 @@ TEST("two handles of one process are one store, and closing one leaves the other
     mj_store_close(NULL);
 }
 
+TEST("two directories are two stores")
+{
+    mj_store *a = open_store(), *b = open_store_at("other", &(mj_store_options){.rules = mj_rules_default});
+
+    add(a, (job){0}, T0);
+    CHECK_INT(check_store(a), 1);
+    CHECK_INT(check_store(b), 0);
+    mj_store_close(a);
+    mj_store_close(b);
+}
+
 TEST("a store that was removed and made anew is not taken for the old one")
 {
     mj_store *old = open_store(), *new;
@@ -46,6 +57,8 @@ TEST("after a fork parent and child both go on with the handle, wherever the chi
         if (pids[i] == 0) {
             CHECK_INT(chdir("/"), 0);
             CHECK_INT(state_of(s, r), MJ_QUEUED);
+            CHECK(!mj_env_foreign(s->env)); /* nothing of the parent's is in use */
+            CHECK(mdb_txn_env(s->reader.txn) == mj_env_lmdb(s->env));
             for (int k = 0; k < 50; k++)
                 add(s, (job){0}, T0);
             if (i % 2) {

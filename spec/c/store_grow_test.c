@@ -266,9 +266,21 @@ TEST("a batch that is run again on a larger map is run once")
         CHECK_INT(ops[i].code, MJ_OK);
     CHECK_INT(ops[3].event.tries, 1);
     CHECK_INT(ops[2].made, MJ_EVENT_SUCCEEDED);
+    CHECK_INT(ops[2].sig.attempt, 0); /* what went in is as it was */
     CHECK_INT(check_store(s), 997);
     for (int i = 0; i < 1000; i++)
         mj_op_clear(&ops[i]);
+    mj_store_close(s);
+}
+
+TEST("the map grows once for two that found it full")
+{
+    mj_store *s = open_store();
+
+    CHECK_INT(mj_env_grow(s->env, 16 * MIB), MJ_OK);
+    CHECK_INT(stats(s).map_size, 32 * MIB);
+    CHECK_INT(mj_env_grow(s->env, 16 * MIB), MJ_OK);
+    CHECK_INT(stats(s).map_size, 32 * MIB);
     mj_store_close(s);
 }
 
@@ -313,6 +325,18 @@ TEST("a disk that can't sync acknowledges nothing, and is well when it can")
 TEST("a root that can't be written, after which LMDB refuses everything, needs no restart")
 {
     fails_and_recovers(&fail_root, ENOSPC, MJ_ENOSPC);
+}
+
+TEST("... wherever the process has gone meanwhile")
+{
+    mj_store *s = open_store();
+
+    CHECK_INT(chdir("/"), 0);
+    atomic_store(&fail_root, EIO);
+    CHECK_INT(add_big(s, 1, T0), MJ_EIO);
+    atomic_store(&fail_root, 0);
+    CHECK_INT(add_big(s, 1, T0), MJ_OK);
+    mj_store_close(s);
 }
 
 TEST("threads of one process all outlive a root that can't be written")

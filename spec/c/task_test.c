@@ -242,3 +242,41 @@ TEST("a record of a newer version is told apart from a corrupt one")
     CHECK_INT(mj_task_decode(NULL, 0, &t), MJ_ECORRUPT);
     mj_buf_free(&b);
 }
+
+TEST("names too long for a key, a slot of nobody and times that no clock has are corrupt")
+{
+    static mj_task t, out;
+    static const struct {
+        size_t at;
+        uint32_t most;
+    } names[] = {{offsetof(mj_task, user_id), MJ_MAX_NAME},
+                 {offsetof(mj_task, key), MJ_MAX_NAME},
+                 {offsetof(mj_task, account), MJ_MAX_NAME},
+                 {offsetof(mj_task, attempts[0].account), MJ_MAX_NAME},
+                 {offsetof(mj_task, attempts[0].ids[0]), MJ_MAX_TASK_ID}};
+    static const size_t times[] = {offsetof(mj_task, created_at), offsetof(mj_task, due_at),
+                                   offsetof(mj_task, asked_at), offsetof(mj_task, attempts[0].slot_until),
+                                   offsetof(mj_task, moments[0].at)};
+    mj_buf b;
+
+    for (size_t i = 0; i < 12; i++) {
+        t = (mj_task){.nattempts = 1, .nmoments = 1, .attempts[0].nids = 1};
+        mj_str *name = i < 5 ? (mj_str *)((char *)&t + names[i].at) : NULL;
+        if (name)
+            *name = (mj_str){pool, names[i].most};
+        b = encoded(&t);
+        CHECK_INT(mj_task_decode(b.p, b.n, &out), MJ_OK);
+        mj_buf_free(&b);
+        if (name)
+            name->n++;
+        else if (i < 10)
+            *(int64_t *)((char *)&t + times[i - 5]) = i % 2 ? -1 : MJ_MAX_TIME + 1;
+        else if (i == 10)
+            t.attempts[0].slot = true;
+        else
+            t.moments[0].until = -1;
+        b = encoded(&t);
+        CHECK_INT(mj_task_decode(b.p, b.n, &out), MJ_ECORRUPT);
+        mj_buf_free(&b);
+    }
+}
