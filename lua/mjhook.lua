@@ -10,6 +10,7 @@ local deliver = require "mjhook.deliver"
 local executor = require "mjhook.executor"
 local poll = require "mjhook.poll"
 local policy = require "mjhook.policy"
+local prune = require "mjhook.prune"
 local reconcile = require "mjhook.reconcile"
 local submit = require "mjhook.submit"
 local view = require("mjhook.task").view
@@ -245,6 +246,30 @@ end
 function Mjhook:deliver(options)
   check_open(self, 2)
   return deliver.deliver(self, check_options("deliver", options, { limit = "number", budget = "number" }, 2))
+end
+
+--- Turns old final tasks into tombstones; see the configuration's `retention` and `key_ttl`.
+-- @tparam[opt] table options older_than (seconds; else `retention` decides), limit, budget (seconds)
+-- @treturn table|nil {pruned=}, or nil and an error
+function Mjhook:prune(options)
+  check_open(self, 2)
+  return prune.prune(self, check_options("prune", options,
+    { older_than = "number", limit = "number", budget = "number" }, 2))
+end
+
+--- Compares every record with every index, both ways. Takes time in proportion to the store.
+-- @treturn table|nil {ok=, tasks=, events=, tombs=, found=, problems={sentences}}, or nil and an error
+function Mjhook:check()
+  check_open(self, 2)
+  return self.store:check()
+end
+
+--- Makes a consistent, compacted copy while others write. The directory is new or empty.
+-- @treturn boolean|nil true, or nil and an error
+function Mjhook:backup(path)
+  check_open(self, 2)
+  check_string("backup", path, 2)
+  return self.store:backup(path)
 end
 
 --- Counts of tasks by state, events, slots by account, bytes. O(1).

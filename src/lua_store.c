@@ -172,6 +172,84 @@ static int store_find(lua_State *L)
     return 2;
 }
 
+/* store:by_key(key) -> task, or what is left of a pruned one | nil, err */
+static int store_by_key(lua_State *L)
+{
+    mj_store *s = check(L);
+    size_t n;
+    const char *key = luaL_checklstring(L, 2, &n);
+    batch *b = new_batch(L);
+    int at = lua_gettop(L);
+    bool pruned = false;
+    int rc = n > MJ_MAX_NAME ? MJ_ENOTFOUND : mj_store_key(s, (mj_str){key, (uint32_t)n}, &b->buf, &pruned);
+
+    if (rc != MJ_OK || !pruned)
+        return give_task(L, s, at, b, rc);
+    rc = mjl_push_tomb(L, (mj_str){(const char *)b->buf.p, (uint32_t)b->buf.n});
+    batch_done(L, at, b);
+    return rc == MJ_OK ? 1 : store_fail(L, s, rc);
+}
+
+/* What check() found, gathered outside of Lua: no Lua error may unwind through the walk. */
+typedef struct findings {
+    mj_buf text;
+} findings;
+
+static void add_finding(void *ctx, const char *text)
+{
+    findings *f = ctx;
+
+    mj_put_str(&f->text, (mj_str){text, (uint32_t)strlen(text)});
+}
+
+/* store:check() -> {ok=, tasks=, events=, tombs=, found=, upgrading=, problems={sentences}} | nil, err */
+static int store_check(lua_State *L)
+{
+    mj_store *s = check(L);
+    batch *b = new_batch(L);
+    int at = lua_gettop(L), n = 0;
+    findings f = {{0}};
+    mj_check_report r;
+    mj_reader reader;
+    int rc = mj_store_check(s, add_finding, &f, &r);
+
+    b->buf = f.text; /* the batch frees it, whatever raises */
+    if (rc != MJ_OK) {
+        batch_done(L, at, b);
+        return store_fail(L, s, rc);
+    }
+    lua_createtable(L, 0, 7);
+    lua_pushboolean(L, r.found == 0);
+    lua_setfield(L, -2, "ok");
+    mjl_set_int(L, "tasks", (int64_t)r.tasks);
+    mjl_set_int(L, "events", (int64_t)r.events);
+    mjl_set_int(L, "tombs", (int64_t)r.tombs);
+    mjl_set_int(L, "found", (int64_t)r.found);
+    lua_pushboolean(L, r.upgrading);
+    lua_setfield(L, -2, "upgrading");
+    lua_newtable(L);
+    for (reader = mj_reader_of(b->buf.p ? b->buf.p : (uint8_t *)"", b->buf.n); reader.p < reader.end && !reader.bad;) {
+        mj_str text = mj_get_str(&reader);
+        lua_pushlstring(L, text.p ? text.p : "", text.n);
+        lua_rawseti(L, -2, ++n);
+    }
+    lua_setfield(L, -2, "problems");
+    batch_done(L, at, b);
+    return 1;
+}
+
+/* store:backup(directory) -> true | nil, err */
+static int store_backup(lua_State *L)
+{
+    mj_store *s = check(L);
+    int rc = mj_store_backup(s, luaL_checkstring(L, 2));
+
+    if (rc != MJ_OK)
+        return store_fail(L, s, rc);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 static void read_query(lua_State *L, mj_query *q)
 {
     static const char *const orders[] = {"age", "state", "user", "due", "event", NULL};
@@ -328,7 +406,8 @@ void mjl_open_store(lua_State *L)
 {
     static const luaL_Reg methods[] = {
         {"write", store_write}, {"get", store_get},     {"find", store_find},   {"page", store_page},
-        {"stats", store_stats}, {"close", store_close}, {NULL, NULL},
+        {"stats", store_stats}, {"close", store_close}, {"by_key", store_by_key}, {"check", store_check},
+        {"backup", store_backup}, {NULL, NULL},
     };
     static const luaL_Reg batch_methods[] = {{"close", batch_close}, {NULL, NULL}};
 

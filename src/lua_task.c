@@ -110,6 +110,7 @@ int mjl_push_task(lua_State *L, mj_str record)
     mjl_set_time(L, "updated_at", t.updated_at);
     mjl_set_time(L, "finished_at", t.finished_at);
     mjl_set_time(L, "due_at", t.due_at);
+    mjl_set_time(L, "called_at", t.called_at);
     mjl_set_time(L, "expires_at", t.expires_at);
     if (mj_state_final(t.state))
         mjl_set_lit(L, "source", mj_source_name(t.source));
@@ -188,10 +189,11 @@ static const char *source_name(unsigned i)
 
 static const char *op_name(unsigned i)
 {
-    static const char *const names[] = {"create", "signal", "claim", "pause", "tick", "take", "done", "retry"};
+    static const char *const names[] = {"create", "signal", "claim", "pause", "tick", "take", "done", "retry",
+                                        "prune", "forget", "upgrade"};
     return names[i];
 }
-enum { OP_COUNT = MJ_OP_EVENT_RETRY + 1 };
+enum { OP_COUNT = MJ_OP_UPGRADE + 1 };
 
 static unsigned read_images(lua_State *L, int t, mj_str *images)
 {
@@ -309,6 +311,40 @@ static void push_leased(lua_State *L, const mj_op *op)
     lua_setfield(L, -2, "event");
 }
 
+int mjl_push_tomb(lua_State *L, mj_str record)
+{
+    mj_tomb t;
+    int rc = mj_tomb_decode(record, &t);
+
+    if (rc != MJ_OK)
+        return rc;
+    lua_createtable(L, 0, 9);
+    mjl_push_ref(L, t.ref);
+    lua_setfield(L, -2, "ref");
+    mjl_set_lit(L, "state", mj_state_name(t.state));
+    mjl_set_str(L, "key", t.key);
+    mjl_set_time(L, "created_at", t.created_at);
+    mjl_set_time(L, "finished_at", t.finished_at);
+    mjl_set_time(L, "pruned_at", t.pruned_at);
+    lua_pushboolean(L, 1);
+    lua_setfield(L, -2, "pruned");
+    if (t.nids > 0)
+        mjl_set_str(L, "task_id", t.ids[0]);
+    lua_createtable(L, (int)t.nids, 0);
+    for (unsigned i = 0; i < t.nids; i++) {
+        lua_pushlstring(L, t.ids[i].p, t.ids[i].n);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "task_ids");
+    return MJ_OK;
+}
+
+static void push_pruned(lua_State *L, mj_str record)
+{
+    if (mjl_push_tomb(L, record) == MJ_OK)
+        lua_setfield(L, -2, "task");
+}
+
 void mjl_push_result(lua_State *L, const mj_op *op)
 {
     int rc;
@@ -317,8 +353,16 @@ void mjl_push_result(lua_State *L, const mj_op *op)
     mjl_set_lit(L, "code", op->code == MJ_OK ? "ok" : mj_error_name(op->code));
     if (op->made != MJ_EVENT_NONE)
         mjl_set_lit(L, "made", mj_event_name(op->made));
-    if (op->kind == MJ_OP_TICK)
+    if (op->kind == MJ_OP_TICK || op->kind >= MJ_OP_PRUNE)
         mjl_set_int(L, "done", op->done);
+    if (op->more) {
+        lua_pushboolean(L, 1);
+        lua_setfield(L, -2, "more");
+        mjl_push_ref(L, op->next);
+        lua_setfield(L, -2, "next");
+    }
+    if (op->pruned)
+        push_pruned(L, (mj_str){(const char *)op->tomb.p, (uint32_t)op->tomb.n});
     if (op->kind == MJ_OP_EVENT_TAKE && op->code == MJ_OK)
         push_leased(L, op);
     if (op->record.n > 0) {

@@ -164,6 +164,16 @@ static int look_at_dir(const char *dir, const mj_store_options *o, struct stat *
     return *fresh ? MJ_OK : check_owner(path, file, o, false, why, size);
 }
 
+static bool is_older(const mj_env *e, MDB_txn *t)
+{
+    MDB_val key = mj_val("schema", 6), value;
+
+    return mdb_get(t, e->dbi[DB_META], &key, &value) == 0 && value.mv_size == 4 &&
+           mj_be32_get(value.mv_data) < MJ_STORE_SCHEMA;
+}
+
+enum { OLDER = -200 }; /* neither LMDB's, the system's nor one of ours: a store of an earlier schema */
+
 static int open_dbs(mj_env *e, MDB_txn *t, unsigned flags)
 {
     static const char *const names[] = {
@@ -177,7 +187,7 @@ static int open_dbs(mj_env *e, MDB_txn *t, unsigned flags)
     for (int i = 0; i < DB_COUNT && rc == 0; i++) {
         rc = mdb_dbi_open(t, names[i], flags, &e->dbi[i]);
         if (rc == 0 && i == DB_META && !(flags & MDB_CREATE))
-            rc = mj_env_schema(e, t);
+            rc = is_older(e, t) ? OLDER : mj_env_schema(e, t);
         else if (rc == MDB_NOTFOUND && i > DB_META)
             rc = MJ_EFORMAT;
     }
@@ -205,12 +215,30 @@ static int begin_alone(mj_env *e, unsigned flags, MDB_txn **t)
     return rc;
 }
 
-/* Makes the databases of a new store, all in one transaction; finds them all there in an old one. */
+/* Makes the databases that this schema has, and says that it is this one: from then on older programs refuse
+ * the store.  See mj_store_upgrade.c for what follows. */
+static int write_schema(mj_env *e, MDB_txn *t, bool upgrade)
+{
+    static const uint8_t start[MJ_ULID_BYTES];
+    uint8_t schema[4];
+    MDB_val key = mj_val("schema", 6), value = mj_val(schema, sizeof schema);
+    int rc = open_dbs(e, t, MDB_CREATE);
+
+    mj_be32(schema, MJ_STORE_SCHEMA);
+    if (rc == 0)
+        rc = mdb_put(t, e->dbi[DB_META], &key, &value, 0);
+    if (rc == 0 && upgrade) {
+        key = mj_val(MJ_UPGRADE_KEY, sizeof MJ_UPGRADE_KEY - 1);
+        value = mj_val(start, sizeof start);
+        rc = mdb_put(t, e->dbi[DB_META], &key, &value, 0);
+    }
+    return rc;
+}
+
+/* Makes a new store, or brings an old one to this schema, all in one transaction. */
 static int create_dbs(mj_env *e)
 {
-    uint8_t schema[4];
     MDB_stat st;
-    MDB_val key = mj_val("schema", 6), value = mj_val(schema, 4);
     MDB_txn *t;
     MDB_dbi main_db;
     int rc = begin_alone(e, 0, &t);
@@ -223,13 +251,12 @@ static int create_dbs(mj_env *e)
     if (rc == 0 && st.ms_entries > 0) {
         /* Not empty: another process may just have made it; anything else is not ours to change. */
         rc = open_dbs(e, t, 0);
-        if (rc == MDB_NOTFOUND)
+        if (rc == OLDER)
+            rc = write_schema(e, t, true);
+        else if (rc == MDB_NOTFOUND)
             rc = MJ_EFORMAT;
     } else if (rc == 0) {
-        rc = open_dbs(e, t, MDB_CREATE);
-        mj_be32(schema, MJ_STORE_SCHEMA);
-        if (rc == 0)
-            rc = mdb_put(t, e->dbi[DB_META], &key, &value, 0);
+        rc = write_schema(e, t, false);
     }
     if (rc == 0)
         return mdb_txn_commit(t);
@@ -268,7 +295,7 @@ static int open_lmdb(mj_env *e, bool fresh)
     if (rc == 0)
         return mdb_txn_commit(t); /* keeps the database handles */
     mdb_txn_abort(t);
-    return rc == MDB_NOTFOUND ? create_dbs(e) : rc;
+    return rc == MDB_NOTFOUND || rc == OLDER ? create_dbs(e) : rc;
 }
 
 static int open_env(mj_env *e, bool fresh)

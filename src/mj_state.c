@@ -359,6 +359,16 @@ static void set_error(mj_task *t, mj_str code, mj_str text)
     t->error = mj_str_head(text, MJ_MAX_REASON);
 }
 
+/* The whole second next to `at`, towards `middle` but not past it.  Tasks of one age then lie side by side in the
+ * due index, in a few runs instead of scattered over all of it, and a batch of callbacks dirties a few of its pages
+ * instead of one each. */
+static int64_t whole_second(int64_t middle, int64_t at)
+{
+    int64_t down = at / 1000 * 1000, up = (at + 999) / 1000 * 1000;
+
+    return at < middle ? (up < middle ? up : middle) : (down > middle ? down : middle);
+}
+
 /* Doubling from poll_first, give or take 20 %, unless the policy named its own wait. */
 static int64_t next_poll(const mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
 {
@@ -368,7 +378,8 @@ static int64_t next_poll(const mj_task *t, const mj_signal *sig, const mj_rules 
         return now + sig->wait_ms;
     for (uint32_t i = 0; i < t->polls && ms < rules->poll_max_ms; i++)
         ms *= 2;
-    return now + jitter(t, t->polls, ms < rules->poll_max_ms ? ms : rules->poll_max_ms, 20);
+    ms = ms < rules->poll_max_ms ? ms : rules->poll_max_ms;
+    return whole_second(now + ms, now + jitter(t, t->polls, ms, 20));
 }
 
 static int64_t look_at(const mj_task *t, int64_t now)
@@ -675,6 +686,8 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
 
     ids = a->nids;
     gap = asked(t, &sig, now);
+    if (sig.source == MJ_FROM_CALLBACK && is_word(sig.kind) && t->called_at == 0)
+        t->called_at = now;
     /* Heard often enough, "succeeded, without an image" is the truth. */
     if (sig.kind == SIG_HINT && sig.source == MJ_FROM_POLL && current && ++t->hints >= BELIEVE_HINTS)
         sig.kind = SIG_SUCCEEDED;

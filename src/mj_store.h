@@ -16,7 +16,7 @@
 #include <sys/types.h>
 
 #define MJ_VERSION "0.1.0"
-#define MJ_STORE_SCHEMA 1
+#define MJ_STORE_SCHEMA 2 /* 2: tombstones, task records of version 2 */
 #define MJ_MAX_ACCOUNTS 64
 #define MJ_MAX_EVENT_ERRORS 5 /* newest errors that an event keeps */
 
@@ -64,6 +64,14 @@ typedef enum {
     MJ_OP_EVENT_DONE,
     /* The handler failed with sig.error: to be tried again at `until`, or buried when that is 0. */
     MJ_OP_EVENT_RETRY,
+    /* Turns up to `limit` tasks in state sig.expect_state that finished at or before `until` into tombstones,
+     * the oldest first, from `ref` (has_ref) on; passes over those with an event or a slot.  done: how many;
+     * more: there may be others, from `next` on. */
+    MJ_OP_PRUNE,
+    /* Drops up to `limit` tombstones made at or before `until`: their keys and ids may be used again. */
+    MJ_OP_FORGET,
+    /* Rewrites up to `limit` records of older versions in the newest one.  done: how many; more: as it says. */
+    MJ_OP_UPGRADE,
 } mj_op_kind;
 
 typedef struct mj_event_error {
@@ -96,7 +104,11 @@ typedef struct mj_op {
     /* out */
     int code;
     mj_event made; /* the event that this operation stored */
-    uint32_t done; /* TICK: how many */
+    uint32_t done; /* TICK, PRUNE, FORGET, UPGRADE: how many */
+    bool more;     /* PRUNE, FORGET, UPGRADE: there is more to do */
+    uint8_t next[MJ_ULID_BYTES];
+    bool pruned;   /* CREATE: the key is a pruned task's; tomb tells of it */
+    mj_buf tomb;
     mj_buf record; /* the task's record afterwards, when wanted and known */
     mj_buf event_bytes;
 } mj_op;
@@ -110,6 +122,22 @@ void mj_op_clear(mj_op *op); /* frees the outputs */
 /* The record of a task, appended to *out.  MJ_ENOTFOUND. */
 int mj_store_get(mj_store *s, const uint8_t ref[MJ_ULID_BYTES], mj_buf *out);
 int mj_store_find(mj_store *s, mj_str task_id, mj_buf *out, uint32_t *attempt);
+
+/* What is left of a pruned task. */
+typedef struct mj_tomb {
+    uint8_t ref[MJ_ULID_BYTES];
+    mj_state state;
+    int64_t created_at, finished_at, pruned_at;
+    mj_str key;
+    unsigned nids;
+    mj_str ids[MJ_MAX_ATTEMPTS * MJ_MAX_IDS];
+} mj_tomb;
+int mj_tomb_decode(mj_str bytes, mj_tomb *out);
+
+/* The tombstone of a pruned task.  MJ_ENOTFOUND. */
+int mj_store_tomb(mj_store *s, const uint8_t ref[MJ_ULID_BYTES], mj_buf *out);
+/* By the user's key: the task's record (*pruned false) or its tombstone.  MJ_ENOTFOUND. */
+int mj_store_key(mj_store *s, mj_str key, mj_buf *out, bool *pruned);
 
 typedef enum { MJ_BY_AGE, MJ_BY_STATE, MJ_BY_USER, MJ_BY_DUE, MJ_BY_EVENT } mj_order;
 
@@ -146,6 +174,18 @@ typedef struct mj_stats {
     unsigned naccounts;
     mj_account_stats accounts[MJ_MAX_ACCOUNTS];
 } mj_stats;
+
+/* Compares every record with every index, both ways, the counters, the slots and the outbox, in one snapshot.
+ * `problem` is called with a sentence for each thing that is wrong (at most 1,000 of them); *found counts them all.
+ * Takes time in proportion to the store and holds one reader that long. */
+typedef struct mj_check_report {
+    uint64_t tasks, events, tombs, found;
+    bool upgrading; /* records of an older version are still being rewritten */
+} mj_check_report;
+int mj_store_check(mj_store *s, void (*problem)(void *ctx, const char *text), void *ctx, mj_check_report *out);
+
+/* A consistent, compacted copy in the new or empty directory `to`, while others write.  MJ_EEXISTS, MJ_ENOSPC, ... */
+int mj_store_backup(mj_store *s, const char *to);
 
 /* O(1): from counters.  The size of the store does not matter. */
 int mj_store_stats(mj_store *s, mj_stats *out);

@@ -21,7 +21,9 @@
     X(DB_SLOT, "slot")       /* until, ref, attempt -> account */                                                      \
     X(DB_EVENT, "event")     /* ref, seq -> event record */                                                            \
     X(DB_OUTBOX, "outbox")   /* next at, ref, seq: the first open event of each task */                                \
-    X(DB_ACCOUNT, "account") /* name -> slots held, pause */
+    X(DB_ACCOUNT, "account") /* name -> slots held, pause */                                                                \
+    X(DB_TOMB, "tomb")       /* ref -> tombstone of a pruned task */                                                   \
+    X(DB_GRAVE, "grave")     /* pruned at, ref */
 
 enum {
 #define X(sym, name) sym,
@@ -65,6 +67,9 @@ int mj_env_code(int rc);
 
 /* ---- mj_store_read.c ---- */
 
+/* A read transaction of this handle; every begin() that returned 0 needs its end(). */
+int mj_store_begin(mj_store *s);
+int mj_store_end(mj_store *s, int rc);
 /* Makes the handle usable in this process (after a fork it opens afresh). */
 int mj_store_ready(mj_store *s);
 /* Notes what LMDB or the system said, for people. */
@@ -164,6 +169,12 @@ size_t mj_key_slot(uint8_t *k, int64_t until, const uint8_t *ref, uint32_t attem
 int mj_event_add(mj_txn *x, const mj_task *t, mj_event type);
 /* The EVENT operations: LMDB code; the op's own outcome goes into op->code. */
 int mj_event_op(mj_txn *x, mj_op *op);
+/* ---- mj_store_prune.c ---- */
+int mj_prune_op(mj_txn *x, mj_op *op);
+/* ---- mj_store_upgrade.c ---- */
+int mj_upgrade_op(mj_txn *x, mj_op *op);
+#define MJ_UPGRADE_KEY "upgrade" /* in meta: the ref up to which records are rewritten; absent: all are */
+
 /* The record of one task, decoded in place: valid until the next write.  LMDB code or MJ_ECORRUPT/MJ_ESCHEMA. */
 int mj_txn_task(mj_txn *x, const uint8_t *ref, mj_task *t, MDB_val *bytes);
 

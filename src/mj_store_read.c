@@ -77,7 +77,7 @@ int mj_store_ready(mj_store *s)
 
 /* ---- reading: begin, look, copy, end ---- */
 
-static int begin(mj_store *s)
+int mj_store_begin(mj_store *s)
 {
     int rc;
 
@@ -90,7 +90,7 @@ static int begin(mj_store *s)
     return rc;
 }
 
-static int end(mj_store *s, int rc)
+int mj_store_end(mj_store *s, int rc)
 {
     mdb_txn_reset(s->reader.txn);
     mj_env_leave(s->env);
@@ -113,12 +113,12 @@ static int copy(mj_buf *out, MDB_val v)
 int mj_store_get(mj_store *s, const uint8_t ref[MJ_ULID_BYTES], mj_buf *out)
 {
     MDB_val v;
-    int rc = begin(s);
+    int rc = mj_store_begin(s);
 
     if (rc != 0)
         return mj_env_code(rc);
     rc = get(s, DB_TASK, mj_val(ref, MJ_ULID_BYTES), &v);
-    return end(s, rc != 0 ? rc : copy(out, v));
+    return mj_store_end(s, rc != 0 ? rc : copy(out, v));
 }
 
 int mj_store_find(mj_store *s, mj_str task_id, mj_buf *out, uint32_t *attempt)
@@ -128,7 +128,7 @@ int mj_store_find(mj_store *s, mj_str task_id, mj_buf *out, uint32_t *attempt)
 
     if (task_id.n == 0 || task_id.n > MJ_MAX_TASK_ID)
         return MJ_ENOTFOUND;
-    rc = begin(s);
+    rc = mj_store_begin(s);
     if (rc != 0)
         return mj_env_code(rc);
     rc = get(s, DB_TID, mj_val(task_id.p, task_id.n), &v);
@@ -138,7 +138,39 @@ int mj_store_find(mj_store *s, mj_str task_id, mj_buf *out, uint32_t *attempt)
         *attempt = mj_be32_get((uint8_t *)v.mv_data + MJ_ULID_BYTES);
         rc = get(s, DB_TASK, mj_val(v.mv_data, MJ_ULID_BYTES), &v);
     }
-    return end(s, rc != 0 ? rc : copy(out, v));
+    return mj_store_end(s, rc != 0 ? rc : copy(out, v));
+}
+
+int mj_store_tomb(mj_store *s, const uint8_t ref[MJ_ULID_BYTES], mj_buf *out)
+{
+    MDB_val v;
+    int rc = mj_store_begin(s);
+
+    if (rc != 0)
+        return mj_env_code(rc);
+    rc = get(s, DB_TOMB, mj_val(ref, MJ_ULID_BYTES), &v);
+    return mj_store_end(s, rc != 0 ? rc : copy(out, v));
+}
+
+int mj_store_key(mj_store *s, mj_str key, mj_buf *out, bool *pruned)
+{
+    MDB_val v = {0}, record;
+    int rc;
+
+    *pruned = false;
+    if (key.n == 0 || key.n > MJ_MAX_NAME)
+        return MJ_ENOTFOUND;
+    rc = mj_store_begin(s);
+    if (rc != 0)
+        return mj_env_code(rc);
+    rc = get(s, DB_KEY, mj_val(key.p, key.n), &v);
+    if (rc == 0 && v.mv_size < MJ_ULID_BYTES)
+        rc = MJ_ECORRUPT;
+    if (rc == 0)
+        rc = get(s, DB_TASK, mj_val(v.mv_data, MJ_ULID_BYTES), &record);
+    if (rc == MDB_NOTFOUND && v.mv_data && (rc = get(s, DB_TOMB, mj_val(v.mv_data, MJ_ULID_BYTES), &record)) == 0)
+        *pruned = true;
+    return mj_store_end(s, rc != 0 ? rc : copy(out, record));
 }
 
 /* ---- pages ---- */
@@ -223,11 +255,11 @@ int mj_store_page(mj_store *s, mj_query *q, mj_buf *out)
     uint32_t n = 0;
     int rc = plan(q, &w);
 
-    if (rc != 0 || (rc = begin(s)) != 0)
+    if (rc != 0 || (rc = mj_store_begin(s)) != 0)
         return mj_env_code(rc);
     rc = mdb_cursor_open(s->reader.txn, mj_env_dbi(s->env, w.db), &c);
     if (rc != 0)
-        return end(s, rc);
+        return mj_store_end(s, rc);
     rc = position(c, q, &w, &key, &v);
     q->more = false;
     for (; rc == 0 && belongs(q, &w, key); rc = mdb_cursor_get(c, &key, &v, w.newest_first ? MDB_PREV : MDB_NEXT)) {
@@ -250,7 +282,7 @@ int mj_store_page(mj_store *s, mj_query *q, mj_buf *out)
     mdb_cursor_close(c);
     if (out->failed)
         rc = MJ_ENOMEM;
-    return end(s, rc == MDB_NOTFOUND ? 0 : rc);
+    return mj_store_end(s, rc == MDB_NOTFOUND ? 0 : rc);
 }
 
 /* ---- statistics ---- */
@@ -304,7 +336,7 @@ int mj_store_stats(mj_store *s, mj_stats *out)
     MDB_stat st;
     MDB_val v;
     mj_counters counters = {0};
-    int rc = begin(s);
+    int rc = mj_store_begin(s);
 
     memset(out, 0, sizeof *out);
     if (rc != 0)
@@ -324,5 +356,5 @@ int mj_store_stats(mj_store *s, mj_stats *out)
         out->map_size = info.me_mapsize;
         out->map_used = (uint64_t)(info.me_last_pgno + 1) * st.ms_psize;
     }
-    return end(s, rc);
+    return mj_store_end(s, rc);
 }

@@ -115,8 +115,9 @@ static void reset(mj_op *op, int code)
     op->code = code;
     op->made = MJ_EVENT_NONE;
     op->done = 0;
-    op->record.n = op->event_bytes.n = 0;
-    op->record.failed = op->event_bytes.failed = false;
+    op->more = op->pruned = false;
+    op->record.n = op->event_bytes.n = op->tomb.n = 0;
+    op->record.failed = op->event_bytes.failed = op->tomb.failed = false;
 }
 
 static void give_back(mj_op *op, const mj_task *t)
@@ -148,6 +149,11 @@ static int give_back_known(mj_txn *x, mj_op *op, const void *ref)
     rc = mj_txn_get(x, DB_TASK, mj_val(op->ref, MJ_ULID_BYTES), &bytes);
     if (rc == 0)
         give_back_bytes(op, bytes);
+    if (rc == MDB_NOTFOUND && (rc = mj_txn_get(x, DB_TOMB, mj_val(op->ref, MJ_ULID_BYTES), &bytes)) == 0) {
+        op->pruned = true;
+        mj_put_raw(&op->tomb, bytes.mv_data, bytes.mv_size);
+        rc = op->tomb.failed ? MJ_ENOMEM : 0;
+    }
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
@@ -528,6 +534,11 @@ static int run(mj_txn *x, mj_op *op)
     case MJ_OP_EVENT_DONE:
     case MJ_OP_EVENT_RETRY:
         return mj_event_op(x, op);
+    case MJ_OP_PRUNE:
+    case MJ_OP_FORGET:
+        return mj_prune_op(x, op);
+    case MJ_OP_UPGRADE:
+        return mj_upgrade_op(x, op);
     }
     op->code = MJ_EINVAL;
     return 0;
@@ -595,6 +606,7 @@ void mj_op_clear(mj_op *op)
 {
     mj_buf_free(&op->record);
     mj_buf_free(&op->event_bytes);
+    mj_buf_free(&op->tomb);
 }
 
 int mj_store_accounts(mj_store *s, const mj_account *a, size_t n)

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define TASK_V1 1
+enum { TASK_V2 = 2 }; /* adds called_at, at the end */
 
 enum { FLAG_READY = 1, FLAG_LATE = 2, FLAG_DECIDED = 4, FLAG_OWNER = 8, FLAG_ADOPTED = 16 };
 
@@ -92,7 +92,7 @@ int mj_task_encode(const mj_task *t, mj_buf *b)
     unsigned flags = (t->ready ? FLAG_READY : 0) | (t->late ? FLAG_LATE : 0) | (t->decided ? FLAG_DECIDED : 0) |
                      (t->has_owner ? FLAG_OWNER : 0) | (t->adopted ? FLAG_ADOPTED : 0);
 
-    mj_put_u8(b, TASK_V1);
+    mj_put_u8(b, MJ_TASK_VERSION);
     mj_put_raw(b, t->ref, sizeof t->ref);
     mj_put_u8(b, (uint8_t)t->state);
     mj_put_u8(b, (uint8_t)t->mode);
@@ -140,6 +140,7 @@ int mj_task_encode(const mj_task *t, mj_buf *b)
     mj_put_u8(b, (uint8_t)t->nmoments);
     for (unsigned i = 0; i < t->nmoments; i++)
         put_moment(b, &t->moments[i], t->created_at);
+    mj_put_int(b, t->called_at);
     return b->failed ? MJ_ENOMEM : MJ_OK;
 }
 
@@ -293,7 +294,7 @@ static void get_v1(mj_reader *r, mj_task *t)
     t->nmoments = get_below(r, MJ_MAX_TIMELINE + 1);
     for (unsigned i = 0; i < t->nmoments; i++)
         get_moment(r, &t->moments[i], t->created_at);
-    r->bad = r->bad || t->nattempts == 0 || r->p != r->end;
+    r->bad = r->bad || t->nattempts == 0;
 }
 
 int mj_task_decode(const void *p, size_t n, mj_task *t)
@@ -304,10 +305,12 @@ int mj_task_decode(const void *p, size_t n, mj_task *t)
 
     if (r.bad || version == 0)
         return MJ_ECORRUPT;
-    if (version > TASK_V1)
+    if (version > MJ_TASK_VERSION)
         return MJ_ESCHEMA;
     get_v1(&r, &tmp);
-    if (r.bad)
+    if (version >= TASK_V2)
+        tmp.called_at = get_time(&r);
+    if (r.bad || r.p != r.end)
         return MJ_ECORRUPT;
     *t = tmp;
     return MJ_OK;

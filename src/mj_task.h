@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 /* Limits of one record. Their sum bounds what a hostile provider can make us store. */
+#define MJ_TASK_VERSION 2              /* the one that is written; every older one is read */
 #define MJ_MAX_ATTEMPTS 8              /* submissions of one ref */
 #define MJ_MAX_IDS 4                   /* task ids the provider gave for one attempt: more than one is a conflict */
 #define MJ_MAX_IMAGES 16               /* image URLs besides the grid; the provider gives 4 */
@@ -121,6 +122,7 @@ typedef struct mj_task {
     int64_t due_at;     /* when a sweep has to look at it; 0: never */
     int64_t expires_at; /* queued no longer than that; 0: for ever */
     int64_t absent_since, silent_ms;
+    int64_t called_at; /* when a callback first brought the provider's word; 0: none did (since version 2) */
     int64_t asked_at; /* when the provider was last asked about it, with or without an answer; 0: not since pending */
     mj_str account;   /* the one the user asked for; empty: any */
     mj_str prompt, mj_prompt, user_id, context, key, image, meta, error_code, error;

@@ -4,6 +4,7 @@ local core = require "mjhook.core"
 local deliver = require "mjhook.deliver"
 local poll = require "mjhook.poll"
 local policy = require "mjhook.policy"
+local prune = require "mjhook.prune"
 local submit = require "mjhook.submit"
 local view = require("mjhook.task").view
 
@@ -185,7 +186,23 @@ function Sweep:deliver()
   self.report.errors = self.report.errors + report.errors
 end
 
-local STEPS = { "recover", "resolve", "poll", "tick", "submit", "deliver" }
+function Sweep:prune()
+  local left = math.max(self.stop_at - core.clock(), 0) / 1000
+  local report, err = prune.prune(self.mj, { budget = left })
+  if not report then
+    error(err, 0)
+  end
+  self.report.pruned = report.pruned
+end
+
+function Sweep:upgrade()
+  local ok, err = prune.upgrade(self.mj, self.stop_at)
+  if not ok then
+    error(err, 0)
+  end
+end
+
+local STEPS = { "recover", "resolve", "poll", "tick", "submit", "deliver", "prune", "upgrade" }
 
 -- What a pass would do, from reading alone.
 function Sweep:preview()

@@ -1,7 +1,7 @@
 /* What is on disk already: records of every version, and the meaning of their numbers. */
 #include "task_help.h"
 
-/* Written by 0.1.0.  Every later version has to read it like this: never change it. */
+/* Written by the first 0.1.0.  Every later version has to read it like this: never change it. */
 static const char golden_v1[] =
     "01303132333435363738396162636465660601030ad80409ac020301020480a080e7b16782a080e7b16784a080e7b167"
     "86a080e7b16788a080e7b1678aa080e7b1678ca080e7b16780f0b252046d61696e056120666f780661732d72756e0275"
@@ -108,14 +108,37 @@ TEST("a record of version 1 is read as it was meant")
     check_same(&want, &got);
 }
 
-TEST("the newest version is what is written; while that is 1, byte for byte")
+/* Version 2: version 1, and called_at (here 1776211200003) at the end. */
+static size_t golden_v2(uint8_t *out)
+{
+    size_t n = from_hex(golden_v1, out);
+
+    out[0] = 2;
+    return n + from_hex("86a080e7b167", out + n);
+}
+
+TEST("a record of version 2 is read as it was meant")
+{
+    static mj_task want, got;
+    uint8_t bytes[1024];
+    size_t n = golden_v2(bytes);
+
+    golden_task(&want);
+    want.called_at = 1776211200003;
+    CHECK_INT(mj_task_decode(bytes, n, &got), MJ_OK);
+    check_same(&want, &got);
+    CHECK_INT(got.called_at, want.called_at);
+}
+
+TEST("the newest version is what is written; while that is 2, byte for byte")
 {
     static mj_task t;
     uint8_t bytes[1024];
-    size_t n = from_hex(golden_v1, bytes);
+    size_t n = golden_v2(bytes);
     mj_buf b;
 
     golden_task(&t);
+    t.called_at = 1776211200003;
     b = encoded(&t);
     CHECK_INT(b.n, n);
     CHECK_MEM(b.p, bytes, n);

@@ -1,0 +1,25 @@
+-- mjhook backup
+local fail = require "mjhook.cli.fail"
+
+return {
+  name = "backup",
+  arguments = "DIRECTORY",
+  summary = "make a consistent copy of the store while others write",
+  least = 1, most = 1,
+  too_many = "backup takes one directory",
+  options = {},
+  details = [[
+DIRECTORY is made, or is there and holds no store. The copy is compact and is a store itself: `mjhook --store DIRECTORY
+check` looks at it.]],
+  run = function(mj, _, arguments, out)
+    local ok, err = mj:backup(arguments[1])
+    if not ok then
+      fail.with(err)
+    end
+    if out.json then
+      out:value { backup = arguments[1] }
+    else
+      out:line("copied to ", arguments[1])
+    end
+  end,
+}

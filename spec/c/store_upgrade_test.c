@@ -1,0 +1,153 @@
+/* Stores of an earlier schema: opened, readable at once, rewritten in steps that a death does not undo. */
+#include "mj_store_impl.h"
+#include "store_help.h"
+
+enum { TASKS = 60 };
+
+static void in_txn(mj_store *s, void (*work)(mj_store *, MDB_txn *))
+{
+    MDB_txn *t;
+
+    CHECK_INT(mj_env_begin(s->env, 0, &t), 0);
+    work(s, t);
+    CHECK_INT(mdb_txn_commit(t), 0);
+    mj_env_leave(s->env);
+}
+
+/* A record of version 1 is one of version 2 without what version 2 added at its end: called_at, here one byte 0. */
+static void age_records(mj_store *s, MDB_txn *t)
+{
+    uint8_t old[4096], schema[4] = {0, 0, 0, 1};
+    MDB_val key, v, meta = mj_val("schema", 6), one = mj_val(schema, 4);
+    uint8_t refs[TASKS][MJ_ULID_BYTES];
+    MDB_cursor *c;
+    int n = 0;
+
+    CHECK_INT(mdb_cursor_open(t, mj_env_dbi(s->env, DB_TASK), &c), 0);
+    while (mdb_cursor_get(c, &key, &v, MDB_NEXT) == 0)
+        memcpy(refs[n++], key.mv_data, MJ_ULID_BYTES);
+    mdb_cursor_close(c);
+    CHECK_INT(n, TASKS);
+    while (n-- > 0) {
+        key = mj_val(refs[n], MJ_ULID_BYTES);
+        CHECK_INT(mdb_get(t, mj_env_dbi(s->env, DB_TASK), &key, &v), 0);
+        CHECK(v.mv_size < sizeof old);
+        CHECK_INT(((uint8_t *)v.mv_data)[0], 2);
+        CHECK_INT(((uint8_t *)v.mv_data)[v.mv_size - 1], 0);
+        memcpy(old, v.mv_data, v.mv_size);
+        old[0] = 1;
+        v = mj_val(old, v.mv_size - 1);
+        CHECK_INT(mdb_put(t, mj_env_dbi(s->env, DB_TASK), &key, &v, 0), 0);
+    }
+    CHECK_INT(mdb_drop(t, mj_env_dbi(s->env, DB_TOMB), 1), 0);
+    CHECK_INT(mdb_drop(t, mj_env_dbi(s->env, DB_GRAVE), 1), 0);
+    CHECK_INT(mdb_put(t, mj_env_dbi(s->env, DB_META), &meta, &one, 0), 0);
+}
+
+static uint8_t versions[3];
+
+static void count_versions(mj_store *s, MDB_txn *t)
+{
+    MDB_val key, v;
+    MDB_cursor *c;
+
+    memset(versions, 0, sizeof versions);
+    CHECK_INT(mdb_cursor_open(t, mj_env_dbi(s->env, DB_TASK), &c), 0);
+    while (mdb_cursor_get(c, &key, &v, MDB_NEXT) == 0)
+        versions[((uint8_t *)v.mv_data)[0]]++;
+    mdb_cursor_close(c);
+}
+
+static void make_old_store(void)
+{
+    mj_store *s = open_store();
+    char id[8];
+
+    for (int i = 0; i < TASKS; i++) {
+        snprintf(id, sizeof id, "T%d", i);
+        add(s, (job){.task_id = id, .user = "u1", .key = id}, T0 + i);
+    }
+    in_txn(s, age_records);
+    mj_store_close(s);
+}
+
+static mj_op upgrade(mj_store *s, uint32_t limit)
+{
+    CHECK_INT(do_op(s, (mj_op){.kind = MJ_OP_UPGRADE, .limit = limit}, T0), MJ_OK);
+    return last;
+}
+
+static mj_check_report checked(mj_store *s)
+{
+    mj_check_report r;
+
+    CHECK_INT(mj_store_check(s, NULL, NULL, &r), MJ_OK);
+    CHECK_INT(r.found, 0);
+    return r;
+}
+
+TEST("a store of schema 1 opens, reads and changes at once")
+{
+    mj_buf buf = {0};
+    uint32_t attempt;
+    mj_store *s;
+
+    make_old_store();
+    s = open_store();
+    CHECK_INT(mj_store_find(s, str("T7"), &buf, &attempt), MJ_OK);
+    CHECK_INT(buf.p[0], 1);
+    CHECK(checked(s).upgrading);
+    mj_signal sig = signal_of(SIG_SUCCEEDED);
+    sig.task_id = str("T7");
+    CHECK_INT(send_signal(s, NULL, sig, T0 + 5000), MJ_OK);
+    in_txn(s, count_versions);
+    CHECK_INT(versions[2], 1); /* what is changed is written in the new version */
+    mj_buf_free(&buf);
+}
+
+TEST("an upgrade rewrites every record in bounded steps and goes on after a death")
+{
+    uint32_t rewritten = 0;
+    mj_op op;
+
+    make_old_store();
+    for (int death = 0; death < 3; death++) { /* each process does two steps and is gone */
+        pid_t pid = fork();
+        int status;
+        if (pid == 0) {
+            mj_store *s = open_store();
+            upgrade(s, 7);
+            upgrade(s, 7);
+            raise(SIGKILL);
+        }
+        CHECK(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status));
+    }
+    mj_store *s = open_store();
+    in_txn(s, count_versions);
+    CHECK_INT(versions[2], 3 * 2 * 7);
+    do {
+        op = upgrade(s, 7);
+        rewritten += op.done;
+    } while (op.more);
+    CHECK_INT(rewritten, TASKS - 3 * 2 * 7);
+    in_txn(s, count_versions);
+    CHECK_INT(versions[1], 0);
+    CHECK_INT(versions[2], TASKS);
+    CHECK(!checked(s).upgrading);
+    CHECK_INT(upgrade(s, 7).done, 0);
+}
+
+TEST("a store that is upgraded is refused by who knows only the old schema, from the first moment")
+{
+    MDB_val key = mj_val("schema", 6), v;
+    MDB_txn *t;
+    mj_store *s;
+
+    make_old_store();
+    s = open_store();
+    CHECK_INT(mj_env_begin(s->env, MDB_RDONLY, &t), 0);
+    CHECK_INT(mdb_get(t, mj_env_dbi(s->env, DB_META), &key, &v), 0);
+    CHECK_INT(mj_be32_get(v.mv_data), MJ_STORE_SCHEMA); /* and a higher one than one's own is MJ_ESCHEMA */
+    mdb_txn_abort(t);
+    mj_env_leave(s->env);
+}
