@@ -26,7 +26,7 @@ end
 -- stands behind whatever query hook_url had.
 function M.read_token(uri)
   local token = {}
-  local query = (uri or ""):match "%?([^#]*)" or ""
+  local query = type(uri) == "string" and uri:match "^[^?#]*%?([^#]*)" or ""
   if #query > 8192 then
     return token
   end

@@ -80,18 +80,27 @@ end
 
 -- Interrupts Lua code that runs too long.  A call that blocks inside C can't be interrupted this way.
 local function limited(f, timeout, ...)
-  if jit then
-    jit.off(f, true) -- compiled code runs no hooks
+  local compiled = jit and jit.status()
+  if compiled then -- compiled code runs no hooks, neither the handler's nor what it calls
+    jit.off()
+    jit.flush()
   end
-  local stop_at = core.clock() + timeout * 1000
-  debug.sethook(function()
-    if core.clock() > stop_at then
-      debug.sethook()
+  local stop_at, over = core.clock() + timeout * 1000, false
+  local function watch()
+    if not over and core.clock() > stop_at then
+      over = true
+      debug.sethook(watch, "", 1) -- code that catches the error gets it again, at once
+    end
+    if over and debug.getinfo(2, "f").func ~= limited then
       error(("took longer than handler_timeout (%s s)"):format(timeout), 0)
     end
-  end, "", 10000)
+  end
+  debug.sethook(watch, "", 10000)
   local ok, result, reason = pcall(f, ...)
   debug.sethook()
+  if compiled then
+    jit.on()
+  end
   return ok, result, reason
 end
 

@@ -97,7 +97,7 @@ end
 local function encode_meta(word)
   if word.meta ~= nil then
     local text = json.encode(word.meta)
-    word.meta = text and #text <= core.max_json and text or nil
+    word.meta = text and #text <= core.max_json and core.utf8(text) and text or nil
   end
   return word
 end
