@@ -176,11 +176,18 @@ static inline void check_counters(checker *c)
     CHECK(memcmp(found.last_ref, c->counters.last_ref, 16) >= 0);
 }
 
+static inline void tell_problem(void *ctx, const char *text)
+{
+    (void)ctx;
+    fprintf(stderr, "check: %s\n", text);
+}
+
 /* Returns the number of tasks. */
 static inline uint64_t check_store(mj_store *s)
 {
     checker c = {.s = s};
     uint8_t waiting[16] = {0};
+    mj_check_report report;
 
     CHECK_INT(mj_env_begin(s->env, MDB_RDONLY, &c.t), 0);
     walk_db(&c, DB_TASK, waiting);
@@ -197,6 +204,9 @@ static inline uint64_t check_store(mj_store *s)
     check_counters(&c);
     mdb_txn_abort(c.t);
     mj_env_leave(s->env);
+    CHECK_INT(mj_store_check(s, tell_problem, NULL, &report), MJ_OK); /* the store's own check is of the same mind */
+    CHECK_INT(report.found, 0);
+    CHECK_INT(report.tasks, c.want[DB_TASK]);
     return c.want[DB_TASK];
 }
 

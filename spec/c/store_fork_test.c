@@ -63,7 +63,7 @@ TEST("after a fork parent and child both go on with the handle, wherever the chi
             CHECK_INT(state_of(s, r), MJ_QUEUED);
             CHECK(!mj_env_foreign(s->env)); /* nothing of the parent's is in use */
             CHECK(mdb_txn_env(s->reader.txn) == mj_env_lmdb(s->env));
-            for (int k = 0; k < 50; k++)
+            for (int k = 0; k < 10; k++)
                 add(s, (job){0}, T0);
             if (i % 2) {
                 pid_t grandchild = fork();
@@ -79,13 +79,13 @@ TEST("after a fork parent and child both go on with the handle, wherever the chi
             _exit(0);
         }
     }
-    for (int k = 0; k < 50; k++)
+    for (int k = 0; k < 10; k++)
         add(s, (job){0}, T0);
     for (int i = 0; i < 4; i++) {
         CHECK_INT(waitpid(pids[i], &status, 0), pids[i]);
         CHECK_INT(status, 0);
     }
-    CHECK_INT(check_store(s), 1 + 5 * 50 + 2);
+    CHECK_INT(check_store(s), 1 + 5 * 10 + 2);
     mj_store_close(s);
 }
 

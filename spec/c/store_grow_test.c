@@ -288,7 +288,7 @@ TEST("the map grows once for two that found it full")
 
 static void fails_and_recovers(atomic_int *what, int with, int code)
 {
-    mj_store *s = open_store(), *other = open_store();
+    mj_store *s = open_durable(), *other = open_durable();
     ref r = add(s, (job){0}, T0);
 
     CHECK_INT(state_of(other, r), MJ_QUEUED);
@@ -307,7 +307,7 @@ static void fails_and_recovers(atomic_int *what, int with, int code)
     mj_store_close(s);
     CHECK_INT(check_store(other), 7);
     mj_store_close(other);
-    s = open_store();
+    s = open_durable();
     CHECK_INT(check_store(s), 7);
     mj_store_close(s);
 }
@@ -329,7 +329,7 @@ TEST("a root that can't be written, after which LMDB refuses everything, needs n
 
 TEST("... wherever the process has gone meanwhile")
 {
-    mj_store *s = open_store();
+    mj_store *s = open_durable();
 
     CHECK_INT(mkdir("elsewhere", 0700) + chdir("elsewhere"), 0);
     atomic_store(&fail_root, EIO);
@@ -341,12 +341,12 @@ TEST("... wherever the process has gone meanwhile")
 
 TEST("threads of one process all outlive a root that can't be written")
 {
-    mj_store *s = open_store();
+    mj_store *s = open_durable();
     worker readers[3];
 
     CHECK_INT(add_big(s, 30, T0), MJ_OK);
     for (int i = 0; i < 3; i++) {
-        readers[i] = (worker){.s = open_store(), .rounds = 500};
+        readers[i] = (worker){.s = open_durable(), .rounds = 500};
         CHECK_INT(pthread_create(&readers[i].thread, NULL, work, &readers[i]), 0);
     }
     for (int i = 0; i < 20; i++) {
