@@ -8,6 +8,7 @@ local config = require "mjhook.config"
 local core = require "mjhook.core"
 local deliver = require "mjhook.deliver"
 local executor = require "mjhook.executor"
+local job = require "mjhook.job"
 local poll = require "mjhook.poll"
 local policy = require "mjhook.policy"
 local prune = require "mjhook.prune"
@@ -119,8 +120,25 @@ end
 -- @treturn table|nil task (`queued` when it waits; task.error says why), or nil and an error
 function Mjhook:submit(args)
   check_open(self, 2)
-  submit.check(args, 2)
+  job.check("submit", args, 2)
   return submit.submit(self, args)
+end
+
+--- Takes over a job that was submitted elsewhere: from now on it is polled like our own.
+-- @tparam table args task_id, and what submit takes (prompt is learned from the provider when it is not given)
+-- @treturn table|nil task (`duplicate` when the task_id or the key is known), or nil and an error
+function Mjhook:adopt(args)
+  check_open(self, 2)
+  job.check("adopt", args, 2)
+  return job.adopt(self, args)
+end
+
+--- A task by the key it was submitted with; of a pruned one what is left, with `pruned = true`.
+function Mjhook:find_key(key)
+  check_open(self, 2)
+  check_string("find_key", key, 2)
+  local task, err = self.store:by_key(key)
+  return view(task), err
 end
 
 --- A task by its ref, from the store.

@@ -70,10 +70,36 @@ describe("the store", function()
     assert.equal(1, report.tombs)
   end)
 
+  it("adopts a job that was submitted elsewhere, once, and learns its prompt by polling", function()
+    local mj = open { policy = {}, poll = { first = 1, max = 900 } }
+    local elsewhere = open { policy = {}, store = kit.tmp() .. "/other" }
+    local job = assert(elsewhere:submit { prompt = "a fox --ar 4:5", user_id = "u1" })
+    local task = assert(mj:adopt { task_id = job.task_id, user_id = "u2" })
+    assert.equal("pending", task.state)
+    assert.is_nil(task.prompt)
+    assert.is_true(mj:adopt({ task_id = job.task_id }).duplicate)
+    assert.equal(task.ref, mj:find(job.task_id).ref)
+    sim.finish(job.task_id)
+    assert.equal("succeeded", assert(mj:refresh(task.ref)).state)
+    assert.matches("fox", mj:get(task.ref).prompt)
+    local _, err = mj:adopt { task_id = "no good" }
+    assert.equal("invalid", err.code)
+  end)
+
+  it("finds a task by its key, also when it is pruned", function()
+    local mj = open { policy = {} }
+    local task = finished(mj, "k1")
+    assert.equal(task.ref, mj:find_key("k1").ref)
+    assert(mj:prune { older_than = 0 })
+    assert.is_true(mj:find_key("k1").pruned)
+    local _, err = mj:find_key "k2"
+    assert.equal("not_found", err.code)
+  end)
+
   it("copies itself to where no store is, and only there", function()
     local mj = open { policy = {} }
     local task = finished(mj, "k1")
-    local to = kit.dir() .. "/copy"
+    local to = kit.tmp() .. "/copy"
     assert.is_true(mj:backup(to))
     local copy = open { store = to }
     assert.equal("succeeded", copy:get(task.ref).state)

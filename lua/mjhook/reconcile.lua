@@ -168,6 +168,8 @@ function Sweep:submit()
     for _, task in ipairs(sent) do
       if task.state == "pending" then
         self.report.submitted = self.report.submitted + 1
+      elseif task.state == "failed" then -- the provider rejects it: the job's trouble, and its event's
+        self.report.failed = self.report.failed + 1
       elseif task.error and not BACKPRESSURE[task.error.code] then
         self:trouble(task.error)
       end

@@ -1,6 +1,6 @@
 --- Submission: the intent is durable before a byte leaves, and nothing leaves twice.
 local core = require "mjhook.core"
-local json = require "mjhook.json"
+local job = require "mjhook.job"
 local policy = require "mjhook.policy"
 local provider = require "mjhook.provider"
 local view = require("mjhook.task").view
@@ -19,102 +19,6 @@ local PAUSE = {
   redirect = 60000,
   not_sent = 5000,      -- unreachable: the next ones would fare no better
 }
-
-local FIELDS = {
-  prompt = "string", mode = "string", timeout = "number", user_id = "string", key = "string",
-  account = "string", priority = "number", expires = "number",
-}
-
-local function invalid(text, ...)
-  return nil, core.error("invalid", text:format(...))
-end
-
---- Raises at `level` when args are of wrong types.
-function M.check(args, level)
-  if type(args) ~= "table" then
-    error(("submit: table expected, got %s"):format(type(args)), level + 1)
-  end
-  for name, value in pairs(args) do
-    local wanted = FIELDS[name]
-    if name ~= "context" and not wanted then
-      error(("submit: unknown field %q"):format(tostring(name)), level + 1)
-    elseif wanted and type(value) ~= wanted then
-      error(("submit: bad field '%s' (%s expected, got %s)"):format(name, wanted, type(value)), level + 1)
-    end
-  end
-  if args.prompt == nil then
-    error("submit: bad field 'prompt' (string expected, got nil)", level + 1)
-  end
-end
-
-local function is_whole(v, low, high)
-  return v == math.floor(v) and v >= low and v <= high
-end
-
--- Everything that can be wrong with a job is found before anything is stored.
-local function validate(mj, args)
-  local config = mj.config
-  if args.prompt == "" or #args.prompt > core.max_prompt then
-    return invalid("prompt: 1 to %d bytes expected, got %d", core.max_prompt, #args.prompt)
-  elseif not core.utf8(args.prompt) or args.prompt:find "%z" then
-    return invalid "prompt: not valid UTF-8 text"
-  elseif args.mode and args.mode ~= "fast" and args.mode ~= "relaxed" then
-    return invalid('mode: "fast" or "relaxed" expected, got %q', args.mode)
-  elseif args.timeout and not is_whole(args.timeout, 300, 1200) then
-    return invalid("timeout: whole seconds from 300 to 1200 expected, got %s", args.timeout)
-  elseif args.priority and not is_whole(args.priority, -1000000, 1000000) then
-    return invalid("priority: a whole number from -1000000 to 1000000 expected, got %s", args.priority)
-  elseif args.expires and not (args.expires > 0 and args.expires <= 31536000) then
-    return invalid("expires: seconds, more than 0 and at most a year, expected, got %s", args.expires)
-  end
-  for _, name in ipairs { "user_id", "key" } do
-    local value = args[name]
-    if value and (value == "" or #value > core.max_name) then
-      return invalid("%s: 1 to %d bytes expected, got %d", name, core.max_name, #value)
-    elseif value and not core.utf8(value) then
-      return invalid("%s: not valid UTF-8 text", name)
-    end
-  end
-  local context
-  if args.context ~= nil then
-    local text, why = json.encode(args.context)
-    if not text then
-      return invalid("context: can't be written as JSON: %s", why)
-    elseif #text > core.max_json then
-      return invalid("context: at most %d bytes as JSON expected, got %d", core.max_json, #text)
-    elseif not core.utf8(text) then
-      return invalid "context: not valid UTF-8 text"
-    end
-    context = text
-  end
-  if config.hook_url and not mj.keyring and not config.allow_unsigned then
-    return nil, core.error("config", "secrets: not set, but hook_url is: callbacks could not be told from forgeries")
-  end
-  local usable, err
-  if args.account then
-    usable, err = provider.usable(config, args.account)
-  else
-    for _, a in ipairs(config.accounts) do
-      usable, err = provider.usable(config, a.name)
-      if usable then
-        break
-      end
-    end
-  end
-  if not usable then
-    return nil, err
-  end
-  local task = {
-    prompt = args.prompt, mode = args.mode or "fast", timeout = args.timeout or 600, user_id = args.user_id,
-    key = args.key, account = args.account, priority = args.priority, context = context,
-    expires_at = args.expires and core.now() + math.floor(args.expires * 1000) or nil,
-  }
-  task.fingerprint = core.sha256(json.canonical {
-    prompt = task.prompt, mode = task.mode, timeout = task.timeout, user_id = task.user_id or false,
-    context = args.context == nil and json.null or args.context,
-  })
-  return task
-end
 
 -- What the policy makes of a definite refusal; nothing: the default sorting.
 local function decide_refused(mj, task, verdict)
@@ -211,7 +115,7 @@ end
 
 --- mj:submit, of checked arguments. See PRODUCT.md.
 function M.submit(mj, args)
-  local new, err = validate(mj, args)
+  local new, err = job.record(mj, args)
   if not new then
     return nil, err
   end
@@ -222,15 +126,10 @@ function M.submit(mj, args)
   if not results then
     return nil, claimed
   end
-  local created = results[1]
-  if created.code == "key_conflict" then
-    return nil, core.error("key_conflict", ("key %q was used with other arguments by task %s"):format(args.key,
-      created.task and created.task.ref or "?"))
-  elseif created.code ~= "ok" and created.code ~= "duplicate" then
-    return nil, core.error(created.code, "submit: the task could not be stored: " .. created.code)
+  local task, refused = job.created(results[1], args)
+  if not task then
+    return nil, refused
   end
-  local task = view(created.task)
-  task.duplicate = created.code == "duplicate" or nil
   if #claimed > 0 then
     local sent, why = M.send(mj, claimed, start_by)
     if not sent then

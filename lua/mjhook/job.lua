@@ -1,0 +1,144 @@
+--- A job as the user gives it: types, limits, and the record that is stored.
+local core = require "mjhook.core"
+local json = require "mjhook.json"
+local provider = require "mjhook.provider"
+local view = require("mjhook.task").view
+
+local M = {}
+
+local FIELDS = {
+  prompt = "string", mode = "string", timeout = "number", user_id = "string", key = "string",
+  account = "string", priority = "number", expires = "number",
+}
+
+local function invalid(text, ...)
+  return nil, core.error("invalid", text:format(...))
+end
+
+--- Raises at `level` when args are of wrong types.
+-- @tparam string what "submit", or "adopt" for a job that was submitted elsewhere
+function M.check(what, args, level)
+  if type(args) ~= "table" then
+    error(("%s: table expected, got %s"):format(what, type(args)), level + 1)
+  end
+  for name, value in pairs(args) do
+    local wanted = FIELDS[name] or (what == "adopt" and name == "task_id" and "string")
+    if name ~= "context" and not wanted then
+      error(("%s: unknown field %q"):format(what, tostring(name)), level + 1)
+    elseif wanted and type(value) ~= wanted then
+      error(("%s: bad field '%s' (%s expected, got %s)"):format(what, name, wanted, type(value)), level + 1)
+    end
+  end
+  local needed = what == "adopt" and "task_id" or "prompt"
+  if args[needed] == nil then
+    error(("%s: bad field '%s' (string expected, got nil)"):format(what, needed), level + 1)
+  end
+end
+
+local function is_whole(v, low, high)
+  return v == math.floor(v) and v >= low and v <= high
+end
+
+--- The record of a new job. Everything that can be wrong with it is found before anything is stored.
+-- @treturn table|nil the `task` of a create operation; nil and an error
+function M.record(mj, args)
+  local config = mj.config
+  local adopted = args.task_id ~= nil
+  if adopted and (#args.task_id > 256 or not args.task_id:match "^[%w_-]+$") then
+    return invalid "task_id: 1 to 256 letters, digits, - and _ expected"
+  end
+  local prompt = args.prompt -- of an adopted job the provider may have to tell it
+  if prompt and (prompt == "" or #prompt > core.max_prompt) then
+    return invalid("prompt: 1 to %d bytes expected, got %d", core.max_prompt, #prompt)
+  elseif prompt and (not core.utf8(prompt) or prompt:find "%z") then
+    return invalid "prompt: not valid UTF-8 text"
+  elseif args.mode and args.mode ~= "fast" and args.mode ~= "relaxed" then
+    return invalid('mode: "fast" or "relaxed" expected, got %q', args.mode)
+  elseif args.timeout and not is_whole(args.timeout, 300, 1200) then
+    return invalid("timeout: whole seconds from 300 to 1200 expected, got %s", args.timeout)
+  elseif args.priority and not is_whole(args.priority, -1000000, 1000000) then
+    return invalid("priority: a whole number from -1000000 to 1000000 expected, got %s", args.priority)
+  elseif args.expires and not (args.expires > 0 and args.expires <= 31536000) then
+    return invalid("expires: seconds, more than 0 and at most a year, expected, got %s", args.expires)
+  end
+  for _, name in ipairs { "user_id", "key" } do
+    local value = args[name]
+    if value and (value == "" or #value > core.max_name) then
+      return invalid("%s: 1 to %d bytes expected, got %d", name, core.max_name, #value)
+    elseif value and not core.utf8(value) then
+      return invalid("%s: not valid UTF-8 text", name)
+    end
+  end
+  local context
+  if args.context ~= nil then
+    local text, why = json.encode(args.context)
+    if not text then
+      return invalid("context: can't be written as JSON: %s", why)
+    elseif #text > core.max_json then
+      return invalid("context: at most %d bytes as JSON expected, got %d", core.max_json, #text)
+    elseif not core.utf8(text) then
+      return invalid "context: not valid UTF-8 text"
+    end
+    context = text
+  end
+  if not adopted and config.hook_url and not mj.keyring and not config.allow_unsigned then
+    return nil, core.error("config", "secrets: not set, but hook_url is: callbacks could not be told from forgeries")
+  end
+  local usable, err
+  if args.account then
+    usable, err = provider.usable(config, args.account)
+  else
+    for _, a in ipairs(config.accounts) do
+      usable, err = provider.usable(config, a.name)
+      if usable then
+        break
+      end
+    end
+  end
+  if not usable then
+    return nil, err
+  end
+  local task = {
+    prompt = prompt, mode = args.mode or "fast", timeout = args.timeout or 600, user_id = args.user_id, key = args.key,
+    account = args.account, priority = args.priority, context = context,
+    expires_at = args.expires and core.now() + math.floor(args.expires * 1000) or nil,
+  }
+  task.fingerprint = core.sha256(json.canonical {
+    prompt = task.prompt or false, mode = task.mode, timeout = task.timeout, user_id = task.user_id or false,
+    context = args.context == nil and json.null or args.context,
+  })
+  return task
+end
+
+--- What became of a create operation.
+-- @treturn table|nil task, with `duplicate` when it was there before; nil and an error
+function M.created(result, args)
+  if result.code == "key_conflict" then
+    return nil, core.error("key_conflict", ("key %q was used with other arguments by task %s"):format(args.key,
+      result.task and result.task.ref or "?"))
+  elseif result.code ~= "ok" and result.code ~= "duplicate" then
+    return nil, core.error(result.code, "the task could not be stored: " .. result.code)
+  end
+  local task = view(result.task)
+  task.duplicate = result.code == "duplicate" or nil
+  return task
+end
+
+--- mj:adopt: a job that was submitted elsewhere, from its task id on. It is polled, and holds a slot, as our own.
+function M.adopt(mj, args)
+  local record, err = M.record(mj, args)
+  if not record then
+    return nil, err
+  end
+  local results
+  results, err = mj.exec:commit { {
+    op = "create", task = record, source = "user", task_id = args.task_id, want = true,
+    account = args.account or mj.config.accounts[1].name,
+  } }
+  if not results then
+    return nil, err
+  end
+  return M.created(results[1], args)
+end
+
+return M
