@@ -498,14 +498,14 @@ static int recover(mj_env *e, unsigned epoch, int rc)
     if (rc != MDB_MAP_RESIZED && rc != MDB_PANIC && rc != MDB_READERS_FULL)
         return rc;
     pthread_rwlock_wrlock(&e->resize);
-    if (e->epoch != epoch)
-        rc = 0; /* another thread was faster */
+    if (e->epoch != epoch) /* another thread was faster */
+        rc = 0;
     else if (rc == MDB_PANIC || e->broken)
         rc = reopen(e);
     else if (rc == MDB_MAP_RESIZED)
         rc = set_size(e, 0);
-    else if (mdb_reader_check(e->lmdb, &dead) == 0 && dead > 0)
-        rc = 0;
+    else
+        rc = mdb_reader_check(e->lmdb, &dead) == 0 && dead > 0 ? 0 : rc;
     pthread_rwlock_unlock(&e->resize);
     return rc;
 }

@@ -639,14 +639,13 @@ static int64_t asked(mj_task *t, const mj_signal *sig, int64_t now)
 static void plan_poll(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
 {
     bool polled = sig->source == MJ_FROM_POLL && (is_answer(sig->kind) || sig->kind == SIG_UNANSWERED);
+    bool open = t->state == MJ_PENDING || (t->state == MJ_CANCELLED && slot_with_id(t));
 
     if (mj_state_due(t) != MJ_DUE_POLL)
         return;
-    if (t->state == MJ_CANCELLED && !slot_with_id(t))
-        t->due_at = 0;
-    else if (polled && t->due_at <= now && (t->state == MJ_PENDING || t->state == MJ_CANCELLED))
+    if (open && polled && t->due_at <= now)
         t->due_at = next_poll(t, sig, rules, now);
-    else if (polled && t->due_at <= now && sig->kind != SIG_UNANSWERED)
+    else if (!open && (t->state == MJ_CANCELLED || (polled && t->due_at <= now && sig->kind != SIG_UNANSWERED)))
         t->due_at = 0;
 }
 

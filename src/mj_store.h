@@ -107,7 +107,7 @@ typedef struct mj_op {
     uint32_t done; /* TICK, PRUNE, FORGET, UPGRADE: how many */
     bool more;     /* PRUNE, FORGET, UPGRADE: there is more to do */
     uint8_t next[MJ_ULID_BYTES];
-    bool pruned;   /* CREATE: the key is a pruned task's; tomb tells of it */
+    bool pruned; /* CREATE: the key is a pruned task's; tomb tells of it */
     mj_buf tomb;
     mj_buf record; /* the task's record afterwards, when wanted and known */
     mj_buf event_bytes;

@@ -316,8 +316,7 @@ static int compare_counters(check *c)
     if (stored.events != c->counters.events)
         tell(c, "the counter of events says %" PRIu64 ", there are %" PRIu64, stored.events, c->counters.events);
     if (stored.buried != c->counters.buried)
-        tell(c, "the counter of buried events says %" PRIu64 ", there are %" PRIu64, stored.buried,
-             c->counters.buried);
+        tell(c, "the counter of buried events says %" PRIu64 ", there are %" PRIu64, stored.buried, c->counters.buried);
     rc = mdb_cursor_open(c->s->reader.txn, mj_env_dbi(c->s->env, DB_ACCOUNT), &cursor);
     if (rc != 0)
         return rc;

@@ -21,7 +21,7 @@
     X(DB_SLOT, "slot")       /* until, ref, attempt -> account */                                                      \
     X(DB_EVENT, "event")     /* ref, seq -> event record */                                                            \
     X(DB_OUTBOX, "outbox")   /* next at, ref, seq: the first open event of each task */                                \
-    X(DB_ACCOUNT, "account") /* name -> slots held, pause */                                                                \
+    X(DB_ACCOUNT, "account") /* name -> slots held, pause */                                                           \
     X(DB_TOMB, "tomb")       /* ref -> tombstone of a pruned task */                                                   \
     X(DB_GRAVE, "grave")     /* pruned at, ref */
 

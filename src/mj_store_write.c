@@ -421,8 +421,10 @@ static int pick(mj_txn *x, uint8_t ref[MJ_ULID_BYTES], mj_str *account, uint8_t 
             const mj_held *h = at < 0 ? NULL : &x->held[at];
             bool free_slot = h && h->held < cap->max_in_flight && h->paused_until <= x->now;
             rc = head(x, name, other, &n);
+            if (rc != 0 && rc != MDB_NOTFOUND)
+                return rc;
             *waiting = *waiting || rc == 0;
-            if (!free_slot && (rc == 0 || rc == MDB_NOTFOUND))
+            if (!free_slot)
                 continue;
             if ((double)h->held / cap->max_in_flight < load) {
                 load = (double)h->held / cap->max_in_flight;
@@ -430,12 +432,12 @@ static int pick(mj_txn *x, uint8_t ref[MJ_ULID_BYTES], mj_str *account, uint8_t 
             }
         } else {
             rc = head(x, (mj_str){0}, other, &n);
+            if (rc != 0 && rc != MDB_NOTFOUND)
+                return rc;
             *waiting = *waiting || rc == 0;
             if (least.n == 0)
                 continue;
         }
-        if (rc != 0 && rc != MDB_NOTFOUND)
-            return rc;
         if (rc == 0 && (found != 0 || memcmp(other, best, sizeof best) < 0)) {
             mj_str queue = cap ? name : (mj_str){0};
             memcpy(best, other, sizeof best);
@@ -577,7 +579,7 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, uint64_t *ful
 
 int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
 {
-    uint64_t full;
+    uint64_t full = 0;
     int rc;
 
     s->detail[0] = '\0';

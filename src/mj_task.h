@@ -123,8 +123,8 @@ typedef struct mj_task {
     int64_t expires_at; /* queued no longer than that; 0: for ever */
     int64_t absent_since, silent_ms;
     int64_t called_at; /* when a callback first brought the provider's word; 0: none did (since version 2) */
-    int64_t asked_at; /* when the provider was last asked about it, with or without an answer; 0: not since pending */
-    mj_str account;   /* the one the user asked for; empty: any */
+    int64_t asked_at;  /* when the provider was last asked about it, with or without an answer; 0: not since pending */
+    mj_str account;    /* the one the user asked for; empty: any */
     mj_str prompt, mj_prompt, user_id, context, key, image, meta, error_code, error;
     uint8_t fingerprint[16]; /* of the arguments, to tell a repeated key from a conflicting one */
     unsigned nimages;
