@@ -1,4 +1,5 @@
 --- The callback's way: cheap refusals first, then one commit, and only then 200.
+local cidr = require "mjhook.cidr"
 local core = require "mjhook.core"
 local provider = require "mjhook.provider"
 
@@ -52,16 +53,24 @@ function M.authenticate(mj, request)
   return mj.config.allow_unsigned and "unsigned" or nil
 end
 
+local function is_allowed(config, request)
+  if not config.allow_cidr then
+    return true
+  end
+  local caller = cidr.caller(request.peer, request.forwarded, config.trusted_proxies)
+  return cidr.contains(config.allow_cidr, caller)
+end
+
 --- What can be refused before the body is read; nil when nothing.
 -- @tparam table mj
--- @tparam table request method, uri, length (of the body, when known)
+-- @tparam table request method, uri, peer, forwarded (X-Forwarded-For), length (of the body, when known)
 -- @return a reply; or nil, then how it is authenticated, ref and attempt
 function M.precheck(mj, request)
   if request.method ~= "POST" then
     return reply(405, "method_not_allowed", { Allow = "POST" })
   end
   local how, ref, attempt = M.authenticate(mj, request)
-  if not how then
+  if not how or not is_allowed(mj.config, request) then
     return reply(401, "bad_token")
   end
   if request.length and request.length > mj.config.max_body then
@@ -164,10 +173,19 @@ function M.accept(mj, body, how, ref, attempt)
   return guarded(mj, accept, body, how, ref, attempt)
 end
 
+local function header(headers, wanted) -- whatever the case that the server gives names in
+  for name, value in pairs(type(headers) == "table" and headers or {}) do
+    if type(name) == "string" and name:lower() == wanted then
+      return type(value) == "table" and table.concat(value, ",") or tostring(value)
+    end
+  end
+end
+
 local function handle(mj, request)
   local body = type(request.body) == "string" and request.body or ""
   local refused, how, ref, attempt = M.precheck(mj, {
     method = request.method, uri = request.uri, peer = request.peer, length = #body,
+    forwarded = header(request.headers, "x-forwarded-for"),
   })
   return refused or accept(mj, body, how, ref, attempt)
 end

@@ -1,4 +1,5 @@
 --- Configuration: argument > file > environment > default, each key checked by name.
+local cidr = require "mjhook.cidr"
 local core = require "mjhook.core"
 
 local M = {}
@@ -92,6 +93,12 @@ local function secret(key, v)
   end
 end
 
+local function range(key, v)
+  if type(v) ~= "string" or not cidr.range(v) then
+    fail(key, "an address or a range such as 192.0.2.0/24 or 2001:db8::/32 expected")
+  end
+end
+
 local function account(key, v)
   record({ name = text, api_key = text, api_key_file = text, max_in_flight = number(0, 1000, "slots") })(key, v)
   if not v.name or #v.name > core.max_name then
@@ -125,8 +132,8 @@ local KEYS = {
   ambiguous_grace = number(0, 30 * DAY, "seconds"),
   trust = one_of("payload", "verify"),
   allow_unsigned = of "boolean",
-  allow_cidr = list(text),
-  trusted_proxies = list(text),
+  allow_cidr = list(range),
+  trusted_proxies = list(range),
   max_body = number(1024, 2 ^ 26, "bytes"),
   queue_max = number(1, 2 ^ 24, "waiting callbacks"),
   key_ttl = number(0, 3650 * DAY, "seconds"),

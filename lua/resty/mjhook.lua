@@ -224,6 +224,7 @@ function M.callback()
   end
   local refused, how, ref, attempt = callback.precheck(mj, {
     method = ngx.req.get_method(), uri = ngx.var.request_uri, peer = ngx.var.remote_addr,
+    forwarded = ngx.var.http_x_forwarded_for,
     length = tonumber(ngx.var.http_content_length),
   })
   if refused then

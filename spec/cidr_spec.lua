@@ -1,0 +1,68 @@
+-- Who may call: allow_cidr and trusted_proxies.
+local cidr = require "mjhook.cidr"
+local kit = require "kit"
+local provider = require "mjhook.provider"
+
+describe("an address range", function()
+  local cases = {
+    { "192.0.2.0/24", "192.0.2.255", true }, { "192.0.2.0/24", "192.0.3.0", false },
+    { "192.0.2.128/25", "192.0.2.127", false }, { "192.0.2.128/25", "192.0.2.128", true },
+    { "10.0.0.0/9", "10.127.255.255", true }, { "10.0.0.0/9", "10.128.0.0", false },
+    { "0.0.0.0/0", "203.0.113.9", true }, { "0.0.0.0/0", "2001:db8::1", false },
+    { "203.0.113.9", "203.0.113.9", true }, { "203.0.113.9", "203.0.113.8", false },
+    { "2001:db8::/32", "2001:db8:ffff::1", true }, { "2001:db8::/32", "2001:db9::", false },
+    { "::1", "0:0:0:0:0:0:0:1", true }, { "::/0", "fe80::1", true },
+    { "192.0.2.0/24", "::ffff:192.0.2.7", true }, { "64:ff9b::/96", "64:ff9b::192.0.2.7", true },
+    { "192.0.2.0/24", "nonsense", false }, { "192.0.2.0/24", "", false },
+  }
+  for _, case in ipairs(cases) do
+    it(("%s %s %s"):format(case[1], case[3] and "holds" or "does not hold", case[2]), function()
+      assert.equal(case[3], cidr.contains({ case[1] }, case[2]))
+    end)
+  end
+
+  for _, text in ipairs { "300.0.0.1", "1.2.3", "1.2.3.4/33", "::1/129", "1:2:3:4:5:6:7", "1::2::3", "g::", "/8", "",
+                          "1.2.3.4/", "1:2:3:4:5:6:7:8:9", "12345::" } do
+    it(("is not %q"):format(text), function()
+      assert.is_nil(cidr.range(text))
+    end)
+  end
+end)
+
+describe("a callback's caller", function()
+  after_each(kit.cleanup)
+
+  local function status(settings, peer, forwarded)
+    local mj = kit.open(settings)
+    local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
+    return mj:callback {
+      method = "POST", uri = provider.hook_url(mj, task.ref, 1), peer = peer,
+      headers = { ["X-Forwarded-For"] = forwarded }, body = '{"taskId":"T1","status":0}',
+    }.status
+  end
+
+  it("may be anybody with a token when no range is configured", function()
+    assert.equal(200, status({}, "203.0.113.9"))
+  end)
+
+  it("has to be in allow_cidr, token or not", function()
+    assert.equal(200, status({ allow_cidr = { "203.0.113.0/24" } }, "203.0.113.9"))
+    assert.equal(401, status({ allow_cidr = { "203.0.113.0/24" } }, "198.51.100.1"))
+    assert.equal(401, status({ allow_cidr = { "203.0.113.0/24" } }, nil))
+  end)
+
+  it("is the one behind a trusted proxy, and a header from others counts for nothing", function()
+    local settings = { allow_cidr = { "203.0.113.0/24" }, trusted_proxies = { "10.0.0.0/8" } }
+    assert.equal(200, status(settings, "10.0.0.1", "203.0.113.9"))
+    assert.equal(200, status(settings, "10.0.0.1", "198.51.100.1, 203.0.113.9, 10.0.0.2"))
+    assert.equal(401, status(settings, "10.0.0.1", "203.0.113.9, 198.51.100.1"))
+    assert.equal(401, status(settings, "198.51.100.1", "203.0.113.9"))
+    assert.equal(401, status(settings, "10.0.0.1"))
+  end)
+
+  it("is checked by ranges that a wrong configuration can't have", function()
+    local _, err = require("mjhook").open { store = kit.tmp() .. "/s", allow_cidr = { "300.0.0.0/8" } }
+    assert.equal("config", err.code)
+    assert.matches("allow_cidr%[1%]", err.message)
+  end)
+end)
