@@ -62,7 +62,8 @@ typedef enum {
     MJ_OP_EVENT_TAKE,
     /* The handler returned: event {ref, seq, tries} is done.  MJ_ECHANGED: the lease is somebody else's. */
     MJ_OP_EVENT_DONE,
-    /* The handler failed with sig.error: to be tried again at `until`, or buried when that is 0. */
+    /* The handler failed with sig.error: to be tried again at `until`, or buried when that is 0.  Without an
+     * error it was not run at all, and the try does not count. */
     MJ_OP_EVENT_RETRY,
     /* Turns up to `limit` tasks in state sig.expect_state that finished at or before `until` into tombstones,
      * the oldest first, from `ref` (has_ref) on; passes over those with an event or a slot.  done: how many;

@@ -229,7 +229,7 @@ static const uint8_t *ref_in(int db, MDB_val key, MDB_val v)
 /* Does the record that an index entry points to ask for this very entry? */
 static bool asked_for(check *c, int db, MDB_val key, const uint8_t *ref)
 {
-    uint8_t k[KEY_MAX];
+    uint8_t k[KEY_MAX] = {0};
     MDB_val v;
     mj_task t;
     size_t n = 0;

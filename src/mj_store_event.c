@@ -244,7 +244,10 @@ int mj_event_op(mj_txn *x, mj_op *op)
         rc = mj_txn_del(x, DB_EVENT, mj_val(k, EVENT_KEY));
         return rc != 0 ? rc : promote(x, &e);
     }
-    add_error(&e, x->now, op->sig.error);
+    if (op->sig.error.n == 0 && op->until != 0 && e.tries > 0)
+        e.tries--; /* handed back without having been run: it costs the event nothing */
+    else
+        add_error(&e, x->now, op->sig.error);
     if (op->until != 0) {
         e.next_at = op->until;
         if (rc == 0)

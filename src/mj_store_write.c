@@ -593,7 +593,7 @@ int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
             break;
         rc = mj_env_grow(s->env, full);
         if (rc == MJ_ENOSPC)
-            snprintf(s->detail, sizeof s->detail, "the store has reached map_max: raise it, or prune");
+            snprintf(s->detail, sizeof s->detail, "the store has reached map_max: raise it");
     }
     if (rc != MJ_OK) {
         mj_store_blame(s, rc);

@@ -73,8 +73,7 @@ end
 local function hand_back(leased, ops)
   local event = leased.event
   ops[#ops + 1] = {
-    op = "retry", ref = event.ref, seq = event.seq, tries = event.tries, error = "out of time before it was run",
-    ["until"] = core.now(),
+    op = "retry", ref = event.ref, seq = event.seq, tries = event.tries, ["until"] = core.now(),
   }
 end
 

@@ -6,35 +6,42 @@ local provider = require "mjhook.provider"
 local M = {}
 
 -- The ids of a task that are still worth asking about: those of its open attempts, else of the current one.
-local function ids_of(task)
+local function ids_of(mj, task)
   local ids = {}
-  local current = task.attempts[#task.attempts]
-  for _, a in ipairs(task.attempts) do
-    local open = a.slot_until or a == current
+  for n, a in ipairs(task.attempts) do
+    local open = a.slot_until or n == #task.attempts
     for _, id in ipairs(open and a.task_ids or {}) do
-      ids[#ids + 1] = id
+      -- An attempt that a callback told of before it was ever sent has no account of its own.
+      ids[#ids + 1] = { id = id, attempt = n, account = a.account or task.account or mj.config.accounts[1].name }
     end
   end
   return ids
 end
 
--- Splits tasks into requests: one account each, at most `batch` ids.
+-- Splits what is to be asked into requests: one account each, at most `batch` ids. All that is asked about one
+-- attempt goes into one request, so that an answer can tell that it knows nothing of it.
 local function plan(mj, tasks)
   local groups, order = {}, {}
-  for _, task in ipairs(tasks) do
-    local ids = ids_of(task)
-    local name = task.attempts[#task.attempts].account or task.account
+  local function room_for(name, n)
     local group = groups[name]
-    if #ids > 0 and (not group or #group.ids + #ids > mj.config.batch) then
-      group = { account = name, ids = {}, tasks = {} }
+    if not group or #group.ids + n > mj.config.batch then
+      group = { account = name, ids = {}, entries = {} }
       groups[name] = group
       order[#order + 1] = group
     end
-    if #ids > 0 then
-      for _, id in ipairs(ids) do
-        group.ids[#group.ids + 1] = id
+    return group
+  end
+  for _, task in ipairs(tasks) do
+    local entry
+    for _, asked in ipairs(ids_of(mj, task)) do
+      if not entry or entry.attempt ~= asked.attempt then
+        local group = room_for(asked.account, #task.attempts[asked.attempt].task_ids)
+        entry = { task = task, attempt = asked.attempt, ids = {} }
+        group.entries[#group.entries + 1] = entry
+        entry.group = group
       end
-      group.tasks[#group.tasks + 1] = { task = task, ids = ids }
+      entry.ids[#entry.ids + 1] = asked.id
+      entry.group.ids[#entry.group.ids + 1] = asked.id
     end
   end
   return order
@@ -60,7 +67,7 @@ local function read_group(mj, group, words, ops)
   for _, id in ipairs(group.ids) do
     known = known + (words[id] and 1 or 0)
   end
-  for _, entry in ipairs(group.tasks) do
+  for _, entry in ipairs(group.entries) do
     local said = 0
     for _, id in ipairs(entry.ids) do
       if words[id] then
@@ -70,7 +77,7 @@ local function read_group(mj, group, words, ops)
     end
     if said == 0 then
       ops[#ops + 1] = {
-        op = "signal", ref = entry.task.ref, attempt = entry.task.attempt, kind = "absent", source = "poll",
+        op = "signal", ref = entry.task.ref, attempt = entry.attempt, kind = "absent", source = "poll",
         -- Absence proves something only in an answer that knew somebody else.
         counts = known > 0, wait_ms = wait_for(mj, entry.task, "absent"), want = true,
       }
@@ -79,9 +86,9 @@ local function read_group(mj, group, words, ops)
 end
 
 local function unanswered(group, err, ops)
-  for _, entry in ipairs(group.tasks) do
+  for _, entry in ipairs(group.entries) do
     ops[#ops + 1] = {
-      op = "signal", ref = entry.task.ref, attempt = entry.task.attempt, kind = "unanswered", source = "poll",
+      op = "signal", ref = entry.task.ref, attempt = entry.attempt, kind = "unanswered", source = "poll",
       error_code = err.code, error = err.message, wait_ms = err.retry_after and err.retry_after * 1000,
       want = true,
     }
@@ -138,7 +145,7 @@ function M.refresh(mj, ref)
   if not task then
     return nil, err
   end
-  if #ids_of(task) == 0 then
+  if #ids_of(mj, task) == 0 then
     return nil, core.error("state", ("task %s has no task_id: there is nothing to ask the provider about"):format(ref))
   end
   local report, why = M.poll(mj, { task })

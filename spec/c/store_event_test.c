@@ -216,3 +216,22 @@ TEST("an outbox entry that leads nowhere is taken out of the way")
     check_store(s);
     mj_store_close(s);
 }
+
+TEST("an event that is handed back without having been run loses no try and gains no error")
+{
+    mj_store *s = open_store();
+    ref r = with_events(s, 1, T0);
+    mj_op back = {.kind = MJ_OP_EVENT_RETRY, .until = T0 + 1};
+
+    for (int i = 0; i < 30; i++) {
+        CHECK_INT(take(s, T0 + LEASE, T0 + i), MJ_OK);
+        CHECK_INT(last_event().tries, 1);
+        back.event = last_event();
+        back.until = T0 + i + 1;
+        CHECK_INT(do_op(s, back, T0 + i), MJ_OK);
+    }
+    takes(s, r, 1, T0 + 30);
+    CHECK_INT(last_event().nerrors, 0);
+    check_store(s);
+    mj_store_close(s);
+}

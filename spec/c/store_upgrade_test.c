@@ -150,4 +150,5 @@ TEST("a store that is upgraded is refused by who knows only the old schema, from
     CHECK_INT(mj_be32_get(v.mv_data), MJ_STORE_SCHEMA); /* and a higher one than one's own is MJ_ESCHEMA */
     mdb_txn_abort(t);
     mj_env_leave(s->env);
+    mj_store_close(s);
 }
