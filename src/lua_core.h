@@ -18,12 +18,12 @@
 int mjl_fail(lua_State *L, int code, const char *why);
 
 /* Fields of the table at absolute index t.  A value of another type raises "bad field 'name' ...". */
-mj_str mjl_str(lua_State *L, int t, const char *name);             /* {NULL, 0} when absent */
+mj_str mjl_str(lua_State *L, int t, const char *name); /* {NULL, 0} when absent */
 int64_t mjl_int(lua_State *L, int t, const char *name, int64_t absent);
 bool mjl_bool(lua_State *L, int t, const char *name);
-void mjl_set_str(lua_State *L, const char *name, mj_str s);        /* sets nothing when empty */
+void mjl_set_str(lua_State *L, const char *name, mj_str s); /* sets nothing when empty */
 void mjl_set_int(lua_State *L, const char *name, int64_t v);
-void mjl_set_time(lua_State *L, const char *name, int64_t ms);     /* sets nothing when 0 */
+void mjl_set_time(lua_State *L, const char *name, int64_t ms); /* sets nothing when 0 */
 void mjl_set_lit(lua_State *L, const char *name, const char *s);
 /* 26 characters of a ref at index i into 16 bytes; false when it is none. */
 bool mjl_ref(lua_State *L, int i, uint8_t ref[MJ_ULID_BYTES]);

@@ -164,8 +164,7 @@ static int store_find(lua_State *L)
     batch *b = new_batch(L);
     int rc;
 
-    rc = n > MJ_MAX_TASK_ID ? MJ_ENOTFOUND
-                            : mj_store_find(s, (mj_str){id, (uint32_t)n}, &b->buf, &attempt);
+    rc = n > MJ_MAX_TASK_ID ? MJ_ENOTFOUND : mj_store_find(s, (mj_str){id, (uint32_t)n}, &b->buf, &attempt);
     if (give_task(L, s, lua_gettop(L), b, rc) != 1)
         return 2;
     lua_pushinteger(L, (lua_Integer)attempt);
@@ -405,8 +404,8 @@ static int core_open(lua_State *L)
 void mjl_open_store(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"write", store_write}, {"get", store_get},     {"find", store_find},   {"page", store_page},
-        {"stats", store_stats}, {"close", store_close}, {"by_key", store_by_key}, {"check", store_check},
+        {"write", store_write},   {"get", store_get},     {"find", store_find},     {"page", store_page},
+        {"stats", store_stats},   {"close", store_close}, {"by_key", store_by_key}, {"check", store_check},
         {"backup", store_backup}, {NULL, NULL},
     };
     static const luaL_Reg batch_methods[] = {{"close", batch_close}, {NULL, NULL}};

@@ -88,8 +88,8 @@ static int core_isatty(lua_State *L)
 void mjl_open_sys(lua_State *L)
 {
     static const luaL_Reg methods[] = {{"close", lock_close}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"now", core_now},   {"lock", core_lock},     {"stat", core_stat},
-                                         {"uid", core_uid},   {"isatty", core_isatty}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"now", core_now}, {"lock", core_lock},     {"stat", core_stat},
+                                         {"uid", core_uid}, {"isatty", core_isatty}, {NULL, NULL}};
 
     mjl_class(L, LOCK, methods);
     luaL_setfuncs(L, functions, 0);

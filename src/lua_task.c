@@ -189,8 +189,8 @@ static const char *source_name(unsigned i)
 
 static const char *op_name(unsigned i)
 {
-    static const char *const names[] = {"create", "signal", "claim", "pause", "tick", "take", "done", "retry",
-                                        "prune", "forget", "upgrade"};
+    static const char *const names[] = {"create", "signal", "claim", "pause",  "tick",   "take",
+                                        "done",   "retry",  "prune", "forget", "upgrade"};
     return names[i];
 }
 enum { OP_COUNT = MJ_OP_UPGRADE + 1 };

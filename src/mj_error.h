@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 
+/* clang-format off */
 /*      symbol        value  name             retryable  text */
 #define MJ_ERRORS(X)                                                                             \
     X(MJ_EINVAL,       -1, "invalid",       false, "bad argument")                               \
@@ -31,6 +32,7 @@
     X(MJ_EBUSY,       -18, "busy",          true,  "somebody else is at it")                     \
     X(MJ_EFORMAT,     -19, "format",        false, "not an mjhook store")                        \
     X(MJ_EREADONLY,   -20, "read_only",     true,  "the store can't be written")
+/* clang-format on */
 
 #define MJ_OK 0
 enum {

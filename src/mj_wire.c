@@ -16,9 +16,9 @@ static size_t utf8_len(const unsigned char *s, size_t n)
 {
     static const struct {
         unsigned char lo, hi, len, lo2, hi2; /* first byte, length, second byte (Unicode, table 3-7) */
-    } forms[] = {{0x00, 0x7f, 1, 0, 0},          {0xc2, 0xdf, 2, 0x80, 0xbf}, {0xe0, 0xe0, 3, 0xa0, 0xbf},
-                 {0xe1, 0xec, 3, 0x80, 0xbf},    {0xed, 0xed, 3, 0x80, 0x9f}, {0xee, 0xef, 3, 0x80, 0xbf},
-                 {0xf0, 0xf0, 4, 0x90, 0xbf},    {0xf1, 0xf3, 4, 0x80, 0xbf}, {0xf4, 0xf4, 4, 0x80, 0x8f}};
+    } forms[] = {{0x00, 0x7f, 1, 0, 0},       {0xc2, 0xdf, 2, 0x80, 0xbf}, {0xe0, 0xe0, 3, 0xa0, 0xbf},
+                 {0xe1, 0xec, 3, 0x80, 0xbf}, {0xed, 0xed, 3, 0x80, 0x9f}, {0xee, 0xef, 3, 0x80, 0xbf},
+                 {0xf0, 0xf0, 4, 0x90, 0xbf}, {0xf1, 0xf3, 4, 0x80, 0xbf}, {0xf4, 0xf4, 4, 0x80, 0x8f}};
 
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
         if (s[0] < forms[i].lo || s[0] > forms[i].hi)
@@ -54,8 +54,7 @@ static void push_clean(lua_State *L, const char *s, size_t n, size_t max)
     luaL_buffinit(L, &b);
     while (n > 0) {
         size_t len = utf8_len((const unsigned char *)s, n);
-        bool odd = len == 0 || (len == 1 && (unsigned char)s[0] < 0x20 && s[0] != '\n' && s[0] != '\t') ||
-                   s[0] == 0x7f;
+        bool odd = len == 0 || (len == 1 && (unsigned char)s[0] < 0x20 && s[0] != '\n' && s[0] != '\t') || s[0] == 0x7f;
         if (used + (odd ? 1 : len) > max)
             break;
         if (odd)

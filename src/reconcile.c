@@ -74,10 +74,10 @@ static int parse(int argc, char **argv, options *o)
 {
     enum { STORE = 256, BUDGET, LIMIT, INTERVAL, DRY, JSON, METRICS, VERSION };
     static const struct option longs[] = {
-        {"config", 1, NULL, 'c'},       {"store", 1, NULL, STORE},   {"budget", 1, NULL, BUDGET},
-        {"limit", 1, NULL, LIMIT},      {"interval", 1, NULL, INTERVAL}, {"dry-run", 0, NULL, DRY},
-        {"json", 0, NULL, JSON},        {"metrics", 1, NULL, METRICS}, {"quiet", 0, NULL, 'q'},
-        {"verbose", 0, NULL, 'v'},      {"version", 0, NULL, VERSION}, {"help", 0, NULL, 'h'},
+        {"config", 1, NULL, 'c'},  {"store", 1, NULL, STORE},       {"budget", 1, NULL, BUDGET},
+        {"limit", 1, NULL, LIMIT}, {"interval", 1, NULL, INTERVAL}, {"dry-run", 0, NULL, DRY},
+        {"json", 0, NULL, JSON},   {"metrics", 1, NULL, METRICS},   {"quiet", 0, NULL, 'q'},
+        {"verbose", 0, NULL, 'v'}, {"version", 0, NULL, VERSION},   {"help", 0, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     double n;
@@ -152,9 +152,8 @@ static void set_path(lua_State *L)
     dir = dirname(dirname(exe));
     lua_getglobal(L, "package");
     lua_getfield(L, -1, "path");
-    lua_pushfstring(L,
-                    "%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua;%s/../lua/?.lua;%s",
-                    dir, dir, dir, lua_tostring(L, -1));
+    lua_pushfstring(L, "%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua;%s/../lua/?.lua;%s", dir, dir, dir,
+                    lua_tostring(L, -1));
     lua_setfield(L, -3, "path");
     lua_pop(L, 1);
     lua_getfield(L, -1, "cpath");

@@ -20,13 +20,13 @@
 
 enum { LOAD_BATCH = 1024, SAMPLES = 20000, ROUNDS = 3 };
 
-#define MUST(call)                                                                               \
-    do {                                                                                         \
-        int must_rc = (call);                                                                    \
-        if (must_rc != 0) {                                                                      \
-            fprintf(stderr, "%s:%d: %s: %d\n", __FILE__, __LINE__, #call, must_rc);              \
-            exit(1);                                                                             \
-        }                                                                                        \
+#define MUST(call)                                                                                                     \
+    do {                                                                                                               \
+        int must_rc = (call);                                                                                          \
+        if (must_rc != 0) {                                                                                            \
+            fprintf(stderr, "%s:%d: %s: %d\n", __FILE__, __LINE__, #call, must_rc);                                    \
+            exit(1);                                                                                                   \
+        }                                                                                                              \
     } while (0)
 
 static double now_us(void)
@@ -66,9 +66,10 @@ typedef struct job { /* storage behind the slices of one operation */
 
 static void make_job(job *j, uint64_t n)
 {
-    static const char *const parts[] = {"a red fox in the snow", "golden hour", "cinematic lighting", "85mm lens",
-                                        "highly detailed fur", "soft bokeh", "art nouveau ornament",
-                                        "muted earth tones", "isometric city at night", "watercolour on paper"};
+    static const char *const parts[] = {
+        "a red fox in the snow",   "golden hour",         "cinematic lighting",   "85mm lens",
+        "highly detailed fur",     "soft bokeh",          "art nouveau ornament", "muted earth tones",
+        "isometric city at night", "watercolour on paper"};
     size_t len = 0, count = 3 + rnd() % 6;
 
     memset(&j->task, 0, sizeof j->task);
@@ -78,7 +79,8 @@ static void make_job(job *j, uint64_t n)
     snprintf(j->user, sizeof j->user, "user-%" PRIu64, rnd() % 50000);
     snprintf(j->key, sizeof j->key, "order-%" PRIu64, n);
     snprintf(j->id, sizeof j->id, "Mt%019" PRIx64, n * 0x9e3779b97f4a7c15u);
-    snprintf(j->image, sizeof j->image, "https://cdn.midjourney.com/%016" PRIx64 "-af0f-8f02df6c579e/grid_0.png", rnd());
+    snprintf(j->image, sizeof j->image, "https://cdn.midjourney.com/%016" PRIx64 "-af0f-8f02df6c579e/grid_0.png",
+             rnd());
     for (int i = 0; i < 4; i++)
         snprintf(j->more[i], sizeof j->more[i], "https://cdn.midjourney.com/%016" PRIx64 "-af0f-8f02df6c579e/0_%d.png",
                  rnd(), i);
@@ -94,17 +96,24 @@ static void op_adopt(mj_op *op, job *j)
     memset(op, 0, sizeof *op);
     op->kind = MJ_OP_CREATE;
     op->task = &j->task;
-    op->sig = (mj_signal){.source = MJ_FROM_USER, .expect_state = -1, .wait_ms = -1,
-                          .account = MJ_LIT("default"), .task_id = {j->id, (uint32_t)strlen(j->id)}};
+    op->sig = (mj_signal){.source = MJ_FROM_USER,
+                          .expect_state = -1,
+                          .wait_ms = -1,
+                          .account = MJ_LIT("default"),
+                          .task_id = {j->id, (uint32_t)strlen(j->id)}};
 }
 
 static void op_succeed(mj_op *op, job *j)
 {
     memset(op, 0, sizeof *op);
     op->kind = MJ_OP_SIGNAL;
-    op->sig = (mj_signal){.kind = SIG_SUCCEEDED, .source = MJ_FROM_CALLBACK, .expect_state = -1, .wait_ms = -1,
+    op->sig = (mj_signal){.kind = SIG_SUCCEEDED,
+                          .source = MJ_FROM_CALLBACK,
+                          .expect_state = -1,
+                          .wait_ms = -1,
                           .task_id = {j->id, (uint32_t)strlen(j->id)},
-                          .image = {j->image, (uint32_t)strlen(j->image)}, .nimages = 4,
+                          .image = {j->image, (uint32_t)strlen(j->image)},
+                          .nimages = 4,
                           .mj_prompt = j->task.prompt,
                           .meta = MJ_LIT("{\"width\":1024,\"height\":1024}")};
     for (int i = 0; i < 4; i++)
@@ -194,7 +203,8 @@ static void reads(mj_store *s, uint64_t tasks)
         get_us[i] = now_us() - t0;
     }
     mj_buf_free(&buf);
-    printf("get (just found): p50 %.2f us, p99 %.2f us\n", quantile(get_us, SAMPLES, 0.5), quantile(get_us, SAMPLES, 0.99));
+    printf("get (just found): p50 %.2f us, p99 %.2f us\n", quantile(get_us, SAMPLES, 0.5),
+           quantile(get_us, SAMPLES, 0.99));
     printf("find by task id, at random: p50 %.2f us, p99 %.2f us, %.0f/s\n", quantile(find_us, SAMPLES, 0.5),
            quantile(find_us, SAMPLES, 0.99), 1e6 / quantile(find_us, SAMPLES, 0.5));
 }
@@ -306,7 +316,8 @@ static double raw_rate(raw *r, const uint8_t (*refs)[16], const mj_buf *records,
 }
 
 /* `total` pending tasks are made (not timed), then brought to succeeded in batches (timed). */
-static double apply_rate(mj_store *s, uint64_t *next, size_t total, size_t batch, uint8_t (*refs)[16], mj_buf *pending, mj_buf *records)
+static double apply_rate(mj_store *s, uint64_t *next, size_t total, size_t batch, uint8_t (*refs)[16], mj_buf *pending,
+                         mj_buf *records)
 {
     job *j = calloc(total, sizeof *j);
     mj_op *op = calloc(total, sizeof *op);

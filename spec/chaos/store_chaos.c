@@ -127,8 +127,8 @@ static void random_op(mj_op *op, mj_task *task, char *text, uint64_t *seed, int 
         op->limit = 20;
         return;
     default: {
-        static const mj_signal_kind kinds[] = {SIG_ACCEPTED, SIG_SUCCEEDED, SIG_SUCCEEDED, SIG_FAILED,
-                                               SIG_MAYBE_SENT, SIG_REFUSED, SIG_CANCEL, SIG_RUNNING};
+        static const mj_signal_kind kinds[] = {SIG_ACCEPTED,   SIG_SUCCEEDED, SIG_SUCCEEDED, SIG_FAILED,
+                                               SIG_MAYBE_SENT, SIG_REFUSED,   SIG_CANCEL,    SIG_RUNNING};
         op->kind = MJ_OP_SIGNAL;
         op->has_ref = true;
         memcpy(op->ref, known->ref, MJ_ULID_BYTES);
