@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 enum { READERS = 1024 };
@@ -95,6 +96,14 @@ int mj_env_code(int rc)
     default:
         return MJ_EIO;
     }
+}
+
+bool mj_env_disk_full(const mj_env *e)
+{
+    static const uint64_t LARGEST = 64 * 4096; /* LMDB writes at most 64 pages at once */
+    struct statvfs st;
+
+    return statvfs(e->dir, &st) == 0 && (uint64_t)st.f_bavail * st.f_frsize < LARGEST;
 }
 
 static bool in_group(gid_t gid)

@@ -64,6 +64,8 @@ int mj_env_grow(mj_env *e, uint64_t full);
 void mj_env_bury_readers(mj_env *e);
 /* A LMDB or errno code as ours. */
 int mj_env_code(int rc);
+/* The file system has no room for one more of LMDB's writes. */
+bool mj_env_disk_full(const mj_env *e);
 
 /* ---- mj_store_read.c ---- */
 

@@ -1,6 +1,7 @@
 /* The write half of the store: one batch of operations, one durable transaction. */
 #include "mj_store_impl.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -595,6 +596,8 @@ int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
         if (rc == MJ_ENOSPC)
             snprintf(s->detail, sizeof s->detail, "the store has reached map_max: raise it");
     }
+    if (rc == EIO && mj_env_disk_full(s->env))
+        rc = ENOSPC; /* LMDB calls a write that came out short EIO */
     if (rc != MJ_OK) {
         mj_store_blame(s, rc);
         rc = mj_env_code(rc);
