@@ -2,6 +2,7 @@
 
 #include "mj_error.h"
 
+#include <errno.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -33,21 +34,38 @@ int64_t mj_ulid_time(const uint8_t id[MJ_ULID_BYTES])
     return t;
 }
 
+/* getrandom gives up to 256 bytes whole; only before the pool is ready, early in boot, a signal can interrupt it. */
+static bool random_bytes(uint8_t *p, size_t n)
+{
+    ssize_t got;
+
+    do
+        got = getrandom(p, n, 0);
+    while (got < 0 && errno == EINTR);
+    return got == (ssize_t)n;
+}
+
 int mj_ulid_next(uint8_t last[MJ_ULID_BYTES], int64_t now_ms)
 {
-    uint8_t fresh[MJ_ULID_BYTES];
+    uint8_t next[MJ_ULID_BYTES];
+    int i;
 
+    if (now_ms < 0 || now_ms >> 48)
+        return MJ_EINVAL;
+    memcpy(next, last, sizeof next);
     if (!is_zero(last, MJ_ULID_BYTES) && now_ms <= mj_ulid_time(last)) {
         /* Same millisecond, or a clock that stepped back: the next number, carried up into the time if need be. */
-        for (int i = MJ_ULID_BYTES - 1; i >= 0 && ++last[i] == 0; i--)
+        for (i = MJ_ULID_BYTES - 1; i >= 0 && ++next[i] == 0; i--)
             ;
-        return MJ_OK;
+        if (i < 0)
+            return MJ_ELIMIT;
+    } else {
+        for (i = 0; i < 6; i++)
+            next[i] = (uint8_t)(now_ms >> (40 - 8 * i));
+        if (!random_bytes(next + 6, sizeof next - 6))
+            return MJ_EIO;
     }
-    for (int i = 0; i < 6; i++)
-        fresh[i] = (uint8_t)(now_ms >> (40 - 8 * i));
-    if (getrandom(fresh + 6, sizeof fresh - 6, 0) != (ssize_t)sizeof fresh - 6)
-        return MJ_EIO;
-    memcpy(last, fresh, sizeof fresh);
+    memcpy(last, next, sizeof next);
     return MJ_OK;
 }
 
@@ -59,7 +77,7 @@ void mj_ulid_text(const uint8_t id[MJ_ULID_BYTES], char out[MJ_ULID_TEXT + 1])
     for (int i = 0; i < MJ_ULID_TEXT; i++) {
         unsigned v = 0;
         for (int bit = 5 * i - 2; bit < 5 * i + 3; bit++)
-            v = v << 1 | (bit < 0 ? 0u : (id[bit / 8] >> (7 - bit % 8)) & 1u);
+            v = v << 1 | (bit < 0 ? 0u : ((unsigned)id[bit / 8] >> (7 - bit % 8)) & 1u);
         out[i] = base32[v];
     }
     out[MJ_ULID_TEXT] = '\0';
@@ -71,24 +89,28 @@ static int digit(char c)
 
     if (c >= 'a' && c <= 'z')
         c = (char)(c - 'a' + 'A');
-    p = c ? strchr(base32, c) : NULL;
+    p = memchr(base32, c, sizeof base32 - 1); /* not strchr, which finds NUL */
     return p ? (int)(p - base32) : -1;
 }
 
 int mj_ulid_parse(const char *text, size_t len, uint8_t id[MJ_ULID_BYTES])
 {
-    uint8_t tmp[MJ_ULID_BYTES] = {0};
+    uint8_t tmp[MJ_ULID_BYTES];
+    unsigned bits = 0, nbits = 0;
+    size_t w = 0;
 
+    /* 26 characters are 130 bits, of which the first two have to be zero. */
     if (len != MJ_ULID_TEXT || digit(text[0]) > 7)
         return MJ_EINVAL;
-    for (int i = 0; i < MJ_ULID_TEXT; i++) {
+    for (size_t i = 0; i < MJ_ULID_TEXT; i++) {
         int v = digit(text[i]);
         if (v < 0)
             return MJ_EINVAL;
-        for (int b = 0; b < 5; b++) {
-            int bit = 5 * i - 2 + b;
-            if (bit >= 0 && (v >> (4 - b) & 1))
-                tmp[bit / 8] |= (uint8_t)(0x80u >> bit % 8);
+        bits = bits << 5 | (unsigned)v;
+        nbits += i == 0 ? 3 : 5;
+        if (nbits >= 8) {
+            nbits -= 8;
+            tmp[w++] = (uint8_t)(bits >> nbits);
         }
     }
     memcpy(id, tmp, sizeof tmp);
@@ -111,14 +133,14 @@ static EVP_MAC_CTX *new_mac(const void *key, size_t n)
     EVP_MAC_CTX *ctx = mac ? EVP_MAC_CTX_new(mac) : NULL;
 
     EVP_MAC_free(mac);
-    if (ctx && EVP_MAC_init(ctx, key, n, params) != 1) {
+    if (ctx && EVP_MAC_init(ctx, key ? key : (const void *)"", n, params) != 1) { /* NULL would mean: the old key */
         EVP_MAC_CTX_free(ctx);
         ctx = NULL;
     }
     return ctx;
 }
 
-/* The keyed context is copied for each use: one ring serves many threads. */
+/* The keyed context is copied for each use, not used: one ring serves many threads at once. */
 static int mac_of(const EVP_MAC_CTX *keyed, const void *data, size_t n, uint8_t out[32])
 {
     EVP_MAC_CTX *ctx = EVP_MAC_CTX_dup(keyed);
@@ -211,20 +233,35 @@ size_t mj_keyring_count(const mj_keyring *k)
     return k->n;
 }
 
+/* The text is put together by hand: printf takes longer than the hash, and a ref that a stranger sent may hold a NUL.
+ */
 static int sign(const EVP_MAC_CTX *key, const char *ref, uint32_t attempt, char sig[MJ_SIG_TEXT + 1])
 {
-    char text[64];
+    static const char label[] = "mjhook1"; /* its NUL is part of the text */
+    char text[sizeof label + MJ_ULID_TEXT + 1 + 10], digits[10], *p = text;
     uint8_t mac[32];
-    int n = snprintf(text, sizeof text, "mjhook1%c%.26s%c%lu", 0, ref, 0, (unsigned long)attempt);
+    size_t n = 0;
+    int rc;
 
-    if (mac_of(key, text, (size_t)n, mac) != MJ_OK)
-        return MJ_EIO;
-    mj_base64url(mac, 16, sig);
-    return MJ_OK;
+    memcpy(p, label, sizeof label);
+    p += sizeof label;
+    memcpy(p, ref, MJ_ULID_TEXT);
+    p += MJ_ULID_TEXT;
+    *p++ = '\0';
+    do
+        digits[n++] = (char)('0' + attempt % 10);
+    while (attempt /= 10);
+    while (n > 0)
+        *p++ = digits[--n];
+    rc = mac_of(key, text, (size_t)(p - text), mac);
+    if (rc == MJ_OK)
+        mj_base64url(mac, 16, sig);
+    OPENSSL_cleanse(mac, sizeof mac);
+    return rc;
 }
 
-int mj_token_sign(const mj_keyring *k, const char ref[MJ_ULID_TEXT + 1], uint32_t attempt,
-                  char kid[MJ_KID_TEXT + 1], char sig[MJ_SIG_TEXT + 1])
+int mj_token_sign(const mj_keyring *k, const char ref[MJ_ULID_TEXT + 1], uint32_t attempt, char kid[MJ_KID_TEXT + 1],
+                  char sig[MJ_SIG_TEXT + 1])
 {
     if (k->n == 0)
         return MJ_EINVAL;
@@ -232,16 +269,18 @@ int mj_token_sign(const mj_keyring *k, const char ref[MJ_ULID_TEXT + 1], uint32_
     return sign(k->keys[0].mac, ref, attempt, sig);
 }
 
-bool mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt,
-                     const char *kid, size_t kid_len, const char *sig, size_t sig_len)
+bool mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt, const char *kid,
+                     size_t kid_len, const char *sig, size_t sig_len)
 {
     char made[MJ_SIG_TEXT + 1];
+    bool ok = false;
 
     if (ref_len != MJ_ULID_TEXT || kid_len != MJ_KID_TEXT || sig_len != MJ_SIG_TEXT)
         return false;
-    for (size_t i = 0; i < k->n; i++)
-        if (memcmp(k->keys[i].kid, kid, MJ_KID_TEXT) == 0 && /* a kid is public */
-            sign(k->keys[i].mac, ref, attempt, made) == MJ_OK && mj_equal(made, sig, MJ_SIG_TEXT))
-            return true;
-    return false;
+    /* A kid is public, so finding it may take any time; two secrets may share one. */
+    for (size_t i = 0; i < k->n && !ok; i++)
+        ok = memcmp(k->keys[i].kid, kid, MJ_KID_TEXT) == 0 && sign(k->keys[i].mac, ref, attempt, made) == MJ_OK &&
+             mj_equal(made, sig, MJ_SIG_TEXT);
+    OPENSSL_cleanse(made, sizeof made); /* for a stranger's ref this would be the right answer */
+    return ok;
 }

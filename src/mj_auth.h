@@ -16,7 +16,8 @@
 
 /* A ULID for wall-clock `now_ms` that is greater than *last, also when the clock
  * stepped back (then last + 1); *last becomes it.  All-zero *last: no predecessor.
- * MJ_EIO: the kernel gave no random bytes. */
+ * MJ_EIO: the kernel gave no random bytes; MJ_EINVAL: now_ms is not a time of 48
+ * bits; MJ_ELIMIT: *last is the last of all.  *last is then as it was. */
 int mj_ulid_next(uint8_t last[MJ_ULID_BYTES], int64_t now_ms);
 /* out gets MJ_ULID_TEXT characters and a NUL. */
 void mj_ulid_text(const uint8_t id[MJ_ULID_BYTES], char out[MJ_ULID_TEXT + 1]);
@@ -25,7 +26,8 @@ int mj_ulid_parse(const char *text, size_t len, uint8_t id[MJ_ULID_BYTES]);
 /* Milliseconds in the id. */
 int64_t mj_ulid_time(const uint8_t id[MJ_ULID_BYTES]);
 
-/* The secrets that sign and verify callback URLs.  The first added signs, all verify. */
+/* The secrets that sign and verify callback URLs.  The first added signs, all verify.
+ * Once all are added, a ring may be used by several threads at once. */
 typedef struct mj_keyring mj_keyring;
 mj_keyring *mj_keyring_new(void); /* NULL: out of memory */
 void mj_keyring_free(mj_keyring *k);
@@ -38,12 +40,12 @@ size_t mj_keyring_count(const mj_keyring *k);
  * "mjhook1" NUL ref-text NUL attempt-in-decimal, in base64url; the kid is derived
  * from the secret alone: the first 48 bits of HMAC-SHA256 over "mjhook1 kid".
  * MJ_EINVAL: the keyring is empty. */
-int mj_token_sign(const mj_keyring *k, const char ref[MJ_ULID_TEXT + 1], uint32_t attempt,
-                  char kid[MJ_KID_TEXT + 1], char sig[MJ_SIG_TEXT + 1]);
+int mj_token_sign(const mj_keyring *k, const char ref[MJ_ULID_TEXT + 1], uint32_t attempt, char kid[MJ_KID_TEXT + 1],
+                  char sig[MJ_SIG_TEXT + 1]);
 /* True when some secret of the ring with this kid made sig for (ref, attempt).
  * Constant time in sig. Lengths other than the exact ones are false. */
-bool mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt,
-                     const char *kid, size_t kid_len, const char *sig, size_t sig_len);
+bool mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt, const char *kid,
+                     size_t kid_len, const char *sig, size_t sig_len);
 
 /* Equal in time that depends on n only. */
 bool mj_equal(const void *a, const void *b, size_t n);

@@ -8,8 +8,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+/* CURLOPT_QUICK_EXIT; and its TLS writes raise SIGPIPE before that. */
+#if LIBCURL_VERSION_NUM < 0x075700
+#error "mjhook needs libcurl 7.87 or newer"
+#endif
 
 enum {
     DEFAULT_CONNECTIONS = 8,
@@ -18,7 +25,10 @@ enum {
     DEFAULT_TIMEOUT_MS = 30000,
     DEFAULT_ANSWER = 4 << 20,
     RETRY_AFTER_MAX = 86400,
-    POLL_MS = 1000 /* curl_multi_poll wakes for its own timers, too; this is only a bound */
+    POLL_MS = 1000, /* curl_multi_poll wakes for its own timers, too; this is only a bound */
+    /* Servers close idle connections after some seconds (node: 5), and a body that crosses the closing is "maybe
+     * sent". A new handshake costs less than such a doubt. */
+    ONCE_IDLE_S = 3
 };
 
 typedef struct transfer { /* one request under way */
@@ -26,9 +36,11 @@ typedef struct transfer { /* one request under way */
     const mj_http_request *req;
     mj_http_answer *answer;
     struct curl_slist *headers;
-    size_t handed; /* bytes of the body that libcurl took from us: from the first on it may have been sent */
-    bool again;    /* libcurl asked for the body a second time */
-    bool stalled, too_long;
+    bool counts;    /* it must not be sent twice, and has a body that tells what was sent */
+    size_t handed;  /* bytes of the body that libcurl took from us: from the first on it may have been sent */
+    bool again;     /* libcurl wanted to send it a second time */
+    bool head_done; /* the header of the answer, not of a "100 Continue", is complete */
+    bool stalled, too_long, no_memory;
     size_t cap, max;
     int64_t started;
     char error[CURL_ERROR_SIZE];
@@ -60,10 +72,10 @@ int64_t mj_http_clock(void)
 
 static bool make_multi(mj_http *h)
 {
-    h->pid = getpid();
     h->multi = curl_multi_init();
     if (!h->multi)
         return false;
+    h->pid = getpid();
     curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)h->o.connections);
     curl_multi_setopt(h->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)h->o.connections);
     return true;
@@ -116,25 +128,80 @@ void mj_http_free(mj_http *h)
 
 /* ---- what libcurl calls ---- */
 
+/* A sender that was stopped, or whose machine slept, finds its time gone. */
+static bool stalled(transfer *t)
+{
+    t->stalled = t->handed == 0 && t->req->start_by_ms && mj_http_clock() > t->req->start_by_ms;
+    return t->stalled;
+}
+
+/* On each connection, when it stands and before the header is sent. libcurl sends again what a kept connection
+ * swallowed; without this it would, when nothing of a body we handed over was written, even go on in its middle. */
+static int may_begin(void *arg, char *to_ip, char *from_ip, int to_port, int from_port)
+{
+    transfer *t = arg;
+
+    (void)to_ip, (void)from_ip, (void)to_port, (void)from_port;
+    t->again = t->handed > 0;
+    return t->again || stalled(t) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
 static size_t give_body(char *to, size_t size, size_t n, void *arg)
 {
     transfer *t = arg;
     size_t left = t->req->body_len - t->handed, room = size * n;
 
-    if (left == 0) {
-        /* A known length is never asked for twice, unless libcurl means to send it on another connection. */
-        t->again = true;
+    t->again = left == 0; /* a known length is asked for once, unless it is to be sent again */
+    if (t->again || stalled(t))
         return CURL_READFUNC_ABORT;
-    }
-    if (t->handed == 0 && t->req->start_by_ms && mj_http_clock() > t->req->start_by_ms) {
-        t->stalled = true;
-        return CURL_READFUNC_ABORT;
-    }
     if (room > left)
         room = left;
     memcpy(to, t->req->body + t->handed, room);
     t->handed += room;
     return room;
+}
+
+/* Seconds or a date; -1: neither. (CURLINFO_RETRY_AFTER can't tell 0 from none.) */
+static int64_t parse_retry_after(const char *p, size_t n)
+{
+    char text[64], *end;
+    int64_t v;
+
+    if (n >= sizeof text)
+        return -1;
+    memcpy(text, p, n);
+    text[n] = '\0';
+    p = text + strspn(text, " \t");
+    v = strtoll(p, &end, 10); /* too long a number is the largest one */
+    if (end == p || end[strspn(end, " \t\r\n")] != '\0') {
+        time_t date = curl_getdate(p, NULL);
+        if (date == -1)
+            return -1;
+        v = (int64_t)date - time(NULL);
+    } else if (*p < '0' || *p > '9') {
+        return -1; /* a sign */
+    }
+    return v < 0 ? 0 : v > RETRY_AFTER_MAX ? RETRY_AFTER_MAX : v;
+}
+
+static size_t take_header(char *line, size_t size, size_t n, void *arg)
+{
+    static const char after[] = "Retry-After:";
+    transfer *t = arg;
+    size_t bytes = size * n;
+    long status = 0;
+
+    if (t->head_done) /* what comes behind the body belongs to nobody */
+        return bytes;
+    if (bytes > 0 && (line[0] == '\r' || line[0] == '\n')) {
+        curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        t->head_done = status >= 200;
+        if (!t->head_done)
+            t->answer->retry_after = -1;
+    } else if (bytes >= sizeof after && strncasecmp(line, after, sizeof after - 1) == 0) {
+        t->answer->retry_after = parse_retry_after(line + sizeof after - 1, bytes - (sizeof after - 1));
+    }
+    return bytes;
 }
 
 static size_t take_body(char *from, size_t size, size_t n, void *arg)
@@ -153,8 +220,10 @@ static size_t take_body(char *from, size_t size, size_t n, void *arg)
         while (cap < a->body_len + bytes + 1)
             cap *= 2;
         p = realloc(a->body, cap);
-        if (!p)
+        if (!p) {
+            t->no_memory = true;
             return 0;
+        }
         a->body = p;
         t->cap = cap;
     }
@@ -164,18 +233,41 @@ static size_t take_body(char *from, size_t size, size_t n, void *arg)
     return bytes;
 }
 
-/* ---- one transfer ---- */
-
-static void failed(mj_http_answer *a, mj_http_outcome outcome, const char *why)
+/* As libcurl's own, but not left open in the programs that this process starts. */
+static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
 {
-    free(a->body);
-    *a = (mj_http_answer){.outcome = outcome, .retry_after = -1, .elapsed_ms = a->elapsed_ms};
-    snprintf(a->error, sizeof a->error, "%.*s", (int)sizeof a->error - 1, why);
+    (void)arg, (void)purpose;
+    return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
 }
 
+/* ---- one transfer ---- */
+
+/* "host:port: why". libcurl's reasons may name the host, never more of the URL. */
+static void failed(mj_http_answer *a, mj_http_outcome outcome, const char *url, const char *why)
+{
+    CURLU *u = curl_url();
+    char *host = NULL, *port = NULL;
+
+    free(a->body);
+    *a = (mj_http_answer){.outcome = outcome, .retry_after = -1, .elapsed_ms = a->elapsed_ms};
+    if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
+        curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+        curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK && !strstr(why, host))
+        snprintf(a->error, sizeof a->error, "%.60s:%s: %.90s", host, port, why);
+    else
+        snprintf(a->error, sizeof a->error, "%.*s", (int)sizeof a->error - 1, why);
+    for (char *p = a->error; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = ' ';
+    curl_free(host);
+    curl_free(port);
+    curl_url_cleanup(u);
+}
+
+/* False also for a line that is two: what is behind the break would be a header of somebody's choice. */
 static bool add_header(transfer *t, const char *line)
 {
-    struct curl_slist *more = curl_slist_append(t->headers, line);
+    struct curl_slist *more = strpbrk(line, "\r\n") ? NULL : curl_slist_append(t->headers, line);
 
     if (more)
         t->headers = more;
@@ -187,17 +279,21 @@ static bool set_body(transfer *t)
     const mj_http_request *r = t->req;
     CURL *e = t->easy;
 
+    /* Without a body nothing counts what was sent: on a connection of its own libcurl does not send it again. */
+    if (r->once && !t->counts && curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L) != CURLE_OK)
+        return false;
     if (!r->body)
         return curl_easy_setopt(e, CURLOPT_HTTPGET, 1L) == CURLE_OK;
-    /* Given as POSTFIELDS a body may be sent again by libcurl itself when a kept connection turns out to be dead.
-     * A body from a read callback that can't seek can't. */
     if (curl_easy_setopt(e, CURLOPT_POST, 1L) != CURLE_OK ||
         curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body_len) != CURLE_OK)
         return false;
-    if (!r->once || r->body_len == 0)
+    if (!t->counts)
         return curl_easy_setopt(e, CURLOPT_POSTFIELDS, r->body) == CURLE_OK;
+    /* Given as POSTFIELDS a body may be sent again by libcurl itself when a kept connection turns out to be dead.
+     * A body from a read callback that can't seek can't. */
     return curl_easy_setopt(e, CURLOPT_READFUNCTION, give_body) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_READDATA, t) == CURLE_OK;
+           curl_easy_setopt(e, CURLOPT_READDATA, t) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)ONCE_IDLE_S) == CURLE_OK;
 }
 
 static bool set_up(const mj_http *h, transfer *t)
@@ -208,24 +304,36 @@ static bool set_up(const mj_http *h, transfer *t)
 
     for (size_t i = 0; ok && r->headers && r->headers[i]; i++)
         ok = add_header(t, r->headers[i]);
-    return ok && set_body(t) && curl_easy_setopt(e, CURLOPT_URL, r->url) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_PRIVATE, t) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_ERRORBUFFER, t->error) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, take_body) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_WRITEDATA, t) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_PROXY, "") == CURLE_OK && /* nor one from the environment */
-           curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_USERAGENT, h->user_agent) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)h->o.connect_timeout_ms) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_TIMEOUT_MS,
-                            (long)(r->timeout_ms > 0 ? r->timeout_ms : h->o.timeout_ms)) == CURLE_OK &&
-           (!h->o.insecure || (curl_easy_setopt(e, CURLOPT_SSL_VERIFYPEER, 0L) == CURLE_OK &&
-                               curl_easy_setopt(e, CURLOPT_SSL_VERIFYHOST, 0L) == CURLE_OK));
+    if (!ok || !set_body(t))
+        return false;
+    ok = curl_easy_setopt(e, CURLOPT_URL, r->url) == CURLE_OK;
+#define SET(option, value) ok = curl_easy_setopt(e, CURLOPT_##option, value) == CURLE_OK && ok
+    SET(HTTPHEADER, t->headers);
+    SET(PRIVATE, t);
+    SET(ERRORBUFFER, t->error);
+    SET(PREREQFUNCTION, may_begin);
+    SET(PREREQDATA, t);
+    SET(HEADERFUNCTION, take_header);
+    SET(HEADERDATA, t);
+    SET(WRITEFUNCTION, take_body);
+    SET(WRITEDATA, t);
+    SET(OPENSOCKETFUNCTION, open_socket);
+    SET(USERAGENT, h->user_agent);
+    SET(PROTOCOLS_STR, "http,https");
+    SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(HTTP09_ALLOWED, 0L);
+    SET(FOLLOWLOCATION, 0L);
+    SET(PROXY, ""); /* nor one from the environment */
+    SET(NOSIGNAL, 1L);
+    SET(QUICK_EXIT, 1L); /* a name server that hangs holds nobody up beyond the timeout */
+    SET(TCP_NODELAY, 1L);
+    SET(TCP_KEEPALIVE, 1L);
+    SET(CONNECTTIMEOUT_MS, (long)h->o.connect_timeout_ms);
+    SET(TIMEOUT_MS, (long)(r->timeout_ms > 0 ? r->timeout_ms : h->o.timeout_ms));
+    SET(SSL_VERIFYPEER, h->o.insecure ? 0L : 1L);
+    SET(SSL_VERIFYHOST, h->o.insecure ? 0L : 2L);
+#undef SET
+    return ok;
 }
 
 static void release(mj_http *h, transfer *t)
@@ -241,7 +349,12 @@ static bool begin(mj_http *h, transfer *t, const mj_http_request *r, mj_http_ans
 {
     CURL *e = t->easy ? t->easy : curl_easy_init();
 
-    *t = (transfer){.easy = e, .req = r, .answer = a, .max = h->o.max_answer, .started = mj_http_clock()};
+    *t = (transfer){.easy = e,
+                    .req = r,
+                    .answer = a,
+                    .max = h->o.max_answer,
+                    .started = mj_http_clock(),
+                    .counts = r->once && r->body && r->body_len > 0};
     *a = (mj_http_answer){.retry_after = -1};
     if (e) {
         curl_easy_reset(e); /* keeps connections, drops every option of the last request */
@@ -251,7 +364,7 @@ static bool begin(mj_http *h, transfer *t, const mj_http_request *r, mj_http_ans
         t->headers = NULL;
     }
     t->req = NULL;
-    failed(a, MJ_HTTP_NOT_SENT, "the request could not be made (bad URL or out of memory)");
+    failed(a, MJ_HTTP_NOT_SENT, r->url, "the request could not be made (bad header or out of memory)");
     return false;
 }
 
@@ -260,36 +373,50 @@ static mj_http_outcome maybe(const transfer *t)
 {
     long request = 0;
 
-    if (t->req->once && t->req->body_len > 0)
+    if (t->counts)
         return t->handed > 0 ? MJ_HTTP_MAYBE_SENT : MJ_HTTP_NOT_SENT;
     curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &request);
     return request > 0 ? MJ_HTTP_MAYBE_SENT : MJ_HTTP_NOT_SENT;
 }
 
+/* Whether all of the answer is there, whatever became of the request: a server may answer before it has read all. */
+static bool whole(const transfer *t)
+{
+    curl_off_t length = -1;
+
+    curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    return t->head_done && length >= 0 && (uint64_t)length == t->answer->body_len;
+}
+
+static const char *reason(const transfer *t, CURLcode result)
+{
+    if (t->too_long)
+        return "the answer is longer than it may be";
+    if (t->no_memory)
+        return "no memory for the answer";
+    if (t->stalled)
+        return "not sent: too long after it was meant to be";
+    if (t->again || result == CURLE_SEND_FAIL_REWIND)
+        return "the connection broke while the request was sent";
+    if (result == CURLE_OK)
+        return "the answer broke off";
+    return t->error[0] ? t->error : curl_easy_strerror(result);
+}
+
+/* `cut`: why it ends before libcurl is done with it. */
 static void finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
 {
     mj_http_answer *a = t->answer;
     long status = 0;
-    curl_off_t after = 0;
 
     a->elapsed_ms = mj_http_clock() - t->started;
-    if (!cut && result == CURLE_OK) {
+    /* A header that broke off is no error to libcurl. */
+    if ((!cut && result == CURLE_OK && t->head_done) || whole(t)) {
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-        curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &after);
         a->outcome = MJ_HTTP_ANSWERED;
         a->status = (int)status;
-        if (after > 0)
-            a->retry_after = after < RETRY_AFTER_MAX ? after : RETRY_AFTER_MAX;
-    } else if (cut) {
-        failed(a, maybe(t), cut);
-    } else if (t->too_long) {
-        failed(a, maybe(t), "the answer is longer than it may be");
-    } else if (t->stalled) {
-        failed(a, maybe(t), "the sender stalled for too long between intent and request, so it was not sent");
-    } else if (t->again || result == CURLE_SEND_FAIL_REWIND) {
-        failed(a, maybe(t), "the connection broke while the request was sent");
     } else {
-        failed(a, maybe(t), t->error[0] ? t->error : curl_easy_strerror(result));
+        failed(a, maybe(t), t->req->url, cut ? cut : reason(t, result));
     }
     release(h, t);
 }
@@ -319,25 +446,22 @@ static void collect(mj_http *h, size_t *running)
     }
 }
 
-static void cut_all(mj_http *h, const char *why)
-{
-    for (int i = 0; i < h->o.connections; i++)
-        if (h->slots[i].req)
-            finish(h, &h->slots[i], CURLE_OK, why);
-}
-
 int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t deadline_ms, mj_http_answer *answers)
 {
+    const char *why = "out of time";
     size_t next = 0, running = 0;
+    CURLMcode rc = CURLM_OK;
     transfer *t;
     int active;
 
+    for (size_t i = 0; i < n; i++)
+        answers[i] = (mj_http_answer){.outcome = MJ_HTTP_NOT_SENT, .retry_after = -1};
     if (h->pid != getpid()) { /* a fork: the kept connections are the parent's */
         memset(h->slots, 0, (size_t)h->o.connections * sizeof *h->slots);
         if (!make_multi(h))
             return MJ_ENOMEM;
     }
-    while (next < n || running > 0) {
+    while (rc == CURLM_OK && (next < n || running > 0)) {
         int64_t left = deadline_ms ? deadline_ms - mj_http_clock() : POLL_MS;
         if (left <= 0)
             break;
@@ -345,17 +469,19 @@ int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t d
             running += begin(h, t, &reqs[next], &answers[next]);
             next++;
         }
-        if (curl_multi_perform(h->multi, &active) != CURLM_OK)
-            break;
+        rc = curl_multi_perform(h->multi, &active);
         collect(h, &running);
-        if (running > 0 && (next == n || !free_slot(h)))
-            curl_multi_poll(h->multi, NULL, 0, (int)(left < POLL_MS ? left : POLL_MS), NULL);
+        if (rc == CURLM_OK && running > 0 && (next == n || !free_slot(h)))
+            rc = curl_multi_poll(h->multi, NULL, 0, (int)(left < POLL_MS ? left : POLL_MS), NULL);
     }
-    cut_all(h, "out of time");
-    for (; next < n; next++) {
-        answers[next] = (mj_http_answer){0};
-        failed(&answers[next], MJ_HTTP_NOT_SENT, "out of time before it was begun");
-    }
+    if (rc != CURLM_OK)
+        why = curl_multi_strerror(rc);
+    for (int i = 0; i < h->o.connections; i++)
+        if (h->slots[i].req)
+            finish(h, &h->slots[i], CURLE_OK, why);
+    for (; next < n; next++)
+        failed(&answers[next], MJ_HTTP_NOT_SENT, reqs[next].url,
+               rc == CURLM_OK ? "out of time before it was begun" : why);
     return MJ_OK;
 }
 

@@ -8,8 +8,14 @@
  * What matters here is not whether a request failed but whether the other side
  * can have it.  A request with `once` set is never given to libcurl in a form
  * that it could send twice by itself (body through a read callback that can't
- * rewind): as long as no byte of its body was handed over it is "not sent";
- * from the first byte on, and without a complete answer, it is "maybe sent". */
+ * rewind, and no second start once it was begun): as long as no byte of its body
+ * was handed over it is "not sent"; from the first byte on, and without a
+ * complete answer, it is "maybe sent".  A complete answer counts also when it
+ * came before all of the body was sent.  Other requests may be sent again by
+ * libcurl when a kept connection turns out to be dead.
+ *
+ * After a fork the child starts with connections of its own.  Unload libcurl
+ * only when no name is being looked up: a hanging look-up is left behind. */
 #ifndef MJ_HTTP_H
 #define MJ_HTTP_H
 
@@ -33,10 +39,10 @@ typedef struct mj_http_request {
     const char *const *headers; /* "Name: value" strings, NULL-terminated; may be NULL */
     const char *body;           /* POST when not NULL, GET otherwise */
     size_t body_len;
-    bool once;                  /* must not be sent twice (a submission) */
-    int timeout_ms;             /* 0: the client's */
-    int64_t start_by_ms;        /* CLOCK_BOOTTIME milliseconds after which no byte of the body is handed
-                                   over any more (a sender that stalled does not send); 0: none */
+    bool once;           /* must not be sent twice (a submission) */
+    int timeout_ms;      /* 0: the client's */
+    int64_t start_by_ms; /* CLOCK_BOOTTIME milliseconds after which neither header nor body is begun
+                            any more (a sender that stalled does not send); 0: none */
 } mj_http_request;
 
 typedef enum {
@@ -47,11 +53,11 @@ typedef enum {
 
 typedef struct mj_http_answer {
     mj_http_outcome outcome;
-    int status;           /* HTTP status when answered */
-    int64_t retry_after;  /* seconds from a Retry-After header (number or date), clamped to 0..86400; -1: none */
-    char *body;           /* owned by the answer, NUL-terminated; NULL when there is none */
+    int status;          /* HTTP status when answered */
+    int64_t retry_after; /* seconds from a Retry-After header (number or date), clamped to 0..86400; -1: none */
+    char *body;          /* owned by the answer, NUL-terminated; NULL when there is none */
     size_t body_len;
-    char error[160];      /* for people: what happened, never a header, a key or a query string */
+    char error[160]; /* for people: host and what happened, never a header, a key or a query string */
     int64_t elapsed_ms;
 } mj_http_answer;
 
@@ -62,8 +68,7 @@ void mj_http_free(mj_http *h);
  * `deadline_ms` (CLOCK_BOOTTIME milliseconds; 0: none): at that moment those not begun become NOT_SENT and those
  * under way are cut off with the outcome that is true for them.
  * answers[n] is filled in the order of reqs.  0, MJ_ENOMEM (then nothing was sent and answers are empty). */
-int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t deadline_ms,
-                    mj_http_answer *answers);
+int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t deadline_ms, mj_http_answer *answers);
 void mj_http_answer_clear(mj_http_answer *a, size_t n);
 /* CLOCK_BOOTTIME in milliseconds, the clock of start_by_ms and deadline_ms: it goes on while the machine sleeps. */
 int64_t mj_http_clock(void);

@@ -2,7 +2,6 @@
 
 #include "mj_error.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -17,101 +16,133 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static mj_owner cached; /* of process cached.pid; 0: none yet */
 
-/* Reads a small file of /proc. Its length, -1 on error. */
-static ssize_t slurp(const char *path, char *buf, size_t size)
+typedef struct stat_line { /* of /proc/PID/stat */
+    uint32_t pid;          /* as that /proc sees it */
+    char letter;           /* of the process state */
+    uint64_t threads, started;
+} stat_line;
+
+/* Reads a small file of /proc. */
+static bool slurp(const char *path, char *buf, size_t size)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n;
 
     if (fd < 0)
-        return -1;
+        return false;
     n = read(fd, buf, size - 1);
     close(fd);
-    if (n >= 0)
-        buf[n] = '\0';
-    return n;
+    if (n <= 0)
+        return false;
+    buf[n] = '\0';
+    return true;
+}
+
+static int hex(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 static bool read_boot(uint8_t out[16])
 {
     char text[64];
-    size_t n = 0;
-    int high = -1;
+    int n = 0;
 
-    if (slurp("/proc/sys/kernel/random/boot_id", text, sizeof text) < 0)
+    if (!slurp("/proc/sys/kernel/random/boot_id", text, sizeof text))
         return false;
-    for (const char *p = text; *p && n < 16; p++) {
-        int v = isdigit((unsigned char)*p) ? *p - '0' : isxdigit((unsigned char)*p) ? (tolower(*p) - 'a') + 10 : -1;
-        if (v < 0)
-            continue;
-        if (high < 0) {
-            high = v;
-        } else {
-            out[n++] = (uint8_t)(high << 4 | v);
-            high = -1;
+    for (const char *p = text; n < 32 && *p; p++) {
+        int v = hex(*p);
+        if (v >= 0) {
+            out[n / 2] = (uint8_t)(n % 2 ? out[n / 2] | v : v << 4);
+            n++;
+        } else if (*p != '-') {
+            return false;
         }
     }
-    return n == 16;
+    return n == 32;
 }
 
-/* State letter and start time of a process. The command's name may hold anything, even ") R 1":
- * the fields begin behind the last parenthesis. */
-static bool read_stat(uint32_t pid, char *state, uint64_t *started)
+/* The command's name may hold anything, even ") R 1": the fields begin behind the last parenthesis. */
+static bool read_stat(const char *path, stat_line *s)
 {
-    char path[64], text[1024], *p;
+    char text[1024], *p, *end;
+    unsigned long long v[23] = {0};
 
-    snprintf(path, sizeof path, "/proc/%lu/stat", (unsigned long)pid);
-    if (slurp(path, text, sizeof text) <= 0 || (p = strrchr(text, ')')) == NULL || p[1] != ' ')
+    if (!slurp(path, text, sizeof text) || (p = strrchr(text, ')')) == NULL || p[1] != ' ' || p[2] == '\0')
         return false;
-    p += 2;
-    *state = *p;
-    for (int field = 3; field < 22; field++) { /* proc(5): state is field 3, starttime 22 */
-        p = strchr(p, ' ');
-        if (!p)
+    s->pid = (uint32_t)strtoul(text, NULL, 10);
+    s->letter = p[2];
+    p += 3;
+    for (int field = 4; field <= 22; field++) { /* numbered as in proc(5) */
+        v[field] = strtoull(p, &end, 10);
+        if (end == p)
             return false;
-        p++;
+        p = end;
     }
-    *started = strtoull(p, NULL, 10);
+    s->threads = v[20];
+    s->started = v[22];
+    return true;
+}
+
+static bool read_self(mj_owner *o)
+{
+    struct stat ns;
+    stat_line s;
+
+    /* A /proc of another namespace (unshare --pid without a mount of its own) tells of other processes. */
+    if (!read_boot(o->boot) || stat("/proc/self/ns/pid", &ns) != 0 || !read_stat("/proc/self/stat", &s) ||
+        s.pid != o->pid)
+        return false;
+    o->pidns = ns.st_ino;
+    o->started = s.started;
     return true;
 }
 
 int mj_owner_self(mj_owner *o)
 {
-    uint32_t pid = (uint32_t)getpid();
-    struct stat ns;
-    char state;
-    int rc = MJ_OK;
+    mj_owner self = {.pid = (uint32_t)getpid()};
+    bool known = false;
 
-    pthread_mutex_lock(&lock);
-    if (cached.pid != pid) {
-        mj_owner self = {.pid = pid};
-        if (read_boot(self.boot) && stat("/proc/self/ns/pid", &ns) == 0 && read_stat(pid, &state, &self.started)) {
-            self.pidns = ns.st_ino;
-            cached = self;
-        } else {
-            rc = MJ_EIO;
-        }
+    /* Never waits: a fork at the wrong moment leaves a child with a lock that nobody will open. */
+    if (pthread_mutex_trylock(&lock) == 0) {
+        known = cached.pid == self.pid;
+        if (known)
+            self = cached;
+        pthread_mutex_unlock(&lock);
     }
-    *o = rc == MJ_OK ? cached : (mj_owner){.pid = pid};
-    pthread_mutex_unlock(&lock);
-    return rc;
+    if (!known && !read_self(&self)) {
+        *o = (mj_owner){.pid = self.pid};
+        return MJ_EIO;
+    }
+    if (!known && pthread_mutex_trylock(&lock) == 0) {
+        cached = self;
+        pthread_mutex_unlock(&lock);
+    }
+    *o = self;
+    return MJ_OK;
 }
 
 mj_owner_state mj_owner_look(const mj_owner *o)
 {
     static const uint8_t none[16];
+    char path[64];
     mj_owner self;
-    uint64_t started;
-    char state;
+    stat_line s;
 
-    if (o->pidns == 0 || memcmp(o->boot, none, 16) == 0 || mj_owner_self(&self) != MJ_OK)
+    /* kill() takes 0 and what is negative for groups. */
+    if (o->pidns == 0 || o->pid == 0 || o->pid > INT32_MAX || memcmp(o->boot, none, 16) == 0 ||
+        mj_owner_self(&self) != MJ_OK)
         return MJ_OWNER_FOREIGN;
     if (memcmp(o->boot, self.boot, 16) != 0)
         return MJ_OWNER_DEAD; /* nothing outlives a boot */
     if (o->pidns != self.pidns)
         return MJ_OWNER_FOREIGN;
-    if (read_stat(o->pid, &state, &started))
-        return started != o->started || state == 'Z' || state == 'X' ? MJ_OWNER_DEAD : MJ_OWNER_ALIVE;
+    snprintf(path, sizeof path, "/proc/%lu/stat", (unsigned long)o->pid);
+    if (read_stat(path, &s)) {
+        /* A main thread that ended before the others is a zombie, too; the process lives. */
+        bool dead = s.started != o->started || ((s.letter == 'Z' || s.letter == 'X') && s.threads <= 1);
+        return dead ? MJ_OWNER_DEAD : MJ_OWNER_ALIVE;
+    }
     /* Not to be seen: gone, or hidden by hidepid; a signal can tell. */
     return kill((pid_t)o->pid, 0) != 0 && errno == ESRCH ? MJ_OWNER_DEAD : MJ_OWNER_ALIVE;
 }

@@ -8,10 +8,10 @@
 #include <stdint.h>
 
 typedef struct mj_owner {
-    uint8_t boot[16];   /* /proc/sys/kernel/random/boot_id */
-    uint64_t pidns;     /* inode of /proc/self/ns/pid */
-    uint32_t pid;       /* as seen in that namespace */
-    uint64_t started;   /* field 22 of /proc/self/stat, clock ticks since boot */
+    uint8_t boot[16]; /* /proc/sys/kernel/random/boot_id */
+    uint64_t pidns;   /* inode of /proc/self/ns/pid */
+    uint32_t pid;     /* as seen in that namespace */
+    uint64_t started; /* field 22 of /proc/self/stat, clock ticks since boot */
 } mj_owner;
 
 typedef enum {
@@ -20,9 +20,10 @@ typedef enum {
     MJ_OWNER_FOREIGN, /* another namespace: nothing can be said but by age */
 } mj_owner_state;
 
-/* This process; cached, refreshed after fork (pid differs).  0, MJ_EIO when /proc can't be read
- * (then *o is filled with pid and zeros, which every process judges as foreign). */
+/* This process; cached, refreshed after fork (pid differs); from any thread.  0, MJ_EIO when /proc can't be
+ * read or is of another PID namespace (then *o is pid and zeros, which every process judges as foreign). */
 int mj_owner_self(mj_owner *o);
+/* Where /proc hides others' processes (hidepid), one that exists is alive: its start time can't be compared. */
 mj_owner_state mj_owner_look(const mj_owner *o);
 
 #endif
