@@ -539,7 +539,7 @@ describe("mjhook", function()
   describe("with a configuration that is wrong", function()
     local cases = {
       { "names an unknown key", "return { stroe = '/x' }", "stroe: unknown key" },
-      { "names a key of the wrong type", "return { batch = 'many' }", "batch: a number" },
+      { "names a key of the wrong type", "return { batch = 'many' }", "batch: a whole number" },
       { "uses http for another host", "return { base_url = 'http://api.example' }", "base_url: https expected" },
       { "returns nothing", "", "should return a table" },
       { "raises", "error 'no luck'", "no luck" },
