@@ -193,7 +193,9 @@ function Mjhook:tasks(options)
   if options.state and not STATES[options.state] then
     error(("tasks: no state %q"):format(options.state), 2)
   end
-  local left = options.limit or math.huge
+  local user_id = options.user_id
+  local nobody = user_id and (user_id == "" or #user_id > core.max_name) -- no task can be of such a user
+  local left = nobody and 0 or options.limit or math.huge
   local by = options.user_id and "user" or options.state and "state" or "age"
   local page, at, cursor, started = {}, 0, nil, false
   local function next_task()

@@ -4,6 +4,7 @@ local core = require "mjhook.core"
 
 local M = {}
 
+local MAX_ACCOUNTS = 64 -- mj_store.h
 local DEFAULT_FILE = "/etc/mjhook/config.lua"
 
 local ENVIRONMENT = {
@@ -43,6 +44,14 @@ local function number(low, high, what)
   end
 end
 
+local function count(low, high, what)
+  return function(key, v)
+    if type(v) ~= "number" or not (v >= low and v <= high) or v % 1 ~= 0 then
+      fail(key, "a whole number from %s to %s expected (%s)", low, high, what)
+    end
+  end
+end
+
 local function text(key, v)
   if type(v) ~= "string" or v == "" or v:find("[%z\r\n]") then
     fail(key, "a line of text expected")
@@ -54,8 +63,15 @@ local function list(item)
     if type(v) ~= "table" then
       fail(key, "list expected, got %s", type(v))
     end
-    for i, value in ipairs(v) do
-      item(("%s[%d]"):format(key, i), value)
+    local n = 0
+    for _ in pairs(v) do
+      n = n + 1
+    end
+    for i = 1, n do
+      if v[i] == nil then
+        fail(key, "a list expected: its entries have no names")
+      end
+      item(("%s[%d]"):format(key, i), v[i])
     end
   end
 end
@@ -100,7 +116,7 @@ local function range(key, v)
 end
 
 local function account(key, v)
-  record({ name = text, api_key = text, api_key_file = text, max_in_flight = number(0, 1000, "slots") })(key, v)
+  record({ name = text, api_key = text, api_key_file = text, max_in_flight = count(0, 1000, "slots") })(key, v)
   if not v.name or #v.name > core.max_name then
     fail(key .. ".name", "a name of 1 to %d bytes expected", core.max_name)
   end
@@ -116,7 +132,7 @@ local KEYS = {
       fail(key, '"0600" or "0660" expected')
     end
   end,
-  map_max = number(2 ^ 20, 2 ^ 47, "bytes"),
+  map_max = count(2 ^ 20, 2 ^ 47, "bytes"),
   api_key = text,
   api_key_file = text,
   accounts = list(account),
@@ -124,9 +140,9 @@ local KEYS = {
   hook_url = text,
   secrets = list(secret),
   secrets_file = text,
-  max_in_flight = number(1, 1000, "slots"),
-  batch = number(1, 1000, "task ids in a request"),
-  connections = number(1, 256, "connections"),
+  max_in_flight = count(1, 1000, "slots"),
+  batch = count(1, 1000, "task ids in a request"),
+  connections = count(1, 256, "connections"),
   poll = record { first = number(1, DAY, "seconds"), max = number(1, 7 * DAY, "seconds") },
   lost_after = number(60, 365 * DAY, "seconds"),
   ambiguous_grace = number(0, 30 * DAY, "seconds"),
@@ -134,8 +150,8 @@ local KEYS = {
   allow_unsigned = of "boolean",
   allow_cidr = list(range),
   trusted_proxies = list(range),
-  max_body = number(1024, 2 ^ 26, "bytes"),
-  queue_max = number(1, 2 ^ 24, "waiting callbacks"),
+  max_body = count(1024, 2 ^ 26, "bytes"),
+  queue_max = count(1, 2 ^ 24, "waiting callbacks"),
   key_ttl = number(0, 3650 * DAY, "seconds"),
   retention = record { succeeded = seconds, failed = seconds, lost = seconds, cancelled = seconds },
   handler_timeout = number(0.01, DAY, "seconds"),
@@ -225,7 +241,7 @@ local function load_file(path)
   end
   local chunk, why = loadfile(path)
   if not chunk then
-    fail(nil, "%s", why)
+    fail(nil, "%s", (why:gsub(" near .*$", ""))) -- what stands there may be a secret
   end
   local ok, config = pcall(chunk)
   if not ok then
@@ -273,9 +289,15 @@ local function complete(config)
     for line in read_private("secrets_file", config.secrets_file):gmatch "[^\r\n]+" do
       config.secrets[#config.secrets + 1] = line
     end
+    if #config.secrets == 0 then
+      fail("secrets_file", "%s should hold secrets, one a line", config.secrets_file)
+    end
     KEYS.secrets("secrets_file", config.secrets)
   end
   local accounts = {}
+  if config.accounts and (#config.accounts == 0 or #config.accounts > MAX_ACCOUNTS) then
+    fail("accounts", "1 to %d accounts expected, got %d", MAX_ACCOUNTS, #config.accounts)
+  end
   for i, a in ipairs(config.accounts or { { name = "default", api_key = config.api_key } }) do
     local key = a.api_key or (a.api_key_file and read_key_file("accounts.api_key_file", a.api_key_file))
     accounts[i] = { name = a.name, api_key = key, max_in_flight = a.max_in_flight or config.max_in_flight }
@@ -312,7 +334,8 @@ local function resolve(args)
       config[key] = key == "secrets" and { value } or value
     end
   end
-  local path = args.config or os.getenv "MJHOOK_CONFIG"
+  local named = os.getenv "MJHOOK_CONFIG"
+  local path = args.config or (named ~= "" and named or nil)
   if not path and core.stat(DEFAULT_FILE) then
     path = DEFAULT_FILE
   end

@@ -1,0 +1,394 @@
+-- Configuration: every key by name, from four places, and no secret in what is said about it.
+local config = require "mjhook.config"
+local core = require "mjhook.core"
+local kit = require "kit"
+local mjhook = require "mjhook"
+
+local SECRET = "0123456789abcdef"
+local AS_ROOT = core.uid() == 0
+
+describe("configuration", function()
+  local environment, getenv
+  local real_stat = core.stat
+
+  -- Neither this machine's environment nor its /etc/mjhook takes part.
+  before_each(function()
+    environment = { MJHOOK_STORE = "/nowhere/store" }
+    getenv = os.getenv
+    os.getenv = function(name) return environment[name] end -- luacheck: ignore
+    core.stat = function(path)
+      if path == "/etc/mjhook/config.lua" then
+        return nil, core.error("not_found", "none")
+      end
+      return real_stat(path)
+    end
+  end)
+  after_each(function()
+    os.getenv = getenv -- luacheck: ignore
+    core.stat = real_stat
+    kit.cleanup()
+  end)
+
+  local function file(text, mode)
+    local path = kit.write(kit.tmp() .. "/config.lua", text)
+    if mode then
+      assert(os.execute(("chmod %s %s"):format(mode, path)))
+    end
+    return path
+  end
+
+  local function resolve(args)
+    return assert(config.resolve(args or {}))
+  end
+
+  local function refused(args)
+    local settings, err = config.resolve(args)
+    assert.is_nil(settings)
+    assert.equal("config", err.code)
+    assert.is_false(err.retryable)
+    assert.equal(err.message, tostring(err))
+    return err.message
+  end
+
+  it("has a default for everything but the store", function()
+    local c = resolve()
+    assert.equal("https://api.midjourney-api.com", c.base_url)
+    assert.same({ first = 60, max = 900 }, c.poll)
+    local defaults = {
+      max_in_flight = 10, batch = 50, connections = 8, lost_after = 86400, ambiguous_grace = 300, trust = "payload",
+      allow_unsigned = false, max_body = 1048576, key_ttl = 180 * 86400, handler_timeout = 60, allow_insecure = false,
+      store_mode = 384,
+    }
+    for key, value in pairs(defaults) do
+      assert.equal(value, c[key], key)
+    end
+    assert.is_nil(c.hook_url)
+    assert.is_nil(c.api_key)
+    assert.same({ { name = "default", max_in_flight = 10 } }, c.accounts)
+    environment.MJHOOK_STORE = nil
+    assert.matches("^store: not set", refused {})
+  end)
+
+  local good = {
+    store = "/nowhere/other", store_mode = "0660", map_max = 2 ^ 30, api_key = "k", accounts = { { name = "a" } },
+    base_url = "https://api.example/", hook_url = "https://app.example/hook?x=1", secrets = { SECRET },
+    max_in_flight = 3, batch = 1, connections = 2, poll = { first = 1, max = 2 }, lost_after = 60, ambiguous_grace = 0,
+    trust = "verify", allow_unsigned = true, allow_cidr = { "192.0.2.0/24" }, trusted_proxies = { "::1" },
+    max_body = 1024, queue_max = 1, key_ttl = 0, retention = { succeeded = 1, failed = -1, lost = 0, cancelled = 9 },
+    handler_timeout = 0.5, allow_insecure = true, policy = {}, log = print,
+  }
+  for key, value in pairs(good) do
+    it("knows " .. key, function()
+      local c = resolve { [key] = value }
+      if key ~= "base_url" and key ~= "accounts" and key ~= "store_mode" then
+        assert.same(value, c[key])
+      else
+        assert.same(({
+          base_url = "https://api.example", accounts = { { name = "a", max_in_flight = 10 } }, store_mode = 432,
+        })[key], c[key])
+      end
+    end)
+  end
+
+  local bad = {
+    { "store", 7 }, { "store", "" }, { "store", "a\nb" }, { "store", "a\0b" }, { "store_mode", "0644" },
+    { "store_mode", "0666" }, { "store_mode", 600 }, { "store_mode", true }, { "map_max", 0 }, { "map_max", "1G" },
+    { "map_max", math.huge }, { "map_max", 0 / 0 }, { "api_key", 7 }, { "api_key", "" },
+    { "api_key", "a\r\nX-Injected: b" }, { "api_key_file", "/nowhere/key" }, { "api_key_file", true },
+    { "accounts", "a" }, { "accounts", {} }, { "accounts", { {} }, "accounts[1].name" },
+    { "accounts", { "a" }, "accounts[1]" }, { "accounts", { { name = "" } }, "accounts[1].name" },
+    { "accounts", { { name = ("n"):rep(257) } }, "accounts[1].name" },
+    { "accounts", { { name = "a", slots = 1 } }, "accounts[1].slots" },
+    { "accounts", { { name = "a", max_in_flight = -1 } }, "accounts[1].max_in_flight" },
+    { "accounts", { { name = "a", max_in_flight = 1.5 } }, "accounts[1].max_in_flight" },
+    { "accounts", { { name = "a" }, { name = "a" } } }, { "accounts", { a = { name = "a" } } },
+    { "base_url", "http://api.example" }, { "base_url", "ftp://api.example" }, { "base_url", "api.example" },
+    { "base_url", "https://" }, { "base_url", "https://user:pw@api.example" }, { "base_url", "https://a b" },
+    { "base_url", "http://127.0.0.1.evil.example" }, { "base_url", "http://localhost.evil.example" },
+    { "base_url", 7 }, { "hook_url", "http://app.example/hook" }, { "hook_url", "/hook" }, { "hook_url", true },
+    { "hook_url", "https://app.example/h\nook" }, { "secrets", "text" }, { "secrets", { "short" }, "secrets[1]" },
+    { "secrets", { SECRET, "short" }, "secrets[2]" }, { "secrets", { 1 }, "secrets[1]" }, { "secrets", { a = SECRET } },
+    { "secrets_file", "/nowhere/secrets" }, { "max_in_flight", 0 }, { "max_in_flight", 1.5 },
+    { "max_in_flight", "10" }, { "batch", 0 }, { "batch", 0 / 0 }, { "batch", 2.5 }, { "connections", 0 },
+    { "connections", 1000 }, { "connections", 1.5 }, { "poll", 60 }, { "poll", { first = 0 }, "poll.first" },
+    { "poll", { last = 1 }, "poll.last" }, { "poll", { first = 100, max = 50 }, "poll.max" }, { "lost_after", 0 },
+    { "lost_after", -1 }, { "ambiguous_grace", -1 }, { "trust", "nobody" }, { "trust", true },
+    { "allow_unsigned", "yes" }, { "allow_cidr", "192.0.2.1" }, { "allow_cidr", { "here" }, "allow_cidr[1]" },
+    { "trusted_proxies", { 7 }, "trusted_proxies[1]" }, { "max_body", 1 }, { "max_body", 2 ^ 30 },
+    { "queue_max", 0 }, { "key_ttl", -1 }, { "retention", 30 }, { "retention", { pending = 1 }, "retention.pending" },
+    { "retention", { failed = -2 }, "retention.failed" }, { "handler_timeout", 0 }, { "handler_timeout", "1" },
+    { "allow_insecure", 1 }, { "policy", 7 }, { "policy", "policy.lua" }, { "log", 7 },
+    { "stroe", "/x" }, { "Store", "/x" }, { "config_file", "/x" },
+  }
+  for i, case in ipairs(bad) do
+    it(("names %s when it is bad (%d)"):format(case[3] or case[1], i), function()
+      local message = refused { [case[1]] = case[2] }
+      local name = case[3] or case[1]
+      assert.equal(name .. ": ", message:sub(1, #name + 2))
+    end)
+  end
+
+  it("takes http to a loopback address, and elsewhere with allow_insecure", function()
+    for _, url in ipairs { "http://127.0.0.1:80/x", "http://localhost", "http://[::1]:8080", "http://127.9.9.9" } do
+      assert.equal(url, resolve({ hook_url = url }).hook_url)
+    end
+    assert.equal("http://app.example/x", resolve({ hook_url = "http://app.example/x", allow_insecure = true }).hook_url)
+  end)
+
+  it("refuses more accounts than there can be", function()
+    local accounts = {}
+    for i = 1, 65 do
+      accounts[i] = { name = "a" .. i }
+    end
+    assert.matches("^accounts: ", refused { accounts = accounts })
+    accounts[65] = nil
+    assert.equal(64, #resolve({ accounts = accounts }).accounts)
+  end)
+
+  it("refuses more secrets than there can be", function()
+    local secrets = {}
+    for i = 1, 17 do
+      secrets[i] = SECRET .. i
+    end
+    local mj, err = mjhook.open { store = kit.tmp() .. "/store", secrets = secrets }
+    assert.is_nil(mj)
+    assert.equal("config", err.code)
+    assert.matches("^secrets: ", err.message)
+  end)
+
+  describe("from several places", function()
+    local names = {
+      { "MIDJOURNEY_API_KEY", "api_key", "'%s'", "a", "b", "c" },
+      { "MIDJOURNEY_API_BASE_URL", "base_url", "'%s'", "https://a.example", "https://b.example", "https://c.example" },
+      { "MIDJOURNEY_WEBHOOK_URL", "hook_url", "'%s'", "https://a.example", "https://b.example", "https://c.example" },
+      { "MJHOOK_STORE", "store", "'%s'", "/a", "/b", "/c" },
+    }
+    for _, case in ipairs(names) do
+      local variable, key, form, a, b, c = case[1], case[2], case[3], case[4], case[5], case[6]
+      it("takes " .. key .. " from argument, file and " .. variable .. " in this order", function()
+        environment[variable] = c
+        assert.equal(c, resolve()[key])
+        local path = file(("return { %s = %s }"):format(key, form:format(b)))
+        assert.equal(b, resolve({ config = path })[key])
+        assert.equal(a, resolve({ config = path, [key] = a })[key])
+        environment[variable] = ""
+        assert.not_equal("", config.resolve({ store = "/x" })[key])
+      end)
+    end
+
+    it("takes a secret from MJHOOK_SECRET", function()
+      environment.MJHOOK_SECRET = SECRET .. "c"
+      assert.same({ SECRET .. "c" }, resolve().secrets)
+      local path = file(("return { secrets = { '%sb' } }"):format(SECRET))
+      assert.same({ SECRET .. "b" }, resolve({ config = path }).secrets)
+      assert.same({ SECRET }, resolve({ config = path, secrets = { SECRET } }).secrets)
+      environment.MJHOOK_SECRET = "short"
+      assert.matches("^secrets%[1%]: ", refused {})
+    end)
+
+    it("lets a file's secrets_file and api_key_file beat the environment", function()
+      environment.MJHOOK_SECRET, environment.MIDJOURNEY_API_KEY = SECRET .. "env", "key-env"
+      local dir = kit.tmp()
+      kit.write(dir .. "/secrets", SECRET .. "1\n" .. SECRET .. "2\n")
+      kit.write(dir .. "/key", " key-file \n")
+      local c = resolve { config = file(("return { secrets_file = '%s/secrets', api_key_file = '%s/key' }")
+        :format(dir, dir)) }
+      assert.same({ SECRET .. "1", SECRET .. "2" }, c.secrets)
+      assert.equal("key-file", c.accounts[1].api_key)
+    end)
+
+    it("finds the file through MJHOOK_CONFIG, the argument first", function()
+      environment.MJHOOK_CONFIG = file "return { batch = 7 }"
+      assert.equal(7, resolve().batch)
+      assert.equal(8, resolve({ config = file "return { batch = 8 }" }).batch)
+      assert.equal(9, resolve({ batch = 9 }).batch)
+    end)
+
+    it("treats an empty MJHOOK_CONFIG as none", function()
+      environment.MJHOOK_CONFIG = ""
+      assert.equal(50, resolve().batch)
+    end)
+
+    it("never looks into the working directory", function()
+      local lfs = require "lfs"
+      local before = lfs.currentdir()
+      local dir = kit.tmp()
+      kit.write(dir .. "/config.lua", "return { batch = 7 }")
+      kit.write(dir .. "/mjhook.lua", "return { batch = 7 }")
+      assert(lfs.chdir(dir))
+      local c = config.resolve {}
+      lfs.chdir(before)
+      assert.equal(50, c.batch)
+    end)
+
+    it("finds a relative policy beside the file", function()
+      local path = file "return { policy = 'policy.lua' }"
+      assert.equal((path:gsub("config.lua$", "policy.lua")), resolve({ config = path }).policy)
+    end)
+
+    it("names an unknown key and the file it is in", function()
+      local path = file "return { batsch = 7 }"
+      local message = refused { config = path }
+      assert.matches("^batsch: unknown key", message)
+      assert.matches(path, message, 1, true)
+    end)
+
+    it("names a bad value of the file or the environment", function()
+      assert.matches("^batch: ", refused { config = file "return { batch = 'many' }" })
+      environment.MIDJOURNEY_WEBHOOK_URL = "http://app.example"
+      assert.matches("^hook_url: https expected", refused {})
+    end)
+  end)
+
+  describe("files", function()
+    for _, mode in ipairs { "620", "602", "666", "660", "777" } do
+      it("are refused when others can write them: " .. mode, function()
+        local path = file("return {}", mode)
+        assert.matches(path .. " can be written by others", refused { config = path }, 1, true)
+      end)
+    end
+
+    for _, mode in ipairs { "600", "640", "644", "400" } do
+      it("may be read by others: " .. mode, function()
+        resolve { config = file("return {}", mode) }
+      end)
+    end
+
+    if AS_ROOT then
+      it("are refused when they belong to somebody else", function()
+        local path = file "return {}"
+        os.execute("chown 65534 " .. path)
+        assert.matches("belongs to uid 65534", refused { config = path })
+      end)
+    end
+
+    it("are refused without being run", function()
+      local mark = kit.tmp() .. "/mark"
+      refused { config = file(("io.open(%q, 'w'):close() return {}"):format(mark), "666") }
+      assert.is_nil(kit.read(mark))
+    end)
+
+    local broken = {
+      { "there is none", nil, "No such file" },
+      { "it does not compile", "return {", "expected" },
+      { "it raises", "error 'no idea'", "no idea" },
+      { "it returns nothing", "local x = 1", "should return a table" },
+      { "it returns no table", "return 7", "should return a table" },
+    }
+    for _, case in ipairs(broken) do
+      it("say what is wrong when " .. case[1], function()
+        local path = case[2] and file(case[2]) or "/nowhere/config.lua"
+        local message = refused { config = path }
+        assert.matches(case[3], message)
+        assert.matches(path, message, 1, true)
+      end)
+    end
+
+    for _, mode in ipairs { "604", "606", "602" } do
+      it("with keys and secrets are refused when everybody can use them: " .. mode, function()
+        local path = file("0123456789abcdef", mode)
+        assert.matches("^api_key_file: .*chmod", refused { api_key_file = path })
+        assert.matches("^secrets_file: .*chmod", refused { secrets_file = path })
+        assert.matches("^accounts", refused { accounts = { { name = "a", api_key_file = path } } })
+      end)
+    end
+
+    it("with keys hold one and nothing else", function()
+      for _, text in ipairs { "", "\n", "one two", "one\ntwo\n" } do
+        assert.matches("^api_key_file: .*one API key", refused { api_key_file = file(text) })
+      end
+      assert.equal("one", resolve({ api_key_file = file "one\n" }).accounts[1].api_key)
+    end)
+
+    it("with secrets hold some, each long enough", function()
+      assert.matches("^secrets_file%[2%]: ", refused { secrets_file = file(SECRET .. "\nshort\n") })
+      assert.matches("^secrets_file: ", refused { secrets_file = file "\n\n" })
+    end)
+  end)
+
+  describe("policy", function()
+    local function open(policy)
+      return mjhook.open { store = kit.tmp() .. "/store", policy = policy }
+    end
+    local cases = {
+      { "does not compile", "return {", "expected" },
+      { "raises", "error 'no idea'", "no idea" },
+      { "returns no table", "return 7", "should return a table" },
+      { "has an unknown function", "return { on_sucess = function() end }", 'unknown function "on_sucess"' },
+      { "has no function where one should be", "return { on_failed = 7 }", "on_failed: function expected, got number" },
+      { "has text where a function should be", "return { on_failed = 'x' }", "on_failed: function expected" },
+      { "has a list", "return { function() end }", 'unknown function "1"' },
+    }
+    for _, case in ipairs(cases) do
+      it("is refused when it " .. case[1], function()
+        local mj, err = open(file(case[2]))
+        assert.is_nil(mj)
+        assert.equal("config", err.code)
+        assert.matches("^policy: ", err.message)
+        assert.matches(case[3], err.message)
+      end)
+    end
+
+    it("is refused when there is none", function()
+      local mj, err = open "/nowhere/policy.lua"
+      assert.is_nil(mj)
+      assert.matches("^policy: .*/nowhere/policy.lua", err.message)
+    end)
+
+    it("is refused as table, too, before the store is made", function()
+      local dir = kit.tmp()
+      local mj, err = mjhook.open { store = dir .. "/store", policy = { on_sucess = print } }
+      assert.is_nil(mj)
+      assert.matches("on_sucess", err.message)
+      assert.is_nil(real_stat(dir .. "/store"))
+    end)
+
+    it("may be made of things that can be called", function()
+      local mj = assert(open { on_event = setmetatable({}, { __call = function() end }) })
+      mj:close()
+    end)
+  end)
+
+  describe("keeps secrets", function()
+    it("out of what objects print", function()
+      local mj = assert(mjhook.open {
+        store = kit.tmp() .. "/store", api_key = "the-api-key", secrets = { SECRET }, hook_url = "https://a.example",
+      })
+      local text = tostring(mj) .. tostring(mj.keyring) .. tostring(mj.store) .. tostring(mj.exec)
+      assert.matches("^mjhook %(", tostring(mj))
+      assert.is_nil(text:find("the-api-key", 1, true))
+      assert.is_nil(text:find(SECRET, 1, true))
+      mj:close()
+      assert.equal("mjhook (closed)", tostring(mj))
+    end)
+
+    local leaks = {
+      { api_key = "the-api-key\n" }, { secrets = { "the-api-key" } }, { secrets = "the-api-key" },
+      { accounts = { { name = "a", api_key = "the-api-key\n" } } }, { base_url = "https://u:the-api-key@x" },
+      { hook_url = "http://app.example/the-api-key" }, { accounts = "the-api-key" },
+    }
+    for i, args in ipairs(leaks) do
+      it("out of the errors about them: " .. i, function()
+        assert.is_nil(refused(args):find("the-api-key", 1, true))
+      end)
+    end
+
+    local texts = {
+      "return { api_key = 'the-api-key", 'return { api_key = "the-api-key', "return { api_key = the-api-key' }",
+      "return { api_key 'the-api-key' }", "return { secrets = { 'x' 'the-api-key' } }", "return { [[the-api-key ",
+      "error 'x' return { api_key = 'the-api-key' }",
+    }
+    for i, text in ipairs(texts) do
+      it("out of the errors of a file that holds them: " .. i, function()
+        local path = file(text)
+        local message = refused { config = path }
+        assert.is_nil(message:find("the-api-key", 1, true), message)
+        assert.matches(path .. ":1: ", message, 1, true)
+      end)
+    end
+
+    it("out of the error about a key file with too much in it", function()
+      assert.is_nil(refused({ api_key_file = file "the-api-key x" }):find("the-api-key", 1, true))
+    end)
+  end)
+end)
