@@ -100,7 +100,7 @@ int mj_env_code(int rc)
 
 bool mj_env_disk_full(const mj_env *e)
 {
-    static const uint64_t LARGEST = 64 * 4096; /* LMDB writes at most 64 pages at once */
+    static const uint64_t LARGEST = (uint64_t)64 * 4096; /* LMDB writes at most 64 pages at once */
     struct statvfs st;
 
     return statvfs(e->dir, &st) == 0 && (uint64_t)st.f_bavail * st.f_frsize < LARGEST;
