@@ -24,7 +24,8 @@ local REOPEN_MS = 1000
 
 local LEVELS = { error = ngx.ERR, warn = ngx.WARN, info = ngx.INFO }
 local LOG_MAX = 100
-local pending_log, dropped = {}, 0
+local LOG_EVERY_S = 1
+local pending_log, dropped, ticking = {}, 0, false
 
 local function flush_log()
   local lines = pending_log
@@ -44,7 +45,7 @@ local function log(level, message)
     return
   end
   pending_log[#pending_log + 1] = { LEVELS[level] or ngx.WARN, message }
-  if #pending_log == 1 and not ngx.timer.at(0, flush_log) then
+  if #pending_log == 1 and not ticking and not ngx.timer.at(0, flush_log) then
     pending_log = {}
   end
 end
@@ -197,6 +198,8 @@ end
 
 --- In init_worker_by_lua: opens the store in this worker. A failure is logged, answered with 503 and tried again.
 function M.init_worker()
+  -- A timer of a request logs by its location's error_log, which is silenced there: it tells request lines.
+  ticking = ngx.timer.every(LOG_EVERY_S, flush_log) and true
   open()
 end
 
