@@ -126,7 +126,7 @@ TEST("a look without an id has nothing to ask about and is not written")
     sig.task_id = str("");
     CHECK_INT(give(&t, sig, T0), MJ_ESTALE);
     CHECK(!last_step.changed);
-    CHECK_MEM(&t, &before, sizeof t);
+    check_same_record(&t, &before);
 }
 
 /* ---- absence ---- */
@@ -368,7 +368,7 @@ TEST("only ambiguous, lost and failed are resubmitted, at most to the limit of a
     say(&t, SIG_MAYBE_SENT, T0);
     before = t;
     CHECK_INT(say(&t, SIG_RESUBMIT, T0), MJ_ELIMIT);
-    CHECK_MEM(&t, &before, sizeof t);
+    check_same_record(&t, &before);
 }
 
 TEST("an adopted task is pending at once, learns its prompt, and without one is not resubmitted")

@@ -7,7 +7,7 @@
 
 static void small_disk(void)
 {
-    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, "") != 0 ||
         mkdir("disk", 0700) != 0 || mount("tmpfs", "disk", "tmpfs", 0, "size=3m,mode=700") != 0)
         SKIP("a tmpfs can't be mounted here");
 }
@@ -79,14 +79,14 @@ TEST("a read-only file system is refused by name, and is well again when it can 
     s = open_store_at("disk/store", &o);
     CHECK_INT(try_add(s, prompt, T0), MJ_OK);
     /* Files open for writing keep a real file system from it; a bind mount of it does not care. */
-    CHECK_INT(mount("disk", "disk", NULL, MS_BIND, NULL), 0);
-    CHECK_INT(mount("none", "disk", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL), 0);
+    CHECK_INT(mount("disk", "disk", "none", MS_BIND, ""), 0);
+    CHECK_INT(mount("none", "disk", "none", MS_BIND | MS_REMOUNT | MS_RDONLY, ""), 0);
     mj_store_close(s);
     char why[512];
     rc = mj_store_open("disk/store", &o, &s, why, sizeof why);
     CHECK_INT(rc, MJ_EREADONLY);
     CHECK(strstr(why, "disk/store") != NULL);
-    CHECK_INT(mount("none", "disk", NULL, MS_BIND | MS_REMOUNT, NULL), 0);
+    CHECK_INT(mount("none", "disk", "none", MS_BIND | MS_REMOUNT, ""), 0);
     s = open_store_at("disk/store", &o);
     CHECK_INT(try_add(s, prompt, T0 + 1), MJ_OK);
     CHECK_INT(stats(s).states[MJ_QUEUED], 2);
