@@ -153,7 +153,8 @@ typedef struct mj_facets {
 } mj_facets;
 
 int mj_facets_of(mj_txn *x, mj_task *t, mj_facets *f);
-/* Writes t's record and brings every index from `old` to what t says.  A LMDB code. */
+/* Writes t's record and brings every index from `old` to what t says.  Afterwards the record lies in the scratch
+ * buffer, and t's strings may be gone.  A LMDB code. */
 int mj_index_write(mj_txn *x, mj_task *t, const mj_facets *old);
 /* The account's place in x->held, made when new; -1 when there are too many. */
 int mj_txn_account(mj_txn *x, mj_str name);

@@ -153,11 +153,8 @@ static int index_due(mj_txn *x, const mj_task *t, const mj_facets *old, const mj
     return rc;
 }
 
-static int index_queue(mj_txn *x, const mj_task *t, const mj_facets *old, const mj_facets *new)
+static int index_queue(mj_txn *x, MDB_val key, const mj_facets *old, const mj_facets *new)
 {
-    uint8_t k[KEY_MAX];
-    MDB_val key = mj_val(k, mj_key_queue(k, t->account, t->priority, t->ref));
-
     if (old->queued == new->queued)
         return 0;
     return new->queued ? mj_txn_put(x, DB_QUEUE, key, mj_val("", 0)) : mj_txn_del(x, DB_QUEUE, key);
@@ -218,6 +215,8 @@ static int index_once(mj_txn *x, const mj_task *t) /* what never changes after c
 int mj_index_write(mj_txn *x, mj_task *t, const mj_facets *old)
 {
     mj_buf *b = &x->s->scratch;
+    uint8_t k[KEY_MAX];
+    MDB_val queue = mj_val(k, 0);
     mj_facets new;
     int rc = mj_facets_of(x, t, &new);
 
@@ -227,8 +226,9 @@ int mj_index_write(mj_txn *x, mj_task *t, const mj_facets *old)
     rc = mj_task_encode(t, b);
     if (rc != MJ_OK)
         return rc;
-    /* From here on old strings of t may be gone with the first write: decode the new record again. */
-    rc = mj_task_decode(b->p, b->n, t);
+    /* Strings that t has from its old record may be gone with the first write. What the indexes take after it is the
+     * signal's or the caller's, but for the account in the queue's key. */
+    queue.mv_size = mj_key_queue(k, t->account, t->priority, t->ref);
     if (rc == 0)
         rc = mj_txn_put(x, DB_TASK, mj_val(t->ref, sizeof t->ref), mj_val(b->p, b->n));
     if (rc == 0 && !old->exists)
@@ -238,7 +238,7 @@ int mj_index_write(mj_txn *x, mj_task *t, const mj_facets *old)
     if (rc == 0)
         rc = index_due(x, t, old, &new);
     if (rc == 0)
-        rc = index_queue(x, t, old, &new);
+        rc = index_queue(x, queue, old, &new);
     for (unsigned i = 0; i < new.nattempts &&rc == 0; i++) {
         rc = index_slot(x, t, i, &old->slots[i], &new.slots[i]);
         if (rc == 0)

@@ -121,16 +121,7 @@ static void reset(mj_op *op, int code)
     op->record.failed = op->event_bytes.failed = op->tomb.failed = false;
 }
 
-static void give_back(mj_op *op, const mj_task *t)
-{
-    if (!op->want)
-        return;
-    op->record.n = 0;
-    if (mj_task_encode(t, &op->record) != MJ_OK)
-        op->code = MJ_ENOMEM;
-}
-
-/* ... as it stands in the store. */
+/* The task's record, as it stands in the store. */
 static void give_back_bytes(mj_op *op, MDB_val bytes)
 {
     if (!op->want)
@@ -158,8 +149,8 @@ static int give_back_known(mj_txn *x, mj_op *op, const void *ref)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-/* Writes a changed (or new) task, gives it back, stores its event: in this order, since
- * the task's strings live in the scratch buffer until the next thing is encoded there. */
+/* Writes a changed (or new) task, gives it back, stores its event: in this order, since the record lies in the
+ * scratch buffer until the next thing is encoded there.  t's strings may be gone afterwards. */
 static int store_change(mj_txn *x, mj_op *op, mj_task *t, const mj_facets *old, mj_event event)
 {
     int rc;
@@ -172,7 +163,7 @@ static int store_change(mj_txn *x, mj_op *op, mj_task *t, const mj_facets *old, 
     }
     op->made = event;
     if (rc == 0)
-        give_back(op, t);
+        give_back_bytes(op, mj_val(x->s->scratch.p, x->s->scratch.n));
     return rc == 0 && event != MJ_EVENT_NONE ? mj_event_add(x, t, event) : rc;
 }
 
