@@ -130,10 +130,11 @@ $(BUILD)/obj/$(1)/%.o: src/%.c $(BUILD)/flags
 	@mkdir -p $$(@D)
 	$$(COMPILE) -I$$(INCDIR_$(1)) -MMD -MP -c -o $$@ $$<
 
-# No liblua here: the interpreter that loads the module has it.
+# No liblua here: the interpreter that loads the module has it.  Never unloaded: a
+# name that libcurl still looks up in a thread of its own may outlive the last Lua state.
 $(BUILD)/$(1)/mjhook/core.so: $(CORE_O) $(call binding_o,$(1)) $(BUILD)/linked
 	@mkdir -p $$(@D)
-	$$(LINK) -shared -o $$@ $$(filter %.o,$$^) $$(LIBS)
+	$$(LINK) -shared -Wl,-z,nodelete -o $$@ $$(filter %.o,$$^) $$(LIBS)
 endef
 $(foreach v,5.4 5.1,$(eval $(call for_lua,$(v))))
 

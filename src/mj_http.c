@@ -14,9 +14,7 @@
 #include <unistd.h>
 
 /* CURLOPT_QUICK_EXIT; and its TLS writes raise SIGPIPE before that. */
-#if LIBCURL_VERSION_NUM < 0x075700
-#error "mjhook needs libcurl 7.87 or newer"
-#endif
+_Static_assert(LIBCURL_VERSION_NUM >= 0x075700, "mjhook needs libcurl 7.87 or newer");
 
 enum {
     DEFAULT_CONNECTIONS = 8,

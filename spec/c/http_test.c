@@ -159,19 +159,19 @@ TEST("a forked child has connections of its own, and the parent's go on")
         for (int i = 0; i < 3; i++)
             ok = ok && outcome(h, post(url_of(s), "{}", true)) == MJ_HTTP_ANSWERED;
         mj_http_free(h);
-        if (ok)
-            raise(SIGKILL); /* what was the parent's is lost here, and no leak checker shall ask */
+        if (ok) /* what was the parent's is lost here, and no leak checker shall ask */
+            execlp("true", "true", (char *)NULL);
         _exit(1);
     }
     waitpid(pid, &status, 0);
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    CHECK_INT(status, 0);
     CHECK_INT(counted(s, &s->accepted), 2);
     CHECK_INT(outcome(h, post(url_of(s), "{}", true)), MJ_HTTP_ANSWERED);
     CHECK_INT(counted(s, &s->accepted), 2);
     pid = fork();
     if (pid == 0) { /* that never used it */
         mj_http_free(h);
-        _exit(0);
+        execlp("true", "true", (char *)NULL);
     }
     waitpid(pid, &status, 0);
     CHECK_INT(outcome(h, post(url_of(s), "{}", true)), MJ_HTTP_ANSWERED);
@@ -465,7 +465,7 @@ static void answer_number(conn *c)
 
 static void batch(int connections, int n)
 {
-    struct rlimit few = {.rlim_cur = 3 * 256 + 64, .rlim_max = 3 * 256 + 64};
+    struct rlimit few;
     server *s = start(answer_number);
     mj_http *h = client(connections);
     mj_http_request *r = calloc((size_t)n, sizeof *r);
@@ -473,7 +473,10 @@ static void batch(int connections, int n)
     char(*urls)[64] = calloc((size_t)n, sizeof *urls);
 
     CHECK(r && a && urls);
-    CHECK_INT(setrlimit(RLIMIT_NOFILE, &few), 0); /* the server's ends are in this process, too */
+    /* The server's ends are in this process, too. (valgrind lets nobody set the limit.) */
+    CHECK_INT(getrlimit(RLIMIT_NOFILE, &few), 0);
+    few.rlim_cur = 3 * 256 + 64;
+    (void)!setrlimit(RLIMIT_NOFILE, &few);
     for (int i = 0; i < n; i++) {
         snprintf(urls[i], sizeof urls[i], "http://127.0.0.1:%d/%d", s->port, i);
         r[i] = post(urls[i], NULL, false);
