@@ -535,6 +535,22 @@ describe("reconcile", function()
       assert.same({ 0, 1, 0 }, { report.submitted, report.queued, report.errors })
     end)
 
+    it("sends them as soon as the account has rested, however often it was refused before", function()
+      sim.config { submit = { concurrency = 1 } }
+      open()
+      local task = submit()
+      for _ = 1, 5 do
+        kit.travel(11)
+        pass()
+        assert.equal("queued", state(task))
+      end
+      sim.config { submit = { concurrency = 0 } }
+      kit.travel(11)
+      assert.equal(1, pass().submitted)
+      assert.equal(7, sim.requests "submit")
+      assert.equal(1, mj:get(task.ref).attempt)
+    end)
+
     it("counts what the provider rejects", function()
       open { max_in_flight = 1 }
       sim.script { submit = { "concurrency", "http_404" } }
@@ -768,6 +784,15 @@ describe("reconcile", function()
       assert.equal("number", type(report.polled))
     end }
     assert.matches("^recover resolve poll tick submit deliver", table.concat(steps, " "))
+  end)
+
+  it("does nothing when it is told to stop before it began", function()
+    open { policy = { on_event = function() error "called" end } }
+    sim.finish(submit().task_id)
+    kit.travel(100)
+    mj.stopping = function() return true end
+    local report = pass()
+    assert.same({ 0, 0, 0, 0 }, { report.polled, report.requests, report.errors, sim.requests "status" })
   end)
 
   it("stops between batches when it is told to stop", function()

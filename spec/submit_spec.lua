@@ -406,6 +406,9 @@ describe("submit", function()
       user_id = { user_id = "u2" }, context = { context = { a = 2 } },
       ["absent context"] = { context = false },
       ["context that looks alike"] = { context = { a = "1\nb=\nnumber:2" } },
+      ["context that looks alike, once more"] = { context = { a = "1\nb=\nn2" } },
+      ["type in the context"] = { context = { a = 1, b = 2 } },
+      ["type that looks alike"] = { context = { a = "1", b = "n2" } },
     }
     for name, other in pairs(others) do
       it("is a conflict with another " .. name, function()

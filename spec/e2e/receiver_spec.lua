@@ -152,6 +152,9 @@ describe("the nginx receiver", function()
       local task = assert(mj:submit { prompt = "a fox" })
       local url = hook_of(task.task_id)
       assert.equal(413, (post(url, ("x"):rep(2001))))
+      -- A body is announced and never comes; the answer does.
+      assert.matches("^HTTP/1.1 413 ", raw(("POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 2001\r\n\r\n"):format(
+        url:match "^http://[^/]+(.*)$")))
       local head = ("POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"):format(
         url:match "^http://[^/]+(.*)$")
       local chunk = ("bb8\r\n%s\r\n"):format(("x"):rep(3000))
