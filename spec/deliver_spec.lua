@@ -331,6 +331,10 @@ describe("deliver", function()
       note(task, ctx)
     end
     assert.equal(10, assert(mj:deliver()).delivered)
+    for _, event in ipairs(waiting()) do
+      assert.same({ 0, {} }, { event.tries, event.errors }) -- not counted against it
+      assert.is_true(event.next_at <= core.now())
+    end
     stop = false
     assert.equal(10, assert(mj:deliver()).delivered)
     assert.equal(20, #seen)
