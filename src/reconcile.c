@@ -12,6 +12,7 @@
 #include <libgen.h>
 #include <limits.h>
 #include <lualib.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,9 +201,16 @@ static void set_options(lua_State *L, const options *o)
 static void rest(double seconds)
 {
     struct timespec t = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    sigset_t ours, before;
 
+    /* Held back until ppoll() lets them in: none can come between the look and the rest, and be slept through. */
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGTERM);
+    sigaddset(&ours, SIGINT);
+    sigprocmask(SIG_BLOCK, &ours, &before);
     if (!stopping)
-        nanosleep(&t, NULL);
+        ppoll(NULL, 0, &t, &before);
+    sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 static int run(lua_State *L, const options *o)

@@ -87,8 +87,8 @@ local function stories(mj)
   local account = ledger.counters.accounts["demo-key"] or {}
   print(("\n%d tasks, all final: %d succeeded, %d failed; %d learned by callback, %d by polling"):format(total,
     by_state.succeeded or 0, by_state.failed or 0, by_source.callback or 0, by_source.poll or 0))
-  print(("provider: %d jobs accepted, at most %s unfinished at once"):format(#ledger.submissions,
-    tostring(account.max_unfinished)))
+  print(("provider: %d jobs accepted, at most %d unfinished at once"):format(#ledger.submissions,
+    account.max_unfinished))
   for _, text in ipairs(bad) do
     print("WRONG: " .. text)
   end
