@@ -75,19 +75,47 @@ TEST("an old final task becomes a tombstone and leaves the listings")
     mj_buf_free(&buf);
 }
 
-TEST("what finished later, waits with an event or holds a slot is not pruned")
+TEST("what waits with an event or holds a slot is not pruned, and is when it does no more")
 {
     mj_store *s = open_store();
-    ref event, late;
+    ref event = add(s, (job){.task_id = "T2"}, T0), slot;
+    mj_event_record e;
 
-    succeeded(s, "k1", "T1", T0 + 2 * HOUR);
-    event = add(s, (job){.task_id = "T2"}, T0);
-    CHECK_INT(tell(s, event, SIG_SUCCEEDED, "T2", T0 + 5), MJ_OK); /* nobody takes its event */
-    add(s, (job){.task_id = "T4"}, T0);                            /* pending, holds a slot */
-    late = add(s, (job){.task_id = "T3"}, T0);
-    CHECK_INT(tell(s, late, SIG_CANCEL, "", T0 + 6), MJ_OK); /* final at once, its slot is held on */
-    CHECK_INT(prune(s, MJ_SUCCEEDED, T0 + HOUR, 10, T0 + 3 * HOUR).done, 0);
+    CHECK_INT(tell(s, event, SIG_SUCCEEDED, "T2", T0 + 5), MJ_OK);
+    CHECK_INT(take(s, T0 + 10 * HOUR, T0 + 5), MJ_OK); /* in some handler's hands */
+    e = last_event();
+    slot = add(s, (job){.task_id = "T3"}, T0 + 6);
+    CHECK_INT(tell(s, slot, SIG_CANCEL, "", T0 + 7), MJ_OK); /* final at once, its slot is held on */
+    CHECK_INT(prune(s, MJ_SUCCEEDED, T0 + HOUR, 10, T0 + 60000).done, 0);
     CHECK_INT(prune(s, MJ_CANCELLED, T0 + HOUR, 10, T0 + 60000).done, 0);
+    check_clean(s);
+    CHECK_INT(settle(s, MJ_OP_EVENT_DONE, e, 0, T0 + 60000), MJ_OK);
+    CHECK_INT(tick(s, 10, T0 + 2 * HOUR), MJ_OK);
+    CHECK_INT(prune(s, MJ_SUCCEEDED, T0 + HOUR, 10, T0 + 2 * HOUR).done, 1);
+    CHECK_INT(prune(s, MJ_CANCELLED, T0 + HOUR, 10, T0 + 2 * HOUR).done, 1);
+    check_clean(s);
+}
+
+TEST("a task that is not final is never pruned, whatever is asked for")
+{
+    mj_store *s = open_store();
+
+    add(s, (job){0}, T0); /* queued: no slot, no event, never finished */
+    CHECK_INT(prune(s, MJ_QUEUED, T0 + HOUR, 10, T0 + HOUR).done, 0);
+    CHECK_INT(prune(s, MJ_PENDING, T0 + HOUR, 10, T0 + HOUR).done, 0);
+    check_clean(s);
+}
+
+TEST("what finished later than asked for is not pruned, although it was made before")
+{
+    mj_store *s = open_store();
+    ref r = add(s, (job){.task_id = "T1"}, T0);
+
+    CHECK_INT(tell(s, r, SIG_SUCCEEDED, "T1", T0 + HOUR), MJ_OK);
+    CHECK_INT(take(s, T0 + 2 * HOUR, T0 + HOUR), MJ_OK);
+    CHECK_INT(settle(s, MJ_OP_EVENT_DONE, last_event(), 0, T0 + HOUR), MJ_OK);
+    CHECK_INT(prune(s, MJ_SUCCEEDED, T0 + HOUR - 1, 10, T0 + 3 * HOUR).done, 0);
+    CHECK_INT(prune(s, MJ_SUCCEEDED, T0 + HOUR, 10, T0 + 3 * HOUR).done, 1);
     check_clean(s);
 }
 
@@ -258,6 +286,17 @@ TEST("check finds wrong counters and unreadable records")
     damage(s, DB_TASK, k, n, "\2broken", 7);
     CHECK(problems(s, first) > 0);
     CHECK(strstr(first, "can't be read") != NULL);
+}
+
+TEST("check finds an account that is said to hold other slots than its attempts do")
+{
+    char first[400];
+    mj_store *s = open_store();
+
+    populate(s);
+    damage(s, DB_ACCOUNT, "main", 4, "\7\0\0", 3); /* seven slots, no pause, no reason */
+    CHECK_INT(problems(s, first), 1);
+    CHECK(strstr(first, "account main") != NULL);
 }
 
 /* ---- backup ---- */
