@@ -1,0 +1,142 @@
+#!/usr/bin/env lua5.4
+-- mjhook.cgi: takes the provider's callbacks behind any web server that runs CGI programs.
+--
+-- To deploy it, copy it (or link to it) where the server looks for CGI programs, and point hook_url there:
+--
+--   Apache           ScriptAlias "/webhooks/midjourney" "/usr/lib/cgi-bin/mjhook.cgi"
+--   nginx, fcgiwrap  location = /webhooks/midjourney {
+--                      include fastcgi_params; fastcgi_param SCRIPT_FILENAME /usr/lib/cgi-bin/mjhook.cgi;
+--                      fastcgi_pass unix:/run/fcgiwrap.socket; client_max_body_size 1m;
+--                      access_log off; error_log /var/log/nginx/mjhook.log crit; }  # the URL carries a token
+--   busybox httpd    /srv/www/cgi-bin/mjhook.cgi
+--
+-- It has to run as the user who owns the store (suexec, or fcgiwrap as that user), or share it by store_mode.
+-- Its modules are found beside a source tree or an installation that it lies in or links to, in Lua's default
+-- path (which has /usr/local and /usr), or in LUA_PATH and LUA_CPATH; the configuration is $MJHOOK_CONFIG, else
+-- /etc/mjhook/config.lua.  A request header can set none of these: the server names them all HTTP_...
+--
+-- A process for each callback: some 10 ms instead of the fraction of one that nginx with Lua takes.  How long a slow
+-- client may take is the web server's to limit (Apache's mod_reqtimeout): plain Lua can't leave a read.
+local version = _VERSION:match "%d+%.%d+"
+
+local REASONS = {
+  [200] = "OK", [400] = "Bad Request", [401] = "Unauthorized", [405] = "Method Not Allowed",
+  [411] = "Length Required", [413] = "Content Too Large", [503] = "Service Unavailable",
+}
+local UNAVAILABLE = { status = 503, word = "unavailable", headers = { ["Retry-After"] = "5" } }
+
+-- A policy that prints must not spoil the answer: only send() writes to standard output.
+io.output(io.stderr)
+rawset(_G, "print", function(...)
+  for i = 1, select("#", ...) do
+    io.stderr:write(i > 1 and "\t" or "", tostring((select(i, ...))))
+  end
+  io.stderr:write "\n"
+end)
+
+-- To the server's error log: one line, and never anything of the request's URL.
+local function complain(why)
+  io.stderr:write("mjhook.cgi: ", (tostring(why):match "^[^\n]*"), "\n")
+end
+
+local function send(reply)
+  local body = reply.body or ('{"status":"%s"}\n'):format(reply.word)
+  local lines = { ("Status: %d %s"):format(reply.status, REASONS[reply.status] or "Other") }
+  for name, value in pairs(reply.headers or {}) do
+    lines[#lines + 1] = name .. ": " .. value
+  end
+  if not (reply.headers or {})["Content-Type"] then
+    lines[#lines + 1] = "Content-Type: application/json"
+  end
+  lines[#lines + 1] = "Content-Length: " .. #body
+  io.stdout:write(table.concat(lines, "\r\n"), "\r\n\r\n", body)
+  io.stdout:flush()
+end
+
+local function exists(path)
+  local file = io.open(path, "rb")
+  if file then
+    file:close()
+    return true
+  end
+end
+
+-- PREFIX/bin beside PREFIX/share/lua and PREFIX/lib/lua, or scripts beside lua and build in a source tree.
+local function use_modules_beside(script)
+  local top = (script:match "^(.*)/[^/]*$" or ".") .. "/.."
+  for _, place in ipairs {
+    { top .. "/share/lua/" .. version, top .. "/lib/lua/" .. version },
+    { top .. "/lua", (os.getenv "MJHOOK_BUILD" or top .. "/build") .. "/" .. version },
+  } do
+    if exists(place[1] .. "/mjhook.lua") then
+      package.path = place[1] .. "/?.lua;" .. package.path
+      package.cpath = place[2] .. "/?.so;" .. package.cpath
+      return true
+    end
+  end
+end
+
+local function resolved(script)
+  local pipe = io.popen("readlink -f -- '" .. script:gsub("'", "'\\''") .. "' 2>/dev/null")
+  local path = pipe and pipe:read "*l"
+  if pipe then
+    pipe:close()
+  end
+  return path or script
+end
+
+local function load_mjhook()
+  if use_modules_beside(arg[0]) then
+    return require "mjhook"
+  end
+  local found, mjhook = pcall(require, "mjhook")
+  if not found and use_modules_beside(resolved(arg[0])) then
+    return require "mjhook"
+  end
+  return assert(found and mjhook, mjhook)
+end
+
+-- With its query.  REQUEST_URI is no part of CGI, but it is what the client sent, whatever the server rewrote.
+local function request_uri()
+  local given = os.getenv "REQUEST_URI"
+  if given and given:find("?", 1, true) then
+    return given
+  end
+  return (os.getenv "SCRIPT_NAME" or "") .. (os.getenv "PATH_INFO" or "") .. "?" .. (os.getenv "QUERY_STRING" or "")
+end
+
+local function answer()
+  local mjhook = load_mjhook()
+  -- A store that is not there is a mistake in the set-up: made here it would belong to the wrong user.
+  local mj, err = mjhook.open { create = false }
+  if not mj then
+    complain(err.message)
+    return UNAVAILABLE
+  end
+  local callback = require "mjhook.callback"
+  local length = (os.getenv "CONTENT_LENGTH" or ""):match "^%d+$"
+  local refused, how, ref, attempt = callback.precheck(mj, {
+    method = os.getenv "REQUEST_METHOD", uri = request_uri(), length = tonumber(length),
+    peer = os.getenv "REMOTE_ADDR", forwarded = os.getenv "HTTP_X_FORWARDED_FOR",
+  })
+  if refused then
+    return refused
+  elseif not length then
+    return { status = 411, word = "length_required" } -- its end could not be told from a client that went away
+  end
+  length = tonumber(length) -- at most max_body: precheck saw to it
+  io.stdin:setvbuf "no"     -- not a byte more: what follows may be the next request's
+  local body = length > 0 and io.stdin:read(length) or ""
+  if #body < length then
+    complain(("callback for %s: only %d of %d bytes came"):format(ref or "an unsigned task", #body, length))
+    return { status = 400, word = "incomplete" }
+  end
+  return callback.accept(mj, body, how, ref, attempt)
+end
+
+local ok, reply = pcall(answer)
+if not ok then
+  complain(reply)
+  reply = UNAVAILABLE
+end
+send(reply)
