@@ -369,13 +369,17 @@ static int64_t whole_second(int64_t middle, int64_t at)
     return at < middle ? (up < middle ? up : middle) : (down > middle ? down : middle);
 }
 
-/* Doubling from poll_first, give or take 20 %, unless the policy named its own wait. */
+/* Doubling from poll_first, unless the policy named its own wait.  The first wait is exact: submissions are spread
+ * by themselves, and callbacks then find their due entries side by side.  Later ones are give or take 20 %, so that
+ * an outage does not leave a crowd behind. */
 static int64_t next_poll(const mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
 {
     int64_t ms = rules->poll_first_ms;
 
     if (sig->wait_ms >= 0)
         return now + sig->wait_ms;
+    if (t->polls == 0)
+        return now + ms;
     for (uint32_t i = 0; i < t->polls && ms < rules->poll_max_ms; i++)
         ms *= 2;
     ms = ms < rules->poll_max_ms ? ms : rules->poll_max_ms;

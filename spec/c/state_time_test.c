@@ -231,7 +231,7 @@ TEST("a clock that steps back adds no silence and makes no task lost")
 
 /* ---- schedule ---- */
 
-TEST("polls double from the first to the longest wait, each give or take a fifth")
+TEST("the first poll is on time, the others double to the longest wait, each give or take a fifth")
 {
     const int64_t waits[] = {60, 120, 240, 480, 900, 900, 900};
     int64_t least[7], most[7];
@@ -253,7 +253,9 @@ TEST("polls double from the first to the longest wait, each give or take a fifth
         }
         CHECK_INT(t.polls, 7);
     }
-    for (int i = 0; i < 7; i++) {
+    CHECK_INT(least[0], waits[0] * 1000);
+    CHECK_INT(most[0], waits[0] * 1000);
+    for (int i = 1; i < 7; i++) {
         /* whole seconds, but never beyond a fifth */
         CHECK(least[i] >= waits[i] * 800 && least[i] <= waits[i] * 810 + SECOND);
         CHECK(most[i] <= waits[i] * 1200 && most[i] >= waits[i] * 1190 - SECOND);
