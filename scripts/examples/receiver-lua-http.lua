@@ -23,7 +23,7 @@ local signal = require "cqueues.signal"
 
 local ADDRESS, PORT = arg[1] or "127.0.0.1", tonumber(arg[2] or 8787)
 local MAX_CONNECTIONS = 256
-local HEAD_S, BODY_S, WRITE_S = 10, 10, 10 -- to send the head of a request, its body, to take the answer
+local HEAD_S, BODY_S, WRITE_S = 5, 5, 5 -- to send a head, to send a body, to take the answer
 local LINGER_S, LINGER_BYTES = 1, 2 ^ 20
 local BAD_REQUEST = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -88,15 +88,17 @@ local function read_body(stream)
 end
 
 local function answer(stream, headers)
-  local encoding = headers:get_comma_separated "transfer-encoding"
+  local encoding, length = headers:get_comma_separated "transfer-encoding", headers:get_comma_separated "content-length"
   local _, peer = stream:peername()
   local refused, how, ref, attempt = callback.precheck(mj, {
     method = headers:get ":method", uri = headers:get ":path", peer = peer,
     forwarded = headers:get_comma_separated "x-forwarded-for",
-    length = not encoding and tonumber((headers:get "content-length")) or nil,
+    length = tonumber(length),
   })
   if refused then
     return refused
+  elseif length and (encoding or not length:match "^%d+$") then
+    return refusal(400, "bad_length") -- negative, there twice, or one that a proxy may have read otherwise
   elseif encoding and encoding:lower() ~= "chunked" then
     return refusal(501, "unknown_encoding") -- what unpacks to a gigabyte stays packed
   elseif headers:has "expect" and stream.peer_version > 1 then
