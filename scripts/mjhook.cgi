@@ -1,22 +1,25 @@
 #!/usr/bin/env lua5.4
 -- mjhook.cgi: takes the provider's callbacks behind any web server that runs CGI programs.
 --
--- To deploy it, copy it (or link to it) where the server looks for CGI programs, and point hook_url there:
+-- To deploy it, copy it (or link to it) where the server looks for CGI programs, and point hook_url there.  The URL
+-- carries a token, which access logs are not to keep:
 --
 --   Apache           ScriptAlias "/webhooks/midjourney" "/usr/lib/cgi-bin/mjhook.cgi"
+--                    LogFormat "%h %t %m %U %>s %b" no_query          # %U is without the query, %r is not
+--                    CustomLog ${APACHE_LOG_DIR}/access.log no_query
 --   nginx, fcgiwrap  location = /webhooks/midjourney {
 --                      include fastcgi_params; fastcgi_param SCRIPT_FILENAME /usr/lib/cgi-bin/mjhook.cgi;
 --                      fastcgi_pass unix:/run/fcgiwrap.socket; client_max_body_size 1m;
---                      access_log off; error_log /var/log/nginx/mjhook.log crit; }  # the URL carries a token
+--                      access_log off; error_log /var/log/nginx/mjhook.log crit; }
 --   busybox httpd    /srv/www/cgi-bin/mjhook.cgi
 --
 -- It has to run as the user who owns the store (suexec, or fcgiwrap as that user), or share it by store_mode.
 -- Its modules are found beside a source tree or an installation that it lies in or links to, in Lua's default
 -- path (which has /usr/local and /usr), or in LUA_PATH and LUA_CPATH; the configuration is $MJHOOK_CONFIG, else
--- /etc/mjhook/config.lua.  A request header can set none of these: the server names them all HTTP_...
+-- /etc/mjhook/config.lua.  A request's header can set none of these: what headers become begins with HTTP_.
 --
--- A process for each callback: some 10 ms instead of the fraction of one that nginx with Lua takes.  How long a slow
--- client may take is the web server's to limit (Apache's mod_reqtimeout): plain Lua can't leave a read.
+-- Every callback is a process, of some 10 ms.  How long a slow client may take is the web server's to limit (Apache:
+-- mod_reqtimeout), since plain Lua can't leave a read.
 local version = _VERSION:match "%d+%.%d+"
 
 local REASONS = {
@@ -24,6 +27,8 @@ local REASONS = {
   [411] = "Length Required", [413] = "Content Too Large", [503] = "Service Unavailable",
 }
 local UNAVAILABLE = { status = 503, word = "unavailable", headers = { ["Retry-After"] = "5" } }
+
+io.stderr:setvbuf "line" -- Apache makes an entry of every write
 
 -- A policy that prints must not spoil the answer: only send() writes to standard output.
 io.output(io.stderr)
@@ -121,11 +126,15 @@ local function answer()
   })
   if refused then
     return refused
+  end
+  io.stdin:setvbuf "no" -- not a byte more than is due: what follows may be the next request's
+  if not length and os.getenv "HTTP_TRANSFER_ENCODING" then
+    -- Apache takes chunks apart but does not count them.  One that was broken off ends alike, and is no JSON then.
+    return callback.accept(mj, io.stdin:read(mj.config.max_body + 1) or "", how, ref, attempt)
   elseif not length then
-    return { status = 411, word = "length_required" } -- its end could not be told from a client that went away
+    return { status = 411, word = "length_required" }
   end
   length = tonumber(length) -- at most max_body: precheck saw to it
-  io.stdin:setvbuf "no"     -- not a byte more: what follows may be the next request's
   local body = length > 0 and io.stdin:read(length) or ""
   if #body < length then
     complain(("callback for %s: only %d of %d bytes came"):format(ref or "an unsigned task", #body, length))

@@ -151,6 +151,13 @@ describe("mjhook.cgi", function()
       assert.equal(401, (refused(function(environment) environment.REQUEST_URI = environment.REQUEST_URI .. "x" end)))
     end)
 
+    it("a bad token with 401, also when the body comes in chunks", function()
+      assert.equal(401, (refused(function(environment)
+        environment.REQUEST_URI = environment.REQUEST_URI .. "x"
+        environment.CONTENT_LENGTH, environment.HTTP_TRANSFER_ENCODING = nil, "chunked"
+      end)))
+    end)
+
     it("no token with 401", function()
       assert.equal(401, (refused(function(environment) environment.REQUEST_URI = nil end)))
     end)
@@ -209,9 +216,24 @@ describe("mjhook.cgi", function()
     local file = kit.write(dir .. "/both", success(task) .. "POST /next")
     local command = ("%s MJHOOK_CONFIG=%s REQUEST_METHOD=POST REQUEST_URI=%s CONTENT_LENGTH=%d %s"):format(CLEAN,
       kit.quote(config), kit.quote(uri), #success(task), kit.quote(PROGRAM))
-    local out = kit.sh(("{ %s; echo; cat; } <%s"):format(command, file))
+    local out = kit.sh(("cat %s | { %s; echo; cat; }"):format(file, command))
     assert.matches("^Status: 200 OK\r\n", out)
     assert.matches("\nPOST /next$", out)
+    assert.equal("succeeded", mj:get(task.ref).state)
+  end)
+
+  it("reads a body that came in chunks to its end, or to one byte over max_body", function()
+    open { max_body = 2000 }
+    local task, uri = submit()
+    local chunked = { CONTENT_LENGTH = false, HTTP_TRANSFER_ENCODING = "chunked" }
+    assert.equal(400, (post(uri, success(task):sub(1, -2), chunked)))
+    assert.equal(400, (post(uri, "", chunked)))
+    local command = ("%s MJHOOK_CONFIG=%s REQUEST_METHOD=POST REQUEST_URI=%s HTTP_TRANSFER_ENCODING=chunked %s"):format(
+      CLEAN, kit.quote(config), kit.quote(uri), kit.quote(PROGRAM))
+    local out = kit.sh(("cat %s | { %s; wc -c; }"):format(kit.write(dir .. "/flood", ("x"):rep(5000)), command))
+    assert.matches("^Status: 413 Content Too Large\r\n.*\n2999$", out)
+    assert.equal("pending", mj:get(task.ref).state)
+    assert.equal(200, (post(uri, success(task), chunked)))
     assert.equal("succeeded", mj:get(task.ref).state)
   end)
 
@@ -232,6 +254,23 @@ describe("mjhook.cgi", function()
       assert.is_truthy(err:find(task.ref, 1, true), err)
     end
     assert.equal("pending", mj:get(task.ref).state)
+  end)
+
+  it("hands the server's log whole lines: Apache makes an entry of every write", function()
+    open()
+    local _, uri = submit()
+    local environment = ("%s MJHOOK_CONFIG=%s REQUEST_METHOD=POST REQUEST_URI=%s CONTENT_LENGTH=2"):format(CLEAN,
+      kit.quote(config), kit.quote(uri))
+    local out = kit.sh(("%s python3 -c '%s' %s"):format(environment, [[if True:
+        import socket, subprocess, sys
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        subprocess.run(sys.argv[1:], input=b"[]", stdout=subprocess.DEVNULL, stderr=far)
+        far.close()
+        near.settimeout(1)
+        while True:
+            print(near.recv(9999)) # what one write wrote
+      ]], kit.quote(PROGRAM)))
+    assert.matches("^b'mjhook: warn: callback for [^\n]+\\n'\n", out)
   end)
 
   it("keeps its answer whole when a policy prints", function()

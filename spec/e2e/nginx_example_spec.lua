@@ -49,6 +49,7 @@ describe("the nginx example", function()
       :format(web.dir))
     assert(code == 0, made)
     web.settings.hook_url = ("https://app.example:%d/webhooks/midjourney"):format(web.port)
+    web.settings.max_body = 2 ^ 22 -- so that it is nginx who refuses what is too large
     kit.write(web.dir .. "/config.lua", receiver.config_text(web.settings))
     web:start()
     mj = kit.open({ hook_url = web.settings.hook_url }, sim)
@@ -94,6 +95,8 @@ describe("the nginx example", function()
     assert.equal("succeeded", mj:get(task.ref).state)
     assert.equal(200, (request("POST", url, success(task))))
     assert.equal(1, mj:stats().events)
+    assert.equal(400, (request("POST", url, "no JSON")))
+    kit.wait_until(function() return web:log():find("refused: not JSON", 1, true) end) -- as all before it would be
     assert.is_nil(web:log():find("no thread_pool", 1, true))
   end)
 
