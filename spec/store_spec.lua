@@ -108,4 +108,73 @@ describe("the store", function()
     assert.is_nil(ok)
     assert.equal("exists", err.code)
   end)
+
+  describe("takes a signal as one string and", function()
+    local core = require "mjhook.core"
+    local REF = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+
+    it("does with it what the word says", function()
+      local mj = open()
+      local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
+      local object = { taskId = "T1", status = "1", image = "https://cdn.example/x.png", mjPrompt = "as run",
+                       images = { "https://cdn.example/1.png", { url = "https://cdn.example/2.png" }, false } }
+      local packed = assert(core.wire_signal(object, '{"width":1}', task.ref, 1))
+      assert.same({ "ok", "duplicate" }, assert(mj.store:write({ packed, packed }, core.now())))
+      task = mj:get(task.ref)
+      assert.equal("succeeded", task.state)
+      assert.equal("https://cdn.example/x.png", task.image)
+      assert.same({ "https://cdn.example/1.png", "https://cdn.example/2.png" }, task.images)
+      assert.equal("as run", task.mj_prompt)
+      assert.equal(1, task.meta.width)
+    end)
+
+    it("takes a failure with its reason, also beside operations of other kinds", function()
+      local mj = open()
+      local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
+      local object = { taskId = "T1", status = 2, failReason = "banned\0word" }
+      local packed = assert(core.wire_signal(object, nil, task.ref, 1))
+      local results = assert(mj.store:write({ { op = "tick" }, packed, { op = "take" } }, core.now()))
+      assert.equal("ok", results[2])
+      assert.equal("ok", results[3].code)
+      assert.equal("failed", mj:get(task.ref).state)
+      assert.equal("banned?word", tostring(mj:get(task.ref).error))
+    end)
+
+    it("carries the longest texts there can be", function()
+      local mj = open()
+      local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
+      local url = "https://cdn.example/" .. ("x"):rep(4096 - 20)
+      local images = {}
+      for i = 1, 20 do
+        images[i] = url
+      end
+      local object = { taskId = "T1", status = 1, image = url, images = images, mjPrompt = ("p"):rep(12000) }
+      local meta = '"' .. ("m"):rep(65534) .. '"'
+      assert.same({ "ok" }, mj.store:write({ assert(core.wire_signal(object, meta, task.ref, 1)) }, core.now()))
+      task = mj:get(task.ref)
+      assert.equal(16, #task.images)
+      assert.equal(url, task.images[16])
+      assert.equal(10000, #task.mj_prompt)
+      assert.equal(65534, #task.meta)
+    end)
+
+    it("raises when it is none", function()
+      local mj = open()
+      local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
+      local good = assert(core.wire_signal({ taskId = "T1", status = 0 }, nil, task.ref, 1))
+      for n = 0, #good - 1 do
+        assert.has_error(function() mj.store:write({ good:sub(1, n) }, core.now()) end)
+      end
+      assert.has_error(function() mj.store:write({ good .. "x" }, core.now()) end)
+      for at = 17, 32 do -- kind, source, attempt, images: numbers beyond all there are
+        if at < 25 or at > 28 then
+          local bad = good:sub(1, at - 1) .. "\255" .. good:sub(at + 1)
+          assert.has_error(function() mj.store:write({ bad }, core.now()) end)
+        end
+      end
+      assert.same({ "ok" }, mj.store:write({ good }, core.now()))
+      assert.has_error(function() core.wire_signal({ taskId = "T1", status = 0 }, nil, "no ref", 1) end)
+      assert.is_nil((core.wire_signal({ taskId = "T1" }, nil, REF, 1)))
+    end)
+  end)
 end)

@@ -59,6 +59,26 @@ static int keyring_verify(lua_State *L)
     return 1;
 }
 
+/* keyring:authorize(uri) -> ref, attempt | nil, whether there is a token at all */
+static int keyring_authorize(lua_State *L)
+{
+    const mj_keyring *ring = check(L);
+    size_t n;
+    const char *uri = luaL_checklstring(L, 2, &n);
+    mj_token t;
+
+    mj_token_read(uri, n, &t);
+    if (t.attempt >= 1 && t.attempt <= MJ_MAX_ATTEMPTS &&
+        mj_token_verify(ring, t.ref, strlen(t.ref), t.attempt, t.kid, strlen(t.kid), t.sig, strlen(t.sig))) {
+        lua_pushlstring(L, t.ref, MJ_ULID_TEXT);
+        lua_pushinteger(L, (lua_Integer)t.attempt);
+        return 2;
+    }
+    lua_pushnil(L);
+    lua_pushboolean(L, t.present);
+    return 2;
+}
+
 /* core.keyring{secret, ...} -> keyring | nil, err.  A secret has at least 16 bytes. */
 static int core_keyring(lua_State *L)
 {
@@ -105,8 +125,11 @@ static int core_sha256(lua_State *L)
 
 void mjl_open_auth(lua_State *L)
 {
-    static const luaL_Reg methods[] = {
-        {"sign", keyring_sign}, {"verify", keyring_verify}, {"close", keyring_close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"sign", keyring_sign},
+                                       {"verify", keyring_verify},
+                                       {"authorize", keyring_authorize},
+                                       {"close", keyring_close},
+                                       {NULL, NULL}};
     static const luaL_Reg functions[] = {{"keyring", core_keyring}, {"sha256", core_sha256}, {NULL, NULL}};
 
     mjl_class(L, KEYRING, methods);

@@ -37,6 +37,11 @@ int mjl_push_event(lua_State *L, mj_str record);
 int mjl_push_tomb(lua_State *L, mj_str record);
 void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task);
 void mjl_push_result(lua_State *L, const mj_op *op);
+const char *mjl_code(int code); /* an operation's outcome, by name */
+
+/* lua_pack.c: a signal as one string, for crossing to another thread of this process. */
+void mjl_pack(lua_State *L, const mj_op *op);
+void mjl_unpack(lua_State *L, mj_str bytes, mj_op *op); /* its strings stay in bytes; raises when they are none */
 
 /* One registration function each; the library's table is on top of the stack. */
 void mjl_open_store(lua_State *L);

@@ -85,6 +85,10 @@ static size_t count_creates(lua_State *L, size_t n)
 
     for (size_t i = 0; i < n; i++) {
         lua_rawgeti(L, 2, (int)i + 1);
+        if (lua_type(L, -1) == LUA_TSTRING) { /* packed: a signal */
+            lua_pop(L, 1);
+            continue;
+        }
         luaL_checktype(L, -1, LUA_TTABLE);
         lua_getfield(L, -1, "task");
         creates += lua_istable(L, -1);
@@ -93,7 +97,23 @@ static size_t count_creates(lua_State *L, size_t n)
     return creates;
 }
 
-/* store:write(ops, now) -> {results} | nil, err */
+/* The operation on top of the stack, a table or a packed signal. */
+static void read_op(lua_State *L, mj_op *op, mj_task *task)
+{
+    mj_str bytes;
+    size_t n;
+
+    if (lua_type(L, -1) != LUA_TSTRING) {
+        mjl_read_op(L, lua_gettop(L), op, task);
+        return;
+    }
+    bytes.p = lua_tolstring(L, -1, &n);
+    bytes.n = n > UINT32_MAX ? 0 : (uint32_t)n;
+    mjl_unpack(L, bytes, op);
+}
+
+/* store:write(ops, now) -> {results} | nil, err.  An operation is a table, or a packed signal, whose result is
+ * its code alone. */
 static int store_write(lua_State *L)
 {
     mj_store *s = check(L);
@@ -115,7 +135,7 @@ static int store_write(lua_State *L)
     creates = 0;
     for (size_t i = 0; i < n; i++) {
         lua_rawgeti(L, 2, (int)i + 1);
-        mjl_read_op(L, lua_gettop(L), &b->ops[i], &b->tasks[creates]);
+        read_op(L, &b->ops[i], &b->tasks[creates]);
         creates += b->ops[i].kind == MJ_OP_CREATE;
         lua_pop(L, 1);
     }
@@ -126,7 +146,12 @@ static int store_write(lua_State *L)
     }
     lua_createtable(L, (int)n, 0);
     for (size_t i = 0; i < n; i++) {
-        mjl_push_result(L, &b->ops[i]);
+        lua_rawgeti(L, 2, (int)i + 1);
+        if (lua_type(L, -1) == LUA_TSTRING)
+            lua_pushstring(L, mjl_code(b->ops[i].code));
+        else
+            mjl_push_result(L, &b->ops[i]);
+        lua_remove(L, -2);
         lua_rawseti(L, -2, (int)i + 1);
     }
     batch_done(L, at, b);

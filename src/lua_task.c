@@ -345,12 +345,17 @@ static void push_pruned(lua_State *L, mj_str record)
         lua_setfield(L, -2, "task");
 }
 
+const char *mjl_code(int code)
+{
+    return code == MJ_OK ? "ok" : mj_error_name(code);
+}
+
 void mjl_push_result(lua_State *L, const mj_op *op)
 {
     int rc;
 
     lua_createtable(L, 0, 4);
-    mjl_set_lit(L, "code", op->code == MJ_OK ? "ok" : mj_error_name(op->code));
+    mjl_set_lit(L, "code", mjl_code(op->code));
     if (op->made != MJ_EVENT_NONE)
         mjl_set_lit(L, "made", mj_event_name(op->made));
     if (op->kind == MJ_OP_TICK || op->kind >= MJ_OP_PRUNE)

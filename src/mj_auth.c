@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { MAX_SECRETS = 16, MIN_SECRET = 16 };
+enum { MAX_SECRETS = 16, MIN_SECRET = 16, MAX_QUERY = 8192 };
 
 /* ---- ULIDs ---- */
 
@@ -283,4 +283,69 @@ bool mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint3
              mj_equal(made, sig, MJ_SIG_TEXT);
     OPENSSL_cleanse(made, sizeof made); /* for a stranger's ref this would be the right answer */
     return ok;
+}
+
+static int hex(char c)
+{
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+/* Decodes %XX into out (room for `want` bytes and a NUL); empty unless it is exactly as long as wanted. */
+static void unescape(const char *p, const char *end, size_t want, char *out)
+{
+    size_t n = 0;
+
+    while (p < end && n < want) {
+        bool escaped = *p == '%' && end - p > 2 && hex(p[1]) >= 0 && hex(p[2]) >= 0;
+        out[n++] = escaped ? (char)(hex(p[1]) << 4 | hex(p[2])) : *p;
+        p += escaped ? 3 : 1;
+    }
+    out[p == end && n == want ? n : 0] = '\0';
+}
+
+static uint32_t attempt_of(const char *p, const char *end)
+{
+    uint32_t v = 0;
+
+    if (end - p < 1 || end - p > 3)
+        return 0;
+    for (; p < end; p++) {
+        if (*p < '0' || *p > '9')
+            return 0;
+        v = v * 10 + (uint32_t)(*p - '0');
+    }
+    return v;
+}
+
+void mj_token_read(const char *uri, size_t n, mj_token *out)
+{
+    const char *end = memchr(uri, '#', n), *p, *next, *equals;
+
+    memset(out, 0, sizeof *out);
+    if (!end)
+        end = uri + n;
+    p = memchr(uri, '?', (size_t)(end - uri));
+    if (!p || end - p > MAX_QUERY)
+        return;
+    for (p++; p < end; p = next + 1) {
+        next = memchr(p, '&', (size_t)(end - p));
+        if (!next)
+            next = end;
+        equals = memchr(p, '=', (size_t)(next - p));
+        if (!equals || equals + 1 == next)
+            continue;
+        if (equals - p == 1 && p[0] == 'a')
+            out->attempt = attempt_of(equals + 1, next);
+        if (equals - p != 3)
+            continue;
+        if (memcmp(p, "ref", 3) == 0)
+            unescape(equals + 1, next, MJ_ULID_TEXT, out->ref);
+        else if (memcmp(p, "kid", 3) == 0)
+            out->present = true, unescape(equals + 1, next, MJ_KID_TEXT, out->kid);
+        else if (memcmp(p, "sig", 3) == 0)
+            out->present = true, unescape(equals + 1, next, MJ_SIG_TEXT, out->sig);
+    }
 }

@@ -47,6 +47,15 @@ int mj_token_sign(const mj_keyring *k, const char ref[MJ_ULID_TEXT + 1], uint32_
 bool mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt, const char *kid,
                      size_t kid_len, const char *sig, size_t sig_len);
 
+/* The token in a callback's URI: the last of each name counts, since it stands behind whatever query hook_url had.
+ * A part that is missing or can't be right is empty, and verifies as false. */
+typedef struct mj_token {
+    bool present;     /* there is a kid or a sig */
+    uint32_t attempt; /* 0: none */
+    char ref[MJ_ULID_TEXT + 1], kid[MJ_KID_TEXT + 1], sig[MJ_SIG_TEXT + 1];
+} mj_token;
+void mj_token_read(const char *uri, size_t n, mj_token *out);
+
 /* Equal in time that depends on n only. */
 bool mj_equal(const void *a, const void *b, size_t n);
 /* SHA-256 of the data (key fingerprints of arguments, archives); MJ_EIO when the library fails. */

@@ -112,6 +112,7 @@ struct mj_store {
 typedef struct mj_txn {
     mj_store *s;
     MDB_txn *t;
+    MDB_cursor *cursors[DB_COUNT]; /* those opened so far */
     int64_t now;
     mj_counters counters;
     bool dirty;

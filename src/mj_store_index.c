@@ -11,36 +11,55 @@ MDB_val mj_val(const void *p, size_t n)
     return (MDB_val){.mv_size = n, .mv_data = (void *)(uintptr_t)p};
 }
 
+/* One cursor per database and transaction: neighbours in time are neighbours in most trees, and a cursor that already
+ * stands on the right page does not go down from the root again.  The transaction's end closes it. */
+static int at_hand(mj_txn *x, int db, MDB_cursor **c)
+{
+    int rc = x->cursors[db] ? 0 : mdb_cursor_open(x->t, mj_env_dbi(x->s->env, db), &x->cursors[db]);
+
+    *c = x->cursors[db];
+    return rc;
+}
+
 int mj_txn_get(mj_txn *x, int db, MDB_val key, MDB_val *value)
 {
-    return mdb_get(x->t, mj_env_dbi(x->s->env, db), &key, value);
+    MDB_cursor *c;
+    int rc = at_hand(x, db, &c);
+
+    return rc != 0 ? rc : mdb_cursor_get(c, &key, value, MDB_SET);
 }
 
 int mj_txn_put(mj_txn *x, int db, MDB_val key, MDB_val value)
 {
+    MDB_cursor *c;
+    int rc = at_hand(x, db, &c);
+
     x->dirty = true;
-    return mdb_put(x->t, mj_env_dbi(x->s->env, db), &key, &value, 0);
+    return rc != 0 ? rc : mdb_cursor_put(c, &key, &value, 0);
 }
 
 int mj_txn_del(mj_txn *x, int db, MDB_val key)
 {
-    int rc = mdb_del(x->t, mj_env_dbi(x->s->env, db), &key, NULL);
+    MDB_cursor *c;
+    int rc = at_hand(x, db, &c);
 
     x->dirty = true;
+    if (rc == 0)
+        rc = mdb_cursor_get(c, &key, NULL, MDB_SET);
+    if (rc == 0)
+        rc = mdb_cursor_del(c, 0);
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 int mj_txn_seek(mj_txn *x, int db, MDB_val from, MDB_val *key, MDB_val *value)
 {
     MDB_cursor *c;
-    int rc = mdb_cursor_open(x->t, mj_env_dbi(x->s->env, db), &c);
+    int rc = at_hand(x, db, &c);
 
     if (rc != 0)
         return rc;
     *key = from;
-    rc = mdb_cursor_get(c, key, value, from.mv_size ? MDB_SET_RANGE : MDB_FIRST);
-    mdb_cursor_close(c);
-    return rc;
+    return mdb_cursor_get(c, key, value, from.mv_size ? MDB_SET_RANGE : MDB_FIRST);
 }
 
 size_t mj_key_state(uint8_t *k, mj_state s, const uint8_t *ref)

@@ -160,71 +160,102 @@ static mj_str image_url(lua_State *L)
 
 /* ---- words ---- */
 
-/* Sets `images` of the word on top from the task object at t; how many. */
-static int read_images(lua_State *L, int t)
+static unsigned read_images(lua_State *L, int t, mj_str *images)
 {
-    int n = 0;
+    unsigned n = 0;
 
-    lua_newtable(L);
     lua_getfield(L, t, "images");
     if (lua_istable(L, -1)) {
         for (int i = 1; n < MJ_MAX_IMAGES && i <= 4 * MJ_MAX_IMAGES; i++) {
-            mj_str url;
             lua_rawgeti(L, -1, i);
-            url = image_url(L);
+            images[n] = image_url(L);
+            n += images[n].n > 0;
             lua_pop(L, 1);
-            if (url.n) {
-                lua_pushlstring(L, url.p, url.n);
-                lua_rawseti(L, -3, ++n);
-            }
         }
     }
     lua_pop(L, 1);
-    lua_setfield(L, -2, "images");
     return n;
 }
 
-/* Pushes the word of the task object at absolute index t, or nothing and why. */
-static const char *read_word(lua_State *L, int t)
+/* Cleans the text and leaves it on the stack, which keeps it alive. */
+static mj_str clean(lua_State *L, mj_str text, size_t max)
 {
-    mj_str id = get_text(L, t, "taskId"), image, text;
-    int64_t status;
-    int nimages;
+    mj_str s;
+    size_t n;
 
-    if (!is_task_id(id))
+    push_clean(L, text.n ? text.p : "", text.n, max);
+    s.p = lua_tolstring(L, -1, &n);
+    s.n = (uint32_t)n;
+    return s;
+}
+
+/* Reads the word in the task object at absolute index t: NULL, or why there is none.  Its strings live in the object,
+ * and in two values that are left on the stack. */
+static const char *read_word(lua_State *L, int t, mj_signal *w)
+{
+    mj_str text;
+    int64_t status;
+
+    memset(w, 0, sizeof *w);
+    w->expect_state = -1;
+    w->wait_ms = -1;
+    w->task_id = get_text(L, t, "taskId");
+    if (!is_task_id(w->task_id))
         return "no usable taskId";
     if (!get_whole(L, t, "status", &status))
         return "no usable status";
-    lua_createtable(L, 0, 8);
-    mjl_set_str(L, "task_id", id);
     lua_getfield(L, t, "image");
-    image = image_url(L);
+    w->image = image_url(L);
     lua_pop(L, 1);
-    mjl_set_str(L, "image", image);
-    nimages = read_images(L, t);
+    w->nimages = read_images(L, t, w->images);
     text = get_text(L, t, "mjPrompt");
-    if (text.n == 0)
-        text = get_text(L, t, "prompt");
-    if (text.n) {
-        push_clean(L, text.p, text.n, MJ_MAX_PROMPT);
-        lua_setfield(L, -2, "mj_prompt");
+    w->mj_prompt = clean(L, text.n ? text : get_text(L, t, "prompt"), MJ_MAX_PROMPT);
+    if (status == TASK_SUCCEEDED) {
+        w->kind = w->image.n || w->nimages ? SIG_SUCCEEDED : SIG_HINT;
+    } else if (status == TASK_FAILED) {
+        w->kind = SIG_FAILED;
+        w->error_code = MJ_LIT("provider");
+        w->error = clean(L, get_text(L, t, "failReason"), MJ_MAX_REASON);
+        return NULL;
+    } else {
+        w->kind = SIG_RUNNING; /* 0, or a number that nobody knows */
     }
+    lua_pushnil(L);
+    return NULL;
+}
+
+/* Pushes the word of the task object at absolute index t, or nothing and why. */
+static const char *push_word(lua_State *L, int t)
+{
+    mj_signal w;
+    int at = lua_gettop(L);
+    const char *why = read_word(L, t, &w);
+
+    if (why)
+        return why;
+    lua_createtable(L, 0, 8);
+    mjl_set_lit(L, "kind", mj_signal_name(w.kind));
+    mjl_set_str(L, "task_id", w.task_id);
+    mjl_set_str(L, "image", w.image);
+    mjl_set_str(L, "mj_prompt", w.mj_prompt);
+    lua_createtable(L, (int)w.nimages, 0);
+    for (unsigned i = 0; i < w.nimages; i++) {
+        lua_pushlstring(L, w.images[i].p, w.images[i].n);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "images");
     lua_getfield(L, t, "meta");
     if (lua_istable(L, -1))
         lua_setfield(L, -2, "meta");
     else
         lua_pop(L, 1);
-    if (status == TASK_SUCCEEDED) {
-        mjl_set_lit(L, "kind", image.n || nimages ? "succeeded" : "hint");
-    } else if (status == TASK_FAILED) {
-        mjl_set_lit(L, "kind", "failed");
-        mjl_set_lit(L, "error_code", "provider");
-        text = get_text(L, t, "failReason");
-        push_clean(L, text.n ? text.p : "", text.n, MJ_MAX_REASON);
+    if (w.kind == SIG_FAILED) {
+        mjl_set_str(L, "error_code", w.error_code);
+        lua_pushlstring(L, w.error.p, w.error.n);
         lua_setfield(L, -2, "error");
-    } else {
-        mjl_set_lit(L, "kind", "running"); /* 0, or a number that nobody knows */
     }
+    lua_replace(L, at + 1);
+    lua_settop(L, at + 1);
     return NULL;
 }
 
@@ -237,7 +268,6 @@ static int no_word(lua_State *L, const char *why)
 
 int mj_wire_callback(lua_State *L)
 {
-    const char *why;
     bool bare;
 
     lua_settop(L, 1);
@@ -246,19 +276,48 @@ int mj_wire_callback(lua_State *L)
     lua_getfield(L, 1, "taskId");
     bare = !lua_isnil(L, -1);
     lua_settop(L, 1);
-    if (!bare) {
-        lua_getfield(L, 1, "data");
-        if (!lua_istable(L, 2))
-            return no_word(L, "no task in it");
-        if (lua_rawlen(L, 2) > 1)
-            return no_word(L, "more than one task in it");
-        lua_rawgeti(L, 2, 1);
-        if (lua_istable(L, 3))
-            lua_replace(L, 2); /* data was an array of one */
+    if (bare)
+        return 1;
+    lua_getfield(L, 1, "data");
+    if (!lua_istable(L, 2))
+        return no_word(L, "no task in it");
+    if (lua_rawlen(L, 2) > 1)
+        return no_word(L, "more than one task in it");
+    lua_rawgeti(L, 2, 1);
+    if (!lua_istable(L, 3)) /* otherwise data was an array of one */
         lua_settop(L, 2);
-    }
-    why = read_word(L, lua_gettop(L));
+    return 1;
+}
+
+int mj_wire_word(lua_State *L)
+{
+    const char *why;
+
+    lua_settop(L, 1);
+    if (!lua_istable(L, 1))
+        return no_word(L, "not a JSON object");
+    why = push_word(L, 1);
     return why ? no_word(L, why) : 1;
+}
+
+int mj_wire_signal(lua_State *L)
+{
+    mj_op op = {.kind = MJ_OP_SIGNAL, .has_ref = true};
+    const char *why;
+    size_t n = 0;
+
+    luaL_checktype(L, 1, LUA_TTABLE);
+    luaL_argcheck(L, mjl_ref(L, 3, op.ref), 3, "not a ref");
+    lua_settop(L, 4);
+    why = read_word(L, 1, &op.sig);
+    if (why)
+        return no_word(L, why);
+    op.sig.source = MJ_FROM_CALLBACK;
+    op.sig.attempt = (uint32_t)luaL_checkinteger(L, 4);
+    op.sig.meta.p = luaL_optlstring(L, 2, NULL, &n);
+    op.sig.meta.n = n > MJ_MAX_JSON ? 0 : (uint32_t)n;
+    mjl_pack(L, &op);
+    return 1;
 }
 
 int mj_wire_status(lua_State *L)
@@ -287,7 +346,7 @@ int mj_wire_status(lua_State *L)
         lua_getfield(L, 2, "taskId");
         if (!lua_isnil(L, -1)) {
             lua_pop(L, 1);
-            if (!read_word(L, 2))
+            if (!push_word(L, 2))
                 lua_rawseti(L, 3, ++n);
             return 1;
         }
@@ -295,7 +354,7 @@ int mj_wire_status(lua_State *L)
     }
     for (int i = 1; i <= count; i++) {
         lua_rawgeti(L, 2, i);
-        if (lua_istable(L, -1) && !read_word(L, lua_gettop(L)))
+        if (lua_istable(L, -1) && !push_word(L, lua_gettop(L)))
             lua_rawseti(L, 3, ++n);
         lua_settop(L, 3);
     }
@@ -369,6 +428,8 @@ static int utf8(lua_State *L)
 void mjl_open_wire(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"wire_callback", mj_wire_callback},
+                                         {"wire_word", mj_wire_word},
+                                         {"wire_signal", mj_wire_signal},
                                          {"wire_status", mj_wire_status},
                                          {"wire_submit", mj_wire_submit},
                                          {"utf8", utf8},

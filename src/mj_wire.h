@@ -15,8 +15,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* wire_callback(doc) -> word | nil, reason.  Enveloped, bare, or data as a one-element array. */
+/* wire_callback(doc) -> task object | nil, reason.  Enveloped, bare, or data as a one-element array. */
 int mj_wire_callback(lua_State *L);
+/* wire_word(task object) -> word | nil, reason. */
+int mj_wire_word(lua_State *L);
+/* wire_signal(task object, meta (JSON text) or nil, ref, attempt) -> packed operation | nil, reason.
+ * What wire_word says, as one string: that is all that has to cross to another thread. */
+int mj_wire_signal(lua_State *L);
 /* wire_status(doc) -> {words} | nil, reason, envelope status.  Entries that can't be read are left out. */
 int mj_wire_status(lua_State *L);
 /* wire_submit(http status, doc or nil) -> {kind = "accepted"|"refused"|"rejected"|"maybe_sent", task_id=,

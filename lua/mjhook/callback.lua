@@ -17,37 +17,15 @@ local function unavailable()
   return reply(503, "unavailable", { ["Retry-After"] = "5" })
 end
 
-local function unescape(s)
-  return (s:gsub("%%(%x%x)", function(hex)
-    return string.char(tonumber(hex, 16))
-  end))
-end
-
---- The token in a callback's URL: {ref, a, kid, sig}, missing fields nil. The last of each name counts: the token
--- stands behind whatever query hook_url had.
-function M.read_token(uri)
-  local token = {}
-  local query = type(uri) == "string" and uri:match "^[^?#]*%?([^#]*)" or ""
-  if #query > 8192 then
-    return token
-  end
-  for name, value in query:gmatch "([^&=]+)=([^&]*)" do
-    if name == "ref" or name == "a" or name == "kid" or name == "sig" then
-      token[name] = unescape(value)
-    end
-  end
-  return token
-end
+local nobody = assert(core.keyring {}) -- verifies nothing, but tells whether there is a token
 
 --- Who is calling: "signed" with ref and attempt, "unsigned" where that is allowed, or nil.
 function M.authenticate(mj, request)
-  local token = M.read_token(request.uri)
-  if token.sig or token.kid then
-    local attempt = tonumber((token.a or ""):match "^%d%d?%d?$")
-    if mj.keyring and token.ref and attempt and token.kid and token.sig
-      and mj.keyring:verify(token.ref, attempt, token.kid, token.sig) then
-      return "signed", token.ref, attempt
-    end
+  local uri = type(request.uri) == "string" and request.uri or ""
+  local ref, attempt = (mj.keyring or nobody):authorize(uri)
+  if ref then
+    return "signed", ref, attempt
+  elseif attempt then -- a token, and a wrong one
     return nil
   end
   return mj.config.allow_unsigned and "unsigned" or nil
@@ -125,15 +103,21 @@ local function operation(how, ref, attempt, word, decision, seen)
   return op
 end
 
-local function accept(mj, body, how, ref, attempt)
-  if #body > mj.config.max_body then
-    return reply(413, "too_large")
+local STORED = {}
+for code, word in pairs(ANSWERS) do
+  STORED[code] = reply(200, word)
+end
+
+local function outcome(mj, name, code)
+  if STORED[code] then
+    return STORED[code]
   end
-  local word, why = provider.read_callback(body)
-  if not word then
-    mj.log("warn", ("callback%s refused: %s"):format(ref and " for " .. ref or "", why))
-    return reply(400, "unreadable")
-  end
+  mj.log("error", ("callback for %s not stored: %s"):format(name, code))
+  return unavailable()
+end
+
+-- A word that somebody has to weigh before it is believed, or that only gives a reason to ask.
+local function weigh(mj, how, ref, attempt, word)
   if how == "unsigned" and not worth_a_look(mj, word) then
     return reply(200, "noted")
   end
@@ -143,19 +127,34 @@ local function accept(mj, body, how, ref, attempt)
       return reply(200, "ignored")
     end
     local results, err = mj.exec:commit { operation(how, ref, attempt, word, decision, seen) }
-    if not results then
-      mj.log("error", ("callback for %s not stored: %s"):format(ref or word.task_id, err.message))
-      return unavailable()
-    end
-    local code = results[1].code
-    if ANSWERS[code] then
-      return reply(200, ANSWERS[code])
-    elseif code ~= "changed" then
-      mj.log("error", ("callback for %s not stored: %s"):format(ref or word.task_id, code))
-      return unavailable()
+    local code = results and results[1].code or err.message
+    if code ~= "changed" then
+      return outcome(mj, ref or word.task_id, code)
     end
   end
   return unavailable() -- the task changed under three decisions in a row
+end
+
+local function unreadable(mj, ref, why)
+  mj.log("warn", ("callback%s refused: %s"):format(ref and " for " .. ref or "", why))
+  return reply(400, "unreadable")
+end
+
+local function accept(mj, body, how, ref, attempt)
+  if #body > mj.config.max_body then
+    return reply(413, "too_large")
+  elseif how == "signed" and mj.config.trust ~= "verify" and not mj.policy:decides "on_callback" then
+    local results, err = mj.exec:commit { provider.callback_operation(ref, attempt, body) }
+    local code = results and results[1] or err.message
+    local why = code:match "^unreadable: (.*)"
+    return why and unreadable(mj, ref, why) or outcome(mj, ref, code)
+  end
+  local word, why
+  word, why = provider.read_callback(body)
+  if word then
+    word, why = provider.word(word)
+  end
+  return word and weigh(mj, how, ref, attempt, word) or unreadable(mj, ref, why)
 end
 
 local function guarded(mj, f, ...)

@@ -30,10 +30,42 @@ function M.direct(config, store)
   return setmetatable({ config = config, store = store }, Direct)
 end
 
---- @tparam table ops see mjhook.core's store:write
+-- Callbacks among the operations are read here, off the event loop: what can't be read fails alone.
+local function read_callbacks(ops)
+  local readable, unreadable = {}, nil
+  for i, op in ipairs(ops) do
+    local why
+    if type(op) == "string" then
+      op, why = provider.read_operation(op)
+      if not op then
+        unreadable = unreadable or {}
+        unreadable[i] = why
+      end
+    end
+    readable[#readable + 1] = op
+  end
+  return readable, unreadable
+end
+
+--- @tparam table ops see mjhook.core's store:write; or provider.callback_operation, whose result is the outcome's
+-- code, or "unreadable" and why
 -- @treturn table|nil results in the order of ops, or nil and an error: then nothing was stored
 function Direct:commit(ops)
-  return self.store:write(ops, core.now())
+  local readable, unreadable = read_callbacks(ops)
+  local results, err = self.store:write(readable, core.now())
+  if not results or not unreadable then
+    return results, err
+  end
+  local all, n = {}, 0
+  for i = 1, #ops do
+    if unreadable[i] then
+      all[i] = "unreadable: " .. unreadable[i]
+    else
+      n = n + 1
+      all[i] = results[n]
+    end
+  end
+  return all
 end
 
 --- @tparam table requests see provider.submit_request; deadline in core.clock() milliseconds or nil

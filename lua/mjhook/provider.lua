@@ -94,11 +94,14 @@ function M.read_submit(answer)
   return verdict
 end
 
+-- What the provider tells besides, as JSON; nil when there is none that can be stored.
+local function meta_text(meta)
+  local text = type(meta) == "table" and json.encode(meta)
+  return text and #text <= core.max_json and core.utf8(text) and text or nil
+end
+
 local function encode_meta(word)
-  if word.meta ~= nil then
-    local text = json.encode(word.meta)
-    word.meta = text and #text <= core.max_json and core.utf8(text) and text or nil
-  end
+  word.meta = meta_text(word.meta)
   return word
 end
 
@@ -128,18 +131,43 @@ function M.read_status(answer)
   return by_id
 end
 
---- The word in a callback's body.
--- @treturn table|nil word; nil and why there is none
+--- The task object in a callback's body, as it came.
+-- @treturn table|nil the object; nil and why there is none
 function M.read_callback(body)
   local doc, why = json.decode(body)
   if doc == nil then
     return nil, "not JSON: " .. tostring(why)
   end
-  local word, reason = core.wire_callback(doc)
+  return core.wire_callback(doc)
+end
+
+--- What a task object says.
+-- @treturn table|nil word; nil and why there is none
+function M.word(object)
+  local word, why = core.wire_word(object)
   if not word then
-    return nil, reason
+    return nil, why
   end
   return encode_meta(word)
+end
+
+-- A callback on its way to the disk is one string, the cheapest thing to hand to another thread:
+-- ref, attempt as a byte, body.
+local REF_TEXT = 26
+
+--- A callback as an operation for an executor's commit().
+function M.callback_operation(ref, attempt, body)
+  return ref .. string.char(attempt) .. body
+end
+
+--- The signal that such an operation stands for, as the store takes it.
+-- @treturn string|nil the signal; nil and why there is none in the body
+function M.read_operation(op)
+  local object, why = M.read_callback(op:sub(REF_TEXT + 2))
+  if not object then
+    return nil, why
+  end
+  return core.wire_signal(object, meta_text(object.meta), op:sub(1, REF_TEXT), op:byte(REF_TEXT + 1))
 end
 
 return M

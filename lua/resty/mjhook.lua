@@ -19,6 +19,7 @@ local M = { version = mjhook.version }
 local COMMIT_POOL, HTTP_POOL = "mjhook", "mjhook_http"
 local COMMIT_WAIT_S = 30  -- a disk that takes longer is no disk; the caller hears 503
 local REOPEN_MS = 1000
+local IN_FLIGHT = 2       -- batches: one in the thread, one that waits for it there
 
 -- ---- logging without the request line, which carries the callback's token ----
 
@@ -66,7 +67,7 @@ end
 local function new_threads(conf, store)
   return setmetatable({
     settings = settings_of(conf), id = conf.store .. "\0" .. core.now(), direct = executor.direct(conf, store),
-    queue_max = conf.queue_max, queued = 0,
+    queue_max = conf.queue_max, queued = 0, flying = 0, flying_ops = 0,
   }, Threads)
 end
 
@@ -96,23 +97,37 @@ function Threads:in_thread(pool, name, payload, extra)
   return nil, core.error("internal", "worker thread: not configured", true)
 end
 
--- Takes whole batches as long as there are any. Between the last look and the flag's fall nothing yields, so
--- that no batch is left behind.
+-- One batch: into the thread, and its waiters woken with what became of it.
+local function commit_batch(self, batch)
+  local ok, results, err = pcall(self.in_thread, self, COMMIT_POOL, "commit", batch.ops)
+  if ok then
+    batch.results, batch.err = results, err
+  else
+    batch.err = core.error("internal", tostring(results), true)
+  end
+  batch.done = true
+  self.queued = self.queued - batch.waiters
+  batch.wake:post(batch.waiters)
+end
+
+-- The batch being gathered is due when none is in the thread. It also lines up behind the one that is there once it
+-- is as large: then the thread has something to do while this event loop is busy with those who were just woken.
+local function is_due(self)
+  local batch = self.batch
+  return batch and (self.flying == 0 or (self.flying < IN_FLIGHT and #batch.ops >= self.flying_ops))
+end
+
+-- Commits what is due for as long as there is any. Between the last look and the end nothing yields, so that no
+-- batch is left behind.
 local function commit_batches(_, self)
-  while self.batch do
+  self.starting = false
+  while is_due(self) do
     local batch = self.batch
     self.batch = nil
-    local ok, results, err = pcall(self.in_thread, self, COMMIT_POOL, "commit", batch.ops)
-    if ok then
-      batch.results, batch.err = results, err
-    else
-      batch.err = core.error("internal", tostring(results), true)
-    end
-    batch.done = true
-    self.queued = self.queued - batch.waiters
-    batch.wake:post(batch.waiters)
+    self.flying, self.flying_ops = self.flying + 1, #batch.ops
+    commit_batch(self, batch)
+    self.flying = self.flying - 1
   end
-  self.committing = false
 end
 
 --- Joins the batch that is being gathered and waits until it is on disk.
@@ -131,8 +146,8 @@ function Threads:commit(ops)
   end
   batch.waiters = batch.waiters + 1
   self.queued = self.queued + 1
-  if not self.committing then
-    self.committing = true
+  if not self.starting and is_due(self) then
+    self.starting = true
     if not ngx.timer.at(0, commit_batches, self) then
       commit_batches(false, self) -- no timer to be had: wait here rather than not at all
     end
@@ -219,17 +234,20 @@ local UNAVAILABLE = {
   body = '{"status":"unavailable"}\n',
 }
 
+local seen = {} -- what precheck is shown: filled and read without a yield in between, so one table does
+
 --- The provider's callback, as a content handler: authenticated before the body is read, answered after the commit.
 function M.callback()
   local mj = open()
   if not mj then
     return send(UNAVAILABLE)
   end
-  local refused, how, ref, attempt = callback.precheck(mj, {
-    method = ngx.req.get_method(), uri = ngx.var.request_uri, peer = ngx.var.remote_addr,
-    forwarded = ngx.var.http_x_forwarded_for,
-    length = tonumber(ngx.var.http_content_length),
-  })
+  local var = ngx.var
+  seen.method, seen.uri, seen.length = ngx.req.get_method(), var.request_uri, tonumber(var.http_content_length)
+  if mj.config.allow_cidr then
+    seen.peer, seen.forwarded = var.remote_addr, var.http_x_forwarded_for
+  end
+  local refused, how, ref, attempt = callback.precheck(mj, seen)
   if refused then
     return send(refused)
   end

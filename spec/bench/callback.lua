@@ -1,6 +1,6 @@
 --- make bench, section callback: the receiver under nginx, beside receivers that do less.
 --
---   luajit callback.lua [SECONDS] [ROUNDS]
+--   luajit callback.lua [SECONDS] [ROUNDS] [CONNECTIONS,...]
 --
 -- One nginx worker and wrk, which take a core each. Every request to /hook and /single is a real change of a task of
 -- its own, with event and index entries; what was acknowledged is counted in the store afterwards. Medians over rounds,
@@ -10,7 +10,10 @@ local mjhook = require "mjhook"
 
 local HERE = os.getenv "MJHOOK_ROOT" .. "/spec/bench"
 local SECONDS, ROUNDS = tonumber(arg[1]) or 2, tonumber(arg[2]) or 3
-local CONNECTIONS = { 1, 16, 64, 256 }
+local CONNECTIONS = {}
+for c in (arg[3] or "1,16,64,256"):gmatch "%d+" do
+  CONNECTIONS[#CONNECTIONS + 1] = tonumber(c)
+end
 local BUILD = os.getenv "MJHOOK_BUILD"
 local ROOT = os.getenv "MJHOOK_ROOT"
 local SECRET = "the secret of this benchmark"
@@ -162,8 +165,8 @@ local function start_nginx(workers)
                    BUILD = BUILD, PORT = port, WORKERS = tostring(workers) }
   write(dir .. "/nginx.conf", (CONF:gsub("@(%u+)@", values)))
   must(sh(("PATH=$PATH:/usr/sbin nginx -p %s -c %s/nginx.conf -e %s/start.log"):format(dir, dir, dir)))
-  must(sh(("for i in $(seq 200); do curl -sf http://127.0.0.1:%s/ping && exit 0; sleep 0.02; done; cat %s/error.log; exit 1")
-    :format(port, dir)))
+  must(sh(("for i in $(seq 200); do curl -sf http://127.0.0.1:%s/ping && exit 0; sleep 0.02; done; "
+    .. "cat %s/error.log; exit 1"):format(port, dir)))
   local pid = read(dir .. "/nginx.pid"):match "%d+"
   started[#started + 1] = pid
   return "http://127.0.0.1:" .. port, pid
@@ -177,8 +180,9 @@ local function start_express()
     return nil
   end
   local port = free_port()
-  sh(("cd %s/bench && cp %s/callback_express.js . && { node callback_express.js %s >%s/express.log 2>&1 & echo $! >%s/express.pid; }")
-    :format(BUILD, HERE, port, dir, dir))
+  sh(("cd %s/bench && cp %s/callback_express.js . && "
+    .. "{ node callback_express.js %s >%s/express.log 2>&1 & echo $! >%s/express.pid; }"):format(BUILD, HERE, port, dir,
+    dir))
   started[#started + 1] = read(dir .. "/express.pid"):match "%d+"
   must(sh(("for i in $(seq 500); do grep -q listening %s/express.log && exit 0; sleep 0.02; done; exit 1"):format(dir)))
   return "http://127.0.0.1:" .. port
@@ -242,8 +246,11 @@ local function write_config()
 end
 
 write_config()
-local per_round = SECONDS * 160000
-local mj = load(ROUNDS * per_round + SECONDS * 100000)
+local needed = 90000 -- two workers, at most so many a second
+for _, c in ipairs(CONNECTIONS) do
+  needed = needed + math.min(90000, 4000 * c) + 5000
+end
+local mj = load(needed * SECONDS * ROUNDS)
 local url, master = start_nginx(1)
 local express = start_express()
 local before = anonymous_kib(master)

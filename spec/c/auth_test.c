@@ -360,3 +360,61 @@ TEST("bytes are equal when all are")
     CHECK(mj_equal("abc", "abd", 2));
     CHECK(mj_equal("a", "b", 0));
 }
+
+static mj_token token_in(const char *uri)
+{
+    mj_token t;
+
+    mj_token_read(uri, strlen(uri), &t);
+    return t;
+}
+
+#define REF "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+#define KID "abcdefgh"
+#define SIG "ABCDEFGHIJKLMNOPQRSTUV"
+
+TEST("a token is found behind whatever query the URL had, and the last of each name counts")
+{
+    static const char *const uris[] = {
+        "/hook?ref=" REF "&a=2&kid=" KID "&sig=" SIG,
+        "/hook?x=1&&y&=&ref=" REF "&a=2&kid=" KID "&sig=" SIG "#fragment&sig=z",
+        "/hook?ref=other&a=9&kid=x&sig=y&sig=" SIG "&ref=" REF "&kid=" KID "&a=2",
+        "https://app.example/hook?sig=" SIG "&kid=%61bcdefg%68&a=2&ref=%30%31ARZ3NDEKTSV4RRFFQ69G5FAV",
+    };
+
+    for (size_t i = 0; i < sizeof uris / sizeof uris[0]; i++) {
+        mj_token t = token_in(uris[i]);
+        CHECK(t.present);
+        CHECK_INT(t.attempt, 2);
+        CHECK_STR(t.ref, REF);
+        CHECK_STR(t.kid, KID);
+        CHECK_STR(t.sig, SIG);
+    }
+}
+
+TEST("parts of a token that can't be right are empty")
+{
+    static const char *const attempts[] = {"", "x", "1x", "-1", "1000", "+1", "%31"};
+    char uri[9000];
+    mj_token t = token_in("/hook?ref=" REF "x&kid=" KID "%00&sig=" SIG "%4&a=1");
+
+    CHECK(t.present);
+    CHECK_STR(t.ref, "");
+    CHECK_STR(t.kid, "");
+    CHECK_STR(t.sig, "");
+    for (size_t i = 0; i < sizeof attempts / sizeof attempts[0]; i++) {
+        snprintf(uri, sizeof uri, "/hook?a=%s", attempts[i]);
+        t = token_in(uri);
+        CHECK_INT(t.attempt, 0);
+        CHECK(!t.present);
+    }
+    CHECK_STR(token_in("/hook?sig=" SIG "%").sig, "");
+    CHECK_STR(token_in("/hook?kid=abcdefg%").kid, "abcdefg%"); /* no escape: eight characters as they are */
+    CHECK(!token_in("").present);
+    CHECK(!token_in("?").present);
+    CHECK(!token_in("/hook&kid=" KID "&sig=" SIG).present); /* no query */
+    memset(uri, 'x', sizeof uri);
+    memcpy(uri, "/hook?", 6);
+    memcpy(uri + sizeof uri - 14, "&kid=" KID, 14); /* with its NUL */
+    CHECK(!token_in(uri).present);                  /* longer than any URL of ours */
+}
