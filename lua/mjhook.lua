@@ -178,6 +178,27 @@ function Mjhook:callback(request)
   return callback.callback(self, request)
 end
 
+--- Callbacks that were refused although their token was good, newest first: what a person has to look at when the
+-- provider sends something else than it did. The newest 256 are kept, of each at most 64 KiB.
+-- @tparam[opt] table options limit
+-- @treturn table|nil list of {id=, at= (ms), ref=, attempt=, reason=, body=, size=}, or nil and an error
+function Mjhook:refused(options)
+  check_open(self, 2)
+  options = check_options("refused", options, { limit = "number" }, 2)
+  return self.store:refused(0, math.min(math.max(math.floor(options.limit or 20), 0), core.max_refused))
+end
+
+--- Takes a refused callback in after all: for when mjhook has learned to read what it could not.
+-- @tparam number id as in refused()
+-- @treturn string|nil what became of it ("stored", "duplicate", "stale", "unknown"); nil and an error
+function Mjhook:readmit(id)
+  check_open(self, 2)
+  if type(id) ~= "number" or id ~= math.floor(id) or id < 1 then
+    error(("readmit: a whole number from 1 expected, got %s"):format(tostring(id)), 2)
+  end
+  return callback.readmit(self, id)
+end
+
 local LISTING = { state = "string", user_id = "string", since = "number", limit = "number" }
 local STATES = {
   queued = true, submitting = true, ambiguous = true, pending = true,

@@ -656,7 +656,7 @@ describe("mjhook", function()
     it("says the version", function()
       local result = run { "--version" }
       assert.equal(0, result.code)
-      assert.truthy(result.out:find("^mjhook " .. core.version:gsub("%.", "%%.") .. " %(store schema 2, Lua"))
+      assert.truthy(result.out:find("^mjhook " .. core.version:gsub("%.", "%%.") .. " %(store schema 3, Lua"))
     end)
   end)
 

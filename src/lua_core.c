@@ -159,6 +159,7 @@ int luaopen_mjhook_core(lua_State *L)
     mjl_set_int(L, "max_prompt", MJ_MAX_PROMPT);
     mjl_set_int(L, "max_name", MJ_MAX_NAME);
     mjl_set_int(L, "max_json", MJ_MAX_JSON);
+    mjl_set_int(L, "max_refused", MJ_MAX_REFUSED);
     mjl_open_store(L);
     mjl_open_http(L);
     mjl_open_auth(L);

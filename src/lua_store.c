@@ -262,6 +262,48 @@ static int store_check(lua_State *L)
     return 1;
 }
 
+static int push_refused(lua_State *L, mj_str bytes)
+{
+    mj_refused f;
+    int rc = mj_refused_decode(bytes, &f);
+
+    if (rc != MJ_OK)
+        return rc;
+    lua_createtable(L, 0, 7);
+    mjl_set_int(L, "id", (int64_t)f.number);
+    mjl_set_time(L, "at", f.at);
+    mjl_push_ref(L, f.ref);
+    lua_setfield(L, -2, "ref");
+    mjl_set_int(L, "attempt", f.attempt);
+    mjl_set_str(L, "reason", f.why);
+    mjl_set_int(L, "size", (int64_t)f.size);
+    lua_pushlstring(L, f.body.p ? f.body.p : "", f.body.n);
+    lua_setfield(L, -2, "body");
+    return MJ_OK;
+}
+
+/* store:refused(below, limit) -> {refused callbacks} | nil, err.  Newest first, those with an id less than `below`
+ * (0: all). */
+static int store_refused(lua_State *L)
+{
+    mj_store *s = check(L);
+    batch *b = new_batch(L);
+    int at = lua_gettop(L), n = 0, rc;
+    mj_reader r;
+
+    rc = mj_store_refused(s, (uint64_t)luaL_checknumber(L, 2), (uint32_t)luaL_checkinteger(L, 3), &b->buf);
+    if (rc != MJ_OK) {
+        batch_done(L, at, b);
+        return store_fail(L, s, rc);
+    }
+    lua_newtable(L);
+    for (r = mj_reader_of(b->buf.p ? b->buf.p : (uint8_t *)"", b->buf.n); r.p < r.end && !r.bad;)
+        if (push_refused(L, mj_get_str(&r)) == MJ_OK)
+            lua_rawseti(L, -2, ++n);
+    batch_done(L, at, b);
+    return 1;
+}
+
 /* store:backup(directory) -> true | nil, err */
 static int store_backup(lua_State *L)
 {
@@ -429,9 +471,10 @@ static int core_open(lua_State *L)
 void mjl_open_store(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"write", store_write},   {"get", store_get},     {"find", store_find},     {"page", store_page},
-        {"stats", store_stats},   {"close", store_close}, {"by_key", store_by_key}, {"check", store_check},
-        {"backup", store_backup}, {NULL, NULL},
+        {"write", store_write},     {"get", store_get},     {"find", store_find},
+        {"page", store_page},       {"stats", store_stats}, {"close", store_close},
+        {"by_key", store_by_key},   {"check", store_check}, {"backup", store_backup},
+        {"refused", store_refused}, {NULL, NULL},
     };
     static const luaL_Reg batch_methods[] = {{"close", batch_close}, {NULL, NULL}};
 

@@ -189,8 +189,8 @@ static const char *source_name(unsigned i)
 
 static const char *op_name(unsigned i)
 {
-    static const char *const names[] = {"create", "signal", "claim", "pause",  "tick",   "take",
-                                        "done",   "retry",  "prune", "forget", "upgrade"};
+    static const char *const names[] = {"create", "signal", "claim",  "pause", "tick",   "take",
+                                        "done",   "retry",  "refuse", "prune", "forget", "upgrade"};
     return names[i];
 }
 enum { OP_COUNT = MJ_OP_UPGRADE + 1 };
@@ -275,6 +275,7 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
     op->want = mjl_bool(L, t, "want");
     op->limit = (uint32_t)mjl_int(L, t, "limit", 100);
     op->until = mjl_int(L, t, "until", 0);
+    op->body = mjl_str(L, t, "body");
     read_signal(L, t, &op->sig);
     lua_getfield(L, t, "ref");
     op->has_ref = !lua_isnil(L, -1);

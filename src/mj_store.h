@@ -16,9 +16,11 @@
 #include <sys/types.h>
 
 #define MJ_VERSION "0.1.0"
-#define MJ_STORE_SCHEMA 2 /* 2: tombstones, task records of version 2 */
+#define MJ_STORE_SCHEMA 3 /* 2: tombstones, task records of version 2; 3: refused callbacks */
 #define MJ_MAX_ACCOUNTS 64
-#define MJ_MAX_EVENT_ERRORS 5 /* newest errors that an event keeps */
+#define MJ_MAX_EVENT_ERRORS 5     /* newest errors that an event keeps */
+#define MJ_MAX_REFUSED 256        /* refused callbacks that are kept */
+#define MJ_MAX_REFUSED_BODY 65536 /* bytes of each */
 
 typedef struct mj_store mj_store;
 
@@ -65,6 +67,9 @@ typedef enum {
     /* The handler failed with sig.error: to be tried again at `until`, or buried when that is 0.  Without an
      * error it was not run at all, and the try does not count. */
     MJ_OP_EVENT_RETRY,
+    /* Keeps a callback that was refused although its token was good: ref, sig.attempt, sig.error (why) and `body`, of
+     * which at most MJ_MAX_REFUSED_BODY bytes are kept.  Only the newest MJ_MAX_REFUSED stay. */
+    MJ_OP_REFUSE,
     /* Turns up to `limit` tasks in state sig.expect_state that finished at or before `until` into tombstones,
      * the oldest first, from `ref` (has_ref) on; passes over those with an event or a slot.  done: how many;
      * more: there may be others, from `next` on. */
@@ -99,6 +104,7 @@ typedef struct mj_op {
     uint8_t ref[MJ_ULID_BYTES]; /* in, or out of CREATE and CLAIM */
     mj_task *task;              /* CREATE: the user's fields; read only */
     mj_signal sig;
+    mj_str body;           /* REFUSE */
     mj_event_record event; /* EVENT_*: ref, seq and tries in; all of it out (its strings in event_bytes) */
     int64_t until;
     uint32_t limit;
@@ -139,6 +145,19 @@ int mj_tomb_decode(mj_str bytes, mj_tomb *out);
 int mj_store_tomb(mj_store *s, const uint8_t ref[MJ_ULID_BYTES], mj_buf *out);
 /* By the user's key: the task's record (*pruned false) or its tombstone.  MJ_ENOTFOUND. */
 int mj_store_key(mj_store *s, mj_str key, mj_buf *out, bool *pruned);
+
+/* A callback that was refused after its token had been found good. */
+typedef struct mj_refused {
+    uint64_t number; /* ascending; its name for people */
+    int64_t at;
+    uint8_t ref[MJ_ULID_BYTES];
+    uint32_t attempt;
+    uint64_t size; /* of the whole body, which may be more than what was kept */
+    mj_str why, body;
+} mj_refused;
+int mj_refused_decode(mj_str bytes, mj_refused *out);
+/* Those below number `below` (0: all), newest first, at most `limit`, each appended with mj_put_str(). */
+int mj_store_refused(mj_store *s, uint64_t below, uint32_t limit, mj_buf *out);
 
 typedef enum { MJ_BY_AGE, MJ_BY_STATE, MJ_BY_USER, MJ_BY_DUE, MJ_BY_EVENT } mj_order;
 

@@ -295,6 +295,19 @@ static int compare_sizes(check *c)
     return rc;
 }
 
+static void check_refused(check *c, MDB_val key, MDB_val value)
+{
+    mj_buf *b = &c->s->scratch;
+    mj_refused f;
+
+    b->n = 0;
+    mj_put_uint(b, 0); /* the number, which decoding expects before the record */
+    mj_put_raw(b, value.mv_data, value.mv_size);
+    if (key.mv_size != 8 || mj_refused_decode((mj_str){(const char *)b->p, (uint32_t)b->n}, &f) != MJ_OK)
+        tell(c, "a refused callback can't be read");
+    c->expected[DB_REFUSED]++;
+}
+
 static int compare_counters(check *c)
 {
     MDB_val v;
@@ -358,6 +371,10 @@ int mj_store_check(mj_store *s, void (*problem)(void *ctx, const char *text), vo
         rc = walk(c, DB_TOMB, check_tomb);
     if (rc == 0)
         rc = walk(c, DB_EVENT, check_event);
+    if (rc == 0)
+        rc = walk(c, DB_REFUSED, check_refused);
+    if (rc == 0 && c->expected[DB_REFUSED] > MJ_MAX_REFUSED)
+        tell(c, "%" PRIu64 " refused callbacks are kept, %d may be", c->expected[DB_REFUSED], MJ_MAX_REFUSED);
     if (rc == 0)
         rc = compare_sizes(c);
     if (rc == 0)

@@ -23,7 +23,8 @@
     X(DB_OUTBOX, "outbox")   /* next at, ref, seq: the first open event of each task */                                \
     X(DB_ACCOUNT, "account") /* name -> slots held, pause */                                                           \
     X(DB_TOMB, "tomb")       /* ref -> tombstone of a pruned task */                                                   \
-    X(DB_GRAVE, "grave")     /* pruned at, ref */
+    X(DB_GRAVE, "grave")     /* pruned at, ref */                                                                      \
+    X(DB_REFUSED, "refused") /* number -> callback that was refused (since schema 3) */
 
 enum {
 #define X(sym, name) sym,
@@ -175,6 +176,8 @@ int mj_event_add(mj_txn *x, const mj_task *t, mj_event type);
 int mj_event_op(mj_txn *x, mj_op *op);
 /* ---- mj_store_prune.c ---- */
 int mj_prune_op(mj_txn *x, mj_op *op);
+/* ---- mj_store_refused.c ---- */
+int mj_refused_op(mj_txn *x, const mj_op *op);
 /* ---- mj_store_upgrade.c ---- */
 int mj_upgrade_op(mj_txn *x, mj_op *op);
 #define MJ_UPGRADE_KEY "upgrade" /* in meta: the ref up to which records are rewritten; absent: all are */

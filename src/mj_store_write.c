@@ -528,6 +528,8 @@ static int run(mj_txn *x, mj_op *op)
     case MJ_OP_EVENT_DONE:
     case MJ_OP_EVENT_RETRY:
         return mj_event_op(x, op);
+    case MJ_OP_REFUSE:
+        return mj_refused_op(x, op);
     case MJ_OP_PRUNE:
     case MJ_OP_FORGET:
         return mj_prune_op(x, op);

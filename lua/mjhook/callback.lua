@@ -39,6 +39,26 @@ local function is_allowed(config, request)
   return cidr.contains(config.allow_cidr, caller)
 end
 
+local STRANGERS_MS = 60000
+
+--- Counts a request without a good token, and says so at once and then at most once a minute: a flood of them must
+-- not become a flood of log lines.
+-- @tparam table mj
+-- @tparam[opt] string peer who sent the last one
+function M.stranger(mj, peer)
+  local seen = mj.strangers or { count = 0, told = 0 }
+  mj.strangers = seen
+  seen.count = seen.count + 1
+  local now = core.clock()
+  if seen.told_at and now - seen.told_at < STRANGERS_MS then
+    return
+  end
+  local n = seen.count - seen.told
+  mj.log("warn", ("%d request%s without a good token or from an address that is not allowed, the last one from %s")
+    :format(n, n == 1 and "" or "s", peer or "somewhere"))
+  seen.told, seen.told_at = seen.count, now
+end
+
 --- What can be refused before the body is read; nil when nothing.
 -- @tparam table mj
 -- @tparam table request method, uri, peer, forwarded (X-Forwarded-For), length (of the body, when known)
@@ -135,8 +155,15 @@ local function weigh(mj, how, ref, attempt, word)
   return unavailable() -- the task changed under three decisions in a row
 end
 
-local function unreadable(mj, ref, why)
+-- What came with a good token and can't be taken is kept, for a person to look at.
+local function unreadable(mj, ref, attempt, body, why)
   mj.log("warn", ("callback%s refused: %s"):format(ref and " for " .. ref or "", why))
+  if ref then
+    local kept, err = mj.exec:commit { { op = "refuse", ref = ref, attempt = attempt, error = why, body = body } }
+    if not kept then
+      mj.log("error", ("callback for %s refused and not kept: %s"):format(ref, err.message))
+    end
+  end
   return reply(400, "unreadable")
 end
 
@@ -147,14 +174,14 @@ local function accept(mj, body, how, ref, attempt)
     local results, err = mj.exec:commit { provider.callback_operation(ref, attempt, body) }
     local code = results and results[1] or err.message
     local why = code:match "^unreadable: (.*)"
-    return why and unreadable(mj, ref, why) or outcome(mj, ref, code)
+    return why and unreadable(mj, ref, attempt, body, why) or outcome(mj, ref, code)
   end
   local word, why
   word, why = provider.read_callback(body)
   if word then
     word, why = provider.word(word)
   end
-  return word and weigh(mj, how, ref, attempt, word) or unreadable(mj, ref, why)
+  return word and weigh(mj, how, ref, attempt, word) or unreadable(mj, ref, attempt, body, why)
 end
 
 local function guarded(mj, f, ...)
@@ -186,7 +213,37 @@ local function handle(mj, request)
     method = request.method, uri = request.uri, peer = request.peer, length = #body,
     forwarded = header(request.headers, "x-forwarded-for"),
   })
+  if refused and refused.status == 401 then
+    M.stranger(mj, request.peer)
+  end
   return refused or accept(mj, body, how, ref, attempt)
+end
+
+--- Takes a refused callback in after all, as if it had just come.
+-- @tparam table mj
+-- @tparam number id as in mj:refused()
+-- @treturn string|nil "stored", "duplicate", "stale" or "unknown"; nil and an error
+function M.readmit(mj, id)
+  local page, err = mj.store:refused(id + 1, 1)
+  if not page then
+    return nil, err
+  end
+  local kept = page[1]
+  if not kept or kept.id ~= id then
+    return nil, core.error("not_found", ("there is no refused callback %d: the newest %d are kept"):format(id,
+      core.max_refused))
+  elseif #kept.body < kept.size then
+    return nil, core.error("invalid", ("of the refused callback %d only %d of %d bytes were kept"):format(id,
+      #kept.body, kept.size))
+  end
+  local results
+  results, err = mj.exec:commit { provider.callback_operation(kept.ref, kept.attempt, kept.body) }
+  if not results then
+    return nil, err
+  elseif ANSWERS[results[1]] then
+    return ANSWERS[results[1]]
+  end
+  return nil, core.error("invalid", ("the refused callback %d is still refused: %s"):format(id, results[1]))
 end
 
 --- mj:callback. Never raises.

@@ -249,6 +249,9 @@ function M.callback()
   end
   local refused, how, ref, attempt = callback.precheck(mj, seen)
   if refused then
+    if refused.status == 401 then
+      callback.stranger(mj, var.remote_addr)
+    end
     return send(refused)
   end
   ngx.req.read_body()
@@ -267,6 +270,20 @@ function M.submit(args)
     return nil, core.error("io", "the store can't be opened: see the error log", true)
   end
   return mj:submit(args)
+end
+
+--- A task by its ref, as the store has it: a look into mapped memory.
+-- @tparam string ref
+-- @tparam[opt] table options refresh = true: the provider is asked first, without blocking the worker
+-- @treturn table|nil task, or nil and an error
+function M.status(ref, options)
+  local mj = open()
+  if not mj then
+    return nil, core.error("io", "the store can't be opened: see the error log", true)
+  elseif options and options.refresh then
+    return mj:refresh(ref)
+  end
+  return mj:get(ref)
 end
 
 --- The mjhook object of this worker; nil while its store can't be opened.

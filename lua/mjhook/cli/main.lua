@@ -11,7 +11,7 @@ local text = require "mjhook.cli.text"
 --   makes_store                         the store need not be there yet
 --   needs_policy                        the policy is loaded; otherwise a broken one keeps nobody from looking
 --   run(mj, values, arguments, out)     gives the exit code, nothing for 0; ends early through mjhook.cli.fail
-local COMMANDS = { "submit", "get", "list", "cancel", "stats", "prune", "check", "backup" }
+local COMMANDS = { "submit", "get", "list", "cancel", "refused", "readmit", "stats", "prune", "check", "backup" }
 
 local GLOBAL = {
   { name = "config", short = "c", arg = "FILE", read = options.text,

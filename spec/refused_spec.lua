@@ -1,0 +1,206 @@
+-- Callbacks that are refused: those whose token is good are kept, the others are counted and cost nothing.
+local cjson = require "cjson"
+local core = require "mjhook.core"
+local kit = require "kit"
+local provider = require "mjhook.provider"
+
+describe("a refused callback", function()
+  after_each(kit.cleanup)
+
+  local mj
+
+  local function post(uri, body)
+    return mj:callback { method = "POST", uri = uri, headers = {}, body = body, peer = "192.0.2.9" }
+  end
+
+  local function adopt(task_id)
+    local task = assert(mj:adopt { task_id = task_id, prompt = "a fox" })
+    return task, provider.hook_url(mj, task.ref, 1)
+  end
+
+  -- mjhook(1) on the test's store; gives output and exit code.
+  local function tool(arguments)
+    local env = "MJHOOK_CONFIG= MJHOOK_STORE=" .. kit.quote(kit.store)
+    return kit.sh(("env -u MJHOOK_CONFIG %s %s %s/scripts/mjhook %s"):format(env:gsub("MJHOOK_CONFIG= ", ""), kit.lua,
+      kit.root, arguments))
+  end
+
+  describe("with a good token", function()
+    it("is kept with its reason and body, newest first", function()
+      mj = kit.open()
+      local task, uri = adopt "T1"
+      assert.equal(400, post(uri, "no JSON").status)
+      assert.equal(400, post(uri, '{"taskId":"T1"}').status)
+      local list = assert(mj:refused())
+      assert.equal(2, #list)
+      assert.same({ task.ref, 1, '{"taskId":"T1"}', "no usable status" },
+        { list[1].ref, list[1].attempt, list[1].body, list[1].reason })
+      assert.equal("no JSON", list[2].body)
+      assert.matches("^not JSON: ", list[2].reason)
+      assert.is_true(list[1].id > list[2].id)
+      assert.near(core.now(), list[1].at, 5000)
+      assert.equal(1, #assert(mj:refused { limit = 1 }))
+      assert.is_true(mj:check().ok)
+    end)
+
+    it("is kept as well when callbacks are only hints", function()
+      mj = kit.open { trust = "verify" }
+      local _, uri = adopt "T1"
+      assert.equal(400, post(uri, "[]").status)
+      assert.equal("no task in it", assert(mj:refused())[1].reason)
+    end)
+
+    it("survives a restart", function()
+      mj = kit.open()
+      local _, uri = adopt "T1"
+      post(uri, "no JSON")
+      mj:close()
+      mj = kit.open()
+      assert.equal("no JSON", assert(mj:refused())[1].body)
+    end)
+
+    it("pushes the oldest out when there are 256", function()
+      mj = kit.open()
+      local _, uri = adopt "T1"
+      for i = 1, 260 do
+        post(uri, "no JSON " .. i)
+      end
+      local list = assert(mj:refused { limit = 1000 })
+      assert.equal(256, #list)
+      assert.equal("no JSON 260", list[1].body)
+      assert.equal("no JSON 5", list[256].body)
+      assert.is_true(mj:check().ok)
+    end)
+
+    it("is kept up to 64 KiB", function()
+      mj = kit.open()
+      local _, uri = adopt "T1"
+      local body = ("x"):rep(100000)
+      assert.equal(400, post(uri, body).status)
+      local kept = assert(mj:refused())[1]
+      assert.equal(body:sub(1, 65536), kept.body)
+      assert.equal(100000, kept.size)
+      local outcome, err = mj:readmit(kept.id)
+      assert.is_nil(outcome)
+      assert.equal("invalid", err.code)
+      assert.matches("only 65536 of 100000 bytes were kept", err.message)
+    end)
+
+    it("can be taken in after all", function()
+      mj = kit.open()
+      local task, uri = adopt "T1"
+      local good = cjson.encode { taskId = "T1", status = 1, image = "https://cdn.example/x.png" }
+      local decode = provider.read_callback
+      kit.finally(function() provider.read_callback = decode end)
+      provider.read_callback = function() return nil, "a dialect that nobody speaks yet" end
+      assert.equal(400, post(uri, good).status)
+      local kept = assert(mj:refused())[1]
+      local outcome, err = mj:readmit(kept.id)
+      assert.is_nil(outcome)
+      assert.matches("still refused: unreadable: a dialect", err.message)
+      provider.read_callback = decode
+      assert.equal("stored", mj:readmit(kept.id))
+      assert.equal("succeeded", mj:get(task.ref).state)
+      assert.equal("duplicate", mj:readmit(kept.id))
+      assert.equal(1, mj:stats().events)
+    end)
+
+    it("that is not there can't be taken in", function()
+      mj = kit.open()
+      local outcome, err = mj:readmit(7)
+      assert.is_nil(outcome)
+      assert.equal("not_found", err.code)
+      local _, uri = adopt "T1"
+      post(uri, "no JSON")
+      assert.equal("not_found", select(2, mj:readmit(assert(mj:refused())[1].id + 1)).code)
+      for _, wrong in ipairs { 0, -1, 1.5, "1", false } do
+        assert.has_error(function() mj:readmit(wrong) end)
+      end
+    end)
+
+    it("is shown and taken in by the operator's tool", function()
+      mj = kit.open()
+      local out, code = tool "refused"
+      assert.same({ "mjhook: no callback was refused after its token had been found good", 0 }, { out, code })
+      local task, uri = adopt "T1"
+      post(uri, "no\27JSON")
+      out, code = tool "refused"
+      assert.equal(0, code)
+      assert.matches("ID +AGE +REF +SIZE +WHY", out)
+      assert.is_truthy(out:find(task.ref, 1, true))
+      assert.is_nil(out:find("\27", 1, true))
+      local kept = cjson.decode((tool "refused --json --limit 1"))
+      assert.equal("no\27JSON", kept.body)
+      out, code = tool("readmit " .. ("%d"):format(kept.id))
+      assert.equal(1, code)
+      assert.matches("still refused: unreadable: not JSON", out)
+      out, code = tool "readmit nothing"
+      assert.equal(64, code)
+      assert.matches('"nothing" is no id', out)
+      out, code = tool "readmit --json 99 2>/dev/null"
+      assert.equal(1, code)
+      assert.equal("not_found", cjson.decode(out).errors[1].code)
+    end)
+  end)
+
+  describe("without a good token", function()
+    it("is kept nowhere and makes no commit", function()
+      mj = kit.open()
+      local task, uri = adopt "T1"
+      mj.exec.commit = function() error "a commit" end
+      for _, bad in ipairs { uri .. "x", "/hook", "/hook?ref=" .. task.ref, uri:gsub("a=1", "a=2") } do
+        assert.equal(401, post(bad, "no JSON").status)
+      end
+      assert.same({}, mj:refused())
+    end)
+
+    it("is logged at once, then counted and told of once a minute, without its token", function()
+      mj = kit.open()
+      local clock, at = core.clock, core.clock()
+      kit.finally(function() core.clock = clock end)
+      core.clock = function() return at end
+      local _, uri = adopt "T1"
+      for _ = 1, 100 do
+        post(uri .. "x", "{}")
+        at = at + 100
+      end
+      assert.equal(1, #kit.logged)
+      assert.matches("^1 request without a good token .* from 192.0.2.9$", kit.logged[1].message)
+      at = at + 50000
+      post(uri .. "x", "{}")
+      assert.equal(2, #kit.logged)
+      assert.matches("^100 requests without a good token", kit.logged[2].message)
+      assert.is_nil(kit.log_text():find("sig=", 1, true))
+    end)
+  end)
+end)
+
+describe("secrets that are rotated a second time", function()
+  after_each(kit.cleanup)
+
+  it("verify what each of them signed while it is listed, and nothing afterwards", function()
+    local SECRETS = { kit.SECRET, "the second secret of these specs", "the third secret of these specs" }
+    local lists = { { 1 }, { 2, 1 }, { 3, 2 }, { 3 } }
+    local uris = {}
+    for generation, list in ipairs(lists) do
+      local listed = {}
+      for i, n in ipairs(list) do
+        listed[i] = SECRETS[n]
+      end
+      local mj = kit.open { secrets = listed }
+      local task = assert(mj:adopt { task_id = "T" .. generation, prompt = "a fox" })
+      uris[generation] = provider.hook_url(mj, task.ref, 1)
+      for signed = 1, generation do
+        local signer = lists[signed][1]
+        local good = false
+        for _, n in ipairs(list) do
+          good = good or n == signer
+        end
+        local reply = mj:callback { method = "POST", uri = uris[signed], headers = {},
+                                    body = cjson.encode { taskId = "T" .. signed, status = 0 } }
+        assert.equal(good and 200 or 401, reply.status, ("signed by %d, generation %d"):format(signed, generation))
+      end
+      mj:close()
+    end
+  end)
+end)
