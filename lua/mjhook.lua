@@ -3,6 +3,7 @@
 -- Outcomes are values: `nil, err` with err = {code=, message=, retryable=} that
 -- prints as its message; wrong arguments raise at the caller's line.
 -- @module mjhook
+local bulk = require "mjhook.bulk"
 local callback = require "mjhook.callback"
 local config = require "mjhook.config"
 local core = require "mjhook.core"
@@ -122,6 +123,44 @@ function Mjhook:submit(args)
   check_open(self, 2)
   job.check("submit", args, 2)
   return submit.submit(self, args)
+end
+
+-- A list without holes: a hole would end it early, and what is behind it would be lost without a word.
+local function check_list(name, list, level)
+  if type(list) ~= "table" then
+    error(("%s: table expected, got %s"):format(name, type(list)), level + 1)
+  end
+  for k in pairs(list) do
+    if type(k) ~= "number" or k < 1 or k > #list or k ~= math.floor(k) then
+      error(("%s: a list of jobs expected, got a table with the key %q"):format(name, tostring(k)), level + 1)
+    end
+  end
+  for i = 1, #list do
+    if list[i] == nil then
+      error(("%s: the list has a hole at %d"):format(name, i), level + 1)
+    end
+  end
+end
+
+--- Submits many jobs: all of them checked, then stored in one transaction, then sent side by side in the queue's
+-- order until no slot is free. What found no slot stays `queued`, for the reconciler or the next submission.
+--
+-- A job that is wrong, also one of wrong types, gets its error in its place and stops no other. A key that was used
+-- before, in the store or earlier in the list, gives that task with `duplicate = true`; with other arguments it is
+-- the error `key_conflict`.
+--
+-- More than 1,000 jobs, or 4 MiB of prompts and contexts, are stored in several transactions, so that others get
+-- their turn in between; nothing is sent before the last of them.
+-- @tparam table jobs list of what `submit` takes
+-- @treturn table|nil results in the order of jobs: each a task (it has a `ref`), or `{error = err}`; nil and an error
+-- when the store failed and nothing is known to be stored
+-- @treturn table|nil beside results, an error: the store failed halfway. What results call `queued` will be sent;
+-- what they call `submitting` may have been, and becomes `ambiguous`
+-- @usage for i, r in ipairs(assert(mj:submit_many(jobs))) do print(i, r.ref or r.error.code, r.error) end
+function Mjhook:submit_many(jobs)
+  check_open(self, 2)
+  check_list("submit_many", jobs, 2)
+  return bulk.submit_many(self, jobs)
 end
 
 --- Takes over a job that was submitted elsewhere: from now on it is polled like our own.
@@ -269,6 +308,19 @@ function Mjhook:cancel(ref)
     return nil, core.error("state", ("task %s is %s: only an unfinished task can be cancelled"):format(ref, task.state))
   end
   return nil, core.error(results[1].code, ("task %s could not be cancelled: %s"):format(ref, results[1].code))
+end
+
+--- Submits a task once more, as a new attempt, when a slot is free. Only one that is `ambiguous`, `lost` or `failed`.
+--
+-- **An ambiguous task may have arrived, and a lost one may still run: resubmitting those may be billed twice.**
+-- mjhook never does it by itself; this is your decision. What the provider says of an older attempt is still heard:
+-- its success is the task's.
+-- @treturn table|nil task (`queued` when it waits for a slot), or nil and an error: "state" names a state that does
+-- not allow it; "limit" after the eighth attempt
+function Mjhook:resubmit(ref)
+  check_open(self, 2)
+  check_string("resubmit", ref, 2)
+  return submit.resubmit(self, ref)
 end
 
 --- One reconciler pass. See mjhook-reconcile(1).

@@ -15,23 +15,31 @@ local function invalid(text, ...)
   return nil, core.error("invalid", text:format(...))
 end
 
---- Raises at `level` when args are of wrong types.
+--- What is wrong with the types of a job's fields, in words; nothing when they are right.
 -- @tparam string what "submit", or "adopt" for a job that was submitted elsewhere
-function M.check(what, args, level)
+function M.problem(what, args)
   if type(args) ~= "table" then
-    error(("%s: table expected, got %s"):format(what, type(args)), level + 1)
+    return ("table expected, got %s"):format(type(args))
   end
   for name, value in pairs(args) do
     local wanted = FIELDS[name] or (what == "adopt" and name == "task_id" and "string")
     if name ~= "context" and not wanted then
-      error(("%s: unknown field %q"):format(what, tostring(name)), level + 1)
+      return ("unknown field %q"):format(tostring(name))
     elseif wanted and type(value) ~= wanted then
-      error(("%s: bad field '%s' (%s expected, got %s)"):format(what, name, wanted, type(value)), level + 1)
+      return ("bad field '%s' (%s expected, got %s)"):format(name, wanted, type(value))
     end
   end
   local needed = what == "adopt" and "task_id" or "prompt"
   if args[needed] == nil then
-    error(("%s: bad field '%s' (string expected, got nil)"):format(what, needed), level + 1)
+    return ("bad field '%s' (string expected, got nil)"):format(needed)
+  end
+end
+
+--- Raises at `level` when args are of wrong types.
+function M.check(what, args, level)
+  local wrong = M.problem(what, args)
+  if wrong then
+    error(("%s: %s"):format(what, wrong), level + 1)
   end
 end
 
@@ -39,10 +47,33 @@ local function is_whole(v, low, high)
   return v == math.floor(v) and v >= low and v <= high
 end
 
+local function usable(config, name)
+  if name then
+    return provider.usable(config, name)
+  end
+  local ok, err
+  for _, account in ipairs(config.accounts) do
+    ok, err = provider.usable(config, account.name)
+    if ok then
+      break
+    end
+  end
+  return ok, err
+end
+
+--- Whether the configuration can send a job at all: under the account that it names, or else under any.
+-- @treturn boolean|nil true; nil and an error
+function M.sendable(mj, name)
+  local config = mj.config
+  if config.hook_url and not mj.keyring and not config.allow_unsigned then
+    return nil, core.error("config", "secrets: not set, but hook_url is: callbacks could not be told from forgeries")
+  end
+  return usable(config, name)
+end
+
 --- The record of a new job. Everything that can be wrong with it is found before anything is stored.
 -- @treturn table|nil the `task` of a create operation; nil and an error
 function M.record(mj, args)
-  local config = mj.config
   local adopted = args.task_id ~= nil
   if adopted and (#args.task_id > 256 or not args.task_id:match "^[%w_-]+$") then
     return invalid "task_id: 1 to 256 letters, digits, - and _ expected"
@@ -81,21 +112,13 @@ function M.record(mj, args)
     end
     context = text
   end
-  if not adopted and config.hook_url and not mj.keyring and not config.allow_unsigned then
-    return nil, core.error("config", "secrets: not set, but hook_url is: callbacks could not be told from forgeries")
-  end
-  local usable, err
-  if args.account then
-    usable, err = provider.usable(config, args.account)
+  local ok, err
+  if adopted then
+    ok, err = usable(mj.config, args.account)
   else
-    for _, a in ipairs(config.accounts) do
-      usable, err = provider.usable(config, a.name)
-      if usable then
-        break
-      end
-    end
+    ok, err = M.sendable(mj, args.account)
   end
-  if not usable then
+  if not ok then
     return nil, err
   end
   local task = {

@@ -107,10 +107,38 @@ function M.claim(mj, ops, limit)
   local claimed = {}
   for i = first + 1, #results do
     if results[i].code == "ok" then
-      claimed[#claimed + 1] = results[i].task
+      claimed[#claimed + 1] = view(results[i].task)
     end
   end
   return results, claimed
+end
+
+-- Sends what a commit claimed, whoever's it is: what is claimed and not sent would be ambiguous one day.
+-- Gives the task as it is afterwards; nil and an error when that could not be stored.
+local function send_claimed(mj, claimed, start_by, task)
+  if #claimed == 0 then
+    return task
+  end
+  local sent, err = M.send(mj, claimed, start_by)
+  if not sent then
+    return nil, M.untold(task, err)
+  end
+  for _, t in ipairs(sent) do
+    if task and t.ref == task.ref then
+      t.duplicate, t.requests = task.duplicate, nil
+      return t
+    end
+  end
+  return task
+end
+
+--- The error for tasks that were stored, and perhaps sent, when what became of them could not be stored.
+function M.untold(task, err)
+  if not task then
+    return err
+  end
+  return core.error(err.code, ("task %s was stored and its outcome could not be: %s"):format(task.ref, err.message),
+    false)
 end
 
 --- mj:submit, of checked arguments. See PRODUCT.md.
@@ -127,23 +155,62 @@ function M.submit(mj, args)
     return nil, claimed
   end
   local task, refused = job.created(results[1], args)
+  local settled, untold = send_claimed(mj, claimed, start_by, task)
   if not task then
     return nil, refused
   end
-  if #claimed > 0 then
-    local sent, why = M.send(mj, claimed, start_by)
-    if not sent then
-      return nil, core.error(why.code, ("task %s was stored and its outcome could not be: %s"):format(task.ref,
-        why.message), false)
-    end
-    for _, t in ipairs(sent) do
-      if t.ref == task.ref then
-        t.duplicate, t.requests = task.duplicate, nil
-        task = t
-      end
-    end
+  return settled, untold
+end
+
+local AGAIN = { ambiguous = true, lost = true, failed = true }
+
+local function not_again(task, text, ...)
+  return nil, core.error("state", ("task %s "):format(task.ref) .. text:format(...))
+end
+
+-- Why the reducer made no new attempt of a task.
+local function refused_again(result, seen)
+  local task = result.task or seen
+  if result.code == "limit" then
+    return nil, core.error("limit", ("task %s has had %d attempts, and there is no room for another"):format(task.ref,
+      task.attempt))
+  elseif result.code == "stale" then
+    return not_again(task, "was resubmitted meanwhile, and is %s", task.state)
+  elseif result.code ~= "state" then
+    return nil, core.error(result.code, ("task %s could not be resubmitted: %s"):format(task.ref, result.code))
+  elseif AGAIN[task.state] then
+    return not_again(task, "was adopted and its prompt never learned: there is nothing to send")
   end
-  return task
+  return not_again(task, "is %s: only an ambiguous, lost or failed task can be resubmitted", task.state)
+end
+
+--- mj:resubmit: a new attempt, by the user's own decision, sent as submit sends.
+function M.resubmit(mj, ref)
+  local seen, err = mj.store:get(ref)
+  if not seen then
+    return nil, err
+  elseif not AGAIN[seen.state] then
+    return refused_again({ code = "state" }, seen)
+  end
+  local ok, why = job.sendable(mj)
+  if not ok then
+    return nil, why
+  end
+  local start_by = core.clock() + M.STALL_MS
+  -- The attempt that was seen: who resubmits the same failure twice at a time makes one attempt of it.
+  local results, claimed = M.claim(mj, { {
+    op = "signal", ref = ref, attempt = seen.attempt, kind = "resubmit", source = "user", want = true,
+  } }, mj.config.connections)
+  if not results then
+    return nil, claimed
+  end
+  local result = results[1]
+  local task = result.code == "ok" and view(result.task) or nil
+  local settled, untold = send_claimed(mj, claimed, start_by, task)
+  if not task then
+    return refused_again(result, seen)
+  end
+  return settled, untold
 end
 
 return M

@@ -7,11 +7,14 @@ local text = require "mjhook.cli.text"
 --   name, arguments, summary, details   for the help
 --   options                             see mjhook.cli.options
 --   least, most, too_many               how many arguments, and what to say when there are more
+--   check(values, arguments)            may be there: what else there is to find fault with, before a store is opened
 --   dash                                what to add about words that begin with a dash
 --   makes_store                         the store need not be there yet
 --   needs_policy                        the policy is loaded; otherwise a broken one keeps nobody from looking
 --   run(mj, values, arguments, out)     gives the exit code, nothing for 0; ends early through mjhook.cli.fail
-local COMMANDS = { "submit", "get", "list", "cancel", "refused", "readmit", "stats", "prune", "check", "backup" }
+local COMMANDS = {
+  "submit", "get", "list", "cancel", "resubmit", "refused", "readmit", "stats", "prune", "check", "backup",
+}
 
 local GLOBAL = {
   { name = "config", short = "c", arg = "FILE", read = options.text,
@@ -77,7 +80,7 @@ local function help_text(command, arguments)
   return command and command_help(command) or general_help()
 end
 
-local function check_arguments(command, arguments)
+local function check_arguments(command, values, arguments)
   if #arguments < command.least then
     fail.stop(fail.USAGE, ("%s: %s expected"):format(command.name, command.arguments), command.name)
   elseif #arguments > command.most then
@@ -88,6 +91,9 @@ local function check_arguments(command, arguments)
     if argument == "" then
       fail.stop(fail.USAGE, ("%s: an argument is empty"):format(command.name), command.name)
     end
+  end
+  if command.check then
+    command.check(values, arguments)
   end
 end
 
@@ -155,7 +161,7 @@ local function dispatch(argv)
     io.stderr:write(general_help())
     return fail.USAGE
   end
-  check_arguments(command, arguments)
+  check_arguments(command, values, arguments)
   return perform(command, values, arguments)
 end
 

@@ -4,6 +4,7 @@ local decode = require("mjhook.json").decode
 local fail = require "mjhook.cli.fail"
 local json = require "mjhook.cli.json"
 local options = require "mjhook.cli.options"
+local submit_file = require "mjhook.cli.submit_file"
 local text = require "mjhook.cli.text"
 local waiting = require "mjhook.cli.waiting"
 
@@ -31,11 +32,34 @@ local function describe(mj, task, now)
   return why and (" (%s)"):format(why) or ""
 end
 
+local function usage(message)
+  fail.stop(fail.USAGE, "submit: " .. message, "submit")
+end
+
+local function one(mj, given, prompt, out)
+  if prompt == "-" then
+    prompt = read_prompt(out)
+  end
+  local task, err = mj:submit {
+    prompt = prompt, mode = given.mode, timeout = given.timeout, user_id = given.user, key = given.key,
+    context = given.context, priority = given.priority, account = given.account, expires = given.expires,
+  }
+  if not task then
+    fail.with(err)
+  end
+  if out.json then
+    out:value(json.task(task))
+  else
+    out:line(task.ref, " ", out:state(task.state), text.clean(describe(mj, task, out.now)))
+  end
+  return task.state == "failed" and not task.duplicate and fail.FAILED or fail.DONE
+end
+
 return {
   name = "submit",
-  arguments = "PROMPT | -",
-  summary = "store a job and send it when a slot is free",
-  least = 1, most = 1,
+  arguments = "PROMPT | - | --file FILE",
+  summary = "store a job, or a file of them, and send it when a slot is free",
+  least = 0, most = 1,
   too_many = "one prompt expected: quote it, as in mjhook submit 'a fox --ar 4:5'",
   dash = " (a prompt has to be quoted as a whole: mjhook submit 'a fox --ar 4:5')",
   makes_store = true,
@@ -52,28 +76,36 @@ return {
     { name = "account", arg = "NAME", help = "send it under this account only", read = options.text },
     { name = "expires", arg = "TIME", help = "fail it when it could not be sent for so long",
       read = options.seconds },
+    { name = "file", arg = "FILE", help = "a job on each line, as JSON; - is standard input", read = submit_file.open },
+    { name = "batch", arg = "NAME", help = "with --file: submits lines again that were submitted before",
+      read = submit_file.batch },
   },
   details = [[
 The prompt is one argument, or - to read it from standard input. What is printed first is the task's ref, then
 its state: queued with the reason why it waits, or pending when the provider has it. TIME is in seconds, or with a
-unit: 10m, 2h, 7d.]],
+unit: 10m, 2h, 7d.
+
+A line of FILE is an object: {"prompt": "a fox"}, and mode, timeout, user_id, key, context, priority, account or
+expires; where it does not say, the options above do. A wrong line is reported, and the rest goes on. A line without a
+key gets one from what it says: to submit the same file again, as it was, longer or in another order, sends no line
+twice, also after a kill. Another --batch NAME sends all of it anew. Identical lines of a file are as many jobs.]],
+  check = function(given, arguments)
+    if not given.file then
+      if #arguments == 0 then
+        usage "PROMPT | - expected, or --file FILE"
+      elseif given.batch then
+        usage "--batch is for --file; one job has --key"
+      end
+    elseif #arguments > 0 then
+      usage(('unexpected argument "%s": with --file the prompts are in the file'):format(arguments[1]))
+    elseif given.key then
+      usage "--key makes one job once only: in a file, each line has its own"
+    end
+  end,
   run = function(mj, given, arguments, out)
-    local prompt = arguments[1]
-    if prompt == "-" then
-      prompt = read_prompt(out)
+    if given.file then
+      return submit_file.run(mj, given, out, describe)
     end
-    local task, err = mj:submit {
-      prompt = prompt, mode = given.mode, timeout = given.timeout, user_id = given.user, key = given.key,
-      context = given.context, priority = given.priority, account = given.account, expires = given.expires,
-    }
-    if not task then
-      fail.with(err)
-    end
-    if out.json then
-      out:value(json.task(task))
-    else
-      out:line(task.ref, " ", out:state(task.state), text.clean(describe(mj, task, out.now)))
-    end
-    return task.state == "failed" and not task.duplicate and fail.FAILED or fail.DONE
+    return one(mj, given, arguments[1], out)
   end,
 }

@@ -1,0 +1,50 @@
+-- mjhook resubmit
+local fail = require "mjhook.cli.fail"
+local find = require "mjhook.cli.lookup"
+local json = require "mjhook.cli.json"
+local text = require "mjhook.cli.text"
+local waiting = require "mjhook.cli.waiting"
+
+local function resubmit(mj, id)
+  local task, err = find(mj, id)
+  if not task then
+    return nil, err
+  end
+  return mj:resubmit(task.ref)
+end
+
+return {
+  name = "resubmit",
+  arguments = "REF...",
+  summary = "submit ambiguous, lost or failed tasks once more",
+  least = 1, most = math.huge,
+  dash = " (an id that begins with a dash goes after --)",
+  needs_policy = true, -- on_refused
+  options = {},
+  details = [[
+REF is a task's ref, or a task id of the provider. Each gets a new attempt, which is sent when a slot is free.
+What is ambiguous may have arrived, and what is lost may still run: resubmitting it may be billed twice. mjhook never
+does that by itself; here you decide it.]],
+  run = function(mj, _, arguments, out)
+    local done, exit = { tasks = json.array {}, errors = json.array {} }, fail.DONE
+    for _, id in ipairs(arguments) do
+      local task, err = resubmit(mj, id)
+      if task then
+        done.tasks[#done.tasks + 1] = json.task(task)
+        if not out.json then
+          local why = waiting(mj, task, out.now)
+          out:line(task.ref, " ", out:state(task.state), why and text.clean((" (%s)"):format(why)) or "")
+        end
+        exit = task.state == "failed" and math.max(exit, fail.FAILED) or exit
+      else
+        done.errors[#done.errors + 1] = { ref = id, code = err.code, message = err.message, retryable = err.retryable }
+        out:note(fail.sentence(err))
+        exit = math.max(exit, fail.exit(err.code))
+      end
+    end
+    if out.json then
+      out:value(done)
+    end
+    return exit
+  end,
+}
