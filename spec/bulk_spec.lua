@@ -1,6 +1,8 @@
 -- mj:submit_many: checked, stored in one transaction, sent side by side within the slots; results in order.
+local cjson = require "cjson"
 local core = require "mjhook.core"
 local kit = require "kit"
+local receiver = require "receiver"
 local sim = require "sim"
 
 describe("submit_many", function()
@@ -471,6 +473,80 @@ describe("submit_many", function()
     end
     assert.equal(60, n)
     assert.is_true(mj:check().ok)
+  end)
+
+  describe("under OpenResty", function()
+    local CONF = [[
+@MAIN@ @THREADS@
+http {
+  @HTTP@
+  init_by_lua_block { require("resty.mjhook").init { config = "@DIR@/config.lua" } }
+  init_worker_by_lua_block { require("resty.mjhook").init_worker() }
+  server {
+    listen 127.0.0.1:@PORT@;
+    location = /ping { return 200 "pong\n"; }
+    location = /many {
+      content_by_lua_block {
+        local mj = require("resty.mjhook").instance()
+        ngx.req.read_body()
+        local results, err = mj:submit_many(require("cjson").decode(ngx.req.get_body_data()))
+        local out = {}
+        for i, r in ipairs(assert(results, err)) do
+          out[i] = { ref = r.ref, state = r.state, code = r.error and r.error.code }
+        end
+        ngx.print(require("cjson").encode(out))
+      }
+    }
+    location = /again {
+      content_by_lua_block {
+        local task, err = require("resty.mjhook").instance():resubmit(ngx.var.arg_ref)
+        ngx.print(task and task.state or err.code, " ", task and task.attempt or tostring(err))
+      }
+    }
+  }
+}
+]]
+    local function post(nginx, list)
+      local code, body = sim.request("POST", nginx.url .. "/many", cjson.encode(list))
+      assert.equal(200, code, nginx:log())
+      return cjson.decode(body)
+    end
+
+    it("does the same, and a second list finds the first one's keys", function()
+      sim.script { submit = { "http_404" } }
+      local nginx = receiver.start { conf = CONF }
+      local list = jobs(3)
+      for i, job in ipairs(list) do
+        job.key = "k" .. i
+      end
+      list[4] = { prompt = "" }
+      local first = post(nginx, list)
+      assert.same({ "pending", "pending" }, { first[2].state, first[3].state })
+      assert.same({ "failed", "rejected" }, { first[1].state, first[1].code })
+      assert.equal("invalid", first[4].code)
+      assert.same(first, post(nginx, list))
+      assert.equal(2, #sim.jobs())
+      local _, said = sim.request("GET", nginx.url .. "/again?ref=" .. first[1].ref)
+      assert.equal("pending 2", said)
+      _, said = sim.request("GET", nginx.url .. "/again?ref=" .. first[1].ref)
+      assert.matches("^state task " .. first[1].ref .. " is pending", said)
+      assert.equal(3, #sim.jobs())
+      assert.is_nil(nginx:log():find("[error]", 1, true), nginx:log())
+    end)
+
+    it("goes on answering others while a list waits for the provider", function()
+      sim.config { submit = { slow = 1 }, slow_ms = 700 }
+      local nginx = receiver.start { conf = CONF }
+      local child = kit.spawn(("exec curl -s --data @- %s/many <<'END'\n%s\nEND"):format(nginx.url,
+        cjson.encode(jobs(4))))
+      kit.wait_until(function() return sim.requests "submit" == 4 end)
+      local before = core.clock()
+      assert.equal(200, (sim.request("GET", nginx.url .. "/ping")))
+      assert.is_true(core.clock() - before < 300)
+      assert.is_nil(child:status())
+      assert.equal(0, child:wait())
+      assert.equal(4, select(2, child:out():gsub('"pending"', "")))
+    end)
   end)
 
   describe("misused", function()
