@@ -5,15 +5,18 @@
 -- TASKS: file of lines "ref task_id kid sig"; FIRST: the line to begin with. Prints one line for the driver.
 local lines, threads
 
-local HEAD = "POST %s?ref=%%s&a=1&kid=%%s&sig=%%s HTTP/1.1\r\nHost: localhost\r\n"
-  .. "Content-Type: application/json\r\nContent-Length: %%d\r\n\r\n"
-local BODY = '{"status":0,"message":"success","data":{"taskId":"%s","status":1,'
-  .. '"jobId":"3dbbd469-36af-4a0f-8f02-df6c579e7011","image":"https://cdn.example.com/%s/grid_0.png","images":['
-  .. '"https://cdn.example.com/%s/0_0.png","https://cdn.example.com/%s/0_1.png",'
-  .. '"https://cdn.example.com/%s/0_2.png","https://cdn.example.com/%s/0_3.png"],'
-  .. '"prompt":"a red fox in the snow, golden hour --ar 4:5","mjPrompt":"a red fox in the snow, golden hour --ar 4:5 '
-  .. '--niji 7","failReason":"","createdAt":1776211200000,"meta":{"width":1024,"height":1024}}}'
-local head
+local head, middle
+local HEADERS = " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+
+-- One expression that joins everything at once: what the generator needs is taken from what it measures.
+local function body(id)
+  return '{"status":0,"message":"success","data":{"taskId":"' .. id .. '","status":1,'
+    .. '"jobId":"3dbbd469-36af-4a0f-8f02-df6c579e7011","image":"https://cdn.example.com/' .. id
+    .. '/grid_0.png","images":["https://cdn.example.com/' .. id .. '/0_0.png","https://cdn.example.com/' .. id
+    .. '/0_1.png","https://cdn.example.com/' .. id .. '/0_2.png","https://cdn.example.com/' .. id
+    .. '/0_3.png"],"prompt":"a red fox in the snow, golden hour --ar 4:5","mjPrompt":"a red fox in the snow, golden '
+    .. 'hour --ar 4:5 --niji 7","failReason":"","createdAt":1776211200000,"meta":{"width":1024,"height":1024}}}'
+end
 
 function setup(thread)
   threads = threads or {}
@@ -25,15 +28,17 @@ function init(args)
   for _ = 1, tonumber(args[2]) do
     lines:read "*l"
   end
-  head = HEAD:format(wrk.path)
+  head = "POST " .. wrk.path .. "?ref="
+  middle = HEADERS .. #body(("x"):rep(25)) .. "\r\n\r\n"
   used = 0 -- a global: the driver's side reads it
 end
 
+-- Lines are of fixed width: 26 of the ref, 25 of the task id, 8 of the kid, 22 of the signature, and blanks between.
 function request()
-  local ref, id, kid, sig = (lines:read "*l" or "x x x x"):match "^(%S+) (%S+) (%S+) (%S+)"
+  local line = lines:read "*l"
   used = used + 1
-  local body = BODY:format(id, id, id, id, id, id)
-  return head:format(ref, kid, sig, #body) .. body
+  return head .. line:sub(1, 26) .. "&a=1&kid=" .. line:sub(54, 61) .. "&sig=" .. line:sub(63, 84) .. middle
+    .. body(line:sub(28, 52))
 end
 
 function done(summary, latency)
