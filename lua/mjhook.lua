@@ -368,7 +368,7 @@ end
 --- Counts of tasks by state, events, slots by account, bytes. O(1).
 function Mjhook:stats()
   check_open(self, 2)
-  return self.store:stats()
+  return self.store:stats(core.now())
 end
 
 --- Lets go of everything. Idempotent.

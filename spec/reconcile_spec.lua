@@ -502,7 +502,7 @@ describe("reconcile", function()
     it("submits as many as there are slots, in order, and leaves the rest", function()
       open { max_in_flight = 3 }
       local tasks = {}
-      sim.script { submit = { "concurrency" } }
+      sim.script { submit = { { fault = "rate_limit", retry_after = 10 } } }
       for i = 1, 5 do
         tasks[i] = submit(tostring(i))
         assert.equal("queued", tasks[i].state)

@@ -291,9 +291,36 @@ describe("submit", function()
         assert.equal("pending", task.state)
         assert.equal(1, task.attempt)
         assert.is_nil(task.error)
-        assert.equal(3, sim.requests "submit")
+        -- Whoever else holds the slots after a 1002, one job at a time finds out.
+        assert.equal(code == "concurrency" and 2 or 3, sim.requests "submit")
       end)
     end
+
+    it("learns from 1002 that others use the key, says so, and takes back a slot a minute", function()
+      local mj = kit.open({ max_in_flight = 5 }, sim)
+      for i = 1, 2 do
+        assert.equal("pending", assert(mj:submit { prompt = tostring(i) }).state)
+      end
+      sim.script { submit = { "concurrency" } }
+      assert.equal("queued", assert(mj:submit { prompt = "3" }).state)
+      for i = 4, 8 do
+        assert(mj:submit { prompt = tostring(i) })
+      end
+      assert.equal(2, mj:stats().accounts[1].learned)
+      kit.travel(30)
+      assert.equal(0, assert(mj:reconcile {}).submitted)
+      for minute = 1, 2 do
+        kit.travel(minute == 1 and 31 or 60)
+        assert.equal(1, assert(mj:reconcile {}).submitted)
+      end
+      local out = kit.sh(("env -u MJHOOK_CONFIG MJHOOK_STORE=%s MIDJOURNEY_API_KEY=k %s %s/scripts/mjhook stats"):format(
+        kit.store, kit.lua, kit.root))
+      assert.matches("at most 2 now: the provider said 1002", out)
+      kit.travel(60)
+      assert.equal(1, assert(mj:reconcile {}).submitted)
+      assert.is_nil(mj:stats().accounts[1].learned) -- all five again
+      assert.equal(5, mj:stats().accounts[1].held)
+    end)
 
     for _, fault in ipairs { "http_404", "error" } do
       it("fails it for good after a definite refusal: " .. fault, function()

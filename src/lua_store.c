@@ -380,7 +380,7 @@ static int store_page(lua_State *L)
     return 2;
 }
 
-static void push_accounts(lua_State *L, const mj_stats *st)
+static void push_accounts(lua_State *L, const mj_stats *st, int64_t now)
 {
     lua_newtable(L);
     for (unsigned i = 0; i < st->naccounts; i++) {
@@ -390,6 +390,8 @@ static void push_accounts(lua_State *L, const mj_stats *st)
         mjl_set_int(L, "held", a->held);
         mjl_set_int(L, "max_in_flight", a->max_in_flight);
         mjl_set_time(L, "paused_until", a->paused_until);
+        if (mj_account_cap(a->learned, a->learned_at, a->max_in_flight, now) < a->max_in_flight)
+            mjl_set_int(L, "learned", mj_account_cap(a->learned, a->learned_at, a->max_in_flight, now));
         if (a->reason[0])
             mjl_set_lit(L, "reason", a->reason);
         lua_rawseti(L, -2, (int)i + 1);
@@ -397,9 +399,12 @@ static void push_accounts(lua_State *L, const mj_stats *st)
     lua_setfield(L, -2, "accounts");
 }
 
+/* store:stats(now) -> {...} | nil, err.  An account's `learned` is there when it may hold fewer slots than configured.
+ */
 static int store_stats(lua_State *L)
 {
     mj_store *s = check(L);
+    int64_t now = (int64_t)luaL_optnumber(L, 2, 0);
     mj_stats st;
     int rc = mj_store_stats(s, &st);
 
@@ -414,7 +419,7 @@ static int store_stats(lua_State *L)
     mjl_set_int(L, "buried", (int64_t)st.buried);
     mjl_set_int(L, "bytes_used", (int64_t)st.map_used);
     mjl_set_int(L, "bytes_mapped", (int64_t)st.map_size);
-    push_accounts(L, &st);
+    push_accounts(L, &st, now);
     return 1;
 }
 

@@ -184,8 +184,12 @@ typedef struct mj_account_stats {
     char name[MJ_MAX_NAME + 1];
     uint32_t held, max_in_flight;
     int64_t paused_until;
+    uint32_t learned;   /* slots that were held when the provider last said 1002 */
+    int64_t learned_at; /* when that was; 0: never */
     char reason[64];
 } mj_account_stats;
+/* How many slots an account may hold now, of `max` that are configured: fewer when the key turned out to be shared. */
+uint32_t mj_account_cap(uint32_t learned, int64_t learned_at, uint32_t max, int64_t now);
 
 typedef struct mj_stats {
     uint64_t states[MJ_NSTATES];

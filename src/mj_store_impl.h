@@ -85,6 +85,8 @@ typedef struct mj_held { /* an account as the store knows it */
     uint32_t held;
     int64_t paused_until;
     char reason[64];
+    uint32_t learned;   /* slots that were held when the provider said that there are no more ... */
+    int64_t learned_at; /* ... which was then; 0: it never did */
     bool dirty;
 } mj_held;
 
@@ -176,6 +178,16 @@ int mj_event_add(mj_txn *x, const mj_task *t, mj_event type);
 int mj_event_op(mj_txn *x, mj_op *op);
 /* ---- mj_store_prune.c ---- */
 int mj_prune_op(mj_txn *x, mj_op *op);
+/* An operation before it runs: no outputs, this code. */
+void mj_op_reset(mj_op *op, int code);
+/* Applies a signal to the task op->ref: LMDB code; the op's own outcome goes into op->code. */
+int mj_txn_apply(mj_txn *x, mj_op *op, const mj_signal *sig);
+
+/* ---- mj_store_claim.c ---- */
+
+/* CLAIM, PAUSE and TICK: LMDB code; the op's own outcome goes into op->code. */
+int mj_claim_op(mj_txn *x, mj_op *op);
+
 /* ---- mj_store_refused.c ---- */
 int mj_refused_op(mj_txn *x, const mj_op *op);
 /* ---- mj_store_upgrade.c ---- */

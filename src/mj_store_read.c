@@ -325,6 +325,8 @@ static int read_accounts(mj_store *s, mj_stats *out)
         memcpy(a->reason, h.reason, sizeof a->reason);
         a->held = h.held;
         a->paused_until = h.paused_until;
+        a->learned = h.learned;
+        a->learned_at = h.learned_at;
     }
     mdb_cursor_close(c);
     return rc == MDB_NOTFOUND ? 0 : rc;

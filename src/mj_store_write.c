@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TICK_IN_CLAIM = 64 }; /* what a claim clears away of each kind before it sends: bounded work */
+enum { FORGET_MS = 86400000 }; /* a learned cap says nothing any more after a day: it has long risen to the full one */
 
 /* ---- what every transaction carries ---- */
 
@@ -62,6 +62,10 @@ void mj_account_read(MDB_val key, MDB_val v, mj_held *h)
     reason = mj_str_head(mj_get_str(&r), sizeof h->reason - 1);
     if (reason.n)
         memcpy(h->reason, reason.p, reason.n);
+    if (r.p == r.end)
+        return; /* written before caps were learned */
+    h->learned = mj_get_u32(&r);
+    h->learned_at = mj_get_int(&r);
 }
 
 static int load_accounts(mj_txn *x)
@@ -72,8 +76,12 @@ static int load_accounts(mj_txn *x)
 
     if (rc != 0)
         return rc;
-    while (x->nheld < MJ_MAX_ACCOUNTS && (rc = mdb_cursor_get(c, &key, &value, MDB_NEXT)) == 0)
-        mj_account_read(key, value, &x->held[x->nheld++]);
+    while (x->nheld < MJ_MAX_ACCOUNTS && (rc = mdb_cursor_get(c, &key, &value, MDB_NEXT)) == 0) {
+        mj_held *h = &x->held[x->nheld++];
+        mj_account_read(key, value, h);
+        if (h->learned_at != 0 && x->now - h->learned_at > FORGET_MS)
+            h->learned_at = h->learned = 0, h->dirty = true;
+    }
     mdb_cursor_close(c);
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
@@ -87,7 +95,8 @@ static int save_accounts(mj_txn *x)
         mj_held *h = &x->held[i];
         if (!h->dirty)
             continue;
-        if (h->held == 0 && h->paused_until <= x->now) { /* nothing to remember: names come and go */
+        /* Nothing to remember: names come and go. */
+        if (h->held == 0 && h->paused_until <= x->now && h->learned_at == 0) {
             rc = mj_txn_del(x, DB_ACCOUNT, mj_val(h->name, strlen(h->name)));
             continue;
         }
@@ -95,6 +104,8 @@ static int save_accounts(mj_txn *x)
         mj_put_uint(b, h->held);
         mj_put_int(b, h->paused_until);
         mj_put_str(b, (mj_str){h->reason, (uint32_t)strlen(h->reason)});
+        mj_put_uint(b, h->learned);
+        mj_put_int(b, h->learned_at);
         rc = b->failed ? MJ_ENOMEM : mj_txn_put(x, DB_ACCOUNT, mj_val(h->name, strlen(h->name)), mj_val(b->p, b->n));
     }
     return rc;
@@ -111,7 +122,7 @@ int mj_txn_task(mj_txn *x, const uint8_t *ref, mj_task *t, MDB_val *bytes)
 
 /* ---- operations ---- */
 
-static void reset(mj_op *op, int code)
+void mj_op_reset(mj_op *op, int code)
 {
     op->code = code;
     op->made = MJ_EVENT_NONE;
@@ -243,7 +254,7 @@ static int address(mj_txn *x, mj_op *op)
     return 0;
 }
 
-static int apply(mj_txn *x, mj_op *op, const mj_signal *sig)
+int mj_txn_apply(mj_txn *x, mj_op *op, const mj_signal *sig)
 {
     mj_task t;
     mj_facets old;
@@ -284,246 +295,23 @@ static int op_signal(mj_txn *x, mj_op *op)
         return 0;
     }
     if (rc == 0)
-        rc = apply(x, op, &op->sig);
+        rc = mj_txn_apply(x, op, &op->sig);
     op->sig = given; /* a batch may be run again on a larger map */
     return rc;
 }
 
-/* An entry of the slot index whose record is gone or can't be read: its slot is free again,
- * or the account would be short of it for ever.  check() tells of the record. */
-static int drop_slot(mj_txn *x, const uint8_t *entry)
-{
-    MDB_val v;
-    int at, rc = mj_txn_get(x, DB_SLOT, mj_val(entry, SLOT_KEY), &v);
-
-    if (rc != 0)
-        return rc == MDB_NOTFOUND ? 0 : rc;
-    at = mj_txn_account(x, (mj_str){v.mv_data, (uint32_t)v.mv_size});
-    if (at >= 0) {
-        x->held[at].held -= x->held[at].held > 0;
-        x->held[at].dirty = true;
-    }
-    return mj_txn_del(x, DB_SLOT, mj_val(entry, SLOT_KEY));
-}
-
-static int tick_slots(mj_txn *x, uint32_t limit, uint32_t *done)
-{
-    mj_signal sig = {.kind = SIG_SLOT_END, .source = MJ_FROM_SWEEP, .expect_state = -1, .wait_ms = -1};
-    mj_op op = {0};
-    MDB_val key, value;
-    int rc = 0;
-
-    for (; *done < limit; ++*done) {
-        const uint8_t *k;
-        uint8_t stale[SLOT_KEY];
-        rc = mj_txn_seek(x, DB_SLOT, mj_val(NULL, 0), &key, &value);
-        if (rc != 0)
-            break;
-        k = key.mv_data;
-        if (key.mv_size != SLOT_KEY || (int64_t)mj_be64_get(k) > x->now)
-            break;
-        memcpy(stale, k, SLOT_KEY);
-        memcpy(op.ref, k + 8, MJ_ULID_BYTES);
-        sig.attempt = mj_be32_get(k + 8 + MJ_ULID_BYTES);
-        op.code = MJ_OK;
-        rc = apply(x, &op, &sig);
-        if (rc == 0 && op.code != MJ_OK)
-            rc = drop_slot(x, stale);
-        if (rc != 0)
-            break;
-    }
-    return rc == MDB_NOTFOUND ? 0 : rc;
-}
-
-static int tick_queue(mj_txn *x, uint32_t limit, uint32_t *done)
-{
-    static const uint8_t first[1] = {MJ_DUE_QUEUE};
-    mj_signal sig = {.kind = SIG_READY, .source = MJ_FROM_SWEEP, .expect_state = -1, .wait_ms = -1};
-    mj_op op = {0};
-    MDB_val key, value;
-    int rc = 0;
-
-    for (; *done < limit; ++*done) {
-        const uint8_t *k;
-        uint8_t stale[DUE_KEY];
-        rc = mj_txn_seek(x, DB_DUE, mj_val(first, 1), &key, &value);
-        if (rc != 0)
-            break;
-        k = key.mv_data;
-        if (key.mv_size != DUE_KEY || k[0] != MJ_DUE_QUEUE || (int64_t)mj_be64_get(k + 1) > x->now)
-            break;
-        memcpy(stale, k, DUE_KEY);
-        memcpy(op.ref, k + 9, MJ_ULID_BYTES);
-        op.code = MJ_OK;
-        rc = apply(x, &op, &sig);
-        if (rc == 0 && op.code != MJ_OK)
-            rc = mj_txn_del(x, DB_DUE, mj_val(stale, DUE_KEY));
-        if (rc != 0)
-            break;
-    }
-    return rc == MDB_NOTFOUND ? 0 : rc;
-}
-
-static int op_tick(mj_txn *x, mj_op *op)
-{
-    uint32_t slots = 0, queued = 0;
-    int rc = tick_slots(x, op->limit, &slots);
-
-    if (rc == 0)
-        rc = tick_queue(x, op->limit, &queued);
-    op->done = slots + queued;
-    return rc;
-}
-
-/* The queue's head for one account ("" : tasks that any account may send): its key, copied. */
-static int head(mj_txn *x, mj_str account, uint8_t *out, size_t *n)
-{
-    uint8_t from[KEY_MAX];
-    MDB_val key, value;
-    size_t prefix = 2 + account.n;
-    int rc;
-
-    mj_key_queue(from, account, INT32_MAX, (const uint8_t[MJ_ULID_BYTES]){0});
-    rc = mj_txn_seek(x, DB_QUEUE, mj_val(from, prefix), &key, &value);
-    if (rc != 0)
-        return rc;
-    if (key.mv_size != prefix + 4 + MJ_ULID_BYTES || memcmp(key.mv_data, from, prefix) != 0)
-        return MDB_NOTFOUND;
-    memcpy(out, (uint8_t *)key.mv_data + prefix, 4 + MJ_ULID_BYTES);
-    *n = 4 + MJ_ULID_BYTES;
-    return 0;
-}
-
-/* Picks who goes next and under which account: the best head among the accounts
- * that have a free slot; a task that any may send goes under the least loaded. */
-static int pick(mj_txn *x, uint8_t ref[MJ_ULID_BYTES], mj_str *account, uint8_t *entry, size_t *entry_n, bool *waiting)
-{
-    uint8_t best[4 + MJ_ULID_BYTES], other[4 + MJ_ULID_BYTES];
-    mj_str least = {0};
-    double load = 2;
-    size_t n;
-    int rc, found = MDB_NOTFOUND;
-
-    *waiting = false;
-    for (size_t i = 0; i <= x->s->ncaps; i++) {
-        const mj_cap *cap = i < x->s->ncaps ? &x->s->caps[i] : NULL;
-        mj_str name = cap ? (mj_str){cap->name, (uint32_t)strlen(cap->name)} : least;
-        if (cap) {
-            int at = mj_txn_account(x, name);
-            const mj_held *h = at < 0 ? NULL : &x->held[at];
-            bool free_slot = h && h->held < cap->max_in_flight && h->paused_until <= x->now;
-            rc = head(x, name, other, &n);
-            if (rc != 0 && rc != MDB_NOTFOUND)
-                return rc;
-            *waiting = *waiting || rc == 0;
-            if (!free_slot)
-                continue;
-            if ((double)h->held / cap->max_in_flight < load) {
-                load = (double)h->held / cap->max_in_flight;
-                least = name;
-            }
-        } else {
-            rc = head(x, (mj_str){0}, other, &n);
-            if (rc != 0 && rc != MDB_NOTFOUND)
-                return rc;
-            *waiting = *waiting || rc == 0;
-            if (least.n == 0)
-                continue;
-        }
-        if (rc == 0 && (found != 0 || memcmp(other, best, sizeof best) < 0)) {
-            mj_str queue = cap ? name : (mj_str){0};
-            memcpy(best, other, sizeof best);
-            *account = name;
-            *entry_n = mj_key_queue(entry, queue, 0, best + 4);
-            memcpy(entry + 2 + queue.n, best, sizeof best);
-            found = 0;
-        }
-    }
-    if (found == 0)
-        memcpy(ref, best + 4, MJ_ULID_BYTES);
-    return found;
-}
-
-/* The head of the queue could not be claimed: it has expired, or its record can't be read.
- * Either way it must not stay where it keeps the others waiting. */
-static int clear_head(mj_txn *x, const uint8_t *ref, const uint8_t *entry, size_t n)
-{
-    mj_signal sig = {.kind = SIG_READY, .source = MJ_FROM_SWEEP, .expect_state = MJ_QUEUED, .wait_ms = -1};
-    mj_op op = {0};
-    int rc;
-
-    memcpy(op.ref, ref, MJ_ULID_BYTES);
-    rc = apply(x, &op, &sig);
-    return rc == 0 ? mj_txn_del(x, DB_QUEUE, mj_val(entry, n)) : rc;
-}
-
-static int op_claim(mj_txn *x, mj_op *op)
-{
-    uint32_t slots = 0, queued = 0;
-    int rc = tick_slots(x, TICK_IN_CLAIM, &slots);
-
-    if (rc == 0)
-        rc = tick_queue(x, TICK_IN_CLAIM, &queued);
-    for (unsigned i = 0; rc == 0; i++) {
-        mj_signal sig = op->sig;
-        uint8_t entry[KEY_MAX];
-        size_t n = 0;
-        bool waiting = false;
-
-        rc = pick(x, op->ref, &sig.account, entry, &n, &waiting);
-        if (rc == MDB_NOTFOUND) {
-            op->code = waiting ? MJ_ELIMIT : MJ_ENOTFOUND;
-            return 0;
-        }
-        if (rc != 0)
-            break;
-        sig.kind = SIG_CLAIM;
-        sig.attempt = 0;
-        sig.expect_state = MJ_QUEUED;
-        reset(op, MJ_OK);
-        rc = apply(x, op, &sig);
-        if (rc != 0 || op->code == MJ_OK)
-            break;
-        rc = clear_head(x, op->ref, entry, n);
-        if (i == TICK_IN_CLAIM) { /* the next claim goes on */
-            reset(op, MJ_ELIMIT);
-            break;
-        }
-    }
-    return rc;
-}
-
-static int op_pause(mj_txn *x, mj_op *op)
-{
-    int at = mj_txn_account(x, op->sig.account);
-    mj_str reason = mj_str_head(op->sig.error_code, sizeof x->held[0].reason - 1);
-
-    if (at < 0) {
-        op->code = MJ_ELIMIT;
-        return 0;
-    }
-    x->held[at].paused_until = op->until;
-    memset(x->held[at].reason, 0, sizeof x->held[at].reason);
-    if (op->until && reason.n)
-        memcpy(x->held[at].reason, reason.p, reason.n);
-    x->held[at].dirty = x->dirty = true;
-    return 0;
-}
-
 static int run(mj_txn *x, mj_op *op)
 {
-    reset(op, MJ_OK);
+    mj_op_reset(op, MJ_OK);
     switch (op->kind) {
     case MJ_OP_CREATE:
         return op_create(x, op);
     case MJ_OP_SIGNAL:
         return op_signal(x, op);
     case MJ_OP_CLAIM:
-        return op_claim(x, op);
     case MJ_OP_PAUSE:
-        return op_pause(x, op);
     case MJ_OP_TICK:
-        return op_tick(x, op);
+        return mj_claim_op(x, op);
     case MJ_OP_EVENT_TAKE:
     case MJ_OP_EVENT_DONE:
     case MJ_OP_EVENT_RETRY:
@@ -595,7 +383,7 @@ int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
         mj_store_blame(s, rc);
         rc = mj_env_code(rc);
         for (size_t i = 0; i < n; i++)
-            reset(&ops[i], rc);
+            mj_op_reset(&ops[i], rc);
     }
     return rc;
 }

@@ -152,6 +152,72 @@ TEST("a drained account and a paused one send nothing, until they may again")
     mj_store_close(s);
 }
 
+static int refused_1002(mj_store *s, int64_t until, int64_t now)
+{
+    mj_op op = {.kind = MJ_OP_PAUSE, .until = until, .sig = {.account = str("a"), .error_code = str("concurrency")}};
+    return do_op(s, op, now);
+}
+
+TEST("a 1002 while there is room lowers the cap to what runs, and a slot more each minute is tried")
+{
+    mj_store *s = open_store();
+
+    accounts(s, "a", 5, NULL, 0);
+    for (int i = 0; i < 12; i++)
+        add(s, (job){0}, T0);
+    for (int i = 0; i < 2; i++)
+        CHECK_INT(claim(s, T0), MJ_OK);
+    CHECK_INT(stats(s).accounts[0].learned_at, 0);
+    CHECK_INT(refused_1002(s, T0 + 1000, T0), MJ_OK);
+    CHECK_INT(stats(s).accounts[0].learned, 2);
+    CHECK_INT(claim(s, T0 + 1000), MJ_ELIMIT); /* rested, but the two that run are all there is room for */
+    CHECK_INT(claim(s, T0 + MINUTE - 1), MJ_ELIMIT);
+    CHECK_INT(claim(s, T0 + MINUTE), MJ_OK);
+    CHECK_INT(claim(s, T0 + MINUTE), MJ_ELIMIT);
+    mj_store_close(s);
+    s = open_store();
+    accounts(s, "a", 5, NULL, 0);
+    CHECK_INT(claim(s, T0 + 2 * MINUTE - 1), MJ_ELIMIT); /* another process knows it, too */
+    CHECK_INT(claim(s, T0 + 2 * MINUTE), MJ_OK);
+    CHECK_INT(claim(s, T0 + 3 * MINUTE), MJ_OK);
+    CHECK_INT(claim(s, T0 + 4 * MINUTE), MJ_ELIMIT);  /* never above what is configured */
+    CHECK_INT(claim(s, T0 - 60 * MINUTE), MJ_ELIMIT); /* nor by a clock that steps back */
+    CHECK_INT(mj_account_cap(2, T0, 5, T0 + 90 * MINUTE), 5);
+    check_store(s);
+    mj_store_close(s);
+}
+
+TEST("when others hold every slot one job at a time finds out whether they still do")
+{
+    mj_store *s = open_store();
+
+    accounts(s, "a", 5, NULL, 0);
+    add(s, (job){0}, T0);
+    add(s, (job){0}, T0);
+    CHECK_INT(refused_1002(s, T0 + 1000, T0), MJ_OK); /* with nothing of ours running */
+    CHECK_INT(claim(s, T0 + 999), MJ_ELIMIT);
+    CHECK_INT(claim(s, T0 + 1000), MJ_OK);
+    CHECK_INT(claim(s, T0 + 1000), MJ_ELIMIT);
+    check_store(s);
+    mj_store_close(s);
+}
+
+TEST("a learned cap is forgotten after a day, and other reasons to rest teach none")
+{
+    mj_store *s = open_store();
+
+    accounts(s, "a", 5, NULL, 0);
+    add(s, (job){0}, T0);
+    CHECK_INT(pause_account(s, "a", T0 + 1000, T0), MJ_OK);
+    CHECK_INT(stats(s).accounts[0].learned_at, 0);
+    CHECK_INT(refused_1002(s, T0 + 1000, T0), MJ_OK);
+    CHECK_INT(stats(s).accounts[0].learned_at, T0);
+    CHECK_INT(claim(s, T0 + 25 * 60 * MINUTE), MJ_OK);
+    CHECK_INT(stats(s).accounts[0].learned_at, 0);
+    check_store(s);
+    mj_store_close(s);
+}
+
 TEST("without any account nothing is claimed, and nothing is lost")
 {
     mj_store *s = open_store();
