@@ -313,8 +313,8 @@ describe("submit", function()
         kit.travel(minute == 1 and 31 or 60)
         assert.equal(1, assert(mj:reconcile {}).submitted)
       end
-      local out = kit.sh(("env -u MJHOOK_CONFIG MJHOOK_STORE=%s MIDJOURNEY_API_KEY=k %s %s/scripts/mjhook stats"):format(
-        kit.store, kit.lua, kit.root))
+      local out = kit.sh(("env -u MJHOOK_CONFIG MJHOOK_STORE=%s MIDJOURNEY_API_KEY=k %s %s/scripts/mjhook stats")
+        :format(kit.store, kit.lua, kit.root))
       assert.matches("at most 2 now: the provider said 1002", out)
       kit.travel(60)
       assert.equal(1, assert(mj:reconcile {}).submitted)

@@ -162,6 +162,39 @@ function M.submit(mj, args)
   return settled, untold
 end
 
+--- Whether somebody waits while an account has a slot for him.
+-- @tparam table stats of the store
+function M.has_room(stats, now)
+  if stats.tasks.queued > 0 then
+    for _, a in ipairs(stats.accounts) do
+      if a.held < (a.learned or a.max_in_flight) and (a.paused_until or 0) <= now then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+--- Sends who waits, as many at a time as there are connections, until no slot or nobody is left.
+-- @treturn number|nil how many were sent; nil and an error
+function M.dispatch(mj)
+  local count = 0
+  while true do
+    local start_by = core.clock() + M.STALL_MS
+    local results, claimed = M.claim(mj, {}, mj.config.connections)
+    if not results then
+      return nil, claimed
+    elseif #claimed == 0 then
+      return count
+    end
+    local sent, err = M.send(mj, claimed, start_by)
+    if not sent then
+      return nil, err
+    end
+    count = count + #sent
+  end
+end
+
 local AGAIN = { ambiguous = true, lost = true, failed = true }
 
 local function not_again(task, text, ...)

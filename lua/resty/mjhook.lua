@@ -13,6 +13,7 @@ local executor = require "mjhook.executor"
 local mjhook = require "mjhook"
 local policy = require "mjhook.policy"
 local semaphore = require "ngx.semaphore"
+local submit = require "mjhook.submit"
 
 local M = { version = mjhook.version }
 
@@ -67,7 +68,7 @@ end
 local function new_threads(conf, store)
   return setmetatable({
     settings = settings_of(conf), id = conf.store .. "\0" .. core.now(), direct = executor.direct(conf, store),
-    queue_max = conf.queue_max, queued = 0, flying = 0, flying_ops = 0,
+    committed = function() end, queue_max = conf.queue_max, queued = 0, flying = 0, flying_ops = 0,
   }, Threads)
 end
 
@@ -108,6 +109,7 @@ local function commit_batch(self, batch)
   batch.done = true
   self.queued = self.queued - batch.waiters
   batch.wake:post(batch.waiters)
+  self.committed()
 end
 
 -- The batch being gathered is due when none is in the thread. It also lines up behind the one that is there once it
@@ -192,6 +194,32 @@ function M.init(args)
   end
 end
 
+-- What a commit may have made possible: a slot became free and somebody waits for one, so he is sent at once. Looked
+-- at once a commit, whatever number of callbacks was in it; one at a time, and what comes meanwhile is looked at then.
+local function dispatcher(mj)
+  local running = false
+  local function run(premature)
+    local sent, err = 0, nil
+    if not premature then
+      sent, err = submit.dispatch(mj)
+    end
+    running = false
+    if not sent then
+      log("error", "queued tasks could not be sent: " .. err.message)
+    end
+  end
+  return function()
+    if running or not mj.store then
+      return
+    end
+    local now = core.now()
+    local stats = mj.store:stats(now)
+    if stats and submit.has_room(stats, now) then
+      running = ngx.timer.at(0, run) and true or false
+    end
+  end
+end
+
 local function open()
   if instance or not arguments then
     return instance
@@ -207,7 +235,9 @@ local function open()
   instance, err = mjhook.open(arguments)
   if not instance then
     log("error", "the store can't be opened: " .. err.message)
+    return nil
   end
+  instance.exec.committed = dispatcher(instance)
   return instance
 end
 

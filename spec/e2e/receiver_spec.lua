@@ -198,6 +198,60 @@ describe("the nginx receiver", function()
     assert.matches(" pending$", child:out())
   end)
 
+  it("sends who waits as soon as a callback has freed a slot", function()
+    local mj = start { settings = { max_in_flight = 2 } }
+    local tasks = {}
+    for i = 1, 6 do
+      tasks[i] = assert(mj:submit { prompt = tostring(i) })
+    end
+    assert.equal(2, sim.requests "submit")
+    for i = 1, 5 do
+      local task = mj:get(tasks[i].ref)
+      assert.equal(200, (post(hook_of(task.task_id), success(task.task_id))))
+      local waiting = tasks[i + 2]
+      kit.wait_until(function() return not waiting or mj:get(waiting.ref).state == "pending" end)
+    end
+    assert.equal(6, sim.requests "submit")
+    assert.equal(1, mj:stats().accounts[1].held)
+  end)
+
+  it("sends nobody who waits while the account rests", function()
+    local mj = start { settings = { max_in_flight = 2 } }
+    local one = assert(mj:submit { prompt = "1" })
+    sim.script { submit = { "quota" } }
+    assert.equal("queued", assert(mj:submit { prompt = "2" }).state)
+    assert.equal(200, (post(hook_of(one.task_id), success(one.task_id))))
+    assert.equal(200, (post(hook_of(one.task_id), success(one.task_id)))) -- a commit later
+    assert.equal(2, sim.requests "submit")
+    assert.equal(1, mj:stats().tasks.queued)
+  end)
+
+  it("tells a task's state, and asks the provider first when it is to", function()
+    local conf = [[@MAIN@ @THREADS@
+      http { @HTTP@
+        init_by_lua_block { require("resty.mjhook").init { config = "@DIR@/config.lua" } }
+        init_worker_by_lua_block { require("resty.mjhook").init_worker() }
+        server { listen 127.0.0.1:@PORT@;
+          location = /ping { return 200 "pong\n"; }
+          location = /status { content_by_lua_block {
+            local args = ngx.req.get_uri_args()
+            local task, err = require("resty.mjhook").status(args.ref, { refresh = args.refresh == "1" })
+            ngx.print(task and task.state or err.code)
+          } } } }]]
+    local mj = start { conf = conf }
+    local task = assert(mj:submit { prompt = "a fox" })
+    local function status(more)
+      return (select(2, sim.request("GET", web.url .. "/status?ref=" .. task.ref .. (more or ""))))
+    end
+    assert.equal("pending", status())
+    sim.config { callback = { drop = 1 } }
+    sim.finish(task.task_id)
+    assert.equal("pending", status())
+    assert.equal("succeeded", status "&refresh=1")
+    assert.equal("succeeded", status())
+    assert.equal("not_found", (select(2, sim.request("GET", web.url .. "/status?ref=01ARZ3NDEKTSV4RRFFQ69G5FAV"))))
+  end)
+
   it("misuse in a request handler raises at that handler's line", function()
     local conf = [[@MAIN@ @THREADS@
       http { @HTTP@

@@ -11,8 +11,8 @@ local function account(out, a)
     words = ("%s, rests for %s more (%s)"):format(words, text.duration(a.paused_until - out.now), a.reason or "?")
   end
   if a.learned then
-    words = ("%s, at most %d now: the provider said 1002 while there was room, so others use the key, too"):format(words,
-      a.learned)
+    words = ("%s, at most %d now: the provider said 1002 while there was room, so others use the key, too")
+      :format(words, a.learned)
   end
   out:field(a.name, words)
 end
