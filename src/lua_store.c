@@ -417,6 +417,7 @@ static int store_stats(lua_State *L)
     lua_setfield(L, -2, "tasks");
     mjl_set_int(L, "events", (int64_t)st.events);
     mjl_set_int(L, "buried", (int64_t)st.buried);
+    mjl_set_int(L, "ready", (int64_t)st.ready);
     mjl_set_int(L, "bytes_used", (int64_t)st.map_used);
     mjl_set_int(L, "bytes_mapped", (int64_t)st.map_size);
     push_accounts(L, &st, now);

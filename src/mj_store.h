@@ -194,6 +194,7 @@ uint32_t mj_account_cap(uint32_t learned, int64_t learned_at, uint32_t max, int6
 typedef struct mj_stats {
     uint64_t states[MJ_NSTATES];
     uint64_t events, buried; /* waiting to be delivered; given up */
+    uint64_t ready;          /* queued tasks that may be sent as soon as there is a slot */
     uint64_t map_used, map_size;
     unsigned naccounts;
     mj_account_stats accounts[MJ_MAX_ACCOUNTS];

@@ -351,6 +351,10 @@ int mj_store_stats(mj_store *s, mj_stats *out)
     if (rc == 0)
         rc = read_accounts(s, out);
     if (rc == 0)
+        rc = mdb_stat(s->reader.txn, mj_env_dbi(s->env, DB_QUEUE), &st);
+    if (rc == 0)
+        out->ready = st.ms_entries;
+    if (rc == 0)
         rc = mdb_env_info(mj_env_lmdb(s->env), &info);
     if (rc == 0)
         rc = mdb_env_stat(mj_env_lmdb(s->env), &st);

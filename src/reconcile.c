@@ -25,6 +25,8 @@ int luaopen_mjhook_core(lua_State *L);
 /* sysexits.h, as PRODUCT.md promises them. */
 enum { EXIT_DONE = 0, EXIT_SOME = 1, EXIT_USAGE = 64, EXIT_CANTWRITE = 73, EXIT_BUSY = 75, EXIT_CONFIG = 78 };
 
+static const double LOOK_SECONDS = 0.1; /* how soon with --interval somebody is sent for whom a slot became free */
+
 typedef struct options {
     const char *config, *store, *metrics;
     double budget, interval; /* seconds; budget < 0: default; interval 0: one pass */
@@ -197,8 +199,8 @@ static void set_options(lua_State *L, const options *o)
     lua_pushcfunction(L, l_stopping), lua_setfield(L, -2, "stopping");
 }
 
-/* Waits until the next pass, or less when a signal comes. */
-static void rest(double seconds)
+/* Waits, or less when a signal comes. */
+static void nap(double seconds)
 {
     struct timespec t = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
     sigset_t ours, before;
@@ -213,6 +215,19 @@ static void rest(double seconds)
     sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
+/* Waits until the next pass, or until the function on top of the stack wants it sooner: looking costs microseconds. */
+static void rest(lua_State *L, double seconds)
+{
+    bool wanted = false;
+
+    for (; seconds > 0 && !wanted && !stopping; seconds -= LOOK_SECONDS) {
+        nap(seconds < LOOK_SECONDS ? seconds : LOOK_SECONDS);
+        lua_pushvalue(L, -1);
+        wanted = lua_pcall(L, 0, 1, 0) == LUA_OK && lua_toboolean(L, -1);
+        lua_pop(L, 1);
+    }
+}
+
 static int run(lua_State *L, const options *o)
 {
     int rc;
@@ -225,10 +240,10 @@ static int run(lua_State *L, const options *o)
         return EXIT_CONFIG;
     }
     set_options(L, o); /* the sweeper keeps what it opened between passes */
-    lua_call(L, 1, 1); /* sweeper(options) -> function() -> exit code; raises nothing */
+    lua_call(L, 1, 2); /* sweeper(options) -> pass() -> exit code, wanted() -> boolean; raises nothing */
     do {
-        lua_pushvalue(L, -1);
-        if (lua_pcall(L, 0, 1, -4) != LUA_OK) {
+        lua_pushvalue(L, -2);
+        if (lua_pcall(L, 0, 1, -5) != LUA_OK) {
             fprintf(stderr, "mjhook-reconcile: %s\n", lua_tostring(L, -1));
             rc = EXIT_SOME;
         } else {
@@ -237,7 +252,7 @@ static int run(lua_State *L, const options *o)
         lua_pop(L, 1);
         if (o->interval <= 0 || rc == EXIT_CONFIG || rc == EXIT_CANTWRITE)
             return rc;
-        rest(o->interval);
+        rest(L, o->interval);
     } while (!stopping);
     return EXIT_DONE;
 }

@@ -165,7 +165,7 @@ end
 --- Whether somebody waits while an account has a slot for him.
 -- @tparam table stats of the store
 function M.has_room(stats, now)
-  if stats.tasks.queued > 0 then
+  if stats.ready > 0 then
     for _, a in ipairs(stats.accounts) do
       if a.held < (a.learned or a.max_in_flight) and (a.paused_until or 0) <= now then
         return true

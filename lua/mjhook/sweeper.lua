@@ -1,6 +1,8 @@
 --- What mjhook-reconcile says and answers: from a pass' report to words, JSON, metrics and an exit code.
+local core = require "mjhook.core"
 local json = require "mjhook.json"
 local mjhook = require "mjhook"
+local submit = require "mjhook.submit"
 
 local EXIT = { config = 78, owner = 73, read_only = 73, no_space = 73, io = 73, busy = 75, schema = 78, format = 78 }
 local FIELDS = {
@@ -88,9 +90,22 @@ end
 
 --- @tparam table options of the command line
 -- @treturn function that makes one pass and returns the exit code
+-- @treturn function that tells, between two passes, whether the next one should come at once: somebody waits for a
+-- slot and there is one
 return function(options)
   local mj
-  return function()
+  local in_vain = false -- there is room for somebody and the last pass sent nobody: he waits for something else
+  local function has_room()
+    local now = core.now()
+    local stats = mj and not options.dry_run and mj.store:stats(now)
+    return stats and submit.has_room(stats, now) or false
+  end
+  local function wanted()
+    local room = has_room()
+    in_vain = in_vain and room
+    return room and not in_vain
+  end
+  local function pass()
     local err
     if not mj then
       mj, err = mjhook.open { config = options.config, store = options.store, create = false }
@@ -110,6 +125,8 @@ return function(options)
       end
       return EXIT[err.code] or 1
     end
+    in_vain = report.submitted == 0 and has_room()
     return finish(options, report)
   end
+  return pass, wanted
 end

@@ -20,6 +20,7 @@ local M = { version = mjhook.version }
 local COMMIT_POOL, HTTP_POOL = "mjhook", "mjhook_http"
 local COMMIT_WAIT_S = 30  -- a disk that takes longer is no disk; the caller hears 503
 local REOPEN_MS = 1000
+local DISPATCH_REST_MS = 1000
 local IN_FLIGHT = 2       -- batches: one in the thread, one that waits for it there
 
 -- ---- logging without the request line, which carries the callback's token ----
@@ -197,19 +198,22 @@ end
 -- What a commit may have made possible: a slot became free and somebody waits for one, so he is sent at once. Looked
 -- at once a commit, whatever number of callbacks was in it; one at a time, and what comes meanwhile is looked at then.
 local function dispatcher(mj)
-  local running = false
+  local running, not_before = false, 0
   local function run(premature)
     local sent, err = 0, nil
     if not premature then
       sent, err = submit.dispatch(mj)
     end
     running = false
+    if sent == 0 then
+      not_before = core.clock() + DISPATCH_REST_MS -- who waits waits for something else than a slot
+    end
     if not sent then
       log("error", "queued tasks could not be sent: " .. err.message)
     end
   end
   return function()
-    if running or not mj.store then
+    if running or not mj.store or core.clock() < not_before then
       return
     end
     local now = core.now()

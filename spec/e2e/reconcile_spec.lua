@@ -338,6 +338,37 @@ describe("mjhook-reconcile", function()
       assert.equal("", child:err())
     end)
 
+    it("sends who waits as soon as a slot is free, long before the next pass", function()
+      prepare { max_in_flight = 1 }
+      local one, two = submit(), submit()
+      assert.equal("queued", two.state)
+      local child = kit.spawn(command(with_config "--interval 3600 --json"))
+      kit.wait_until(function() return child:out() ~= "" end)
+      assert.equal("queued", mj:get(two.ref).state)
+      assert(mj:callback { method = "POST", uri = require("mjhook.provider").hook_url(mj, one.ref, 1), headers = {},
+                           body = ('{"taskId":"%s","status":2,"failReason":"x"}'):format(one.task_id) }.status == 200)
+      kit.wait_until(function() return mj:get(two.ref).state == "pending" end, 3)
+      kit.wait_until(function() return select(2, child:out():gsub("\n", "")) == 2 end)
+      child:kill "TERM"
+      assert.equal(0, child:wait(3))
+    end)
+
+    it("does not run in circles for one who waits for something else than a slot", function()
+      prepare()
+      mj = kit.open({ accounts = { { name = "default", api_key = kit.KEY },
+                                   { name = "other", api_key = kit.KEY, max_in_flight = 1 } } }, sim)
+      for _ = 1, 2 do -- the second one waits for an account that the reconciler does not have
+        assert(mj:submit { prompt = "a fox", account = "other" })
+      end
+      assert.equal(1, mj:stats().ready)
+      local child = kit.spawn(command(with_config "--interval 3600 --json"))
+      kit.wait_until(function() return child:out() ~= "" end)
+      kit.sleep(0.5)
+      assert.equal(1, select(2, child:out():gsub("\n", "")))
+      child:kill "TERM"
+      assert.equal(0, child:wait(3))
+    end)
+
     it("ends at once while it rests", function()
       prepare()
       local child = kit.spawn(command(with_config "--interval 3600 --json"))

@@ -149,11 +149,11 @@ function Process:kill(signal)
 end
 
 function Process:out()
-  return kit.read(self.dir .. "/out")
+  return kit.read(self.dir .. "/out") or "" -- the shell makes it a moment later
 end
 
 function Process:err()
-  return kit.read(self.dir .. "/err")
+  return kit.read(self.dir .. "/err") or ""
 end
 
 --- Shell words that run Lua code on `lua` with the modules of this build.
