@@ -300,7 +300,12 @@ static void unescape(const char *p, const char *end, size_t want, char *out)
 
     while (p < end && n < want) {
         bool escaped = *p == '%' && end - p > 2 && hex(p[1]) >= 0 && hex(p[2]) >= 0;
-        out[n++] = escaped ? (char)(hex(p[1]) << 4 | hex(p[2])) : *p;
+        if (escaped) {
+            uint8_t byte = (uint8_t)(hex(p[1]) << 4 | hex(p[2]));
+            memcpy(out + n++, &byte, 1);
+        } else {
+            out[n++] = *p;
+        }
         p += escaped ? 3 : 1;
     }
     out[p == end && n == want ? n : 0] = '\0';

@@ -110,7 +110,9 @@ local function commit_batch(self, batch)
   batch.done = true
   self.queued = self.queued - batch.waiters
   batch.wake:post(batch.waiters)
-  self.committed()
+  if batch.heard then
+    self.committed()
+  end
 end
 
 -- The batch being gathered is due when none is in the thread. It also lines up behind the one that is there once it
@@ -146,6 +148,8 @@ function Threads:commit(ops)
   local first = #batch.ops
   for i, op in ipairs(ops) do
     batch.ops[first + i] = op
+    -- The provider's word may free a slot. What a submission stores is its own to go on with.
+    batch.heard = batch.heard or type(op) == "string" or op.source == "callback" or op.source == "poll"
   end
   batch.waiters = batch.waiters + 1
   self.queued = self.queued + 1
