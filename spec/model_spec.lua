@@ -8,6 +8,11 @@ local core = require "mjhook.core"
 local kit = require "kit"
 local Model = require "model"
 
+-- busted looks for a global of a spec in many places: five times slower than this.
+local assert, error, ipairs, math, pairs, pcall, select, setmetatable, table, tostring, type =
+  assert, error, ipairs, math, pairs, pcall, select, setmetatable, table, tostring, type
+local unpack = table.unpack or unpack
+
 local SEED = tonumber(os.getenv "MJHOOK_SEED" or "") or 20260415
 local STEPS = tonumber(os.getenv "MJHOOK_STEPS" or "") or 15000
 local REPLAY = os.getenv "MJHOOK_REPLAY"
@@ -53,19 +58,21 @@ end
 
 local ACCOUNTS = { "a", "b", "c" }
 local STRANGE_ACCOUNT = "not configured"
-local PROVIDER_WORDS = { "running", "succeeded", "hint", "failed" }
-local POLL_RESULTS = { "running", "succeeded", "hint", "failed", "absent", "absent", "absent", "unanswered", "running" }
-local REPORTS = { "accepted", "accepted", "accepted", "not_sent", "refused", "rejected", "maybe_sent", "owner_dead" }
+local PROVIDER_WORDS = { "running", "running", "succeeded", "hint", "hint", "failed", "failed" }
+local POLL_RESULTS = { "running", "running", "succeeded", "hint", "failed", "absent", "absent", "absent", "unanswered" }
+local REPORTS = { "accepted", "accepted", "accepted", "not_sent", "refused", "rejected", "maybe_sent", "maybe_sent",
+                  "owner_dead" }
 local ALL_KINDS = { "accepted", "not_sent", "refused", "rejected", "maybe_sent", "owner_dead", "running", "succeeded",
-                    "hint", "failed", "absent", "unanswered", "look", "give_up", "resubmit", "wait", "cancel" }
+                    "hint", "failed", "absent", "unanswered", "look", "give_up", "resubmit", "wait", "cancel",
+                    "ready", "slot_end", "create" }
 local SOURCES = { "user", "submit", "callback", "poll", "sweep", "policy" }
 local FINALS = { "succeeded", "failed", "lost", "cancelled" }
 
 -- What happens how often; each run makes some of it rarer, and some more frequent, so that it gets elsewhere.
 local HABITS = {
   { "create", 10 }, { "adopt", 3 }, { "claim", 14 }, { "report", 14 }, { "callback", 10 }, { "poll", 14 },
-  { "look", 4 }, { "decide", 8 }, { "cancel", 2 }, { "resubmit", 4 }, { "noise", 8 }, { "tick", 6 }, { "pause", 2 },
-  { "take", 8 }, { "settle", 8 }, { "prune", 3 }, { "forget", 1 }, { "reopen", 1 }, { "audit", 1 },
+  { "look", 4 }, { "older", 5 }, { "decide", 8 }, { "cancel", 2 }, { "resubmit", 4 }, { "noise", 8 }, { "tick", 6 },
+  { "pause", 2 }, { "take", 8 }, { "settle", 8 }, { "prune", 3 }, { "forget", 1 }, { "reopen", 1 }, { "audit", 1 },
 }
 
 local Inventor = {}
@@ -101,7 +108,8 @@ function Inventor.new(seed)
   return self
 end
 
--- A time at which something ends, from the model.  Not those that the store chose by the ref: they differ every time.
+-- Times at which something ends, from the model.  Not those that the store may have chosen by the ref, as it does for
+-- polls after the first: they differ every time.
 local function deadlines(model)
   local times = {}
   local function add(at)
@@ -109,7 +117,7 @@ local function deadlines(model)
   end
   for _, t in ipairs(model.tasks) do
     add(t.expires)
-    add(not t.spread and not t.chosen and t.due or nil)
+    add(t.polls == 0 and not t.spread and not t.chosen and t.due or nil)
     for _, a in ipairs(t.attempts) do
       add(a.slot and a.slot_until or nil)
     end
@@ -179,10 +187,15 @@ function Inventor:any_task(model, state)
   end
 end
 
--- Mostly a task in the first of these states that there is one of.
+-- Mostly a task in one of these states.
 function Inventor:task_in(model, ...)
   local state = self.r:pick { ... }
   return self.r:chance(80) and self:any_task(model, state) or self:any_task(model)
+end
+
+-- Any task, but rather one in a rare state.
+function Inventor:some_task(model)
+  return self:task_in(model, unpack(Model.STATES))
 end
 
 function Inventor:new_id()
@@ -202,11 +215,20 @@ function Inventor:id_for(t, attempt)
   end
 end
 
+-- Tasks that something may still become of.
+local function count_open(model)
+  local n = 0
+  for _, t in ipairs(model.tasks) do
+    n = n + (t.state ~= "succeeded" and t.state ~= "cancelled" and 1 or 0)
+  end
+  return n
+end
+
 local invent = {} -- one maker for each habit: an operation, or nothing
 
 function invent.create(self, model)
   local r = self.r
-  if #model.tasks >= self.population then
+  if count_open(model) >= self.population or #model.tasks > 150 then
     return
   end
   self.made = self.made + 1
@@ -238,7 +260,7 @@ end
 -- Which attempt it says that it is about.
 function Inventor:about(t)
   local what = self.r:below(100)
-  return what < 50 and #t.attempts or what < 60 and 1 + self.r:below(#t.attempts + 1) or nil
+  return what < 45 and #t.attempts or what < 65 and 1 + self.r:below(#t.attempts + 1) or nil
 end
 
 -- What the provider says besides; a result may come in parts.
@@ -253,7 +275,7 @@ function Inventor:payload(op)
 end
 
 function invent.report(self, model)
-  local t, r = self:task_in(model, "submitting"), self.r
+  local t, r = self:task_in(model, "submitting", "submitting", "ambiguous", "lost", "cancelled"), self.r
   local op = signal(t, r:pick(REPORTS), "submit")
   if not op then
     return
@@ -294,13 +316,28 @@ function invent.poll(self, model)
 end
 
 function invent.look(self, model)
-  local t = self:any_task(model)
+  local t = self:some_task(model)
   local op = signal(t, "look", "callback")
   if op then
     op.attempt = self:about(t)
     op.task_id = self:id_for(t, op.attempt)
   end
   return op
+end
+
+-- A word about an attempt that has a newer one.
+function invent.older(self, model)
+  local some, r = {}, self.r
+  for _, t in ipairs(model.tasks) do
+    some[#some + 1] = #t.attempts > 1 and t or nil
+  end
+  if #some > 0 then
+    local t = r:pick(some)
+    local op = signal(t, r:pick { "look", "accepted", "running", "hint", "succeeded", "failed", "refused" }, "callback")
+    op.attempt = 1 + r:below(#t.attempts - 1)
+    op.task_id = self:id_for(t, op.attempt)
+    return self:payload(op)
+  end
 end
 
 function invent.decide(self, model)
@@ -314,22 +351,26 @@ function invent.decide(self, model)
 end
 
 function invent.cancel(self, model)
-  return signal(self:any_task(model), "cancel", "user")
+  return signal(self:some_task(model), "cancel", "user")
 end
 
 function invent.resubmit(self, model)
   return signal(self:task_in(model, "failed", "lost", "ambiguous"), "resubmit", "user")
 end
 
--- Anything about anybody.
-function invent.noise(self, model)
-  local t, r = self:any_task(model), self.r
+-- Any signal at all about a task, or about one that is not there.
+function Inventor:anything(t)
+  local r = self.r
   local op = { op = "signal", to = r:maybe(80, t and t.name), kind = r:pick(ALL_KINDS), source = r:pick(SOURCES) }
   op.attempt, op.task_id = r:maybe(40, 1 + r:below(4)), self:id_for(t)
   op.to = op.to or r:maybe(50, 1 + r:below(self.made + 2))
   op.expect, op.counts = r:maybe(20, r:pick(Model.STATES)), r:maybe(50, true)
   op.wait = r:maybe(30, r:pick { 0, 1, 5 * SECOND, 600 * SECOND, 40 * 24 * 3600 * SECOND })
-  return self:payload(op)
+  return op.kind == "ready" and op or self:payload(op) -- the store's own signal: it knows its reason
+end
+
+function invent.noise(self, model)
+  return self:anything(self:some_task(model))
 end
 
 function invent.tick(self)
@@ -360,23 +401,153 @@ function invent.settle(self, model)
   return op
 end
 
-function invent.prune(self)
+-- A while ago, or exactly when one of these things happened, or right before.
+function Inventor:some_time_ago(list, field)
   local r = self.r
-  return { op = "prune", state = r:maybe(95, r:pick(FINALS)) or r:pick(Model.STATES), limit = r:pick { 0, 1, 3, 100 },
-           till = self.now - r:pick { 0, 0, 60, 3600 } * SECOND, from = r:maybe(15, 1 + r:below(self.made + 1)) }
+  local one = #list > 0 and r:pick(list)[field]
+  if one and r:chance(50) then
+    return one - r:below(2)
+  end
+  return self.now - r:pick { 0, 0, 60, 3600 } * SECOND
 end
 
-function invent.forget(self)
-  return { op = "forget", limit = self.r:pick { 0, 1, 100 }, till = self.now - self.r:pick { 0, 60, 3600 } * SECOND }
+function invent.prune(self, model)
+  local r = self.r
+  return { op = "prune", state = r:maybe(95, r:pick(FINALS)) or r:pick(Model.STATES), limit = r:pick { 0, 1, 3, 100 },
+           till = self:some_time_ago(model.tasks, "finished"), from = r:maybe(15, 1 + r:below(self.made + 1)) }
+end
+
+function invent.forget(self, model)
+  return { op = "forget", limit = self.r:pick { 0, 1, 100 }, till = self:some_time_ago(model.tombs, "pruned") }
 end
 
 function invent.reopen(self)
   return { op = "reopen", caps = self.r:maybe(50, random_caps(self.r)) }
 end
 
-function invent.audit(self)
-  return { op = "audit", limit = 1 + self.r:below(7), since = self.now - self.r:below(3600) * SECOND,
-           till = self.now + self.r:below(3600) * SECOND }
+function invent.audit(self, model)
+  local r, times = self.r, deadlines(model)
+  return { op = "audit", limit = 1 + r:below(7), since = self.now - r:below(3600) * SECOND,
+           till = #times > 0 and r:maybe(60, r:pick(times)) or self.now + r:below(3600) * SECOND }
+end
+
+-- ---- campaigns: what chance alone would hardly ever come to, one operation after the other ----
+
+local campaigns = {} -- each gives the next operation about a task, and how long it waits before that one
+
+-- The provider says nothing but "running", until it is lost by its silence.
+function campaigns.silence(self, t)
+  local op = signal(t, "running", "poll")
+  op.task_id = t.attempts[#t.attempts].ids[1] or self:new_id()
+  return op, math.floor(self.rules.poll_max * 3 / 2)
+end
+
+function campaigns.absence(self, t)
+  local op = signal(t, "absent", "poll")
+  op.counts = true
+  return op, self.r:pick { 250, 300, 300, 600 } * SECOND
+end
+
+function campaigns.hints(self, t)
+  local op = signal(t, "hint", "poll")
+  op.task_id = t.attempts[#t.attempts].ids[1] or self:new_id()
+  return op, 5 * SECOND
+end
+
+-- As many attempts as there may be, and one more.
+function campaigns.attempts(self, t)
+  if t.state == "queued" then
+    return t.ready and { op = "claim" } or { op = "tick", limit = 100 }, 0
+  elseif t.state == "submitting" then
+    return signal(t, self.r:pick { "maybe_sent", "rejected", "refused" }, "submit"), 20 * SECOND
+  elseif t.state == "pending" then
+    return self:payload(signal(t, "failed", "poll")), 0
+  end
+  return signal(t, "resubmit", "user"), 700 * SECOND
+end
+
+-- Into doubt, perhaps lost, and then any word at all, which mostly ends it: and once more.
+function campaigns.doubt(self, t)
+  if t.state == "queued" then
+    return t.ready and { op = "claim" } or { op = "tick", limit = 100 }, 0
+  elseif t.state == "submitting" then
+    return signal(t, self.r:pick { "maybe_sent", "owner_dead", "rejected" }, "submit"), 0
+  elseif t.state == "ambiguous" and self.r:chance(50) then
+    return signal(t, "give_up", "policy"), 0
+  elseif t.state == "ambiguous" or t.state == "lost" or (t.ours and self.r:chance(80)) then
+    return self:anything(t), self.r:below(400) * SECOND
+  elseif t.state == "pending" then
+    return self:payload(signal(t, "failed", "poll")), 0
+  end
+  return signal(t, "resubmit", "user"), 0
+end
+
+-- Its events delivered, and then pruned, if it may be.
+function campaigns.tidy(self, t, model)
+  local e
+  for _, out in ipairs(model:outbox()) do
+    e = out.event.task == t and out.event or e
+  end
+  if not e then
+    return { op = "prune", state = t.state, limit = 100, till = self.now }, self.r:below(2)
+  elseif e.tries > 0 and e.next > self.now then
+    return { op = "done", to = t.name, seq = e.seq, tries = e.tries }, 0
+  end
+  return { op = "take", till = self.now + 60 * SECOND }, math.max(0, e.next - self.now)
+end
+
+-- More task ids than an attempt keeps.
+function campaigns.ids(self, t)
+  local op = signal(t, self.r:pick { "accepted", "running", "look", "hint" }, self.r:pick { "submit", "callback" })
+  op.task_id = self:new_id()
+  return op, 0
+end
+
+-- A handler that raises and raises.
+function campaigns.raising(self, t, model)
+  local e = model:event(t, t.seq)
+  if not e or e.buried or e.next > self.now or e.tries == 0 or self.r:chance(40) then
+    return { op = "take", till = self.now }, e and math.max(0, e.next - self.now) or 0
+  end
+  return { op = "retry", to = t.name, seq = e.seq, tries = e.tries, till = self.now + SECOND, error = "it raised" }, 0
+end
+
+local CROWD, WAITS_IN_VAIN = 90, 2000 * SECOND
+
+-- So many that wait in vain that a claim has more to clear away than it does at once.
+function campaigns.crowd(self)
+  local c = self.campaign
+  c.left = c.came and c.left or CROWD
+  c.came = true
+  if c.left == 1 then
+    return { op = "claim" }, WAITS_IN_VAIN
+  end
+  self.made = self.made + 1
+  return { op = "create", name = self.made, print = "x", prompt = "a fox", source = "user", priority = 0, timeout = 60,
+           expires = c.began + WAITS_IN_VAIN }, 0
+end
+
+local CAMPAIGNS = { "silence", "absence", "absence", "hints", "attempts", "doubt", "doubt", "doubt", "tidy", "tidy",
+                    "ids", "raising", "raising", "crowd" }
+
+function Inventor:begin_campaign(model)
+  local name, t, length = self.r:pick(CAMPAIGNS), self:any_task(model), 5 + self.r:below(40)
+  if t and (name ~= "crowd" or self.length == 800) then
+    self.campaign = { make = campaigns[name], about = t, left = length, began = self.now }
+  end
+end
+
+-- The campaign's next operation, if there is one and it is its turn.
+function Inventor:go_on(model)
+  local c = self.campaign
+  if not c or self.r:chance(20) then
+    return
+  end
+  local op, wait = c.make(self, c.about, model)
+  self.now = leave_spreads(model, self.now + wait)
+  c.left = c.left - 1
+  self.campaign = c.left > 0 and not c.about.pruned and c or nil
+  return op
 end
 
 function Inventor:habit()
@@ -389,15 +560,27 @@ function Inventor:habit()
   end
 end
 
---- The next operation, knowing what the model knows.  `more`: in one transaction with the one after it.
-function Inventor:next(model)
-  if not self.together then
-    self:pass_time(model)
-  end
+function Inventor:by_habit(model)
   local op
   repeat
     op = invent[self:habit()](self, model)
   until op
+  return op
+end
+
+--- The next operation, knowing what the model knows.  `more`: in one transaction with the one after it.
+function Inventor:next(model)
+  local op
+  if not self.together then
+    if not self.campaign and self.r:chance(2) then
+      self:begin_campaign(model)
+    end
+    op = self:go_on(model)
+    if not op then
+      self:pass_time(model)
+    end
+  end
+  op = op or self:by_habit(model)
   op.at, op.handle = self.now, 1 + self.r:below(2)
   self.together = op.op ~= "reopen" and op.op ~= "audit" and self.r:chance(25)
   op.more = self.together or nil
@@ -459,7 +642,7 @@ end
 
 local FIELDS = { "ref", "state", "attempt", "task_id", "account", "submitted_at", "timeout", "priority", "polls",
                  "tries", "prompt", "mj_prompt", "user_id", "key", "image", "meta", "created_at", "updated_at",
-                 "finished_at", "due_at", "called_at", "expires_at", "source", "late" }
+                 "finished_at", "due_at", "called_at", "expires_at", "source", "late", "owner" }
 
 -- The model's task in the words of a record.
 local function as_record(t)
@@ -470,6 +653,7 @@ local function as_record(t)
     tries = t.tries > 0 and t.tries or nil, prompt = t.prompt, mj_prompt = t.mj_prompt, user_id = t.user, key = t.key,
     image = t.image, meta = t.meta, created_at = t.created, updated_at = t.updated, finished_at = t.finished,
     due_at = t.due, called_at = t.called, expires_at = t.expires, source = final_source(t), late = t.late or nil,
+    owner = t.state == "submitting" and "alive" or nil, -- it is us who claim
   }
 end
 
@@ -524,6 +708,30 @@ local function compare_event(e, event)
   end
   if not e.buried then
     differ("event's time", e.next, event.next_at)
+  end
+end
+
+-- A full timeline keeps how it began and the newest, and counts what it leaves out.
+local LONGEST, FIRST = 32, 4
+
+local function check_left_out(before, after)
+  local a, b = before.timeline, after.timeline
+  if #a == LONGEST and not b[LONGEST].count then -- the new entry is no repetition of the last one
+    differ("timeline_dropped", (before.timeline_dropped or 0) + 1, after.timeline_dropped)
+    for i = FIRST + 1, LONGEST - 1 do
+      differ("timeline moved up", true, same(a[i + 1], b[i]))
+    end
+  end
+end
+
+local function check_timelines(before, after, changes)
+  local a, b = before.timeline, after.timeline
+  differ("timeline that is not too long", true, #b <= LONGEST)
+  for i = 1, math.min(FIRST, #a - 1) do
+    differ("begin of the timeline", true, same(a[i], b[i]))
+  end
+  if changes == 1 then
+    check_left_out(before, after)
   end
 end
 
@@ -681,6 +889,7 @@ function World:compare_task(t, record)
   local seen = self.seen[t]
   if seen then
     check_promises(seen.record, record)
+    check_timelines(seen.record, record, t.changes - seen.changes)
     if seen.changes == t.changes then
       differ("a record that nothing changed", true, same(seen.record, record))
     end
@@ -694,13 +903,15 @@ function World:greet(t, record)
   t.ref, self.last_ref = record.ref, record.ref
 end
 
-function World:compare_result(want, got)
+function World:compare_result(op, want, got)
   differ("code", want.code, got.code)
   differ("event made", want.made, got.made)
   differ("done", want.done, got.done)
   differ("more", want.next ~= nil or want.more == true, got.more == true)
   differ("next", want.next and want.next.ref, want.next and got.next)
-  differ("task", want.task ~= nil, got.task ~= nil)
+  if op.op ~= "claim" or want.task then -- a claim that fails may show a task that it passed over: it had expired
+    differ("task", want.task ~= nil, got.task ~= nil)
+  end
   if want.task and not want.task.ref then
     self:greet(want.task, got.task)
   end
@@ -737,7 +948,7 @@ function World:commit(ops, first, last)
   for i = first, last do
     self.at = i
     local want = foresee[ops[i].op](self, ops[i])
-    self:compare_result(want, results[i - first + 1])
+    self:compare_result(ops[i], want, results[i - first + 1])
     if ops[i].op == "claim" and want.code == "ok" then
       self:check_cap(want.task)
     end
@@ -769,7 +980,9 @@ function World:compare_listing(op, query)
   differ(what .. ": length", #want, #got)
   for i, t in ipairs(want) do
     differ(what, t.ref, got[i].ref)
-    self:compare_task(t, got[i])
+    if query.by == "age" then
+      self:compare_task(t, got[i]) -- once is enough
+    end
   end
 end
 
@@ -846,7 +1059,7 @@ function World:compare_counts(op)
     local account, till = accounts[name] or {}, self.model.paused[name]
     differ("slots held by " .. name, self.model:held(name), account.held or 0)
     if till and till > op.at then
-      differ("pause of " .. name, till, account.paused_until)
+      differ("pause of " .. name, words(till, "quota"), words(account.paused_until, account.reason))
     end
   end
 end
@@ -1112,7 +1325,7 @@ describe("the store, compared with a plain model of it,", function()
       seed = seed + 1
     until why
     local ops = shorten(case, why, spoil)
-    assert.is_true(#ops <= 4, listing(case, ops))
+    assert.is_true(#ops <= 10, listing(case, ops))
     assert.equal(why.what, replay(case, ops, spoil).what)
   end)
 end)

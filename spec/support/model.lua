@@ -449,6 +449,9 @@ function on.slot_end()
 end
 
 function on.ready(t, now)
+  if t.state ~= "queued" or (t.ready and not t.due) or (t.due and now < t.due) then
+    return "late"
+  end
   return t.expires and now >= t.expires and "failed" or "keep"
 end
 
@@ -577,7 +580,7 @@ end
 
 -- Why the signal is refused, if it is; then nothing changes.
 local function refusal(t, a, s)
-  if not a then
+  if not a or s.kind == "create" then
     return "invalid"
   elseif (WORD[s.kind] or s.kind == "accepted") and not s.task_id and #a.ids == 0 then
     return "invalid" -- nothing is pending or done under no name
@@ -649,6 +652,9 @@ local function apply(m, t, given, now)
   if s.foreign then -- another task's id: never believed, never bound
     log(t, s, "conflict", a.number, from, now)
     return { code = "stale", task = t }
+  end
+  if s.kind == "slot_end" and not (a.slot and now >= a.slot_until) then
+    return { code = "stale", task = t } -- nobody asked the clock
   end
   s.wait = s.wait and math.min(s.wait, WAIT_CAP)
   local gap = asked(t, s, now)
@@ -791,11 +797,12 @@ end
 function Model:claim(now)
   self:tick(TICKED_BY_CLAIM, now)
   local t, account, waiting = self:next_in_queue(now)
+  while t and t.expires and now >= t.expires do -- the tick did not come to it
+    apply(self, t, { kind = "ready", source = "sweep" }, now)
+    t, account, waiting = self:next_in_queue(now)
+  end
   if not t then
     return { code = waiting and "limit" or "not_found" }
-  elseif t.expires and now >= t.expires then
-    apply(self, t, { kind = "ready", source = "sweep" }, now)
-    return self:claim(now)
   end
   return apply(self, t, { kind = "claim", source = "submit", under = account }, now)
 end
