@@ -162,6 +162,18 @@ describe("mjhook", function()
       assert.same({ "a fox", "a wolf" }, { sim.jobs()[1].prompt, sim.jobs()[2].prompt })
     end)
 
+    it("goes on after a wrong line, and counts identical lines, also far behind", function()
+      local list = prompts(600)
+      list[1], list[300], list[599] = { prompt = "" }, { prompt = "twice" }, { prompt = "twice" }
+      put(list)
+      local result = run("--json", { max_in_flight = 1 })
+      assert.equal(1, result.code)
+      local found = objects(result)
+      assert.same({ refused = 1, ["nil"] = 599 }, count(found, "duplicate"))
+      assert.equal(600, found[600].line)
+      assert.is_false(found[300].ref == found[599].ref)
+    end)
+
     it("exits 1 when the provider refuses a line for good, and says why", function()
       sim.script { submit = { "ok", "http_404" } }
       put(prompts(3))
