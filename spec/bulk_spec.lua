@@ -49,6 +49,14 @@ describe("submit_many", function()
     return seen
   end
 
+  local function creates(ops)
+    local n = 0
+    for _, op in ipairs(ops) do
+      n = n + (op.op == "create" and 1 or 0)
+    end
+    return n
+  end
+
   local function billed_twice()
     return #sim.ledger().billed_twice
   end
@@ -95,11 +103,7 @@ describe("submit_many", function()
         return http(...)
       end
       assert(mj:submit_many(jobs(300)))
-      local creates = 0
-      for _, op in ipairs(seen.commits[1]) do
-        creates = creates + (op.op == "create" and 1 or 0)
-      end
-      assert.equal(300, creates)
+      assert.equal(300, creates(seen.commits[1]))
       assert.same({ 298, 2 }, { stored.queued, stored.submitting })
     end)
 
@@ -174,6 +178,31 @@ describe("submit_many", function()
       assert.equal(3, #sim.jobs()) -- two connections: the urgent one and one of those who wait
     end)
 
+    it("knows what became of its jobs also when others claim whatever waits", function()
+      -- As a dispatcher or another process does, right after each commit.
+      local submit = require "mjhook.submit"
+      sim.config { limit = 0 }
+      local mj, other = open { connections = 4, max_in_flight = 8 }, open { max_in_flight = 8 }
+      local commit, busy = mj.exec.commit, false
+      mj.exec.commit = function(self, ops)
+        local results, err = commit(self, ops)
+        if not busy then
+          busy = true
+          local _, claimed = submit.claim(other, {}, 8)
+          assert(submit.send(other, claimed, core.clock() + 1000))
+          busy = false
+        end
+        return results, err
+      end
+      local results = mj:submit_many(jobs(10))
+      assert.same({ pending = 8, queued = 2 }, states(results))
+      for _, task in ipairs(results) do
+        assert.equal(mj:get(task.ref).state, task.state)
+      end
+      assert.equal(8, #sim.jobs())
+      assert.equal(0, billed_twice())
+    end)
+
     it("of none gives none, and touches nothing", function()
       local mj = open()
       local seen = watch(mj)
@@ -202,8 +231,8 @@ describe("submit_many", function()
       local list = jobs(10)
       list[3] = { prompt = "" }
       local results = mj:submit_many(list)
-      assert.same({ 4, 4, 1 }, { #seen.commits[1], #seen.commits[2], #seen.commits[3] })
-      assert.equal("claim", seen.commits[4][1].op)
+      assert.same({ 4, 4, 1 }, { creates(seen.commits[1]), creates(seen.commits[2]), creates(seen.commits[3]) })
+      assert.same({ 4, 4, 1 + mj.config.connections }, { #seen.commits[1], #seen.commits[2], #seen.commits[3] })
       assert.same({ pending = 9, invalid = 1 }, states(results))
       for i, r in ipairs(results) do
         assert.equal(i == 3 and "" or "job " .. i, r.ref and r.prompt or "")
@@ -215,7 +244,7 @@ describe("submit_many", function()
       local mj = open()
       local seen = watch(mj)
       mj:submit_many { { prompt = ("x"):rep(600) }, { prompt = "y", context = ("c"):rep(600) }, { prompt = "z" } }
-      assert.same({ 2, 1 }, { #seen.commits[1], #seen.commits[2] })
+      assert.same({ 2, 1 }, { creates(seen.commits[1]), creates(seen.commits[2]) })
     end)
 
     it("knows a key across portions", function()
@@ -412,12 +441,15 @@ describe("submit_many", function()
       local commit, n = mj.exec.commit, 0
       mj.exec.commit = function(self, ops)
         n = n + 1
-        if n == 3 then -- creations, claims, outcomes
+        if n == 2 then -- creations and claims, then outcomes
           return nil, core.error("io", "input/output error", true)
         end
         return commit(self, ops)
       end
+      local store = mj.store
+      mj.store = { get = function() return nil, core.error("io", "input/output error", true) end } -- nor can it be read
       local results, err = mj:submit_many(jobs(3))
+      mj.store = store
       assert.equal("io", err.code)
       assert.same({ submitting = 2, queued = 1 }, states(results))
       assert.equal(2, #sim.jobs())

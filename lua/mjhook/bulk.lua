@@ -2,6 +2,7 @@
 local core = require "mjhook.core"
 local job = require "mjhook.job"
 local submit = require "mjhook.submit"
+local view = require("mjhook.task").view
 
 local M = {}
 
@@ -75,53 +76,80 @@ function Lot:created(i, result)
   self.waiting[task.ref] = task.state == "queued" or nil
 end
 
--- Stores the lot. Gives an error when a transaction failed: what is behind it was not stored.
+-- Stores the lot. The last transaction claims, too: between two of them somebody else would, a dispatcher or another
+-- process, and this call would not know what became of its jobs. Gives the claimed tasks and when they were claimed;
+-- nil and an error when a transaction failed: what is behind it was not stored.
 function Lot:store()
-  local i = 1
+  local i, claimed, start_by = 1, {}, nil
   while i <= #self.jobs do
     local places, ops, next_one = self:portion(i)
     local results, err = {}, nil
     if #ops > 0 then
-      results, err = self.mj.exec:commit(ops)
+      start_by = core.clock() + submit.STALL_MS
+      local claims = next_one > #self.jobs and self.mj.config.connections or 0
+      results, err = submit.claim(self.mj, ops, claims)
     end
     if not results then
       for k = i, #self.jobs do
         self.results[k] = self.results[k] or { error = err }
       end
-      return err
+      return nil, err
     end
-    self.stored = self.stored or #ops > 0
-    for n, result in ipairs(results) do
-      self:created(places[n], result)
+    self.stored = self.stored or #places > 0
+    for n, place in ipairs(places) do
+      self:created(place, results[n])
     end
+    claimed = #places > 0 and err or claimed -- the second value of claim() is what it claimed
     i = next_one
   end
+  return claimed, start_by
 end
 
--- Claims and sends, as many at a time as there are connections: what is claimed has to leave at once.
--- Gives an error when the store failed.
-function Lot:send()
+-- Sends what is claimed and claims more, as many at a time as there are connections: what is claimed has to leave at
+-- once. Gives an error when the store failed.
+function Lot:send(claimed, start_by)
   local tried, again = {}, false
-  -- A policy may have a refused task sent again at once: once is enough for one call.
-  while next(self.waiting) and not again do
-    local start_by = core.clock() + submit.STALL_MS
-    local results, claimed = submit.claim(self.mj, {}, self.mj.config.connections)
-    if not results then
-      return claimed
-    elseif #claimed == 0 then
-      return nil
-    end
+  while true do
     for _, task in ipairs(claimed) do
       again = again or tried[task.ref]
       tried[task.ref] = true
       self:note(task)
     end
-    local sent, err = submit.send(self.mj, claimed, start_by)
-    if not sent then
-      return err
+    if #claimed > 0 then
+      local sent, err = submit.send(self.mj, claimed, start_by)
+      if not sent then
+        return err
+      end
+      for _, task in ipairs(sent) do
+        self:note(task)
+      end
     end
-    for _, task in ipairs(sent) do
-      self:note(task)
+    -- A policy may have a refused task sent again at once: once is enough for one call.
+    if again or not next(self.waiting) then
+      return nil
+    end
+    start_by = core.clock() + submit.STALL_MS
+    local results, more = submit.claim(self.mj, {}, self.mj.config.connections)
+    if not results then
+      return more
+    end
+    claimed = more
+    if #claimed == 0 then
+      return nil
+    end
+  end
+end
+
+-- What others have claimed of it meanwhile is not `queued` any more.
+function Lot:look_again()
+  local refs = {}
+  for ref in pairs(self.waiting) do
+    refs[#refs + 1] = ref
+  end
+  for _, ref in ipairs(refs) do
+    local task = self.mj.store:get(ref)
+    if task and task.state ~= "queued" then
+      self:note(view(task))
     end
   end
 end
@@ -131,11 +159,13 @@ function M.submit_many(mj, jobs)
   local records, results = check(mj, jobs)
   local lot = setmetatable({ mj = mj, jobs = jobs, records = records, results = results, places = {}, waiting = {} },
     Lot)
-  local err = lot:store()
-  if err and not lot.stored then
-    return nil, err
+  local claimed, err_or_start_by = lot:store()
+  if not claimed then
+    return lot.stored and results or nil, err_or_start_by
   end
-  return results, err or lot:send()
+  local err = lot:send(claimed, err_or_start_by)
+  lot:look_again()
+  return results, err
 end
 
 return M
