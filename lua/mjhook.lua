@@ -28,7 +28,7 @@ function Mjhook:__tostring()
 end
 
 local function stderr_log(level, message)
-  io.stderr:write("mjhook: ", level, ": ", message, "\n")
+  io.stderr:write(("mjhook: %s: %s\n"):format(level, message)) -- in one piece: some servers log by the write
 end
 
 local function file_log(path)

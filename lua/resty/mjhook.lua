@@ -69,12 +69,12 @@ end
 local function new_threads(conf, store)
   return setmetatable({
     settings = settings_of(conf), id = conf.store .. "\0" .. core.now(), direct = executor.direct(conf, store),
-    committed = function() end, queue_max = conf.queue_max, queued = 0, flying = 0, flying_ops = 0,
+    missing = {}, committed = function() end, queue_max = conf.queue_max, queued = 0, flying = 0, flying_ops = 0,
   }, Threads)
 end
 
 function Threads:in_thread(pool, name, payload, extra)
-  if self.no_threads then
+  if self.missing[pool] then
     return self.direct[name](self.direct, payload, extra or nil)
   end
   local settings = false
@@ -85,7 +85,7 @@ function Threads:in_thread(pool, name, payload, extra)
       if not tostring(status):find "thread pool" then
         return nil, core.error("internal", "worker thread: " .. tostring(status), true)
       end
-      self.no_threads = true
+      self.missing[pool] = true
       log("error", ("no thread_pool %s in nginx.conf: the event loop waits for every commit and request"):format(pool))
       return self.direct[name](self.direct, payload, extra or nil)
     end
@@ -249,11 +249,21 @@ local function open()
   return instance
 end
 
+-- Nothing to commit and nothing to send: but the threads make their Lua VMs and open the store before the first
+-- callback comes, and a pool that is missing is told of at start.
+local function warm_up(premature)
+  if instance and not premature then
+    instance.exec:in_thread(COMMIT_POOL, "commit", {})
+    instance.exec:in_thread(HTTP_POOL, "http", {})
+  end
+end
+
 --- In init_worker_by_lua: opens the store in this worker. A failure is logged, answered with 503 and tried again.
 function M.init_worker()
   -- A timer of a request logs by its location's error_log, which is silenced there: it tells request lines.
   ticking = ngx.timer.every(LOG_EVERY_S, flush_log) and true
   open()
+  ngx.timer.at(0, warm_up)
 end
 
 -- ---- request handlers ----
