@@ -214,7 +214,7 @@ valgrind: tests
 	@$(DEPS) valgrind
 	@BUILD=$(BUILD) VARIANT=$(VARIANT) VALGRIND=1 scripts/dev/run-tests c
 
-bench: DEPS_HERE = $(DEPS_DEMO) wrk
+bench: DEPS_HERE = $(DEPS_DEMO) wrk python3
 fuzz: DEPS_HERE = $(DEPS_TEST)
 chaos: DEPS_HERE = $(DEPS_TEST)
 chaos: VARIANT = faults

@@ -143,6 +143,25 @@ describe("a refused callback", function()
     end)
   end)
 
+  it("fails alone: others in its transaction are stored, and each hears of its own", function()
+    mj = kit.open()
+    local one, two = adopt "T1", adopt "T2"
+    local function said(task, body)
+      return provider.callback_operation(task.ref, 1, body)
+    end
+    local results = assert(mj.exec:commit {
+      said(one, "poison"), said(one, '{"taskId":"T1","status":2}'), { op = "tick" }, said(two, "[[["),
+      said(two, '{"taskId":"T2","status":0}'), said(two, '{"taskId":"T1","status":0}'),
+    })
+    assert.matches("^unreadable: not JSON", results[1])
+    assert.equal("ok", results[2])
+    assert.equal("ok", results[3].code)
+    assert.matches("^unreadable: not JSON", results[4])
+    assert.matches("^%l+$", results[5])
+    assert.same({ "failed", "pending" }, { mj:get(one.ref).state, mj:get(two.ref).state })
+    assert.equal(6, #results)
+  end)
+
   describe("without a good token", function()
     it("is kept nowhere and makes no commit", function()
       mj = kit.open()

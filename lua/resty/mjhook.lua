@@ -21,7 +21,6 @@ local COMMIT_POOL, HTTP_POOL = "mjhook", "mjhook_http"
 local COMMIT_WAIT_S = 30  -- a disk that takes longer is no disk; the caller hears 503
 local REOPEN_MS = 1000
 local DISPATCH_REST_MS = 1000
-local IN_FLIGHT = 2       -- batches: one in the thread, one that waits for it there
 
 -- ---- logging without the request line, which carries the callback's token ----
 
@@ -69,7 +68,7 @@ end
 local function new_threads(conf, store)
   return setmetatable({
     settings = settings_of(conf), id = conf.store .. "\0" .. core.now(), direct = executor.direct(conf, store),
-    missing = {}, committed = function() end, queue_max = conf.queue_max, queued = 0, flying = 0, flying_ops = 0,
+    missing = {}, committed = function() end, queue_max = conf.queue_max, queued = 0,
   }, Threads)
 end
 
@@ -111,28 +110,20 @@ local function commit_batch(self, batch)
   self.queued = self.queued - batch.waiters
   batch.wake:post(batch.waiters)
   if batch.heard then
-    self.committed()
+    pcall(self.committed) -- whatever it raises, the next batch must not wait for ever
   end
 end
 
--- The batch being gathered is due when none is in the thread. It also lines up behind the one that is there once it
--- is as large: then the thread has something to do while this event loop is busy with those who were just woken.
-local function is_due(self)
-  local batch = self.batch
-  return batch and (self.flying == 0 or (self.flying < IN_FLIGHT and #batch.ops >= self.flying_ops))
-end
-
--- Commits what is due for as long as there is any. Between the last look and the end nothing yields, so that no
--- batch is left behind.
+-- Commits whole batches as long as there are any, one at a time: a second one in the thread's queue would have been
+-- gathered for a shorter time, and small batches cost more than the thread's idling does (measured). Between the last
+-- look and the flag's fall nothing yields, so that no batch is left behind.
 local function commit_batches(_, self)
-  self.starting = false
-  while is_due(self) do
+  while self.batch do
     local batch = self.batch
     self.batch = nil
-    self.flying, self.flying_ops = self.flying + 1, #batch.ops
     commit_batch(self, batch)
-    self.flying = self.flying - 1
   end
+  self.committing = false
 end
 
 --- Joins the batch that is being gathered and waits until it is on disk.
@@ -153,8 +144,8 @@ function Threads:commit(ops)
   end
   batch.waiters = batch.waiters + 1
   self.queued = self.queued + 1
-  if not self.starting and is_due(self) then
-    self.starting = true
+  if not self.committing then
+    self.committing = true
     if not ngx.timer.at(0, commit_batches, self) then
       commit_batches(false, self) -- no timer to be had: wait here rather than not at all
     end

@@ -185,20 +185,33 @@ local function start_express()
     dir))
   started[#started + 1] = read(dir .. "/express.pid"):match "%d+"
   must(sh(("for i in $(seq 500); do grep -q listening %s/express.log && exit 0; sleep 0.02; done; exit 1"):format(dir)))
-  return "http://127.0.0.1:" .. port
+  return ("http://127.0.0.1:%s/express"):format(port), started[#started]
+end
+
+local function worker_of(master)
+  return sh("ps -o pid= --ppid " .. master):match "%d+"
 end
 
 -- Memory of nginx's worker that is its own: the mapped store is the kernel's cache.
-local function anonymous_kib(master)
-  local worker = sh("ps -o pid= --ppid " .. master):match "%d+"
-  return tonumber((read("/proc/" .. worker .. "/status") or ""):match "RssAnon:%s*(%d+)") or 0
+local function anonymous_mib(master)
+  return (tonumber((read("/proc/" .. worker_of(master) .. "/status") or ""):match "RssAnon:%s*(%d+)") or 0) / 1024
+end
+
+-- Seconds of processor that a process has had, all threads: tells more than the rate on a machine that others use.
+local function cpu_of(pid)
+  local fields = {}
+  for field in read("/proc/" .. pid .. "/stat"):match("%) (.*)"):gmatch "%S+" do
+    fields[#fields + 1] = field
+  end
+  return (fields[12] + fields[13]) / 100 -- proc(5): utime and stime, in ticks of 1/100 s
 end
 
 -- ---- measuring ----
 
 local next_task, acknowledged = 0, 0
 
-local function run(url, connections, counts)
+local function run(url, pid, connections, counts)
+  local cpu = cpu_of(pid)
   local out = must(sh(("wrk -t1 -c%d -d%ds --timeout 10s -s %s/callback_wrk.lua %s -- %s/tasks %d"):format(
     connections, SECONDS, HERE, url, dir, counts and next_task or 0)))
   local requests, us, p50, p99, failed, used = out:match "WRK (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)"
@@ -210,7 +223,8 @@ local function run(url, connections, counts)
     next_task = next_task + used
     acknowledged = acknowledged + requests
   end
-  return { rate = requests / us * 1e6, p50 = p50 / 1000, p99 = p99 / 1000 }
+  return { rate = requests / us * 1e6, p50 = p50 / 1000, p99 = p99 / 1000,
+           cpu = (cpu_of(pid) - cpu) / requests * 1e6 }
 end
 
 local function median(runs, field)
@@ -231,8 +245,8 @@ local function ratios(a, b, field)
 end
 
 local function say(name, connections, runs)
-  print(("  %-34s %3d connections: %7.0f/s, p50 %6.2f ms, p99 %6.2f ms"):format(name, connections,
-    median(runs, "rate"), median(runs, "p50"), median(runs, "p99")))
+  print(("  %-34s %3d connections: %7.0f/s, p50 %6.2f ms, p99 %6.2f ms, CPU %5.1f us"):format(name, connections,
+    median(runs, "rate"), median(runs, "p50"), median(runs, "p99"), median(runs, "cpu")))
 end
 
 local function write_config()
@@ -245,50 +259,59 @@ local function write_config()
   sh("chmod 600 " .. dir .. "/config.lua")
 end
 
-write_config()
-local needed = 90000 -- two workers, at most so many a second
-for _, c in ipairs(CONNECTIONS) do
-  needed = needed + math.min(90000, 4000 * c) + 5000
-end
-local mj = load(needed * SECONDS * ROUNDS)
-local url, master = start_nginx(1)
-local express = start_express()
-local before = anonymous_kib(master)
-local result = {}
-for _ = 1, ROUNDS do
+local function main()
+  write_config()
+  local needed = 90000 -- two workers, at most so many a second
   for _, c in ipairs(CONNECTIONS) do
-    result[c] = result[c] or { hook = {}, decode = {}, single = {}, express = {} }
-    for name, runs in pairs(result[c]) do
-      if name == "express" then
-        runs[#runs + 1] = express and run(express .. "/express", c) or nil
-      else
-        runs[#runs + 1] = run(url .. "/" .. name, c, name ~= "decode")
+    needed = needed + math.min(90000, 4000 * c) + 5000
+  end
+  local mj = load(needed * SECONDS * ROUNDS)
+  local url, master = start_nginx(1)
+  local express, express_pid = start_express()
+  local worker = worker_of(master)
+  local memory = { anonymous_mib(master) }
+  local result = {}
+  for _ = 1, ROUNDS do
+    for _, c in ipairs(CONNECTIONS) do
+      result[c] = result[c] or { hook = {}, decode = {}, single = {}, express = {} }
+      for name, runs in pairs(result[c]) do
+        if name == "express" then
+          runs[#runs + 1] = express and run(express, express_pid, c) or nil
+        else
+          runs[#runs + 1] = run(url .. "/" .. name, worker, c, name ~= "decode")
+        end
       end
     end
+    memory[#memory + 1] = ("%.1f"):format(anonymous_mib(master))
   end
-end
-local after = anonymous_kib(master)
-for _, c in ipairs(CONNECTIONS) do
-  local r = result[c]
-  say("mjhook", c, r.hook)
-  say("(a) read and decode, store nothing", c, r.decode)
-  say("(b) a transaction per request", c, r.single)
-  if express then
-    say("(c) Express, store nothing", c, r.express)
+  for _, c in ipairs(CONNECTIONS) do
+    local r = result[c]
+    say("mjhook", c, r.hook)
+    say("(a) read and decode, store nothing", c, r.decode)
+    say("(b) a transaction per request", c, r.single)
+    if express then
+      say("(c) Express, store nothing", c, r.express)
+    end
+    print(("  mjhook is %.2f of (a), %.1f times (b)%s; its p50 is %.2f of (b)'s"):format(
+      ratios(r.hook, r.decode, "rate"), ratios(r.hook, r.single, "rate"),
+      express and (", %.1f times (c)"):format(ratios(r.hook, r.express, "rate")) or "", ratios(r.hook, r.single, "p50")))
   end
-  print(("  mjhook is %.2f of (a), %.1f times (b)%s; its p50 is %.2f of (b)'s"):format(ratios(r.hook, r.decode, "rate"),
-    ratios(r.hook, r.single, "rate"), express and (", %.1f times (c)"):format(ratios(r.hook, r.express, "rate")) or "",
-    ratios(r.hook, r.single, "p50")))
+  print(("  nginx worker's own memory: %.1f MiB at start, then after each round %s MiB, at last after %d callbacks")
+    :format(table.remove(memory, 1), table.concat(memory, ", "), acknowledged))
+  stop(master)
+  url, master = start_nginx(2)
+  local two = {}
+  for i = 1, ROUNDS do
+    two[i] = run(url .. "/hook", worker_of(master), 256, true)
+  end
+  say("two workers (wrk needs a core, too)", 256, two)
+  local stored = mj:stats().tasks.succeeded
+  print(("  acknowledged %d, stored %d"):format(acknowledged, stored))
+  finish(stored >= acknowledged and 0 or 1)
 end
-print(("  nginx worker's own memory: %.1f MiB before, %.1f MiB after %d callbacks"):format(before / 1024, after / 1024,
-  acknowledged))
-stop(master)
-url = start_nginx(2)
-local two = {}
-for i = 1, ROUNDS do
-  two[i] = run(url .. "/hook", 256, true)
+
+local ok, why = xpcall(main, debug.traceback)
+if not ok then -- whatever was started ends with us
+  io.stderr:write(why, "\n")
+  finish(1)
 end
-say("two workers (wrk needs a core, too)", 256, two)
-local stored = mj:stats().tasks.succeeded
-print(("  acknowledged %d, stored %d"):format(acknowledged, stored))
-finish(stored >= acknowledged and 0 or 1)

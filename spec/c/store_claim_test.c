@@ -183,6 +183,7 @@ TEST("a 1002 while there is room lowers the cap to what runs, and a slot more ea
     CHECK_INT(claim(s, T0 + 4 * MINUTE), MJ_ELIMIT);  /* never above what is configured */
     CHECK_INT(claim(s, T0 - 60 * MINUTE), MJ_ELIMIT); /* nor by a clock that steps back */
     CHECK_INT(mj_account_cap(2, T0, 5, T0 + 90 * MINUTE), 5);
+    CHECK_INT(mj_account_cap(2, T0, 5, T0 - 90 * MINUTE), 2);
     check_store(s);
     mj_store_close(s);
 }
