@@ -59,11 +59,7 @@ function M.stranger(mj, peer)
   seen.told, seen.told_at = seen.count, now
 end
 
---- What can be refused before the body is read; nil when nothing.
--- @tparam table mj
--- @tparam table request method, uri, peer, forwarded (X-Forwarded-For), length (of the body, when known)
--- @return a reply; or nil, then how it is authenticated, ref and attempt
-function M.precheck(mj, request)
+local function precheck(mj, request)
   if request.method ~= "POST" then
     return reply(405, "method_not_allowed", { Allow = "POST" })
   end
@@ -75,6 +71,19 @@ function M.precheck(mj, request)
     return reply(413, "too_large")
   end
   return nil, how, ref, attempt
+end
+
+--- What can be refused before the body is read; nil when nothing. Never raises.
+-- @tparam table mj
+-- @tparam table request method, uri, peer, forwarded (X-Forwarded-For), length (of the body, when known)
+-- @return a reply; or nil, then how it is authenticated, ref and attempt
+function M.precheck(mj, request)
+  local ok, refused, how, ref, attempt = pcall(precheck, mj, request)
+  if not ok then
+    mj.log("error", "callback: " .. tostring(refused))
+    return unavailable()
+  end
+  return refused, how, ref, attempt
 end
 
 -- Whether the word is believed at once ("accept"), asked about ("verify") or dropped ("ignore").

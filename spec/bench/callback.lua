@@ -294,7 +294,8 @@ local function main()
     end
     print(("  mjhook is %.2f of (a), %.1f times (b)%s; its p50 is %.2f of (b)'s"):format(
       ratios(r.hook, r.decode, "rate"), ratios(r.hook, r.single, "rate"),
-      express and (", %.1f times (c)"):format(ratios(r.hook, r.express, "rate")) or "", ratios(r.hook, r.single, "p50")))
+      express and (", %.1f times (c)"):format(ratios(r.hook, r.express, "rate")) or "",
+      ratios(r.hook, r.single, "p50")))
   end
   print(("  nginx worker's own memory: %.1f MiB at start, then after each round %s MiB, at last after %d callbacks")
     :format(table.remove(memory, 1), table.concat(memory, ", "), acknowledged))
