@@ -95,7 +95,7 @@ end
 
 function Inventor.new(seed)
   local r = Random.new(seed)
-  local self = setmetatable({ r = r, now = START, made = 0, last_id = 0, habits = {}, total = 0 }, Inventor)
+  local self = setmetatable({ r = r, now = START, made = 0, count = 0, last_id = 0, habits = {}, total = 0 }, Inventor)
   self.rules, self.caps = random_rules(r), random_caps(r)
   self.length = r:pick { 40, 100, 200, 400, 800 }
   self.population = r:pick { 1, 3, 10, 40, 100 }
@@ -235,7 +235,7 @@ function invent.create(self, model)
   return {
     op = "create", name = self.made, prompt = "a fox", source = "user", user = r:maybe(50, "u" .. r:below(3)),
     key = r:maybe(30, "k" .. r:below(8)), print = r:maybe(90, "x") or "y", priority = r:maybe(40, r:below(3) - 1) or 0,
-    account = r:maybe(30, r:pick(ACCOUNTS)) or r:maybe(3, STRANGE_ACCOUNT), timeout = r:pick { 1, 5, 60, 600 },
+    account = r:maybe(30, r:pick(ACCOUNTS)) or r:maybe(3, STRANGE_ACCOUNT), timeout = r:pick { 1, 5, 60, 600, 1200 },
     expires = r:maybe(25, self.now + (r:below(600) - 5) * SECOND),
   }
 end
@@ -442,7 +442,13 @@ function campaigns.silence(self, t)
   return op, math.floor(self.rules.poll_max * 3 / 2)
 end
 
+-- The provider does not know it, until it is lost; and then it does, and does not.
 function campaigns.absence(self, t)
+  if t.state == "lost" then
+    local found = signal(t, "running", "callback")
+    found.task_id = t.attempts[#t.attempts].ids[1] or self:new_id()
+    return found, 0
+  end
   local op = signal(t, "absent", "poll")
   op.counts = true
   return op, self.r:pick { 250, 300, 300, 600 } * SECOND
@@ -506,10 +512,10 @@ end
 -- A handler that raises and raises.
 function campaigns.raising(self, t, model)
   local e = model:event(t, t.seq)
-  if not e or e.buried or e.next > self.now or e.tries == 0 or self.r:chance(40) then
-    return { op = "take", till = self.now }, e and math.max(0, e.next - self.now) or 0
+  if e and e.tries > 0 and not e.buried and self.r:chance(60) then
+    return { op = "retry", to = t.name, seq = e.seq, tries = e.tries, till = self.now + SECOND, error = "it raised" }, 0
   end
-  return { op = "retry", to = t.name, seq = e.seq, tries = e.tries, till = self.now + SECOND, error = "it raised" }, 0
+  return { op = "take", till = self.now }, e and math.max(0, e.next - self.now) or 0
 end
 
 local CROWD, WAITS_IN_VAIN = 90, 2000 * SECOND
@@ -530,9 +536,40 @@ end
 local CAMPAIGNS = { "silence", "absence", "absence", "hints", "attempts", "doubt", "doubt", "doubt", "tidy", "tidy",
                     "ids", "raising", "raising", "crowd" }
 
+local function tasks_with_event(model)
+  local some = {}
+  for i, e in ipairs(model.events) do
+    some[i] = e.task
+  end
+  return some
+end
+
+-- Those that are over and still hold a slot.
+local function tasks_with_slot(model)
+  local some = {}
+  for _, t in ipairs(model.tasks) do
+    for _, a in ipairs(t.finished and t.attempts or {}) do
+      some[#some + 1] = a.slot and t or nil
+    end
+  end
+  return some
+end
+
+-- Whom a campaign is best about.
+local POLLED = { silence = true, absence = true, hints = true }
+
+function Inventor:whom(name, model)
+  local some = name == "raising" and tasks_with_event(model) or name == "tidy" and tasks_with_slot(model) or {}
+  if #some > 0 and self.r:chance(70) then
+    return self.r:pick(some)
+  end
+  return POLLED[name] and self:any_task(model, "pending") or self:any_task(model)
+end
+
 function Inventor:begin_campaign(model)
-  local name, t, length = self.r:pick(CAMPAIGNS), self:any_task(model), 5 + self.r:below(40)
-  if t and (name ~= "crowd" or self.length == 800) then
+  local name, length = self.r:pick(CAMPAIGNS), 5 + self.r:below(40)
+  local t = self:whom(name, model)
+  if t and (name ~= "crowd" or self.length - self.count > 150) then
     self.campaign = { make = campaigns[name], about = t, left = length, began = self.now }
   end
 end
@@ -571,6 +608,7 @@ end
 --- The next operation, knowing what the model knows.  `more`: in one transaction with the one after it.
 function Inventor:next(model)
   local op
+  self.count = self.count + 1
   if not self.together then
     if not self.campaign and self.r:chance(2) then
       self:begin_campaign(model)
