@@ -1,0 +1,117 @@
+-- Callbacks in a rush while nginx is killed, reloaded and stopped under them: what was acknowledged is in the store.
+-- MJHOOK_CALLBACKS and MJHOOK_ROUNDS make it longer.
+local cjson = require "cjson"
+local kit = require "kit"
+local provider = require "mjhook.provider"
+local receiver = require "receiver"
+local sim = require "sim"
+
+local COUNT = tonumber(os.getenv "MJHOOK_CALLBACKS") or 3000
+local ROUNDS = tonumber(os.getenv "MJHOOK_ROUNDS") or 2
+
+describe("the nginx receiver under fire", function()
+  setup(sim.start)
+  teardown(sim.stop)
+  before_each(sim.reset)
+  after_each(kit.cleanup)
+
+  local web, mj
+
+  local function processes()
+    local pid = web:pid()
+    return pid, pid and kit.sh("ps -o pid= --ppid " .. pid):gsub("%s+", " ") or ""
+  end
+
+  local function gone(pid)
+    kit.wait_until(function() return kit.read(("/proc/%d/stat"):format(pid)) == nil end, 10)
+  end
+
+  local function start_again()
+    os.remove(web.dir .. "/nginx.pid")
+    kit.wait_until(function() return pcall(web.start, web) end, 10) -- the port may be taken for a moment
+  end
+
+  local harm = {
+    kill = function()
+      local master, workers = processes()
+      kit.sh(("kill -KILL %d %s"):format(master, workers))
+      gone(master)
+      start_again()
+    end,
+    reload = function()
+      local _, before = processes()
+      kit.sh("kill -HUP " .. web:pid())
+      kit.wait_until(function()
+        local _, now = processes()
+        return now ~= before and not now:find(before:match "%d+", 1, true)
+      end, 10)
+    end,
+    stop = function()
+      local master = web:pid()
+      kit.sh("kill -QUIT " .. master)
+      gone(master)
+      start_again()
+    end,
+  }
+
+  -- Sends a callback for each of these refs, many at a time, in a process of its own. It writes a line for each.
+  local function rush(tasks, refs)
+    local lines = {}
+    for _, ref in ipairs(refs) do
+      local body = cjson.encode { taskId = tasks[ref].id, status = 1, image = "https://img.example/" .. tasks[ref].id }
+      lines[#lines + 1] = ('silent\nurl = "%s"\ndata = "%s"\noutput = "/dev/null"\nmax-time = 20\n'
+        .. 'write-out = "%s %%{http_code}\\n"\nnext\n'):format(tasks[ref].url, (body:gsub('[\\"]', "\\%0")), ref)
+    end
+    local file = kit.write(kit.tmp() .. "/requests", (table.concat(lines):gsub("next\n$", "")))
+    return kit.spawn(("exec curl -Z --parallel-immediate --parallel-max 60 -K %s"):format(file))
+  end
+
+  it("keeps every callback that it acknowledged, and makes one event of each", function()
+    web = receiver.start()
+    mj = kit.open { hook_url = web.url .. "/hook" }
+    local tasks, refs, acknowledged = {}, {}, 0
+    for i = 1, COUNT do
+      local task = assert(mj:adopt { task_id = "Id" .. i, prompt = "fox" })
+      tasks[task.ref] = { id = "Id" .. i, url = provider.hook_url(mj, task.ref, 1) }
+      refs[i] = task.ref
+    end
+    local names, refused, rounds = { "kill", "reload", "stop", "kill" }, 0, 0
+    while #refs > 0 do
+      rounds = rounds + 1
+      assert.is_true(rounds < 50, "callbacks are refused for ever")
+      local sender = rush(tasks, refs)
+      if rounds <= ROUNDS then
+        for i, name in ipairs(names) do
+          local from = mj:stats().tasks.succeeded
+          kit.wait_until(function() -- in the midst of it: more was stored since the last harm
+            return sender:status() or mj:stats().tasks.succeeded > from + #refs / 20
+          end, 20)
+          if sender:status() then
+            assert.is_true(i > 1, "the rush was over before anything was done to it")
+            break
+          end
+          harm[name]()
+        end
+      end
+      sender:wait(60)
+      local again = {}
+      for ref, code in sender:out():gmatch "(%w+) (%d+)\n" do
+        if code == "200" then
+          acknowledged = acknowledged + 1
+          assert.equal("succeeded", mj:get(ref).state, "acknowledged and not stored")
+        else
+          refused = refused + 1
+          assert.is_true(code == "000" or code == "503" or code == "502", code)
+          again[#again + 1] = ref
+        end
+      end
+      refs = again
+    end
+    assert.equal(COUNT, acknowledged)
+    assert.is_true(refused > 0, "nothing was ever in the air when nginx died: the test tests nothing")
+    local stats = mj:stats()
+    assert.same({ COUNT, COUNT, 0 }, { stats.tasks.succeeded, stats.events, stats.tasks.pending })
+    local check = assert(mj:check())
+    assert.same({}, check.problems)
+  end)
+end)
