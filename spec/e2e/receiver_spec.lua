@@ -304,6 +304,40 @@ describe("the nginx receiver", function()
       assert.is_true(select(2, web:log():gsub("the store can't be opened", "")) <= 8) -- once a second at most
     end)
 
+    it("answers 503 while the disk is full, and 200 by itself as soon as it is not", function()
+      local disk = kit.tmp()
+      if select(2, kit.sh(("mount -t tmpfs -o size=6m none %s"):format(disk))) ~= 0 then
+        return pending "needs to mount a small file system, as root"
+      end
+      kit.finally(function() kit.sh("umount -l " .. disk) end)
+      local mj = start { settings = { store = disk .. "/store" } }
+      local tasks = {}
+      for i = 1, 200 do
+        tasks[i] = assert(mj:adopt { task_id = "Id" .. i, prompt = "fox" })
+      end
+      local function say(i)
+        return (post(require("mjhook.provider").hook_url(mj, tasks[i].ref, 1), success("Id" .. i)))
+      end
+      assert.equal(200, say(1))
+      kit.sh(("cat /dev/zero >%s/filler 2>/dev/null"):format(disk))
+      local refused = {}
+      for i = 2, 200 do -- some fit into pages that are free inside the store
+        local code = say(i)
+        assert.is_true(code == 200 or code == 503, code)
+        refused[#refused + 1] = code == 503 and i or nil
+      end
+      assert.is_true(#refused > 0)
+      assert.equal("pending", mj:get(tasks[refused[1]].ref).state)
+      kit.wait_until(function() return web:log():find("not stored", 1, true) end)
+      assert.equal(200, (sim.request("GET", web.url .. "/ping")))
+      os.remove(disk .. "/filler")
+      for _, i in ipairs(refused) do
+        assert.equal(200, say(i))
+      end
+      assert.same({ 200, 200 }, { mj:stats().tasks.succeeded, mj:stats().events })
+      assert.same({}, assert(mj:check()).problems)
+    end)
+
     it("answers 503 when it is full, and 200 again when it is not", function()
       local mj = start { settings = { map_max = 2 ^ 20 } }
       local task = assert(mj:submit { prompt = "a fox" })
