@@ -114,4 +114,73 @@ describe("the nginx receiver under fire", function()
     local check = assert(mj:check())
     assert.same({}, check.problems)
   end)
+
+  -- A task and the bytes of its callback.
+  local function job(name)
+    local task = assert(mj:adopt { task_id = name, prompt = "fox" })
+    local url = provider.hook_url(mj, task.ref, 1)
+    local body = cjson.encode { taskId = name, status = 1, image = "https://img.example/" .. name }
+    return task, url, ("POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s")
+      :format(url:match "^http://[^/]+(.*)$", #body, body), body
+  end
+
+  it("answers 503 with Retry-After when more callbacks wait than may, and loses none of the others", function()
+    web = receiver.start { settings = { queue_max = 3 } }
+    mj = kit.open { hook_url = web.url .. "/hook" }
+    local tasks, refs = {}, {}
+    for i = 1, 300 do
+      local task, url = job("Id" .. i)
+      tasks[task.ref], refs[i] = { id = "Id" .. i, url = url }, task.ref
+    end
+    local sender = rush(tasks, refs)
+    sender:wait(30)
+    local codes = {}
+    for ref, code in sender:out():gmatch "(%w+) (%d+)\n" do
+      codes[code] = (codes[code] or 0) + 1
+      assert.equal(code == "200" and "succeeded" or "pending", mj:get(ref).state)
+    end
+    assert.equal(300, (codes["200"] or 0) + (codes["503"] or 0))
+    assert.is_true((codes["200"] or 0) > 0)
+    assert.is_true((codes["503"] or 0) > 0, "the queue was never full: the test tests nothing")
+    local _, url, _, body = job "last"
+    assert.equal(200, (sim.request("POST", url, body, { ["content-type"] = "application/json" })))
+  end)
+
+  it("is not kept waiting by clients that go away before their answer", function()
+    web = receiver.start { settings = { queue_max = 8 } }
+    mj = kit.open { hook_url = web.url .. "/hook" }
+    local socket = require "socket"
+    for i = 1, 200 do
+      local _, _, bytes = job("Id" .. i)
+      local client = assert(socket.connect("127.0.0.1", web.port))
+      client:send(i % 3 == 0 and bytes:sub(1, -10) or bytes)
+      client:setoption("linger", { on = true, timeout = 0 }) -- a reset rather than a goodbye
+      client:close()
+    end
+    -- Had any of them left its place in the queue taken, there would be none by now.
+    for i = 1, 20 do
+      local task, url, _, body = job("Later" .. i)
+      assert.equal(200, (sim.request("POST", url, body, { ["content-type"] = "application/json" })))
+      assert.equal("succeeded", mj:get(task.ref).state)
+    end
+    assert.same({}, assert(mj:check()).problems)
+  end)
+
+  it("lets one poisoned callback of a batch fail alone", function()
+    web = receiver.start()
+    mj = kit.open { hook_url = web.url .. "/hook" }
+    local tasks, refs = {}, {}
+    for i = 1, 200 do
+      local task, url = job("Id" .. i)
+      -- Every tenth speaks of a task that is another's.
+      tasks[task.ref], refs[i] = { id = i % 10 == 0 and "Id" .. i - 1 or "Id" .. i, url = url }, task.ref
+    end
+    local sender = rush(tasks, refs)
+    sender:wait(30)
+    assert.equal(200, select(2, sender:out():gsub(" 200\n", "")))
+    assert.equal(180, mj:stats().tasks.succeeded)
+    for i, ref in ipairs(refs) do
+      assert.equal(i % 10 == 0 and "pending" or "succeeded", mj:get(ref).state)
+    end
+  end)
 end)
