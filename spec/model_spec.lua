@@ -72,7 +72,8 @@ local FINALS = { "succeeded", "failed", "lost", "cancelled" }
 local HABITS = {
   { "create", 10 }, { "adopt", 3 }, { "claim", 14 }, { "report", 14 }, { "callback", 10 }, { "poll", 14 },
   { "look", 4 }, { "older", 5 }, { "decide", 8 }, { "cancel", 2 }, { "resubmit", 4 }, { "noise", 8 }, { "tick", 6 },
-  { "pause", 2 }, { "take", 8 }, { "settle", 8 }, { "prune", 3 }, { "forget", 1 }, { "reopen", 1 }, { "audit", 1 },
+  { "pause", 3 }, { "refuse", 1 }, { "take", 8 }, { "settle", 8 }, { "prune", 3 }, { "forget", 1 }, { "reopen", 1 },
+  { "audit", 1 },
 }
 
 local Inventor = {}
@@ -226,6 +227,15 @@ end
 
 local invent = {} -- one maker for each habit: an operation, or nothing
 
+-- Now and then the key or an id of a pruned task, if there is one.
+function Inventor:gone(model, what)
+  local r = self.r
+  local t = #model.tombs > 0 and r:chance(15) and r:pick(model.tombs)
+  if t then
+    return what == "key" and t.key or what == "task_id" and r:pick(t.attempts).ids[1] or nil
+  end
+end
+
 function invent.create(self, model)
   local r = self.r
   if count_open(model) >= self.population or #model.tasks > 150 then
@@ -234,8 +244,9 @@ function invent.create(self, model)
   self.made = self.made + 1
   return {
     op = "create", name = self.made, prompt = "a fox", source = "user", user = r:maybe(50, "u" .. r:below(3)),
-    key = r:maybe(30, "k" .. r:below(8)), print = r:maybe(90, "x") or "y", priority = r:maybe(40, r:below(3) - 1) or 0,
-    account = r:maybe(30, r:pick(ACCOUNTS)) or r:maybe(3, STRANGE_ACCOUNT), timeout = r:pick { 1, 5, 60, 600, 1200 },
+    key = self:gone(model, "key") or r:maybe(30, "k" .. r:below(8)), print = r:maybe(90, "x") or "y",
+    priority = r:maybe(40, r:below(3) - 1) or 0, timeout = r:pick { 1, 5, 60, 600, 1200 },
+    account = r:maybe(30, r:pick(ACCOUNTS)) or r:maybe(3, STRANGE_ACCOUNT),
     expires = r:maybe(25, self.now + (r:below(600) - 5) * SECOND),
   }
 end
@@ -243,7 +254,7 @@ end
 function invent.adopt(self, model)
   local op, r = invent.create(self, model), self.r
   if op then
-    op.task_id = r:chance(80) and self:new_id() or "T" .. r:below(self.last_id + 2)
+    op.task_id = self:gone(model, "task_id") or r:chance(80) and self:new_id() or "T" .. r:below(self.last_id + 2)
     op.prompt, op.under, op.wait = r:maybe(60, op.prompt), r:maybe(60, r:pick(ACCOUNTS)), r:maybe(20, 5 * SECOND)
   end
   return op
@@ -267,7 +278,8 @@ end
 function Inventor:payload(op)
   local r, n = self.r, self.r:below(1000)
   if op.kind == "succeeded" then
-    op.image, op.images = r:maybe(80, "image " .. n), r:maybe(40, { "first " .. n, "second " .. n })
+    op.image = r:maybe(80, "https://cdn.example/grid" .. n)
+    op.images = r:maybe(40, { "https://cdn.example/" .. n, "https://cdn.example/other" .. n })
   end
   op.meta, op.mj_prompt = r:maybe(40, "{}" .. n), r:maybe(40, "as run " .. n)
   op.error, op.error_code = r:maybe(30, "because " .. n), r:maybe(15, "code" .. n)
@@ -295,7 +307,7 @@ function invent.callback(self, model)
   if op then
     op.attempt = self:about(t)
     op.task_id = self:id_for(t, op.attempt)
-    op.to = r:maybe(85, op.to)
+    op.to, op.packed = r:maybe(85, op.to), r:maybe(40, true)
     return self:payload(op)
   end
 end
@@ -311,7 +323,7 @@ function invent.poll(self, model)
     op.task_id = self:id_for(t)
     self:payload(op)
   end
-  op.attempt, op.wait = r:maybe(20, #t.attempts), op.wait or r:maybe(15, r:below(600) * SECOND)
+  op.attempt, op.wait = r:maybe(20, #t.attempts), op.wait or r:maybe(15, r:pick { 0, 1, 30, 600 } * SECOND)
   return op
 end
 
@@ -379,7 +391,14 @@ end
 
 function invent.pause(self)
   local r = self.r
-  return { op = "pause", account = r:pick(ACCOUNTS), till = r:maybe(70, self.now + r:below(100) * SECOND) }
+  return { op = "pause", account = r:pick(ACCOUNTS), till = r:maybe(70, self.now + r:below(100) * SECOND),
+           reason = r:pick { "quota", "concurrency" } }
+end
+
+function invent.refuse(self)
+  local r = self.r
+  return { op = "refuse", to = 1 + r:below(self.made + 2), attempt = 1 + r:below(3), error = "no JSON " .. r:below(100),
+           size = r:pick { 0, 10, 100, 65536, 65537 } }
 end
 
 function invent.take(self)
@@ -449,9 +468,9 @@ function campaigns.absence(self, t)
     found.task_id = t.attempts[#t.attempts].ids[1] or self:new_id()
     return found, 0
   end
-  local op = signal(t, "absent", "poll")
+  local op, till = signal(t, "absent", "poll"), t.attempts[#t.attempts].slot_until or 0
   op.counts = true
-  return op, self.r:pick { 250, 300, 300, 600 } * SECOND
+  return op, till > self.now and self.r:maybe(30, till - self.now) or self.r:pick { 250, 300, 300, 600 } * SECOND
 end
 
 function campaigns.hints(self, t)
@@ -526,15 +545,23 @@ function campaigns.crowd(self)
   c.left = c.came and c.left or CROWD
   c.came = true
   if c.left == 1 then
-    return { op = "claim" }, WAITS_IN_VAIN
+    return { op = "claim" }, math.max(0, c.began + WAITS_IN_VAIN - self.now)
   end
   self.made = self.made + 1
   return { op = "create", name = self.made, print = "x", prompt = "a fox", source = "user", priority = 0, timeout = 60,
            expires = c.began + WAITS_IN_VAIN }, 0
 end
 
+-- More refused callbacks than are kept.
+function campaigns.refusals(self)
+  local c, op = self.campaign, invent.refuse(self)
+  c.left = c.came and c.left or 260
+  c.came, op.size = true, 10
+  return op, 0
+end
+
 local CAMPAIGNS = { "silence", "absence", "absence", "hints", "attempts", "doubt", "doubt", "doubt", "tidy", "tidy",
-                    "ids", "raising", "raising", "crowd" }
+                    "ids", "raising", "raising", "crowd", "refusals" }
 
 local function tasks_with_event(model)
   local some = {}
@@ -566,10 +593,12 @@ function Inventor:whom(name, model)
   return POLLED[name] and self:any_task(model, "pending") or self:any_task(model)
 end
 
+local LONG = { crowd = 150, refusals = 350 } -- only when the run has more than that before it
+
 function Inventor:begin_campaign(model)
   local name, length = self.r:pick(CAMPAIGNS), 5 + self.r:below(40)
   local t = self:whom(name, model)
-  if t and (name ~= "crowd" or self.length - self.count > 150) then
+  if t and self.length - self.count > (LONG[name] or 0) then
     self.campaign = { make = campaigns[name], about = t, left = length, began = self.now }
   end
 end
@@ -834,7 +863,23 @@ function translate.create(_, op)
                     account = op.account, priority = op.priority, timeout = op.timeout, expires_at = op.expires } }
 end
 
+local STATUS = { running = 0, succeeded = 1, hint = 1, failed = 2 }
+
+local function can_be_packed(op)
+  return op.packed and op.to and op.task_id and (op.kind ~= "succeeded" or op.image) and not op.error_code
+end
+
+-- A callback as it crosses to another thread: one string, made of what the provider said.
+local function packed(world, op)
+  local said = { taskId = op.task_id, status = STATUS[op.kind], image = op.image, images = op.images,
+                 mjPrompt = op.mj_prompt, failReason = op.error }
+  return assert(core.wire_signal(said, op.meta, world:ref(op.to), op.attempt or 0))
+end
+
 function translate.signal(world, op)
+  if can_be_packed(op) then
+    return packed(world, op)
+  end
   return { op = "signal", want = true, ref = op.to and world:ref(op.to), kind = op.kind, source = op.source,
            attempt = op.attempt, expect = op.expect, task_id = op.task_id, wait_ms = op.wait, counts = op.counts,
            image = op.image, images = op.images, meta = op.meta, mj_prompt = op.mj_prompt, error = op.error,
@@ -846,7 +891,15 @@ function translate.claim()
 end
 
 function translate.pause(_, op)
-  return { op = "pause", account = op.account, error_code = "quota", ["until"] = op.till }
+  return { op = "pause", account = op.account, error_code = op.reason, ["until"] = op.till }
+end
+
+local function body(op)
+  return ("%d "):format(op.at):rep(math.ceil(op.size / 14)):sub(1, op.size)
+end
+
+function translate.refuse(world, op)
+  return { op = "refuse", ref = world:ref(op.to), attempt = op.attempt, error = op.error, body = body(op) }
 end
 
 function translate.tick(_, op)
@@ -893,7 +946,11 @@ function foresee.claim(world, op)
 end
 
 function foresee.pause(world, op)
-  return world.model:pause(op.account, op.till)
+  return world.model:pause(op.account, op.till, op.reason, op.at)
+end
+
+function foresee.refuse(world, op)
+  return world.model:refuse(world:ref(op.to), op.attempt, op.error, body(op), op.at)
 end
 
 function foresee.tick(world, op)
@@ -981,14 +1038,25 @@ function World:commit(ops, first, last)
   for i = first, last do
     batch[#batch + 1] = translate[ops[i].op](self, ops[i])
   end
-  local results, err = self.stores[ops[first].handle]:write(batch, ops[first].at)
+  local store, untold = self.stores[ops[first].handle], {}
+  local results, err = store:write(batch, ops[first].at)
   differ("write", nil, err and err.code)
   for i = first, last do
     self.at = i
-    local want = foresee[ops[i].op](self, ops[i])
-    self:compare_result(ops[i], want, results[i - first + 1])
+    local want, got = foresee[ops[i].op](self, ops[i]), results[i - first + 1]
+    if type(got) == "string" then -- of what was packed, no more than the code
+      differ("code", want.code, got)
+      untold[#untold + 1] = want.task
+    else
+      self:compare_result(ops[i], want, got)
+    end
     if ops[i].op == "claim" and want.code == "ok" then
       self:check_cap(want.task)
+    end
+  end
+  for _, t in ipairs(untold) do
+    if not t.pruned then
+      self:compare_task(t, assert(store:get(t.ref)))
     end
   end
 end
@@ -1083,22 +1151,47 @@ function World:compare_forgotten(op)
 end
 
 function World:compare_counts(op)
-  local want, stats = self.model:count(), assert(self.stores[op.handle]:stats())
+  local want, stats = self.model:count(), assert(self.stores[op.handle]:stats(op.at))
   for _, state in ipairs(Model.STATES) do
     differ(state .. " tasks counted", want.tasks[state], stats.tasks[state])
   end
   differ("events counted", want.events, stats.events)
   differ("buried events counted", want.buried, stats.buried)
+  differ("ready tasks counted", want.ready, stats.ready)
+  self:compare_accounts(op, stats.accounts)
+end
+
+function World:compare_accounts(op, list)
   local accounts = {}
-  for _, account in ipairs(stats.accounts) do
+  for _, account in ipairs(list) do
     accounts[account.name] = account
   end
   for _, name in ipairs(ACCOUNTS) do
     local account, till = accounts[name] or {}, self.model.paused[name]
     differ("slots held by " .. name, self.model:held(name), account.held or 0)
-    if till and till > op.at then
-      differ("pause of " .. name, words(till, "quota"), words(account.paused_until, account.reason))
+    if not till or till > op.at then -- one that is over may be forgotten, or not
+      differ("pause of " .. name, till, account.paused_until)
+      differ("reason for the pause of " .. name, self.model.why[name], account.reason)
     end
+  end
+  for _, c in ipairs(self.model.caps) do
+    local cap = self.model:cap(c, op.at)
+    differ("learned cap of " .. c.name, cap < c.max_in_flight and cap or nil, accounts[c.name].learned)
+  end
+end
+
+function World:compare_refused(op)
+  local list, below = {}, 0
+  repeat
+    local page = assert(self.stores[op.handle]:refused(below, op.limit))
+    for _, refused in ipairs(page) do
+      list[#list + 1], below = refused, refused.id
+    end
+  until #page < op.limit
+  local want = self.model.refused
+  differ("refused callbacks", #want, #list)
+  for i, refused in ipairs(list) do
+    differ("a refused callback", true, same(want[#want + 1 - i], refused))
   end
 end
 
@@ -1114,6 +1207,7 @@ function World:audit(op)
   self:compare_listings(op)
   self:compare_lookups(op)
   self:compare_forgotten(op)
+  self:compare_refused(op)
   self:check(op)
 end
 
@@ -1162,7 +1256,7 @@ local function in_fresh_world(case, spoil, f)
   end
   os.remove(world.dir)
   if not ok then
-    why = type(why) == "table" and why or { what = "error", want = "none", got = tostring(why) }
+    why = type(why) == "table" and why.what and why or { what = "error", want = "none", got = tostring(why) }
     why.step = world.at
     return why
   end
@@ -1240,7 +1334,7 @@ local function drop_pieces(ops, size, fails)
 end
 
 local OPTIONAL = { "more", "wait", "expect", "attempt", "error", "error_code", "image", "images", "meta", "mj_prompt",
-                   "user", "key", "expires", "counts", "account", "under", "from", "caps" }
+                   "user", "key", "expires", "counts", "account", "under", "from", "caps", "packed" }
 
 local function drop_fields(ops, fails)
   for i = 1, #ops do

@@ -16,6 +16,8 @@ local RETRY_CAP = 15 * 60 * 1000      -- n^4 seconds between sendings, at most t
 local WAIT_CAP = 31 * 24 * 3600 * 1000 -- no provider's Retry-After is worth more
 local TICKED_BY_CLAIM = 64            -- what a claim clears away of each kind before it looks at the queue
 local MAX_ATTEMPTS, MAX_IDS, MAX_ERRORS = 8, 4, 5
+local MAX_REFUSED, MAX_BODY = 256, 65536
+local RECOVERY = 60 * 1000            -- a cap that was learned rises by one slot in this time
 
 Model.ANY = "(any text)" -- what the store says when nobody gave a reason
 
@@ -43,7 +45,8 @@ function Model.new(rules, caps)
     tombs = {},               -- of pruned tasks, in the order they were pruned
     events = {},              -- undelivered and buried ones, in the order they were made
     ids = {}, keys = {},      -- whose a task id or a key is, also a tombstone's
-    paused = {}, made = 0, stamp = 0,
+    paused = {}, why = {}, learned = {}, made = 0, stamp = 0,
+    refused = {},             -- callbacks that were refused, the oldest first
   }, Model)
 end
 
@@ -753,12 +756,22 @@ function Model:held(account)
   return n
 end
 
+--- How many slots an account may hold now.  When the provider is full and we are not, others use the key, too: what we
+-- hold is what there is room for.
+function Model:cap(c, now)
+  local l = self.learned[c.name]
+  if not l then
+    return c.max_in_flight
+  end
+  return math.min(c.max_in_flight, math.max(l.held, 1) + math.floor(math.max(0, now - l.at) / RECOVERY))
+end
+
 -- The caps of the accounts that may send now, by name, and the least loaded one of them.
 function Model:open_accounts(now)
   local open, least, load = {}, nil, math.huge
   for _, c in ipairs(self.caps) do
     local held = self:held(c.name)
-    if held < c.max_in_flight and (self.paused[c.name] or 0) <= now then
+    if held < self:cap(c, now) and (self.paused[c.name] or 0) <= now then
       open[c.name] = c.max_in_flight
       if held / c.max_in_flight < load then
         least, load = c.name, held / c.max_in_flight
@@ -859,8 +872,22 @@ function Model:tick(limit, now)
 end
 
 --- Nothing is claimed for the account until then; nil lifts it.
-function Model:pause(account, till)
-  self.paused[account] = till
+function Model:pause(account, till, reason, now)
+  self.paused[account], self.why[account] = till, till and reason
+  if till and reason == "concurrency" then
+    self.learned[account] = { held = self:held(account), at = now }
+  end
+  return { code = "ok" }
+end
+
+--- Keeps a callback that was refused; only the newest.
+function Model:refuse(ref, attempt, why, body, now)
+  local last = self.refused[#self.refused]
+  self.refused[#self.refused + 1] = { id = last and last.id + 1 or 1, at = now, ref = ref, attempt = attempt,
+                                      reason = why, size = #body, body = body:sub(1, MAX_BODY) }
+  if #self.refused > MAX_REFUSED then
+    table.remove(self.refused, 1)
+  end
   return { code = "ok" }
 end
 
@@ -1080,12 +1107,13 @@ function Model:list_events(buried)
 end
 
 function Model:count()
-  local counts = { tasks = {}, events = 0, buried = 0 }
+  local counts = { tasks = {}, events = 0, buried = 0, ready = 0 }
   for _, state in ipairs(Model.STATES) do
     counts.tasks[state] = 0
   end
   for _, t in ipairs(self.tasks) do
     counts.tasks[t.state] = counts.tasks[t.state] + 1
+    counts.ready = counts.ready + (t.state == "queued" and t.ready and 1 or 0)
   end
   for _, e in ipairs(self.events) do
     local which = e.buried and "buried" or "events"
