@@ -58,7 +58,8 @@ describe("the nginx receiver under fire", function()
   local function rush(tasks, refs)
     local lines = {}
     for _, ref in ipairs(refs) do
-      local body = cjson.encode { taskId = tasks[ref].id, status = 1, image = "https://img.example/" .. tasks[ref].id }
+      local id = tasks[ref].id
+      local body = tasks[ref].body or cjson.encode { taskId = id, status = 1, image = "https://img.example/" .. id }
       lines[#lines + 1] = ('silent\nurl = "%s"\ndata = "%s"\noutput = "/dev/null"\nmax-time = 20\n'
         .. 'write-out = "%s %%{http_code}\\n"\nnext\n'):format(tasks[ref].url, (body:gsub('[\\"]', "\\%0")), ref)
     end
@@ -166,21 +167,25 @@ describe("the nginx receiver under fire", function()
     assert.same({}, assert(mj:check()).problems)
   end)
 
-  it("lets one poisoned callback of a batch fail alone", function()
+  it("lets one poisoned callback of a batch fail alone, and tells each client of its own", function()
     web = receiver.start()
     mj = kit.open { hook_url = web.url .. "/hook" }
-    local tasks, refs = {}, {}
-    for i = 1, 200 do
+    local tasks, refs, expected = {}, {}, {}
+    for i = 1, 300 do
       local task, url = job("Id" .. i)
-      -- Every tenth speaks of a task that is another's.
-      tasks[task.ref], refs[i] = { id = i % 10 == 0 and "Id" .. i - 1 or "Id" .. i, url = url }, task.ref
+      -- Every tenth can't be read, and the one after it speaks of a task that is another's.
+      local poison, foreign = i % 10 == 0, i % 10 == 1 and i > 1
+      tasks[task.ref] = { id = foreign and "Id" .. i - 2 or "Id" .. i, url = url, body = poison and "poison" or nil }
+      refs[i] = task.ref
+      expected[task.ref] = { poison and "400" or "200", (poison or foreign) and "pending" or "succeeded" }
     end
-    local sender = rush(tasks, refs)
+    local sender, heard = rush(tasks, refs), 0
     sender:wait(30)
-    assert.equal(200, select(2, sender:out():gsub(" 200\n", "")))
-    assert.equal(180, mj:stats().tasks.succeeded)
-    for i, ref in ipairs(refs) do
-      assert.equal(i % 10 == 0 and "pending" or "succeeded", mj:get(ref).state)
+    for ref, code in sender:out():gmatch "(%w+) (%d+)\n" do
+      heard = heard + 1
+      assert.same(expected[ref], { code, mj:get(ref).state })
     end
+    assert.equal(300, heard)
+    assert.equal(30, #assert(mj:refused { limit = 100 }))
   end)
 end)
