@@ -3,7 +3,7 @@
 #   make                what "make install PREFIX=P DESTDIR=D" puts in place
 #   make demo           installs what is missing (Debian), builds, shows it at work
 #   make test           the same, then every suite; ends with "N passed, N failed"
-#   make check          the suites without installing anything; SUITES="c lua5.4 luajit e2e"
+#   make check          the suites without installing anything; SUITES="c lua5.4 luajit faults e2e"
 #   make lint           format, luacheck, layers, cppcheck, clang-tidy, -Werror
 #   make sanitize       the suites under AddressSanitizer and UBSan
 #   make valgrind       the C suite under valgrind
@@ -86,7 +86,7 @@ spec_programs = $(sort $(patsubst spec/$(1)/%.c,$(BUILD)/$(1)/%,$(wildcard spec/
 TESTS = $(call spec_programs,c,test)
 OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d)))
 
-.PHONY: all tests others demo test check lint sanitize valgrind bench fuzz chaos doc format clean install deps-ci \
+.PHONY: all tests others demo test check lint sanitize valgrind bench fuzz chaos doc format clean install deps-ci faults-build \
 	lint-format lint-luacheck lint-layers lint-cppcheck lint-tidy lint-werror luas FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -192,7 +192,11 @@ deps-ci:
 
 # A second make each time: what was just installed is seen only by a new one.
 AGAIN = +@$(MAKE) --no-print-directory
-SUITES ?= c $(patsubst 5.1,luajit,$(patsubst 5.4,lua5.4,$(LUAS))) e2e
+SUITES ?= c $(patsubst 5.1,luajit,$(patsubst 5.4,lua5.4,$(LUAS))) \
+	$(if $(filter 5.4,$(LUAS)),$(if $(filter asan,$(VARIANT)),,faults)) e2e
+# The suite of that name kills processes of its own build, beside the one under test.
+FAULTS_BUILD = build-faults
+NEEDS = $(if $(filter faults,$(SUITES)),$(if $(filter $(BUILD),$(FAULTS_BUILD)),,faults-build))
 
 demo:
 	@$(DEPS) $(DEPS_DEMO)
@@ -203,8 +207,11 @@ test:
 	@$(DEPS) $(DEPS_TEST)
 	$(AGAIN) check
 
-check: all tests
-	@BUILD=$(BUILD) VARIANT=$(VARIANT) CC="$(CC)" scripts/dev/run-tests $(SUITES)
+check: all tests $(NEEDS)
+	@BUILD=$(BUILD) FAULTS_BUILD=$(FAULTS_BUILD) VARIANT=$(VARIANT) CC="$(CC)" scripts/dev/run-tests $(SUITES)
+
+faults-build:
+	$(AGAIN) all VARIANT=faults BUILD=$(FAULTS_BUILD)
 
 sanitize:
 	@$(DEPS) $(DEPS_TEST)

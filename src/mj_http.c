@@ -1,6 +1,7 @@
 #include "mj_http.h"
 
 #include "mj_error.h"
+#include "mj_fault.h"
 
 #include <curl/curl.h>
 #include <limits.h>
@@ -140,6 +141,7 @@ static int may_begin(void *arg, char *to_ip, char *from_ip, int to_port, int fro
     transfer *t = arg;
 
     (void)to_ip, (void)from_ip, (void)to_port, (void)from_port;
+    MJ_FAULT("http.connected");
     t->again = t->handed > 0;
     return t->again || stalled(t) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
@@ -149,6 +151,7 @@ static size_t give_body(char *to, size_t size, size_t n, void *arg)
     transfer *t = arg;
     size_t left = t->req->body_len - t->handed, room = size * n;
 
+    MJ_FAULT("http.body");
     t->again = left == 0; /* a known length is asked for once, unless it is to be sent again */
     if (t->again || stalled(t))
         return CURL_READFUNC_ABORT;
@@ -156,6 +159,7 @@ static size_t give_body(char *to, size_t size, size_t n, void *arg)
         room = left;
     memcpy(to, t->req->body + t->handed, room);
     t->handed += room;
+    MJ_FAULT("http.handed");
     return room;
 }
 
@@ -194,6 +198,7 @@ static size_t take_header(char *line, size_t size, size_t n, void *arg)
     if (bytes > 0 && (line[0] == '\r' || line[0] == '\n')) {
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
         t->head_done = status >= 200;
+        MJ_FAULT("http.head");
         if (!t->head_done)
             t->answer->retry_after = -1;
     } else if (bytes >= sizeof after && strncasecmp(line, after, sizeof after - 1) == 0) {
@@ -208,6 +213,7 @@ static size_t take_body(char *from, size_t size, size_t n, void *arg)
     mj_http_answer *a = t->answer;
     size_t bytes = size * n;
 
+    MJ_FAULT("http.answer");
     if (bytes > t->max - a->body_len) {
         t->too_long = true;
         return 0;
@@ -347,6 +353,7 @@ static bool begin(mj_http *h, transfer *t, const mj_http_request *r, mj_http_ans
 {
     CURL *e = t->easy ? t->easy : curl_easy_init();
 
+    MJ_FAULT("http.begin");
     *t = (transfer){.easy = e,
                     .req = r,
                     .answer = a,
@@ -407,6 +414,7 @@ static void finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
     mj_http_answer *a = t->answer;
     long status = 0;
 
+    MJ_FAULT("http.ended");
     a->elapsed_ms = mj_http_clock() - t->started;
     /* A header that broke off is no error to libcurl. */
     if ((!cut && result == CURLE_OK && t->head_done) || whole(t)) {
@@ -469,8 +477,10 @@ int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t d
         }
         rc = curl_multi_perform(h->multi, &active);
         collect(h, &running);
-        if (rc == CURLM_OK && running > 0 && (next == n || !free_slot(h)))
+        if (rc == CURLM_OK && running > 0 && (next == n || !free_slot(h))) {
+            MJ_FAULT("http.wait"); /* the first time the connection is made, later the answer is awaited */
             rc = curl_multi_poll(h->multi, NULL, 0, (int)(left < POLL_MS ? left : POLL_MS), NULL);
+        }
     }
     if (rc != CURLM_OK)
         why = curl_multi_strerror(rc);

@@ -1,4 +1,5 @@
 /* The write half of the store: one batch of operations, one durable transaction. */
+#include "mj_fault.h"
 #include "mj_store_impl.h"
 
 #include <errno.h>
@@ -351,10 +352,13 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, uint64_t *ful
     if (rc == 0 && x.dirty)
         rc = save_accounts(&x);
     t = x.t;
-    if (rc == 0 && x.dirty)
+    if (rc == 0 && x.dirty) {
+        MJ_FAULT("store.commit");
         rc = mdb_txn_commit(t); /* frees it, also when it fails */
-    else
+        MJ_FAULT("store.committed");
+    } else {
         mdb_txn_abort(t);
+    }
     mj_env_leave(s->env);
     return rc;
 }
@@ -370,6 +374,7 @@ int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
         if (ops[i].kind == MJ_OP_TICK)
             mj_env_bury_readers(s->env);
     while (rc == MJ_OK) {
+        MJ_FAULT("store.begin");
         rc = run_all(s, ops, n, now, &full);
         if (rc != MDB_MAP_FULL)
             break;
