@@ -300,6 +300,10 @@ describe("a process that is killed", function()
     assert.equal("queued", (kit.sh("MJHOOK_FAULT=no.such.point:1 " .. command .. " | sed s/pending/queued/")))
   end)
 
+  it("and this one, too, are of the build that is tested", function()
+    assert.truthy(kit.read("/proc/self/maps"):find(kit.build .. "/5.4/mjhook/core.so", 1, true))
+  end)
+
   it("is so by nothing in a release build", function()
     local build = os.getenv "MJHOOK_RELEASE_BUILD"
     if not build or build == kit.build then
