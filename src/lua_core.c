@@ -160,6 +160,12 @@ int luaopen_mjhook_core(lua_State *L)
     mjl_set_int(L, "max_name", MJ_MAX_NAME);
     mjl_set_int(L, "max_json", MJ_MAX_JSON);
     mjl_set_int(L, "max_refused", MJ_MAX_REFUSED);
+    lua_createtable(L, MJ_NBUCKETS - 1, 0);
+    for (unsigned i = 0; i < MJ_NBUCKETS - 1; i++) {
+        lua_pushinteger(L, (lua_Integer)mj_latency_bound(i));
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "latency_bounds");
     mjl_open_store(L);
     mjl_open_http(L);
     mjl_open_auth(L);
