@@ -144,6 +144,15 @@ static int core_error(lua_State *L)
     return 1;
 }
 
+/* core.is_ref(value) -> boolean: whether it could be a task's ref. */
+static int core_is_ref(lua_State *L)
+{
+    uint8_t ref[MJ_ULID_BYTES];
+
+    lua_pushboolean(L, mjl_ref(L, 1, ref));
+    return 1;
+}
+
 #if defined(__GNUC__)
 __attribute__((visibility("default")))
 #endif
@@ -154,6 +163,8 @@ int luaopen_mjhook_core(lua_State *L)
     lua_createtable(L, 0, 32);
     lua_pushcfunction(L, core_error);
     lua_setfield(L, -2, "error");
+    lua_pushcfunction(L, core_is_ref);
+    lua_setfield(L, -2, "is_ref");
     mjl_set_lit(L, "version", MJ_VERSION);
     mjl_set_int(L, "schema", MJ_STORE_SCHEMA);
     mjl_set_int(L, "max_prompt", MJ_MAX_PROMPT);

@@ -85,11 +85,24 @@ static int core_isatty(lua_State *L)
     return 1;
 }
 
+/* core.sleep(seconds) */
+static int core_sleep(lua_State *L)
+{
+    double s = luaL_checknumber(L, 1);
+    struct timespec t;
+
+    luaL_argcheck(L, s >= 0 && s < 1e9, 1, "out of range");
+    t = (struct timespec){.tv_sec = (time_t)s, .tv_nsec = (long)((s - (double)(time_t)s) * 1e9)};
+    nanosleep(&t, NULL); /* a signal cuts it short */
+    return 0;
+}
+
 void mjl_open_sys(lua_State *L)
 {
     static const luaL_Reg methods[] = {{"close", lock_close}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"now", core_now}, {"lock", core_lock},     {"stat", core_stat},
-                                         {"uid", core_uid}, {"isatty", core_isatty}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"now", core_now}, {"lock", core_lock},   {"stat", core_stat},
+                                         {"uid", core_uid}, {"sleep", core_sleep}, {"isatty", core_isatty},
+                                         {NULL, NULL}};
 
     mjl_class(L, LOCK, methods);
     luaL_setfuncs(L, functions, 0);

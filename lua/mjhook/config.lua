@@ -143,7 +143,7 @@ local KEYS = {
   max_in_flight = count(1, 1000, "slots"),
   batch = count(1, 1000, "task ids in a request"),
   connections = count(1, 256, "connections"),
-  poll = record { first = number(1, DAY, "seconds"), max = number(1, 7 * DAY, "seconds") },
+  poll = record { first = number(1, DAY, "seconds"), max = number(1, 7 * DAY, "seconds"), learn = of "boolean" },
   lost_after = number(60, 365 * DAY, "seconds"),
   ambiguous_grace = number(0, 30 * DAY, "seconds"),
   trust = one_of("payload", "verify"),
@@ -276,7 +276,8 @@ local function complete(config)
     end
     config.policy = dir .. "/" .. config.policy
   end
-  config.poll = { first = (config.poll or {}).first or 60, max = (config.poll or {}).max or 900 }
+  local poll = config.poll or {}
+  config.poll = { first = poll.first or 60, max = poll.max or 900, learn = poll.learn ~= false }
   if config.poll.max < config.poll.first then
     fail("poll.max", "at least poll.first (%s) expected", config.poll.first)
   end

@@ -10,6 +10,7 @@ local callback = require "mjhook.callback"
 local config = require "mjhook.config"
 local core = require "mjhook.core"
 local executor = require "mjhook.executor"
+local metrics = require "mjhook.metrics"
 local mjhook = require "mjhook"
 local policy = require "mjhook.policy"
 local semaphore = require "ngx.semaphore"
@@ -24,7 +25,7 @@ local DISPATCH_REST_MS = 1000
 
 -- ---- logging without the request line, which carries the callback's token ----
 
-local LEVELS = { error = ngx.ERR, warn = ngx.WARN, info = ngx.INFO }
+local LEVELS = { error = ngx.ERR, warn = ngx.WARN, notice = ngx.NOTICE, info = ngx.INFO }
 local LOG_MAX = 100
 local LOG_EVERY_S = 1
 local pending_log, dropped, ticking = {}, 0, false
@@ -290,6 +291,9 @@ function M.callback()
   if refused then
     if refused.status == 401 then
       callback.stranger(mj, var.remote_addr)
+      if ngx.shared.mjhook then
+        ngx.shared.mjhook:incr("strangers", 1, 0)
+      end
     end
     return send(refused)
   end
@@ -323,6 +327,19 @@ function M.status(ref, options)
     return mj:refresh(ref)
   end
   return mj:get(ref)
+end
+
+--- Prometheus' metrics, as a content handler. With `lua_shared_dict mjhook 1m` also the requests of strangers, counted
+-- across the workers since nginx started: nothing of them is written to disk.
+function M.metrics()
+  local mj = open()
+  local strangers = ngx.shared.mjhook and { { "callbacks_unauthenticated_total", "counter",
+    "Requests without a good token or from an address that is not allowed", ngx.shared.mjhook:get "strangers" or 0 } }
+  local text = mj and metrics.text(mj, strangers)
+  if not text then
+    return send(UNAVAILABLE)
+  end
+  send { status = 200, headers = { ["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8" }, body = text }
 end
 
 --- The mjhook object of this worker; nil while its store can't be opened.

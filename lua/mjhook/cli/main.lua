@@ -13,7 +13,8 @@ local text = require "mjhook.cli.text"
 --   needs_policy                        the policy is loaded; otherwise a broken one keeps nobody from looking
 --   run(mj, values, arguments, out)     gives the exit code, nothing for 0; ends early through mjhook.cli.fail
 local COMMANDS = {
-  "submit", "get", "list", "cancel", "resubmit", "refused", "readmit", "stats", "prune", "check", "backup",
+  "submit", "get", "list", "watch", "refresh", "cancel", "resubmit", "events", "kick", "bury", "replay", "refused",
+  "readmit", "stats", "metrics", "prune", "check", "backup",
 }
 
 local GLOBAL = {
