@@ -72,7 +72,8 @@ describe("configuration", function()
   local good = {
     store = "/nowhere/other", store_mode = "0660", map_max = 2 ^ 30, api_key = "k", accounts = { { name = "a" } },
     base_url = "https://api.example/", hook_url = "https://app.example/hook?x=1", secrets = { SECRET },
-    max_in_flight = 3, batch = 1, connections = 2, poll = { first = 1, max = 2, learn = false }, lost_after = 60, ambiguous_grace = 0,
+    max_in_flight = 3, batch = 1, connections = 2, poll = { first = 1, max = 2, learn = false }, lost_after = 60,
+    ambiguous_grace = 0,
     trust = "verify", allow_unsigned = true, allow_cidr = { "192.0.2.0/24" }, trusted_proxies = { "::1" },
     max_body = 1024, queue_max = 1, key_ttl = 0, retention = { succeeded = 1, failed = -1, lost = 0, cancelled = 9 },
     handler_timeout = 0.5, allow_insecure = true, policy = {}, log = print,

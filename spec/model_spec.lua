@@ -72,7 +72,8 @@ local FINALS = { "succeeded", "failed", "lost", "cancelled" }
 local HABITS = {
   { "create", 10 }, { "adopt", 3 }, { "claim", 14 }, { "report", 14 }, { "callback", 10 }, { "poll", 14 },
   { "look", 4 }, { "older", 5 }, { "decide", 8 }, { "cancel", 2 }, { "resubmit", 4 }, { "noise", 8 }, { "tick", 6 },
-  { "pause", 3 }, { "refuse", 1 }, { "take", 8 }, { "settle", 8 }, { "again", 4 }, { "prune", 3 }, { "forget", 1 }, { "reopen", 1 },
+  { "pause", 3 }, { "refuse", 1 }, { "take", 8 }, { "settle", 8 }, { "again", 4 }, { "prune", 3 },
+  { "forget", 1 }, { "reopen", 1 },
   { "audit", 1 },
 }
 
