@@ -3,21 +3,23 @@
 -- Outcomes are values: `nil, err` with err = {code=, message=, retryable=} that
 -- prints as its message; wrong arguments raise at the caller's line.
 -- @module mjhook
-local bulk = require "mjhook.bulk"
-local callback = require "mjhook.callback"
 local config = require "mjhook.config"
 local core = require "mjhook.core"
-local deliver = require "mjhook.deliver"
-local events = require "mjhook.events"
 local executor = require "mjhook.executor"
-local job = require "mjhook.job"
-local metrics = require "mjhook.metrics"
-local poll = require "mjhook.poll"
 local policy = require "mjhook.policy"
-local prune = require "mjhook.prune"
-local reconcile = require "mjhook.reconcile"
-local submit = require "mjhook.submit"
 local view = require("mjhook.task").view
+
+-- A flow is loaded when it is first used: a cron job that has nothing to do spends most of its time on loading.
+local function flow(name)
+  return setmetatable({}, { __index = function(self, key)
+    self[key] = require("mjhook." .. name)[key]
+    return self[key]
+  end })
+end
+
+local bulk, callback, deliver, events = flow "bulk", flow "callback", flow "deliver", flow "events"
+local job, metrics, poll, prune = flow "job", flow "metrics", flow "poll", flow "prune"
+local reconcile, submit = flow "reconcile", flow "submit"
 
 local M = { version = core.version }
 local Mjhook = {}

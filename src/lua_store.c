@@ -304,6 +304,13 @@ static int store_refused(lua_State *L)
     return 1;
 }
 
+/* store:trim(): see mj_store_trim() */
+static int store_trim(lua_State *L)
+{
+    mj_store_trim(check(L));
+    return 0;
+}
+
 /* store:backup(directory) -> true | nil, err */
 static int store_backup(lua_State *L)
 {
@@ -349,18 +356,23 @@ static void read_query(lua_State *L, mj_query *q)
         memcpy(q->cursor, cursor.p, cursor.n);
 }
 
-/* store:page{by=, state=, user_id=, due=, until=, since=, buried=, ref=, limit=, cursor=} -> {tasks or events}, cursor
- * The cursor is nil after the last page.  A record that can't be read is given as its error. */
+/* store:page{by=, state=, user_id=, due=, until=, since=, buried=, ref=, brief=, limit=, cursor=} -> {tasks or events},
+ * cursor The cursor is nil after the last page.  A record that can't be read is given as its error. */
 static int store_page(lua_State *L)
 {
     mj_store *s = check(L);
     mj_query q = {0};
     mj_reader r;
     batch *b;
+    int (*push)(lua_State *, mj_str) = mjl_push_task;
     int at, rc, n = 0;
 
     luaL_checktype(L, 2, LUA_TTABLE);
     read_query(L, &q);
+    if (q.order == MJ_BY_EVENT)
+        push = mjl_push_event;
+    else if (mjl_bool(L, 2, "brief"))
+        push = mjl_push_brief;
     b = new_batch(L);
     at = lua_gettop(L);
     rc = mj_store_page(s, &q, &b->buf);
@@ -371,7 +383,7 @@ static int store_page(lua_State *L)
     lua_newtable(L);
     for (r = mj_reader_of(b->buf.p ? b->buf.p : (uint8_t *)"", b->buf.n); r.p < r.end;) {
         mj_str record = mj_get_str(&r);
-        rc = q.order == MJ_BY_EVENT ? mjl_push_event(L, record) : mjl_push_task(L, record);
+        rc = push(L, record);
         if (rc != MJ_OK) {
             mjl_fail(L, rc, NULL);
             lua_remove(L, -2);
@@ -531,10 +543,9 @@ static int core_open(lua_State *L)
 void mjl_open_store(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"write", store_write},     {"get", store_get},     {"find", store_find},
-        {"page", store_page},       {"stats", store_stats}, {"close", store_close},
-        {"by_key", store_by_key},   {"check", store_check}, {"backup", store_backup},
-        {"refused", store_refused}, {NULL, NULL},
+        {"write", store_write},   {"get", store_get},         {"find", store_find},     {"page", store_page},
+        {"stats", store_stats},   {"close", store_close},     {"by_key", store_by_key}, {"check", store_check},
+        {"backup", store_backup}, {"refused", store_refused}, {"trim", store_trim},     {NULL, NULL},
     };
     static const luaL_Reg batch_methods[] = {{"close", batch_close}, {NULL, NULL}};
 

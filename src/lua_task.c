@@ -76,6 +76,23 @@ static const char *owner_name(const mj_owner *o)
     }
 }
 
+int mjl_push_brief(lua_State *L, mj_str record)
+{
+    mj_task t;
+    int rc = mj_task_decode(record.p, record.n, &t);
+
+    if (rc != MJ_OK)
+        return rc;
+    luaL_checkstack(L, 8, "task");
+    lua_createtable(L, 0, 5);
+    mjl_push_ref(L, t.ref);
+    lua_setfield(L, -2, "ref");
+    mjl_set_str(L, "account", t.account);
+    mjl_set_time(L, "updated_at", t.updated_at);
+    push_attempts(L, &t);
+    return MJ_OK;
+}
+
 int mjl_push_task(lua_State *L, mj_str record)
 {
     mj_task t;

@@ -233,6 +233,10 @@ int mj_store_check(mj_store *s, void (*problem)(void *ctx, const char *text), vo
 /* A consistent, compacted copy in the new or empty directory `to`, while others write.  MJ_EEXISTS, MJ_ENOSPC, ... */
 int mj_store_backup(mj_store *s, const char *to);
 
+/* Lets go of what was read of the file, which counts as this process' memory until then: for who goes through much of
+ * it, now and again. */
+void mj_store_trim(mj_store *s);
+
 /* O(1): from counters.  The size of the store does not matter. */
 int mj_store_stats(mj_store *s, mj_stats *out);
 

@@ -153,7 +153,7 @@ int mj_event_add(mj_txn *x, const mj_task *t, mj_event type)
     return rc == 0 && open == MDB_NOTFOUND ? out_put(x, &e) : rc;
 }
 
-/* Delivered or buried: the task's first open event may go, if there is one.  It may have its entry already. */
+/* What was settled has no entry: the task's first open event gets it, if there is one.  It may have it already. */
 static int promote(mj_txn *x, const mj_event_record *done)
 {
     mj_event_record next;
@@ -291,7 +291,7 @@ static int settle(mj_txn *x, mj_op *op, mj_event_record *e)
         return bury(x, e);
     e->next_at = op->until;
     rc = put(x, e);
-    return rc != 0 ? rc : out_put(x, e);
+    return rc != 0 ? rc : promote(x, e); /* not e, when an earlier one was kicked after its lease had run out */
 }
 
 static bool is_leased(const mj_txn *x, const mj_event_record *e)

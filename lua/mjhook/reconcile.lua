@@ -50,12 +50,12 @@ end
 
 -- Walks the tasks that are due for one job, a page at a time; `work` gets the pages, and whether it is the last one.
 -- Each task is seen once in a pass: a page goes on after the last one, and what work made due again is later.
-function Sweep:pages(due, size, work)
+function Sweep:pages(due, size, work, brief)
   local cursor
   local now = core.now()
   repeat
     local tasks, err_or_cursor = self.mj.store:page { by = "due", due = due, ["until"] = now, limit = size,
-                                                      cursor = cursor }
+                                                      brief = brief, cursor = cursor }
     if not tasks then
       error(err_or_cursor, 0)
     end
@@ -70,6 +70,9 @@ function Sweep:pages(due, size, work)
     end
     if #readable > 0 then
       work(readable, not cursor)
+    end
+    if cursor then
+      self.mj.store:trim() -- as much memory for a hundred thousand as for a page
     end
   until not cursor or not self:time_left()
 end
@@ -118,6 +121,11 @@ function Sweep:resolve()
   end)
 end
 
+-- Tasks are read as a whole only for a policy that looks at them.
+function Sweep:brief()
+  return not self.mj.policy:decides "next_poll"
+end
+
 -- A request that goes half empty takes along tasks that are due soon anyway.
 function Sweep:fill(tasks)
   local room = -#tasks % self.mj.config.batch
@@ -129,7 +137,7 @@ function Sweep:fill(tasks)
     known[task.ref] = true
   end
   local soon = self.mj.store:page { by = "due", due = "poll", ["until"] = core.now() + SOON_MS,
-                                    limit = #tasks + room }
+                                    limit = #tasks + room, brief = self:brief() }
   for _, task in ipairs(soon or {}) do
     if room > 0 and task.ref and not known[task.ref] and task.updated_at < self.begun then
       tasks[#tasks + 1] = view(task)
@@ -165,7 +173,7 @@ function Sweep:poll()
     for _, result in ipairs(report.results) do
       self:count(result)
     end
-  end)
+  end, self:brief())
 end
 
 function Sweep:tick()

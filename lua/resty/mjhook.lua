@@ -41,6 +41,9 @@ function M.init(args)
   if bad then
     error("mjhook: " .. bad.message, 0)
   end
+  for _, flow in ipairs { "bulk", "deliver", "events", "job", "poll" } do
+    require("mjhook." .. flow) -- here, rather than from disk under a request
+  end
   given, arguments = args or {}, {}
   for k, v in pairs(given) do
     arguments[k] = v

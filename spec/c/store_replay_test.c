@@ -192,3 +192,24 @@ TEST("files that a handler stored are the task's when its event is done")
     check_store(s);
     mj_store_close(s);
 }
+
+TEST("a lease that ran out and is put off does not overtake an earlier event that was kicked meanwhile")
+{
+    mj_store *s = open_store();
+    ref r = add(s, (job){.task_id = "T1"}, T0);
+    mj_event_record second;
+    int64_t later = T0 + LEASE + 1;
+
+    CHECK_INT(tell(s, r, SIG_FAILED, "T1", T0), MJ_OK);
+    CHECK_INT(bury(s, r, 1, T0), MJ_OK);
+    CHECK_INT(tell(s, r, SIG_RESUBMIT, "", T0), MJ_OK);
+    CHECK_INT(tell(s, r, SIG_FAILED, "T2", T0), MJ_OK);
+    second = taken(s, T0);
+    CHECK_INT(second.seq, 2);
+    CHECK_INT(kick(s, r, 1, later), MJ_OK);
+    CHECK_INT(settle(s, MJ_OP_EVENT_RETRY, second, later, later), MJ_OK);
+    check_store(s);
+    CHECK_INT(taken(s, later).seq, 1);
+    CHECK_INT(take(s, later + LEASE, later), MJ_ENOTFOUND);
+    mj_store_close(s);
+}
