@@ -3,8 +3,8 @@
 --   lua5.4 sweep.lua [DUE] [STORED] [ROUNDS]
 --
 -- Start-up: the whole process, `mjhook-reconcile` on a store of STORED tasks of which none is due; median of ROUNDS.
--- A sweep: DUE tasks whose callbacks were lost, all of them finished at the provider (scripts/simulator on this machine,
--- which takes a core). Afterwards every one of them is `succeeded` in the store.
+-- A sweep: DUE tasks whose callbacks were lost, all finished at the provider (scripts/simulator on this machine, which
+-- takes a core). Afterwards every one of them is `succeeded` in the store.
 local core = require "mjhook.core"
 local mjhook = require "mjhook"
 local provider = require "mjhook.provider"

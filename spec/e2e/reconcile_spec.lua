@@ -212,7 +212,7 @@ describe("mjhook-reconcile", function()
     local text = kit.read(dir .. "/mjhook.prom")
     assert.matches("\nmjhook_sweep_polled 1\n", text)
     assert.matches("\nmjhook_sweep_pending 1\n", text)
-    assert.matches("\nmjhook_last_sweep_timestamp_seconds %d+\n", text)
+    assert.matches("\nmjhook_last_sweep_timestamp_seconds %d+%.?%d*\n", text)
     for line in text:gmatch "[^\n]+" do
       assert.is_truthy(line:match "^# TYPE mjhook_[%l_]+ %l+$" or line:match "^# HELP mjhook_[%l_]+ .+%.$"
         or line:match "^mjhook_[%l_]+ %d+%.?%d*$" or line:match '^mjhook_[%l_]+{[^}]+} %d+%.?%d*$', line)

@@ -121,8 +121,8 @@ local function free_port()
 end
 
 --- Writes nginx.conf and the configuration without starting anything.
--- @tparam[opt] table options conf (nginx.conf with @MAIN@, @HTTP@, @DIR@, @PORT@, @THREADS@), threads (the pools; false:
--- none), settings (of mjhook)
+-- @tparam[opt] table options conf (nginx.conf with @MAIN@, @HTTP@, @DIR@, @PORT@, @THREADS@), threads (false:
+-- none; or the pools), settings (of mjhook)
 function receiver.prepare(options)
   options = options or {}
   local self = setmetatable({ dir = kit.tmp(), port = free_port() }, Receiver)
