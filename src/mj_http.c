@@ -425,8 +425,9 @@ static const char *failure(CURLcode result, const char *cut)
         return "connect";
     case CURLE_PEER_FAILED_VERIFICATION:
         return "certificate";
-    case CURLE_SSL_CONNECT_ERROR:
     case CURLE_SSL_CACERT_BADFILE:
+        return "authorities";
+    case CURLE_SSL_CONNECT_ERROR:
         return "tls";
     case CURLE_OPERATION_TIMEDOUT:
         return "timeout";

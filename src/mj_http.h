@@ -55,7 +55,8 @@ typedef enum {
 
 /* What only somebody asks for who looks for a fault.  Times are seconds since 1970, 0: not known. */
 typedef struct mj_http_details {
-    const char *failure;  /* "dns", "connect", "certificate", "tls", "timeout" or "other"; NULL: it was answered */
+    const char *failure;  /* "dns", "connect", "certificate", "authorities" (no file of them), "tls", "timeout" or
+                             "other"; NULL: it was answered */
     int64_t date;         /* the answer's Date header */
     int64_t total_us;     /* from the look-up of the name to the last byte */
     int64_t cert_expires; /* of the server's own certificate; known for the request that made the connection */
