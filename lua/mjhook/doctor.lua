@@ -5,7 +5,7 @@
 local M = {}
 
 -- In order. Each is a module mjhook.doctor.<name>, a function(patient, report):
---   patient   args (as for config.resolve), config (nil when it is wrong), ca_file
+--   patient   args (as for config.resolve), config (nil when it is wrong), ca_file, timeout_ms
 --   report    report:ok(check, message), report:warn(check, message, advice), report:fail(check, message, advice)
 -- `needs_config`: it can't be made without a configuration.
 local CHECKS = {
@@ -44,8 +44,8 @@ end
 
 --- Makes every check that can be made.
 -- @tparam table args where the configuration is and what goes before it, as for mjhook.open
--- @tparam[opt] table options ca_file: certificates to trust instead of the system's; heard: function(finding), called
--- as soon as there is one
+-- @tparam[opt] table options ca_file: certificates to trust instead of the system's; timeout_ms: of a request (15 s);
+-- heard: function(finding), called as soon as there is one
 -- @treturn table findings, list of {check=, status= "ok"|"warn"|"fail", message=, advice=}
 -- @treturn table how many of each status, and `config`: true when the configuration is among what failed
 function M.run(args, options)
@@ -53,7 +53,7 @@ function M.run(args, options)
   local report = setmetatable({
     findings = {}, count = { ok = 0, warn = 0, fail = 0, config = false }, heard = options.heard or function() end,
   }, Report)
-  local patient = { args = args, ca_file = options.ca_file }
+  local patient = { args = args, ca_file = options.ca_file, timeout_ms = options.timeout_ms }
   for _, check in ipairs(CHECKS) do
     if patient.config or not check.needs_config then
       local ok, why = pcall(require("mjhook.doctor." .. check.name), patient, report)

@@ -83,8 +83,9 @@ local function strange(answer)
 end
 
 function Hook:check_wrong_token()
-  local secrets = self.config.secrets or { "no secret of anybody here" }
-  local answer = self:post(self:url_by(forger(assert(core.keyring(secrets)))), callback_of(SMALL))
+  local secrets = self.config.secrets or {}
+  local keyring = assert(core.keyring(#secrets > 0 and secrets or { "no secret of anybody here" }))
+  local answer = self:post(self:url_by(forger(keyring)), callback_of(SMALL))
   if answer.outcome ~= "answered" then
     web.unreachable(self.patient, self.report, self, answer)
     return false
@@ -99,8 +100,8 @@ function Hook:check_wrong_token()
     return true
   end
   local what, advice = strange(answer)
-  self.report:fail("hook_url.wrong_token", ("a callback with a wrong token should be refused with 401 by mjhook, was: %s")
-    :format(what), advice)
+  self.report:fail("hook_url.wrong_token",
+    ("a callback with a wrong token should be refused with 401 by mjhook, was: %s"):format(what), advice)
   return false
 end
 

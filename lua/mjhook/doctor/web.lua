@@ -29,8 +29,8 @@ end
 --- A client that keeps one connection.
 function M.client(patient, insecure)
   return assert(core.http {
-    connections = 1, timeout_ms = TIMEOUT_MS, connect_timeout_ms = CONNECT_MS, ca_file = patient.ca_file,
-    insecure = insecure,
+    connections = 1, timeout_ms = patient.timeout_ms or TIMEOUT_MS, connect_timeout_ms = CONNECT_MS,
+    ca_file = patient.ca_file, insecure = insecure,
   })
 end
 
@@ -97,13 +97,14 @@ function M.addresses(report, who)
     return report:fail(who.name .. ".dns", err.message, ("is %s spelled right?"):format(host))
   end
   local list = table.concat(found, ", ")
+  local shown = list == host and host or ("%s is %s"):format(host, list)
   for _, address in ipairs(found) do
     if who.public and cidr.contains(PRIVATE, (address:gsub("%%.*$", ""))) then
-      return report:warn(who.name .. ".dns", ("%s is %s: nobody outside can call %s"):format(host, list, address),
+      return report:warn(who.name .. ".dns", ("%s: nobody outside can call %s"):format(shown, address),
         ("the provider has to reach it: %s needs a public address"):format(who.name))
     end
   end
-  report:ok(who.name .. ".dns", ("%s is %s"):format(host, list))
+  report:ok(who.name .. ".dns", shown)
 end
 
 --- Says how long the certificate lasts, of the request that made the connection.
