@@ -421,7 +421,8 @@ describe("mjhook doctor", function()
 
     for path, case in pairs {
       anything = { "HTTP 200", "something else" }, login = { "HTTP 401", "login" },
-      forbidden = { "HTTP 403", "firewall" }, elsewhere = { "HTTP 404", "location" }, nobody = { "HTTP 502", "proxy" }, ping = { "HTTP 200", "something else" },
+      forbidden = { "HTTP 403", "firewall" },
+      elsewhere = { "HTTP 404", "location" }, nobody = { "HTTP 502", "proxy" }, ping = { "HTTP 200", "something else" },
     } do
       it("fails when it is not mjhook that answers: " .. path, function()
         start()
@@ -549,6 +550,23 @@ describe("mjhook doctor", function()
       assert_fails "base_url.reach"
       assert.equal("", finding("provider.key").message)
     end)
+  end)
+
+  it("trusts the authorities that the command names", function()
+    start()
+    local settings = kit.settings({ hook_url = ("https://localhost:%d/hook"):format(ports.TLS) }, sim)
+    settings.log = nil
+    local config = kit.write(kit.tmp() .. "/config.lua", receiver.config_text(settings))
+    local function run(arguments)
+      return kit.sh(("env -i PATH=/usr/bin:/bin MJHOOK_BUILD=%s %s %s doctor -c %s %s"):format(kit.quote(kit.build),
+        kit.lua, kit.quote(kit.root .. "/scripts/mjhook"), config, arguments))
+    end
+    local out, code = run("--ca-file " .. certs .. "/ca.pem")
+    assert.matches("\nok    hook_url.tls ", out)
+    assert.equal(0, code)
+    out, code = run ""
+    assert.matches("\nFAIL  hook_url.tls ", out)
+    assert.equal(1, code)
   end)
 
   it("can look up names, and tells a missing one from one without an answer", function()
