@@ -138,12 +138,20 @@ describe("mjhook doctor", function()
   after_each(kit.cleanup)
 
   local function start(settings)
-    ports = { TLS = free_port(), EXPIRED = free_port(), SOON = free_port(), NAME = free_port() }
+    local held = {} -- all at once, so that no two of them are the same
+    ports = {}
+    for _, name in ipairs { "TLS", "EXPIRED", "SOON", "NAME" } do
+      held[name] = assert(socket.bind("127.0.0.1", 0))
+      ports[name] = select(2, held[name]:getsockname())
+    end
     local conf = CONF:gsub("@(%u+)@", function(name)
       return name == "CERTS" and certs or ports[name] and tostring(ports[name]) or nil
     end)
-    web = receiver.start { conf = conf, settings = settings }
-    return web
+    web = receiver.prepare { conf = conf, settings = settings }
+    for _, server in pairs(held) do
+      server:close()
+    end
+    web:start()
   end
 
   -- What the doctor finds with a hook_url, and more settings.
