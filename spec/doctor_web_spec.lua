@@ -76,6 +76,14 @@ http {
       }
       proxy_pass http://127.0.0.1:@PORT@;
     }
+    location = /lies {
+      rewrite_by_lua_block {
+        posts = posts + 1
+        if posts > 1 then ngx.say('{"status":"stored"}') return ngx.exit(200) end
+        ngx.req.set_uri("/hook")
+      }
+      proxy_pass http://127.0.0.1:@PORT@;
+    }
     location = /anything { return 200 '{"status":"stored"}'; }
     location = /login { return 401; }
     location = /forbidden { return 403; }
@@ -427,6 +435,12 @@ describe("mjhook doctor", function()
       assert_fails("hook_url.body", "HTTP 500", "error log")
     end)
 
+    it("fails when a callback for no task is said to be stored", function()
+      start()
+      examine(web.url .. "/lies")
+      assert_fails("hook_url.body", "HTTP 200", "something else")
+    end)
+
     for path, case in pairs {
       anything = { "HTTP 200", "something else" }, login = { "HTTP 401", "login" },
       forbidden = { "HTTP 403", "firewall" },
@@ -495,6 +509,9 @@ describe("mjhook doctor", function()
       end
       assert.same({ "ok a", "fail b", "fail c", "ok d" }, said)
       assert.equal(3, sim.requests "status")
+      for _, check in ipairs { "dns", "clock", "time" } do
+        assert_finding("ok", "base_url." .. check) -- once for all
+      end
     end)
 
     it("fails for a wrong key", function()

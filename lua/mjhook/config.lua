@@ -259,8 +259,8 @@ end
 
 -- Whether a configuration file is itself a thing to keep secret.
 local function holds_keys(file)
-  for _, account in ipairs(type(file.accounts) == "table" and file.accounts or {}) do
-    if type(account) == "table" and account.api_key then
+  for _, a in ipairs(type(file.accounts) == "table" and file.accounts or {}) do
+    if type(a) == "table" and a.api_key then
       return true
     end
   end

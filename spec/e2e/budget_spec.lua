@@ -3,13 +3,12 @@
 local cjson = require "cjson"
 local core = require "mjhook.core"
 local kit = require "kit"
-local mjhook = require "mjhook"
 local receiver = require "receiver"
 local sim = require "sim"
 local socket = require "socket"
 
 local PROGRAM = kit.build .. "/bin/mjhook-reconcile"
-local BUDGET, GRACE = 2, 1 -- seconds
+local BUDGET, GRACE = 1, 1 -- seconds
 
 describe("mjhook-reconcile", function()
   setup(sim.start)
