@@ -263,6 +263,16 @@ describe("configuration", function()
       end)
     end
 
+    it("are known to be secret when keys stand in them", function()
+      for text, secret in pairs {
+        ["return { api_key = 'x' }"] = true, ["return { secrets = { '0123456789abcdef' } }"] = true,
+        ["return { accounts = { { name = 'a', api_key = 'x' } } }"] = true, ["return { batch = 7 }"] = false,
+        ["return { accounts = { { name = 'a' } } }"] = false,
+      } do
+        assert.equal(secret, resolve({ config = file(text) }).keys_inside, text)
+      end
+    end)
+
     it("are refused without being run", function()
       local mark = kit.tmp() .. "/mark"
       refused { config = file(("io.open(%q, 'w'):close() return {}"):format(mark), "666") }
@@ -334,6 +344,30 @@ describe("configuration", function()
       local mj, err = open "/nowhere/policy.lua"
       assert.is_nil(mj)
       assert.matches("^policy: .*/nowhere/policy.lua", err.message)
+    end)
+
+    for _, mode in ipairs { "620", "602", "666" } do
+      it("is refused, and not run, when others can write its file: " .. mode, function()
+        local mark = kit.tmp() .. "/mark"
+        local path = file(("io.open(%q, 'w'):close() return {}"):format(mark), mode)
+        local mj, err = open(path)
+        assert.is_nil(mj)
+        assert.equal("config", err.code)
+        assert.matches("^policy: .* can be written by others", err.message)
+        assert.is_nil(kit.read(mark))
+      end)
+    end
+
+    if AS_ROOT then
+      it("is refused when its file belongs to somebody else", function()
+        local path = file "return {}"
+        os.execute("chown 65534 " .. path)
+        assert.matches("^policy: .* belongs to uid 65534", refused { policy = path })
+      end)
+    end
+
+    it("may be read by others", function()
+      assert(open(file("return {}", "644"))):close()
     end)
 
     it("is refused as table, too, before the store is made", function()

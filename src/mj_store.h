@@ -240,4 +240,7 @@ void mj_store_trim(mj_store *s);
 /* O(1): from counters.  The size of the store does not matter. */
 int mj_store_stats(mj_store *s, mj_stats *out);
 
+/* The library below, as it runs here: "LMDB 0.9.24: (July 24, 2019)". */
+const char *mj_store_library(void);
+
 #endif
