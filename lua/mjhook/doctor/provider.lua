@@ -11,7 +11,7 @@ local function advice_for(answer)
   local doc = json.decode(answer.body or "")
   if answer.status >= 500 then
     return "trouble on the provider's side: try again later"
-  elseif type(doc) == "table" and (tonumber(doc.status) or 0) ~= 0 then
+  elseif answer.status == 200 and type(doc) == "table" and (tonumber(doc.status) or 0) ~= 0 then
     return "that is the provider's own word: look at the account on its pages"
   end
   return "is base_url the address of the provider's API?"
