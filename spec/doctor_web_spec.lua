@@ -536,6 +536,12 @@ describe("mjhook doctor", function()
       assert_fails("provider.key", "HTTP 200", "base_url")
     end)
 
+    it("fails when it has something against the account", function()
+      sim.script { status = { "quota" } }
+      examine(false)
+      assert_fails("provider.key", "quota not enough", "account on its pages")
+    end)
+
     it("warns when it limits the rate", function()
       sim.script { status = { "rate_limit" } }
       examine(false)

@@ -1,9 +1,21 @@
 -- Is the provider there, and does it take our keys?  It is asked about a task that does not exist, and nothing else.
+local json = require "mjhook.json"
 local provider = require "mjhook.provider"
 local web = require "mjhook.doctor.web"
 
 local SLOW_MS = 5000
 local NO_TASK = "mjhook-doctor-asks-about-no-task"
+
+-- Where to look when there is an answer, and none to the question.
+local function advice_for(answer)
+  local doc = json.decode(answer.body or "")
+  if answer.status >= 500 then
+    return "trouble on the provider's side: try again later"
+  elseif answer.status == 200 and type(doc) == "table" and (tonumber(doc.status) or 0) ~= 0 then
+    return "that is the provider's own word: look at the account on its pages"
+  end
+  return "is base_url the address of the provider's API?"
+end
 
 local function check_key(report, check, account, answer)
   local words, err = provider.read_status(answer)
@@ -16,8 +28,7 @@ local function check_key(report, check, account, answer)
     report:warn(check, ("account %s: the provider limits the rate (HTTP 429)"):format(account.name),
       "who else uses the key? Try again later")
   else
-    report:fail(check, ("account %s: %s"):format(account.name, err.message), answer.status >= 500
-      and "trouble on the provider's side: try again later" or "is base_url the address of the provider's API?")
+    report:fail(check, ("account %s: %s"):format(account.name, err.message), advice_for(answer))
   end
 end
 
