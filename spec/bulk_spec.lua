@@ -107,13 +107,40 @@ describe("submit_many", function()
       assert.same({ 298, 2 }, { stored.queued, stored.submitting })
     end)
 
-    it("sends as many at a time as there are connections, over connections that are kept", function()
-      sim.config { limit = 0 }
-      local mj = open { max_in_flight = 20, connections = 8 }
-      local seen = watch(mj)
-      assert(mj:submit_many(jobs(20)))
-      assert.same({ 8, 8, 4 }, seen.requests)
-      assert.equal(20, #sim.jobs())
+    describe("sends as many at a time as there are connections", function()
+      local submit = require "mjhook.submit"
+      local ms, max = submit.LOT_MS, submit.LOT_MAX
+      after_each(function() submit.LOT_MS, submit.LOT_MAX = ms, max end)
+
+      local function lots(n)
+        sim.config { limit = 0 }
+        local mj = open { max_in_flight = 100, connections = 4 }
+        local seen = watch(mj)
+        local results = assert(mj:submit_many(jobs(n)))
+        assert.equal(1 + #seen.requests, #seen.commits) -- outcomes are stored with the next claims
+        assert.equal(0, billed_twice())
+        return seen.requests, results
+      end
+
+      it("to a provider that takes its time", function()
+        submit.LOT_MS = -1
+        assert.same({ 4, 4, 2 }, (lots(10)))
+        assert.equal(10, #sim.jobs())
+      end)
+
+      it("and twice as many as before to one that took all of them at once, up to a limit", function()
+        submit.LOT_MS, submit.LOT_MAX = 60000, 10
+        assert.same({ 4, 8, 10, 10, 3 }, (lots(35)))
+        assert.equal(35, #sim.jobs())
+      end)
+
+      it("and not more again after a refusal", function()
+        submit.LOT_MS = 60000
+        sim.script { submit = { { fault = "ok", n = 5 }, "http_404" } }
+        local requests, results = lots(20)
+        assert.same({ 4, 8, 4, 4 }, requests)
+        assert.same({ pending = 19, failed = 1 }, states(results))
+      end)
     end)
 
     it("takes no longer for eight than the slowest of them", function()

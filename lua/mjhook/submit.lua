@@ -10,6 +10,11 @@ local M = {}
 --- A sender that stalled longer than this between intent and request does not send (milliseconds).
 M.STALL_MS = 60000
 
+-- What is claimed has to leave at once: who dies in between leaves tasks of which nobody knows whether they did. So
+-- there are as many to a lot as connections; twice as many as in the last one when the provider took all of that
+-- within LOT_MS, so that a fast one does not wait for the disk each time.
+M.LOT_MS, M.LOT_MAX = 25, 256
+
 -- How long an account rests after a refusal (milliseconds); PRODUCT.md and PROVIDER.md name the first three.
 local PAUSE = {
   quota = 900000,       -- 1001: nobody tops up within seconds
@@ -43,19 +48,9 @@ local function pause_ms(verdict)
   return ms
 end
 
---- Sends claimed tasks, all at once, and stores what became of each.
--- @tparam table tasks claimed ones (`submitting`, ours)
--- @tparam number start_by core.clock() after which nothing is sent
--- @tparam[opt] number deadline core.clock() at which waiting ends
--- @treturn table|nil their records afterwards, in the same order; nil and an error when the store failed: the
--- tasks stay `submitting` until a sweep takes them over as `ambiguous`
-function M.send(mj, tasks, start_by, deadline)
-  local requests = {}
-  for i, task in ipairs(tasks) do
-    requests[i] = provider.submit_request(mj, task, start_by)
-  end
-  local answers, failed = mj.exec:http(requests, deadline)
-  local ops, pauses = {}, {}
+-- What a batch of claimed tasks came to: a signal for each, and the rest that accounts need.
+local function outcome(mj, tasks, answers, failed)
+  local ops, pauses, all_accepted = {}, {}, true
   for i, task in ipairs(tasks) do
     local answer = answers and answers[i] or { outcome = "not_sent", error = failed.message }
     local verdict = provider.read_submit(answer)
@@ -76,20 +71,46 @@ function M.send(mj, tasks, start_by, deadline)
       task_id = verdict.task_id, error_code = verdict.error_code, error = verdict.error,
       wait_ms = verdict.wait_ms, want = true,
     }
+    all_accepted = all_accepted and verdict.kind == "accepted"
   end
   for _, pause in ipairs(pauses) do
     ops[#ops + 1] = pause
   end
-  local results, err = mj.exec:commit(ops)
+  return ops, all_accepted
+end
+
+--- Sends claimed tasks, all at once, and stores what became of each.
+-- @tparam table tasks claimed ones (`submitting`, ours)
+-- @tparam number start_by core.clock() after which nothing is sent
+-- @tparam[opt] number deadline core.clock() at which waiting ends
+-- @tparam[opt=false] boolean more whether to claim the next lot in the transaction that stores the outcome
+-- @treturn table|nil their records afterwards, in the same order; nil and an error when the store failed: the
+-- tasks stay `submitting` until a sweep takes them over as `ambiguous`
+-- @treturn[opt] table what was claimed; then the core.clock() after which none of it is to be sent
+function M.send(mj, tasks, start_by, deadline, more)
+  local requests = {}
+  for i, task in ipairs(tasks) do
+    requests[i] = provider.submit_request(mj, task, start_by)
+  end
+  local begun = core.clock()
+  local answers, failed = mj.exec:http(requests, deadline)
+  local elapsed = core.clock() - begun
+  local ops, all_accepted = outcome(mj, tasks, answers, failed)
+  start_by = core.clock() + M.STALL_MS
+  local claims = more and mj.config.connections or 0
+  if more and all_accepted and elapsed <= M.LOT_MS then
+    claims = math.max(claims, math.min(2 * #tasks, M.LOT_MAX))
+  end
+  local results, claimed = M.claim(mj, ops, claims)
   if not results then
-    return nil, err
+    return nil, claimed
   end
   local out = {}
   for i, task in ipairs(tasks) do
     out[i] = view(results[i].task) or task
     out[i].requests = 1
   end
-  return out
+  return out, claimed, start_by
 end
 
 --- Claims as many queued tasks as slots and connections allow, in the queue's order.
@@ -175,24 +196,24 @@ function M.has_room(stats, now)
   return false
 end
 
---- Sends who waits, as many at a time as there are connections, until no slot or nobody is left.
+--- Sends who waits, lot by lot, until no slot or nobody is left.
 -- @treturn number|nil how many were sent; nil and an error
 function M.dispatch(mj)
   local count = 0
-  while true do
-    local start_by = core.clock() + M.STALL_MS
-    local results, claimed = M.claim(mj, {}, mj.config.connections)
-    if not results then
-      return nil, claimed
-    elseif #claimed == 0 then
-      return count
-    end
-    local sent, err = M.send(mj, claimed, start_by)
+  local start_by = core.clock() + M.STALL_MS
+  local results, claimed = M.claim(mj, {}, mj.config.connections)
+  if not results then
+    return nil, claimed
+  end
+  while #claimed > 0 do
+    local sent, more, next_start_by = M.send(mj, claimed, start_by, nil, true)
     if not sent then
-      return nil, err
+      return nil, more
     end
     count = count + #sent
+    claimed, start_by = more, next_start_by
   end
+  return count
 end
 
 local AGAIN = { ambiguous = true, lost = true, failed = true }
