@@ -134,6 +134,24 @@ describe("submit_many", function()
         assert.equal(35, #sim.jobs())
       end)
 
+      it("and as many as are gone within a tenth of a second at the pace of the last", function()
+        local real, now = core.clock, 1000000000000 -- far ahead, so that nothing is too late
+        core.clock = function() return now end
+        kit.finally(function() core.clock = real end)
+        sim.config { limit = 0 }
+        local mj = open { max_in_flight = 100, connections = 4 }
+        local http, requests = mj.exec.http, {}
+        mj.exec.http = function(self, batch, deadline)
+          requests[#requests + 1] = #batch
+          local answers, err = http(self, batch, deadline)
+          now = now + (#requests > 1 and 70 or 0) -- the first one is answered at once
+          return answers, err
+        end
+        submit.LOT_MS = 100
+        assert(mj:submit_many(jobs(40)))
+        assert.same({ 4, 8, 11, 15, 2 }, requests)
+      end)
+
       it("and not more again after a refusal", function()
         submit.LOT_MS = 60000
         sim.script { submit = { { fault = "ok", n = 5 }, "http_404" } }

@@ -414,6 +414,17 @@ describe("submit", function()
       assert.equal(first.ref, again.ref)
     end)
 
+    it("finds what an older mjhook stored: what makes two jobs the same never changes", function()
+      local record = require("mjhook.job").record
+      local function print_of(args)
+        return (assert(record(open(), args)).fingerprint:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
+      end
+      assert.equal("d84c992fd6f75c96d5470a2e6049a81e747cf9d640982280977a94caa6111d76", print_of { prompt = "a fox" })
+      assert.equal("94d6bff7bf687e02899322b5025d34d91c23dba61e10a9b82f94eb4ded757d6b", print_of { prompt = "a fox\n\"%s", mode = "relaxed", timeout = 300,
+        user_id = "u1", context = { order = 7, list = { 1.5, true, "x" } }, key = "no matter", priority = 3 })
+      assert.equal("4bde668470cd0e5ba63c1f674369b704d85b358ef0bd0f0949da323c1089c4e5", print_of { prompt = "a fox", context = false })
+    end)
+
     it("gives the first task also to the other Lua", function()
       local mj = open()
       for i, context in ipairs { "nil", "{ n = 7, t = { 0.1, true } }", "'text'" } do

@@ -11,9 +11,9 @@ local M = {}
 M.STALL_MS = 60000
 
 -- What is claimed has to leave at once: who dies in between leaves tasks of which nobody knows whether they did. So
--- there are as many to a lot as connections; twice as many as in the last one when the provider took all of that
--- within LOT_MS, so that a fast one does not wait for the disk each time.
-M.LOT_MS, M.LOT_MAX = 25, 256
+-- there are as many to a lot as connections, and more when the provider took all of the last lot: as many as would be
+-- gone within LOT_MS at its pace, so that a fast one does not wait for the disk all the time.
+M.LOT_MS, M.LOT_MAX = 100, 256
 
 -- How long an account rests after a refusal (milliseconds); PRODUCT.md and PROVIDER.md name the first three.
 local PAUSE = {
@@ -98,8 +98,9 @@ function M.send(mj, tasks, start_by, deadline, more)
   local ops, all_accepted = outcome(mj, tasks, answers, failed)
   start_by = core.clock() + M.STALL_MS
   local claims = more and mj.config.connections or 0
-  if more and all_accepted and elapsed <= M.LOT_MS then
-    claims = math.max(claims, math.min(2 * #tasks, M.LOT_MAX))
+  if more and all_accepted then
+    local at_its_pace = math.floor(#tasks * M.LOT_MS / math.max(elapsed, 1))
+    claims = math.max(claims, math.min(at_its_pace, 2 * #tasks, M.LOT_MAX))
   end
   local results, claimed = M.claim(mj, ops, claims)
   if not results then

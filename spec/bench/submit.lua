@@ -20,6 +20,10 @@ local LUA = rawget(_G, "jit") and "LuaJIT" or _VERSION
 local KEY = "k"
 local SLOTS = 1000 -- the most that an account may have: so many are sent in one list
 local SINGLE = math.max(1, math.floor(COUNT / 8)) -- one after another is slower
+local SLOW = { -- providers that are not next door
+  { text = "each answer takes 20 ms", on = '{"submit":{"slow":1},"slow_ms":20}' },
+  { text = "every other answer takes 40 ms", on = '{"submit":{"slow":0.5},"slow_ms":40}' },
+}
 
 local function sh(command)
   local pipe = io.popen("( " .. command .. "\n) 2>&1; printf '\\n%s' $?")
@@ -51,6 +55,10 @@ local function open(connections)
     store = ("%s/store-%d"):format(dir, connections), api_key = KEY, secrets = { "the secret of this benchmark" },
     base_url = url, hook_url = url .. "/_sim/sink", max_in_flight = SLOTS, connections = connections,
   })
+end
+
+local function configure(json)
+  must(sh(("curl -sf -o %s/config -d '%s' %s/_sim/config"):format(dir, json, url)))
 end
 
 -- ---- what is measured ----
@@ -142,7 +150,7 @@ local function ratio(a, b, field)
 end
 
 local function say(name, connections, runs)
-  print(("  %-40s %2d connection%s: %6.0f/s, CPU %5.1f us"):format(name, connections,
+  print(("  %-46s %2d connection%s: %6.0f/s, CPU %5.1f us"):format(name, connections,
     connections == 1 and " " or "s", median(column(runs, "rate")), median(column(runs, "cpu"))))
 end
 
@@ -170,6 +178,14 @@ local function main()
       many[c].curl[round] = libcurl(COUNT, c)
     end
   end
+  for _, slow in ipairs(SLOW) do
+    slow.ours, slow.curl = {}, {}
+    configure(slow.on)
+    for round = 1, ROUNDS do
+      slow.ours[round] = submit_many(handles[CONNECTIONS[1]], math.floor(COUNT / 20))
+      slow.curl[round] = libcurl(math.floor(COUNT / 20), CONNECTIONS[1])
+    end
+  end
   print(("  on %s"):format(LUA))
   say("mj:submit, one after another", 1, one.ours)
   say("(a) libcurl alone, stores nothing", 1, one.curl)
@@ -180,6 +196,11 @@ local function main()
     say("mj:submit_many", c, many[c].ours)
     say("(a) libcurl alone, stores nothing", c, many[c].curl)
     compare(many[c].ours, many[c].curl, "(a)")
+  end
+  for _, slow in ipairs(SLOW) do
+    say("mj:submit_many, " .. slow.text, CONNECTIONS[1], slow.ours)
+    say("(a) libcurl alone, stores nothing", CONNECTIONS[1], slow.curl)
+    compare(slow.ours, slow.curl, "(a)")
   end
   local stored = 0
   for _, mj in pairs(handles) do
