@@ -492,7 +492,10 @@ describe("submit_many", function()
         return commit(self, ops)
       end
       local store = mj.store
-      mj.store = { get = function() return nil, core.error("io", "input/output error", true) end } -- nor can it be read
+      local function unreadable()
+        return nil, core.error("io", "input/output error", true)
+      end
+      mj.store = { get = unreadable, stats = unreadable } -- nor can it be read
       local results, err = mj:submit_many(jobs(3))
       mj.store = store
       assert.equal("io", err.code)

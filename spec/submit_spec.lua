@@ -296,6 +296,67 @@ describe("submit", function()
       end)
     end
 
+    for fault, rest in pairs { quota = 901, unauthorized = 61, rate_limit = 31, http_503 = false } do
+      it("sends one job to find out whether a rest has helped: " .. fault, function()
+        local mj = open { max_in_flight = 20 }
+        sim.script { submit = { { fault = rest and fault or "quota", retry_after = 30 } } }
+        for i = 1, 6 do
+          assert.equal("queued", assert(mj:submit { prompt = tostring(i) }).state)
+        end
+        for pass = 1, 2 do
+          sim.script { submit = { { fault = fault, retry_after = 30 } } }
+          kit.travel(rest or 901)
+          local before = sim.requests "submit"
+          local report = assert(mj:reconcile {})
+          if rest then
+            assert.equal(before + 1, sim.requests "submit")
+            assert.same({ 1, 6, 0 }, { report.requests, report.queued, report.submitted })
+            assert.is_true(report.errors <= 1)
+          elseif pass == 1 then -- no clear answer is none: the next one finds out
+            assert.same({ 6, 1, 5 }, { report.requests, report.ambiguous, report.submitted })
+          end
+        end
+        kit.travel(rest or 901)
+        local report = assert(mj:reconcile {})
+        assert.equal(rest and 6 or 0, report.submitted)
+        local account = mj:stats().accounts[1]
+        assert.is_nil(account.paused_until)
+        assert.is_nil(account.reason)
+        assert.same({}, sim.ledger().billed_twice)
+      end)
+    end
+
+    it("finds out about one account while others send", function()
+      sim.config { keys = { kit.KEY, "key-two" } }
+      local mj = open { accounts = { { name = "one", api_key = kit.KEY }, { name = "two", api_key = "key-two" } } }
+      sim.script { submit = { "quota" } }
+      assert(mj:submit { prompt = "1", account = "one" })
+      kit.travel(901)
+      sim.config { keys = { "key-two" } }
+      local jobs = {}
+      for i = 1, 8 do
+        jobs[i] = { prompt = tostring(i), account = i > 3 and "two" or "one" }
+      end
+      local results = assert(mj:submit_many(jobs))
+      assert.equal(5, sim.counters().accounts["key-two"].accepted)
+      assert.equal(7, sim.requests "submit") -- the first, one to find out, and five
+      for i = 1, 3 do
+        assert.same({ "queued", "auth" }, { results[i].state, results[i].error.code })
+      end
+      assert.equal("auth", mj:stats().accounts[1].reason)
+    end)
+
+    it("sends the others when the job that finds out is the only one that is wrong", function()
+      local mj = open()
+      sim.script { submit = { "quota", "http_404" } }
+      for i = 1, 4 do
+        assert(mj:submit { prompt = tostring(i) })
+      end
+      kit.travel(901)
+      local report = assert(mj:reconcile {})
+      assert.same({ 4, 1, 3 }, { report.requests, report.failed, report.submitted })
+    end)
+
     it("learns from 1002 that others use the key, says so, and takes back a slot a minute", function()
       local mj = kit.open({ max_in_flight = 5 }, sim)
       for i = 1, 2 do
@@ -419,10 +480,12 @@ describe("submit", function()
       local function print_of(args)
         return (assert(record(open(), args)).fingerprint:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
       end
+      local odd = { prompt = "a fox\n\"%s", mode = "relaxed", timeout = 300, user_id = "u1", key = "no matter",
+                    priority = 3, context = { order = 7, list = { 1.5, true, "x" } } }
       assert.equal("d84c992fd6f75c96d5470a2e6049a81e747cf9d640982280977a94caa6111d76", print_of { prompt = "a fox" })
-      assert.equal("94d6bff7bf687e02899322b5025d34d91c23dba61e10a9b82f94eb4ded757d6b", print_of { prompt = "a fox\n\"%s", mode = "relaxed", timeout = 300,
-        user_id = "u1", context = { order = 7, list = { 1.5, true, "x" } }, key = "no matter", priority = 3 })
-      assert.equal("4bde668470cd0e5ba63c1f674369b704d85b358ef0bd0f0949da323c1089c4e5", print_of { prompt = "a fox", context = false })
+      assert.equal("94d6bff7bf687e02899322b5025d34d91c23dba61e10a9b82f94eb4ded757d6b", print_of(odd))
+      assert.equal("4bde668470cd0e5ba63c1f674369b704d85b358ef0bd0f0949da323c1089c4e5",
+        print_of { prompt = "a fox", context = false })
     end)
 
     it("gives the first task also to the other Lua", function()

@@ -164,13 +164,13 @@ function Sweep:submit()
     if not sent then
       error(err, 0)
     end
-    self.report.requests = self.report.requests + #sent
     for _, task in ipairs(sent) do
+      self.report.requests = self.report.requests + task.requests
       if task.state == "pending" then
         self.report.submitted = self.report.submitted + 1
       elseif task.state == "failed" then -- the provider rejects it: the job's trouble, and its event's
         self.report.failed = self.report.failed + 1
-      elseif task.error and not BACKPRESSURE[task.error.code] then
+      elseif task.requests > 0 and task.error and not BACKPRESSURE[task.error.code] then
         self:trouble(task.error)
       end
     end

@@ -48,16 +48,73 @@ local function pause_ms(verdict)
   return ms
 end
 
--- What a batch of claimed tasks came to: a signal for each, and the rest that accounts need.
-local function outcome(mj, tasks, answers, failed)
+-- Accounts whose rest after a refusal is over. Whether that helped is for one job to find out, not for a lot of them.
+local function rested(mj)
+  local names, now = {}, core.now()
+  local stats = mj.store:stats(now)
+  for _, a in ipairs(stats and stats.accounts or {}) do
+    names[a.name] = a.paused_until and a.paused_until <= now
+  end
+  return names
+end
+
+-- Sends the tasks with these places in the list, side by side, and notes what the provider says of each.
+local function ask(mj, tasks, places, verdicts, start_by, deadline)
+  local requests = {}
+  for n, i in ipairs(places) do
+    requests[n] = provider.submit_request(mj, tasks[i], start_by)
+  end
+  local answers, failed = mj.exec:http(requests, deadline)
+  for n, i in ipairs(places) do
+    verdicts[i] = provider.read_submit(answers and answers[n] or { outcome = "not_sent", error = failed.message })
+  end
+end
+
+-- Sends tasks, of an account that has rested one first: the others only if the provider took that one or found fault
+-- with the job alone. Gives a verdict for each, and operations that end the rest of accounts.
+local function ask_all(mj, tasks, start_by, deadline)
+  local verdicts, places, probes, waiting, ops = {}, {}, {}, {}, {}
+  local names = rested(mj)
+  for i, task in ipairs(tasks) do
+    if probes[task.account] then
+      waiting[#waiting + 1] = i
+    else
+      places[#places + 1] = i
+      probes[task.account] = names[task.account] and i or nil
+    end
+  end
+  ask(mj, tasks, places, verdicts, start_by, deadline)
+  for account, i in pairs(probes) do
+    if verdicts[i].kind == "accepted" or verdicts[i].kind == "rejected" then
+      ops[#ops + 1] = { op = "pause", account = account, ["until"] = 0 }
+      probes[account] = nil
+    end
+  end
+  local go = {}
+  for _, i in ipairs(waiting) do
+    local probe = verdicts[probes[tasks[i].account]]
+    if probe then
+      verdicts[i] = { kind = "not_sent", held_back = true, wait_ms = 0, error_code = probe.error_code,
+                      error = probe.error }
+    else
+      go[#go + 1] = i
+    end
+  end
+  if #go > 0 then
+    ask(mj, tasks, go, verdicts, start_by, deadline)
+  end
+  return verdicts, ops
+end
+
+-- What a lot came to: a signal for each task, and how long accounts rest.
+local function outcome(mj, tasks, verdicts)
   local ops, pauses, all_accepted = {}, {}, true
   for i, task in ipairs(tasks) do
-    local answer = answers and answers[i] or { outcome = "not_sent", error = failed.message }
-    local verdict = provider.read_submit(answer)
+    local verdict = verdicts[i]
     if verdict.kind == "refused" or verdict.kind == "rejected" then
       decide_refused(mj, task, verdict)
     end
-    if verdict.kind == "refused" or verdict.kind == "not_sent" then
+    if verdict.kind == "refused" or (verdict.kind == "not_sent" and not verdict.held_back) then
       local ms = pause_ms(verdict)
       if ms then
         pauses[#pauses + 1] = { op = "pause", account = task.account, ["until"] = core.now() + ms,
@@ -73,13 +130,16 @@ local function outcome(mj, tasks, answers, failed)
     }
     all_accepted = all_accepted and verdict.kind == "accepted"
   end
-  for _, pause in ipairs(pauses) do
-    ops[#ops + 1] = pause
-  end
-  return ops, all_accepted
+  return ops, pauses, all_accepted
 end
 
---- Sends claimed tasks, all at once, and stores what became of each.
+local function append(list, more)
+  for _, item in ipairs(more) do
+    list[#list + 1] = item
+  end
+end
+
+--- Sends claimed tasks, side by side, and stores what became of each.
 -- @tparam table tasks claimed ones (`submitting`, ours)
 -- @tparam number start_by core.clock() after which nothing is sent
 -- @tparam[opt] number deadline core.clock() at which waiting ends
@@ -88,14 +148,12 @@ end
 -- tasks stay `submitting` until a sweep takes them over as `ambiguous`
 -- @treturn[opt] table what was claimed; then the core.clock() after which none of it is to be sent
 function M.send(mj, tasks, start_by, deadline, more)
-  local requests = {}
-  for i, task in ipairs(tasks) do
-    requests[i] = provider.submit_request(mj, task, start_by)
-  end
   local begun = core.clock()
-  local answers, failed = mj.exec:http(requests, deadline)
+  local verdicts, lifted = ask_all(mj, tasks, start_by, deadline)
   local elapsed = core.clock() - begun
-  local ops, all_accepted = outcome(mj, tasks, answers, failed)
+  local ops, pauses, all_accepted = outcome(mj, tasks, verdicts)
+  append(ops, lifted)
+  append(ops, pauses)
   start_by = core.clock() + M.STALL_MS
   local claims = more and mj.config.connections or 0
   if more and all_accepted then
@@ -109,7 +167,7 @@ function M.send(mj, tasks, start_by, deadline, more)
   local out = {}
   for i, task in ipairs(tasks) do
     out[i] = view(results[i].task) or task
-    out[i].requests = 1
+    out[i].requests = verdicts[i].held_back and 0 or 1
   end
   return out, claimed, start_by
 end
