@@ -455,6 +455,57 @@ describe("submit", function()
     end)
   end)
 
+  describe("whose callback overtakes its answer", function()
+    -- What the provider calls back with is stored between the exchange and the storing of its answer.
+    local function overtaken(before_answer)
+      local mj = open()
+      local perform = mj.exec.http
+      mj.exec.http = function(self, ...)
+        local answers, err = perform(self, ...)
+        mj.exec.http = perform
+        before_answer(mj, sim.jobs()[1].taskId)
+        return answers, err
+      end
+      local task = assert(mj:submit { prompt = "a fox" })
+      assert.same(task, mj:get(task.ref))
+      assert.equal(sim.jobs()[1].taskId, task.task_id)
+      assert.equal(1, #mj:get(task.ref).attempts)
+      assert(mj:reconcile {})
+      assert.equal(1, sim.requests "submit")
+      return task, mj
+    end
+
+    local function finish(mj, id)
+      sim.finish(id)
+      assert.equal(200, sim.hand(mj, 1).status)
+    end
+
+    it("has succeeded already, with one event", function()
+      local task, mj = overtaken(finish)
+      assert.equal("succeeded", task.state)
+      assert.equal(1, mj:stats().events)
+      assert.equal(0, mj:stats().accounts[1].held)
+    end)
+
+    it("is pending when the callback only says that it runs", function()
+      sim.config { callback_progress = true }
+      local task = overtaken(function(mj)
+        assert.equal(200, sim.hand(mj, 1).status)
+      end)
+      assert.equal("pending", task.state)
+    end)
+
+    for _, fault in ipairs { "cut_after", "http_502_after", "garbage" } do
+      it("is in no doubt though the answer is of no use: " .. fault, function()
+        sim.script { submit = { fault } }
+        local task, mj = overtaken(finish)
+        assert.equal("succeeded", task.state)
+        assert.is_nil(task.error)
+        assert.equal(1, mj:stats().events)
+      end)
+    end
+  end)
+
   describe("with a key", function()
     it("gives the first task again, and makes no second job", function()
       local mj = open()
@@ -532,6 +583,27 @@ describe("submit", function()
       local mj = open()
       assert(mj:submit { prompt = "a fox", key = "k", context = { a = 1 } })
       assert.equal("key_conflict", select(2, mj:submit { prompt = "a fox", key = "k" }).code)
+    end)
+
+    it("gives what is left of a pruned task, and is still a conflict with other arguments", function()
+      local mj = open()
+      local task = assert(mj:submit { prompt = "a fox", key = "k" })
+      sim.finish(task.task_id)
+      sim.hand(mj, 1)
+      mj:close()
+      mj = open { policy = { on_succeeded = function() end } }
+      assert(mj:deliver {})
+      kit.travel(100)
+      assert.equal(1, assert(mj:prune { older_than = 1 }).pruned)
+      local again = assert(mj:submit { prompt = "a fox", key = "k" })
+      assert.same({ task.ref, task.task_id, "succeeded", true, true },
+        { again.ref, again.task_id, again.state, again.duplicate, again.pruned })
+      local other, err = mj:submit { prompt = "a wolf", key = "k" }
+      assert.is_nil(other)
+      assert.equal("key_conflict", err.code)
+      assert.matches('^key "k" ', err.message)
+      assert.matches(task.ref, err.message)
+      assert.equal(1, sim.requests "submit")
     end)
 
     it("makes one job of many submissions at the same time", function()
@@ -803,6 +875,40 @@ describe("submit", function()
       assert.equal(2, assert(mj:reconcile {}).requests)
       assert.equal("succeeded", mj:get(a.ref).state)
       assert.equal("succeeded", mj:get(b.ref).state)
+    end)
+
+    it("gives the next job to the one whose slots are the least taken", function()
+      local mj = open { accounts = { { name = "one", api_key = kit.KEY, max_in_flight = 4 },
+                                     { name = "two", api_key = "key-two", max_in_flight = 2 } } }
+      local used = {}
+      for i = 1, 7 do
+        local task = assert(mj:submit { prompt = tostring(i) })
+        used[i] = task.state == "pending" and task.account or task.state
+      end
+      assert.same({ "one", "two", "one", "one", "two", "one", "queued" }, used)
+    end)
+
+    it("goes on polling, and hearing of, jobs of one that is drained", function()
+      local mj = open { accounts = { { name = "one", api_key = kit.KEY, max_in_flight = 2 }, TWO[2] } }
+      local a = assert(mj:submit { prompt = "1", account = "one" })
+      local b = assert(mj:submit { prompt = "2", account = "one" })
+      local c = assert(mj:submit { prompt = "3", account = "two" })
+      local waiting = assert(mj:submit { prompt = "4" })
+      assert.equal("queued", waiting.state)
+      mj:close()
+      mj = open { accounts = { { name = "one", api_key = kit.KEY, max_in_flight = 0 }, TWO[2] } }
+      sim.finish(a.task_id)
+      assert.equal(200, sim.hand(mj, 1).status)
+      sim.finish(b.task_id)
+      kit.travel(100)
+      assert(mj:reconcile {})
+      assert.same({ "succeeded", "succeeded", "pending", "queued" },
+        { mj:get(a.ref).state, mj:get(b.ref).state, mj:get(c.ref).state, mj:get(waiting.ref).state })
+      sim.finish(c.task_id)
+      kit.travel(300)
+      assert(mj:reconcile {})
+      assert.same({ "pending", "two" }, { mj:get(waiting.ref).state, mj:get(waiting.ref).account })
+      assert.equal(2, sim.counters().accounts[kit.KEY].accepted)
     end)
 
     it("sends nothing under one that is drained", function()
