@@ -182,7 +182,24 @@ function Sweep:tick()
   until done < PAGE or not self:time_left()
 end
 
+-- Said in each sweep, also in one that comes while the account rests and so meets no refusal of its own.
+function Sweep:wrong_keys()
+  local now = core.now()
+  local stats = self.mj.store:stats(now)
+  for _, a in ipairs(stats and stats.tasks.queued > 0 and stats.accounts or {}) do
+    if a.reason == "auth" and (a.paused_until or 0) > now then
+      self:trouble(core.error("auth", ("account %s: the provider refuses the API key; nothing is sent under it, and "
+        .. "what is queued waits: set the right api_key"):format(a.name), false))
+    end
+  end
+end
+
 function Sweep:submit()
+  self:send_queued()
+  self:wrong_keys()
+end
+
+function Sweep:send_queued()
   while self:time_left() do
     local start_by = math.min(core.clock() + submit.STALL_MS, self.stop_at)
     local results, claimed = submit.claim(self.mj, {}, self.mj.config.connections)
@@ -196,14 +213,14 @@ function Sweep:submit()
     if not sent then
       error(err, 0)
     end
-    self.report.requests = self.report.requests + #sent
     for _, task in ipairs(sent) do
+      self.report.requests = self.report.requests + task.requests
       if task.state == "pending" then
         self.report.submitted = self.report.submitted + 1
       elseif task.state == "failed" then -- the provider rejects it: the job's trouble, and its event's
         self.report.failed = self.report.failed + 1
-      elseif task.error and not BACKPRESSURE[task.error.code] then
-        self:trouble(task.error)
+      elseif task.requests > 0 and task.error and not (BACKPRESSURE[task.error.code] or task.error.code == "auth") then
+        self:trouble(task.error) -- of a wrong key its account tells
       end
     end
   end
