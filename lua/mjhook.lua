@@ -3,20 +3,23 @@
 -- Outcomes are values: `nil, err` with err = {code=, message=, retryable=} that
 -- prints as its message; wrong arguments raise at the caller's line.
 -- @module mjhook
-local bulk = require "mjhook.bulk"
-local callback = require "mjhook.callback"
 local config = require "mjhook.config"
 local core = require "mjhook.core"
-local deliver = require "mjhook.deliver"
 local executor = require "mjhook.executor"
-local job = require "mjhook.job"
-local logfile = require "mjhook.log"
-local poll = require "mjhook.poll"
 local policy = require "mjhook.policy"
-local prune = require "mjhook.prune"
-local reconcile = require "mjhook.reconcile"
-local submit = require "mjhook.submit"
 local view = require("mjhook.task").view
+
+-- A flow is loaded when it is first used: a cron job that has nothing to do spends most of its time on loading.
+local function flow(name)
+  return setmetatable({}, { __index = function(self, key)
+    self[key] = require("mjhook." .. name)[key]
+    return self[key]
+  end })
+end
+
+local bulk, callback, deliver, events = flow "bulk", flow "callback", flow "deliver", flow "events"
+local job, metrics, poll, prune = flow "job", flow "metrics", flow "poll", flow "prune"
+local reconcile, submit = flow "reconcile", flow "submit"
 
 local M = { version = core.version }
 local Mjhook = {}
@@ -38,7 +41,7 @@ end
 
 local function make_log(given)
   if type(given) == "string" or type(given) == "table" then
-    return logfile.open(given)
+    return require("mjhook.log").open(given)
   end
   return given or stderr_log
 end
@@ -332,6 +335,52 @@ function Mjhook:deliver(options)
   return deliver.deliver(self, check_options("deliver", options, { limit = "number", budget = "number" }, 2))
 end
 
+--- Iterates over the events that wait to be delivered or were given up (`buried`), the oldest task's first.
+-- @tparam[opt] table options buried (true: only those), ref (only that task's), limit
+-- @usage for event in mj:events{ buried = true } do print(event.event_id, event.errors[#event.errors].message) end
+function Mjhook:events(options)
+  check_open(self, 2)
+  options = check_options("events", options, { buried = "boolean", ref = "string", limit = "number" }, 2)
+  if options.ref and not core.is_ref(options.ref) then
+    return function() end
+  end
+  return events.events(self, options)
+end
+
+--- Hands an event out again at once, with all its tries ahead; a buried one, too.
+-- @tparam string event_id
+-- @treturn boolean|nil true, or nil and an error: "not_found"; "state" while it is being handled
+function Mjhook:kick(event_id)
+  check_open(self, 2)
+  check_string("kick", event_id, 2)
+  return events.kick(self, event_id)
+end
+
+--- Gives an event up. It is kept until it is kicked, and holds back no other.
+-- @tparam string event_id
+-- @tparam[opt] string reason
+-- @treturn boolean|nil true, or nil and an error: "not_found", "state", "duplicate"
+function Mjhook:bury(event_id, reason)
+  check_open(self, 2)
+  check_string("bury", event_id, 2)
+  if reason ~= nil then
+    check_string("bury", reason, 2)
+  end
+  return events.bury(self, event_id, reason)
+end
+
+--- Hands out a task's last event again, under its own id, also when it was delivered long ago.
+-- @tparam string ref
+-- @treturn string|nil the event's id, or nil and an error: "not_found" also of a pruned task; "state"
+function Mjhook:replay(ref)
+  check_open(self, 2)
+  check_string("replay", ref, 2)
+  if not core.is_ref(ref) then
+    return nil, core.error("not_found", ("%q is no ref"):format(ref))
+  end
+  return events.replay(self, ref)
+end
+
 --- Turns old final tasks into tombstones; see the configuration's `retention` and `key_ttl`.
 -- @tparam[opt] table options older_than (seconds; else `retention` decides), limit, budget (seconds)
 -- @treturn table|nil {pruned=}, or nil and an error
@@ -356,7 +405,14 @@ function Mjhook:backup(path)
   return self.store:backup(path)
 end
 
---- Counts of tasks by state, events, slots by account, bytes. O(1).
+--- What there is to watch, in Prometheus' text format. O(1).
+-- @treturn string|nil text, or nil and an error
+function Mjhook:metrics()
+  check_open(self, 2)
+  return metrics.text(self)
+end
+
+--- Counts of tasks by state, events, slots by account, bytes; what went how so far. O(1).
 function Mjhook:stats()
   check_open(self, 2)
   return self.store:stats(core.now())

@@ -642,7 +642,9 @@ describe("mjhook", function()
     it("is about everything, or about one command", function()
       local general = run { "--help" }
       assert.same({ 0, "" }, { general.code, general.err })
-      for _, command in ipairs { "submit", "get", "list", "cancel", "stats" } do
+      for _, command in ipairs { "submit", "get", "list", "watch", "refresh", "cancel", "resubmit", "events",
+                                 "kick", "bury", "replay", "refused", "readmit", "stats", "metrics", "prune",
+                                 "check", "backup" } do
         assert.truthy(general.out:find("\n  " .. command .. " ", 1, true))
         local own = run { "help", command }
         assert.equal(own.out, run({ command, "--help" }).out)
@@ -656,7 +658,8 @@ describe("mjhook", function()
     it("says the version", function()
       local result = run { "--version" }
       assert.equal(0, result.code)
-      assert.truthy(result.out:find("^mjhook " .. core.version:gsub("%.", "%%.") .. " %(store schema 3, Lua"))
+      assert.truthy(result.out:find(("^mjhook %s %%(store schema %d, Lua"):format(core.version:gsub("%.", "%%."),
+        core.schema)))
     end)
   end)
 
@@ -699,7 +702,9 @@ describe("mjhook", function()
 
     it("name every option of every command in mjhook(1)", function()
       local page = read(ROOT .. "/scripts/man/mjhook.1")
-      for _, command in ipairs { "submit", "get", "list", "cancel", "stats" } do
+      for _, command in ipairs { "submit", "get", "list", "watch", "refresh", "cancel", "resubmit", "events",
+                                 "kick", "bury", "replay", "refused", "readmit", "stats", "metrics", "prune",
+                                 "check", "backup" } do
         for option in run({ "help", command }).out:gmatch "%-%-(%l+)" do
           assert.truthy(page:find("Fl %-" .. option), command .. " --" .. option)
         end

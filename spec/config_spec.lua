@@ -53,7 +53,7 @@ describe("configuration", function()
   it("has a default for everything but the store", function()
     local c = resolve()
     assert.equal("https://api.midjourney-api.com", c.base_url)
-    assert.same({ first = 60, max = 900 }, c.poll)
+    assert.same({ first = 60, max = 900, learn = true }, c.poll)
     local defaults = {
       max_in_flight = 10, batch = 50, connections = 8, lost_after = 86400, ambiguous_grace = 300, trust = "payload",
       allow_unsigned = false, max_body = 1048576, key_ttl = 180 * 86400, handler_timeout = 60, allow_insecure = false,
@@ -72,7 +72,8 @@ describe("configuration", function()
   local good = {
     store = "/nowhere/other", store_mode = "0660", map_max = 2 ^ 30, api_key = "k", accounts = { { name = "a" } },
     base_url = "https://api.example/", hook_url = "https://app.example/hook?x=1", secrets = { SECRET },
-    max_in_flight = 3, batch = 1, connections = 2, poll = { first = 1, max = 2 }, lost_after = 60, ambiguous_grace = 0,
+    max_in_flight = 3, batch = 1, connections = 2, poll = { first = 1, max = 2, learn = false }, lost_after = 60,
+    ambiguous_grace = 0,
     trust = "verify", allow_unsigned = true, allow_cidr = { "192.0.2.0/24" }, trusted_proxies = { "::1" },
     max_body = 1024, queue_max = 1, key_ttl = 0, retention = { succeeded = 1, failed = -1, lost = 0, cancelled = 9 },
     handler_timeout = 0.5, allow_insecure = true, policy = {}, log = print,
@@ -273,6 +274,16 @@ describe("configuration", function()
       end)
     end
 
+    it("are known to be secret when keys stand in them", function()
+      for text, secret in pairs {
+        ["return { api_key = 'x' }"] = true, ["return { secrets = { '0123456789abcdef' } }"] = true,
+        ["return { accounts = { { name = 'a', api_key = 'x' } } }"] = true, ["return { batch = 7 }"] = false,
+        ["return { accounts = { { name = 'a' } } }"] = false,
+      } do
+        assert.equal(secret, resolve({ config = file(text) }).keys_inside, text)
+      end
+    end)
+
     it("are refused without being run", function()
       local mark = kit.tmp() .. "/mark"
       refused { config = file(("io.open(%q, 'w'):close() return {}"):format(mark), "666") }
@@ -344,6 +355,30 @@ describe("configuration", function()
       local mj, err = open "/nowhere/policy.lua"
       assert.is_nil(mj)
       assert.matches("^policy: .*/nowhere/policy.lua", err.message)
+    end)
+
+    for _, mode in ipairs { "620", "602", "666" } do
+      it("is refused, and not run, when others can write its file: " .. mode, function()
+        local mark = kit.tmp() .. "/mark"
+        local path = file(("io.open(%q, 'w'):close() return {}"):format(mark), mode)
+        local mj, err = open(path)
+        assert.is_nil(mj)
+        assert.equal("config", err.code)
+        assert.matches("^policy: .* can be written by others", err.message)
+        assert.is_nil(kit.read(mark))
+      end)
+    end
+
+    if AS_ROOT then
+      it("is refused when its file belongs to somebody else", function()
+        local path = file "return {}"
+        os.execute("chown 65534 " .. path)
+        assert.matches("^policy: .* belongs to uid 65534", refused { policy = path })
+      end)
+    end
+
+    it("may be read by others", function()
+      assert(open(file("return {}", "644"))):close()
     end)
 
     it("is refused as table, too, before the store is made", function()

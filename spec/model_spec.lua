@@ -64,7 +64,7 @@ local REPORTS = { "accepted", "accepted", "accepted", "not_sent", "refused", "re
                   "owner_dead" }
 local ALL_KINDS = { "accepted", "not_sent", "refused", "rejected", "maybe_sent", "owner_dead", "running", "succeeded",
                     "hint", "failed", "absent", "unanswered", "look", "give_up", "resubmit", "wait", "cancel",
-                    "ready", "slot_end", "create" }
+                    "ready", "slot_end", "create", "kept" }
 local SOURCES = { "user", "submit", "callback", "poll", "sweep", "policy" }
 local FINALS = { "succeeded", "failed", "lost", "cancelled" }
 
@@ -72,7 +72,8 @@ local FINALS = { "succeeded", "failed", "lost", "cancelled" }
 local HABITS = {
   { "create", 10 }, { "adopt", 3 }, { "claim", 14 }, { "report", 14 }, { "callback", 10 }, { "poll", 14 },
   { "look", 4 }, { "older", 5 }, { "decide", 8 }, { "cancel", 2 }, { "resubmit", 4 }, { "noise", 8 }, { "tick", 6 },
-  { "pause", 3 }, { "refuse", 1 }, { "take", 8 }, { "settle", 8 }, { "prune", 3 }, { "forget", 1 }, { "reopen", 1 },
+  { "pause", 3 }, { "refuse", 1 }, { "take", 8 }, { "settle", 8 }, { "again", 4 }, { "prune", 3 },
+  { "forget", 1 }, { "reopen", 1 },
   { "audit", 1 },
 }
 
@@ -418,6 +419,21 @@ function invent.settle(self, model)
     op.till, op.error = r:maybe(70, self.now + r:below(500) * SECOND), r:maybe(70, "it raised " .. r:below(1000))
   end
   return op
+end
+
+-- An operator's hand: an event again, or no more.
+function invent.again(self, model)
+  local r = self.r
+  local e = #model.events > 0 and r:chance(80) and r:pick(model.events)
+  local t = e and e.task or #model.tasks > 0 and r:pick(model.tasks)
+  if not t then
+    return
+  end
+  local seq = e and e.seq or r:below(3)
+  if r:chance(35) then
+    return { op = "bury", to = t.name, seq = seq, error = "by hand " .. r:below(100) }
+  end
+  return { op = "kick", to = t.name, seq = r:chance(30) and 0 or seq }
 end
 
 -- A while ago, or exactly when one of these things happened, or right before.
@@ -921,6 +937,14 @@ function translate.retry(world, op)
   return { op = "retry", ref = world:ref(op.to), seq = op.seq, tries = op.tries, error = op.error, ["until"] = op.till }
 end
 
+function translate.kick(world, op)
+  return { op = "kick", ref = world:ref(op.to), seq = op.seq }
+end
+
+function translate.bury(world, op)
+  return { op = "bury", ref = world:ref(op.to), seq = op.seq, error = op.error }
+end
+
 function translate.prune(world, op)
   return { op = "prune", expect = op.state, limit = op.limit, ["until"] = op.till,
            ref = op.from and world:ref(op.from) }
@@ -970,6 +994,14 @@ end
 
 function foresee.retry(world, op)
   return world.model:retry(world.names[op.to], op.seq, op.tries, op.till, op.error, op.at)
+end
+
+function foresee.kick(world, op)
+  return world.model:kick(world.names[op.to], op.seq, op.at)
+end
+
+function foresee.bury(world, op)
+  return world.model:give_up(world.names[op.to], op.seq, op.error, op.at)
 end
 
 function foresee.prune(world, op)

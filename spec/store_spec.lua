@@ -24,6 +24,41 @@ describe("the store", function()
     return task
   end
 
+  it("lets go of the memory of what was read, and reads it again", function()
+    local mj = open()
+    for first = 1, 4000, 400 do
+      local ops = {}
+      for i = 1, 400 do
+        ops[i] = { op = "create", source = "user", account = "default", task_id = "T" .. first + i,
+                   task = { prompt = ("p"):rep(1000), fingerprint = ("f"):rep(16) } }
+      end
+      assert(mj.exec:commit(ops))
+    end
+    local function resident()
+      local kib, ours = 0, false
+      for line in io.lines "/proc/self/smaps" do
+        if line:match "^%x+%-%x+ " then
+          ours = line:find("data.mdb", 1, true) ~= nil
+        end
+        kib = kib + (ours and tonumber(line:match "^Rss: +(%d+)") or 0)
+      end
+      return kib
+    end
+    local function count()
+      local n = 0
+      for _ in mj:tasks {} do
+        n = n + 1
+      end
+      return n
+    end
+    assert.equal(4000, count())
+    local before = resident()
+    assert.is_true(before > 4000, before .. " KiB")
+    mj.store:trim()
+    assert.is_true(resident() < 100, resident() .. " KiB")
+    assert.equal(4000, count())
+  end)
+
   it("keeps every task when retention says nothing", function()
     local mj = open { policy = {} }
     local task = finished(mj, "k1")

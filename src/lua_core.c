@@ -144,6 +144,15 @@ static int core_error(lua_State *L)
     return 1;
 }
 
+/* core.is_ref(value) -> boolean: whether it could be a task's ref. */
+static int core_is_ref(lua_State *L)
+{
+    uint8_t ref[MJ_ULID_BYTES];
+
+    lua_pushboolean(L, mjl_ref(L, 1, ref));
+    return 1;
+}
+
 #if defined(__GNUC__)
 __attribute__((visibility("default")))
 #endif
@@ -154,12 +163,20 @@ int luaopen_mjhook_core(lua_State *L)
     lua_createtable(L, 0, 32);
     lua_pushcfunction(L, core_error);
     lua_setfield(L, -2, "error");
+    lua_pushcfunction(L, core_is_ref);
+    lua_setfield(L, -2, "is_ref");
     mjl_set_lit(L, "version", MJ_VERSION);
     mjl_set_int(L, "schema", MJ_STORE_SCHEMA);
     mjl_set_int(L, "max_prompt", MJ_MAX_PROMPT);
     mjl_set_int(L, "max_name", MJ_MAX_NAME);
     mjl_set_int(L, "max_json", MJ_MAX_JSON);
     mjl_set_int(L, "max_refused", MJ_MAX_REFUSED);
+    lua_createtable(L, MJ_NBUCKETS - 1, 0);
+    for (unsigned i = 0; i < MJ_NBUCKETS - 1; i++) {
+        lua_pushinteger(L, (lua_Integer)mj_latency_bound(i));
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "latency_bounds");
     mjl_open_store(L);
     mjl_open_http(L);
     mjl_open_auth(L);

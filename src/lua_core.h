@@ -32,7 +32,9 @@ void mjl_push_ref(lua_State *L, const uint8_t ref[MJ_ULID_BYTES]);
 void mjl_class(lua_State *L, const char *name, const luaL_Reg *methods);
 
 /* lua_task.c: records and operations as tables. */
-int mjl_push_task(lua_State *L, mj_str record); /* MJ_OK and a table pushed, or a code and nothing */
+int mjl_push_task(lua_State *L, mj_str record);
+/* As much of it as asking the provider takes: ref, account, attempts, updated_at. */
+int mjl_push_brief(lua_State *L, mj_str record); /* MJ_OK and a table pushed, or a code and nothing */
 int mjl_push_event(lua_State *L, mj_str record);
 int mjl_push_tomb(lua_State *L, mj_str record);
 void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task);

@@ -54,6 +54,7 @@ static void read_request(lua_State *L, int t, mj_http_request *r, const char **h
     r->once = mjl_bool(L, t, "once");
     r->timeout_ms = (int)mjl_int(L, t, "timeout_ms", 0);
     r->start_by_ms = mjl_int(L, t, "start_by_ms", 0);
+    r->details = mjl_bool(L, t, "details");
     lua_getfield(L, t, "headers");
     if (lua_istable(L, -1)) {
         for (int i = 0; i < MAX_HEADERS; i++) {
@@ -66,6 +67,25 @@ static void read_request(lua_State *L, int t, mj_http_request *r, const char **h
         r->headers = headers;
     }
     lua_pop(L, 1);
+}
+
+static void set_text(lua_State *L, const char *name, const char *s)
+{
+    if (s && s[0])
+        mjl_set_lit(L, name, s);
+}
+
+static void push_details(lua_State *L, const mj_http_details *d)
+{
+    lua_createtable(L, 0, 8);
+    set_text(L, "failure", d->failure);
+    set_text(L, "ip", d->ip);
+    set_text(L, "issuer", d->issuer);
+    set_text(L, "location", d->location);
+    mjl_set_time(L, "date", d->date);
+    mjl_set_time(L, "cert_expires", d->cert_expires);
+    mjl_set_int(L, "certs", d->certs);
+    mjl_set_int(L, "total_us", d->total_us);
 }
 
 static void push_answer(lua_State *L, const mj_http_answer *a)
@@ -85,11 +105,16 @@ static void push_answer(lua_State *L, const mj_http_answer *a)
     if (a->error[0])
         mjl_set_lit(L, "error", a->error);
     mjl_set_int(L, "elapsed_ms", a->elapsed_ms);
+    if (a->details) {
+        push_details(L, a->details);
+        lua_setfield(L, -2, "details");
+    }
 }
 
 /* http:perform({requests}, deadline_ms) -> {answers} | nil, err
- * request: url, headers (list of "Name: value"), body, once, timeout_ms, start_by_ms;
- * answer: outcome ("answered", "not_sent", "maybe_sent"), status, retry_after, body, error, elapsed_ms. */
+ * request: url, headers (list of "Name: value"), body, once, timeout_ms, start_by_ms, details;
+ * answer: outcome ("answered", "not_sent", "maybe_sent"), status, retry_after, body, error, elapsed_ms, and details
+ * when asked for: failure, ip, date, location, total_us, certs, cert_expires, issuer (see mj_http.h). */
 static int http_perform(lua_State *L)
 {
     box *b = luaL_checkudata(L, 1, HTTP);
@@ -133,7 +158,7 @@ static int http_perform(lua_State *L)
     return 1;
 }
 
-/* core.http{connections=, connect_timeout_ms=, timeout_ms=, max_answer=} */
+/* core.http{connections=, connect_timeout_ms=, timeout_ms=, max_answer=, ca_file=} */
 static int core_http(lua_State *L)
 {
     mj_http_options o = {0};
@@ -145,6 +170,7 @@ static int core_http(lua_State *L)
     o.timeout_ms = (int)mjl_int(L, 1, "timeout_ms", 0);
     o.max_answer = (size_t)mjl_int(L, 1, "max_answer", 0);
     o.insecure = mjl_bool(L, 1, "insecure");
+    o.ca_file = mjl_str(L, 1, "ca_file").p;
     o.user_agent = "mjhook/" MJ_VERSION;
     b = lua_newuserdata(L, sizeof *b);
     b->http = NULL;

@@ -304,6 +304,13 @@ static int store_refused(lua_State *L)
     return 1;
 }
 
+/* store:trim(): see mj_store_trim() */
+static int store_trim(lua_State *L)
+{
+    mj_store_trim(check(L));
+    return 0;
+}
+
 /* store:backup(directory) -> true | nil, err */
 static int store_backup(lua_State *L)
 {
@@ -339,23 +346,33 @@ static void read_query(lua_State *L, mj_query *q)
     q->since = mjl_int(L, 2, "since", 0);
     q->buried = mjl_bool(L, 2, "buried");
     q->limit = (uint32_t)mjl_int(L, 2, "limit", 100);
+    lua_getfield(L, 2, "ref");
+    q->has_ref = !lua_isnil(L, -1);
+    if (q->has_ref && !mjl_ref(L, -1, q->ref))
+        luaL_error(L, "bad field 'ref'");
+    lua_pop(L, 1);
     q->more = cursor.n == sizeof q->cursor;
     if (q->more)
         memcpy(q->cursor, cursor.p, cursor.n);
 }
 
-/* store:page{by=, state=, user_id=, due=, until=, since=, buried=, limit=, cursor=} -> {tasks or events}, cursor
- * The cursor is nil after the last page.  A record that can't be read is given as its error. */
+/* store:page{by=, state=, user_id=, due=, until=, since=, buried=, ref=, brief=, limit=, cursor=} -> {tasks or events},
+ * cursor The cursor is nil after the last page.  A record that can't be read is given as its error. */
 static int store_page(lua_State *L)
 {
     mj_store *s = check(L);
     mj_query q = {0};
     mj_reader r;
     batch *b;
+    int (*push)(lua_State *, mj_str) = mjl_push_task;
     int at, rc, n = 0;
 
     luaL_checktype(L, 2, LUA_TTABLE);
     read_query(L, &q);
+    if (q.order == MJ_BY_EVENT)
+        push = mjl_push_event;
+    else if (mjl_bool(L, 2, "brief"))
+        push = mjl_push_brief;
     b = new_batch(L);
     at = lua_gettop(L);
     rc = mj_store_page(s, &q, &b->buf);
@@ -366,7 +383,7 @@ static int store_page(lua_State *L)
     lua_newtable(L);
     for (r = mj_reader_of(b->buf.p ? b->buf.p : (uint8_t *)"", b->buf.n); r.p < r.end;) {
         mj_str record = mj_get_str(&r);
-        rc = q.order == MJ_BY_EVENT ? mjl_push_event(L, record) : mjl_push_task(L, record);
+        rc = push(L, record);
         if (rc != MJ_OK) {
             mjl_fail(L, rc, NULL);
             lua_remove(L, -2);
@@ -399,6 +416,50 @@ static void push_accounts(lua_State *L, const mj_stats *st, int64_t now)
     lua_setfield(L, -2, "accounts");
 }
 
+static void push_histogram(lua_State *L, const mj_histogram *h)
+{
+    lua_createtable(L, MJ_NBUCKETS, 1);
+    for (unsigned i = 0; i < MJ_NBUCKETS; i++) {
+        lua_pushinteger(L, (lua_Integer)h->bucket[i]);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    mjl_set_int(L, "sum_ms", (int64_t)h->sum_ms);
+}
+
+/* What the store remembers of how things go. */
+static void push_measures(lua_State *L, const mj_measures *m, const mj_rules *rules, int64_t now)
+{
+    static const char *const modes[MJ_NMODES] = {"fast", "relaxed"};
+    mj_rules learned = mj_measure_rules(m, rules);
+    uint32_t ended, called;
+
+    lua_createtable(L, 0, MJ_NCOUNTS);
+    for (unsigned i = 0; i < MJ_NCOUNTS; i++)
+        mjl_set_int(L, mj_count_name(i), (int64_t)m->counts[i]);
+    lua_setfield(L, -2, "counts");
+    lua_createtable(L, 0, MJ_NMODES);
+    for (unsigned i = 0; i < MJ_NMODES; i++) {
+        push_histogram(L, &m->ends[i]);
+        lua_setfield(L, -2, modes[i]);
+    }
+    lua_setfield(L, -2, "latency");
+    lua_createtable(L, 0, MJ_NMODES);
+    for (unsigned i = 0; i < MJ_NMODES; i++)
+        mjl_set_int(L, modes[i], learned.first_ms[i] ? learned.first_ms[i] : learned.poll_first_ms);
+    lua_setfield(L, -2, "first_poll_ms");
+    mj_measure_recent(m, now, &ended, &called);
+    lua_createtable(L, 0, 3);
+    mjl_set_int(L, "ended", ended);
+    mjl_set_int(L, "called", called);
+    mjl_set_time(L, "broken_since", m->broken_since);
+    lua_setfield(L, -2, "webhook");
+    lua_createtable(L, 0, 3);
+    mjl_set_time(L, "last_at", m->swept_at);
+    mjl_set_int(L, "elapsed_ms", m->sweep_ms);
+    mjl_set_time(L, "answered_at", m->answered_at);
+    lua_setfield(L, -2, "sweep");
+}
+
 /* store:stats(now) -> {...} | nil, err.  An account's `learned` is there when it may hold fewer slots than configured.
  */
 static int store_stats(lua_State *L)
@@ -420,7 +481,10 @@ static int store_stats(lua_State *L)
     mjl_set_int(L, "ready", (int64_t)st.ready);
     mjl_set_int(L, "bytes_used", (int64_t)st.map_used);
     mjl_set_int(L, "bytes_mapped", (int64_t)st.map_size);
+    mjl_set_time(L, "oldest_open", st.oldest_open);
+    mjl_set_time(L, "event_due", st.event_due);
     push_accounts(L, &st, now);
+    push_measures(L, &st.measures, &st.rules, now);
     return 1;
 }
 
@@ -447,7 +511,8 @@ static void set_accounts(lua_State *L, int t, mj_store *s)
         luaL_error(L, "bad field 'accounts'");
 }
 
-/* core.open(dir, {mode=, map_max=, poll_first=, poll_max=, lost_after=, grace= (seconds), accounts=}) */
+/* core.open(dir, {mode=, map_max=, poll_first=, poll_max=, lost_after=, grace= (seconds), learn=,
+ * accounts=}) */
 static int core_open(lua_State *L)
 {
     const char *dir = luaL_checkstring(L, 1);
@@ -463,6 +528,7 @@ static int core_open(lua_State *L)
     o.rules.poll_max_ms = mjl_int(L, 2, "poll_max", o.rules.poll_max_ms / 1000) * 1000;
     o.rules.lost_after_ms = mjl_int(L, 2, "lost_after", o.rules.lost_after_ms / 1000) * 1000;
     o.rules.grace_ms = mjl_int(L, 2, "grace", o.rules.grace_ms / 1000) * 1000;
+    o.rules.learn = mjl_bool(L, 2, "learn");
     b = lua_newuserdata(L, sizeof *b);
     b->store = NULL;
     luaL_getmetatable(L, STORE);
@@ -477,10 +543,9 @@ static int core_open(lua_State *L)
 void mjl_open_store(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"write", store_write},     {"get", store_get},     {"find", store_find},
-        {"page", store_page},       {"stats", store_stats}, {"close", store_close},
-        {"by_key", store_by_key},   {"check", store_check}, {"backup", store_backup},
-        {"refused", store_refused}, {NULL, NULL},
+        {"write", store_write},   {"get", store_get},         {"find", store_find},     {"page", store_page},
+        {"stats", store_stats},   {"close", store_close},     {"by_key", store_by_key}, {"check", store_check},
+        {"backup", store_backup}, {"refused", store_refused}, {"trim", store_trim},     {NULL, NULL},
     };
     static const luaL_Reg batch_methods[] = {{"close", batch_close}, {NULL, NULL}};
 

@@ -1,11 +1,15 @@
 /* mjhook.core's few system calls that Lua has no door to. */
 #include "lua_core.h"
+#include "mj_http.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -85,11 +89,77 @@ static int core_isatty(lua_State *L)
     return 1;
 }
 
+/* core.sleep(seconds) */
+static int core_sleep(lua_State *L)
+{
+    double s = luaL_checknumber(L, 1);
+    struct timespec t;
+
+    luaL_argcheck(L, s >= 0 && s < 1e9, 1, "out of range");
+    t = (struct timespec){.tv_sec = (time_t)s, .tv_nsec = (long)((s - (double)(time_t)s) * 1e9)};
+    nanosleep(&t, NULL); /* a signal cuts it short */
+    return 0;
+}
+
+/* core.disk(path) -> {free=, total=} (bytes; free: for us, not for root) | nil, err */
+static int core_disk(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    struct statvfs st;
+
+    if (statvfs(path, &st) != 0) {
+        lua_pushfstring(L, "%s: %s", path, strerror(errno));
+        return mjl_fail(L, errno == ENOENT ? MJ_ENOTFOUND : MJ_EIO, lua_tostring(L, -1));
+    }
+    lua_createtable(L, 0, 2);
+    mjl_set_int(L, "free", (int64_t)((uint64_t)st.f_bavail * st.f_frsize));
+    mjl_set_int(L, "total", (int64_t)((uint64_t)st.f_blocks * st.f_frsize));
+    return 1;
+}
+
+/* core.resolve(host) -> {addresses} | nil, err.  Waits for the name servers: never on an event loop. */
+static int core_resolve(lua_State *L)
+{
+    enum { MOST = 32 };
+    const char *host = luaL_checkstring(L, 1);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+    char text[MOST][NI_MAXHOST];
+    int n = 0, rc = getaddrinfo(host, NULL, &hints, &found);
+
+    for (const struct addrinfo *a = found; a && n < MOST; a = a->ai_next)
+        n += getnameinfo(a->ai_addr, a->ai_addrlen, text[n], NI_MAXHOST, NULL, 0, NI_NUMERICHOST) == 0;
+    if (found)
+        freeaddrinfo(found); /* before Lua can raise */
+    if (rc != 0) {
+        lua_pushfstring(L, "%s: %s", host, gai_strerror(rc));
+        return mjl_fail(L, rc == EAI_NONAME ? MJ_ENOTFOUND : MJ_EIO, lua_tostring(L, -1));
+    }
+    lua_createtable(L, n, 0);
+    for (int i = 0; i < n; i++) {
+        lua_pushstring(L, text[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+/* core.libraries() -> {curl=, lmdb=}: what each says of itself */
+static int core_libraries(lua_State *L)
+{
+    lua_createtable(L, 0, 2);
+    mjl_set_lit(L, "curl", mj_http_library());
+    mjl_set_lit(L, "lmdb", mj_store_library());
+    return 1;
+}
+
 void mjl_open_sys(lua_State *L)
 {
     static const luaL_Reg methods[] = {{"close", lock_close}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"now", core_now}, {"lock", core_lock},     {"stat", core_stat},
-                                         {"uid", core_uid}, {"isatty", core_isatty}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"now", core_now},   {"lock", core_lock},       {"stat", core_stat},
+        {"uid", core_uid},   {"sleep", core_sleep},     {"isatty", core_isatty},
+        {"disk", core_disk}, {"resolve", core_resolve}, {"libraries", core_libraries},
+        {NULL, NULL},
+    };
 
     mjl_class(L, LOCK, methods);
     luaL_setfuncs(L, functions, 0);

@@ -76,6 +76,23 @@ static const char *owner_name(const mj_owner *o)
     }
 }
 
+int mjl_push_brief(lua_State *L, mj_str record)
+{
+    mj_task t;
+    int rc = mj_task_decode(record.p, record.n, &t);
+
+    if (rc != MJ_OK)
+        return rc;
+    luaL_checkstack(L, 8, "task");
+    lua_createtable(L, 0, 5);
+    mjl_push_ref(L, t.ref);
+    lua_setfield(L, -2, "ref");
+    mjl_set_str(L, "account", t.account);
+    mjl_set_time(L, "updated_at", t.updated_at);
+    push_attempts(L, &t);
+    return MJ_OK;
+}
+
 int mjl_push_task(lua_State *L, mj_str record)
 {
     mj_task t;
@@ -106,6 +123,7 @@ int mjl_push_task(lua_State *L, mj_str record)
     mjl_set_str(L, "key", t.key);
     mjl_set_str(L, "image", t.image);
     mjl_set_str(L, "meta", t.meta);
+    mjl_set_str(L, "files", t.files);
     mjl_set_time(L, "created_at", t.created_at);
     mjl_set_time(L, "updated_at", t.updated_at);
     mjl_set_time(L, "finished_at", t.finished_at);
@@ -146,7 +164,7 @@ int mjl_push_event(lua_State *L, mj_str record)
 
     if (rc != MJ_OK)
         return rc;
-    lua_createtable(L, 0, 10);
+    lua_createtable(L, 0, 13);
     mjl_push_ref(L, e.ref);
     lua_pushfstring(L, "%s-%d", lua_tostring(L, -1), (int)e.seq);
     lua_setfield(L, -3, "event_id");
@@ -155,12 +173,15 @@ int mjl_push_event(lua_State *L, mj_str record)
     mjl_set_lit(L, "type", mj_event_name(e.type));
     mjl_set_int(L, "attempt", e.attempt);
     mjl_set_int(L, "tries", e.tries);
+    mjl_set_int(L, "round", e.tries - e.before);
     mjl_set_int(L, "created_at", e.created_at);
     mjl_set_int(L, "next_at", e.next_at);
     lua_pushboolean(L, e.late);
     lua_setfield(L, -2, "late");
     lua_pushboolean(L, e.buried);
     lua_setfield(L, -2, "buried");
+    lua_pushboolean(L, e.leased);
+    lua_setfield(L, -2, "leased");
     lua_createtable(L, (int)e.nerrors, 0);
     for (unsigned i = 0; i < e.nerrors; i++) {
         lua_createtable(L, 0, 2);
@@ -189,8 +210,8 @@ static const char *source_name(unsigned i)
 
 static const char *op_name(unsigned i)
 {
-    static const char *const names[] = {"create", "signal", "claim",  "pause", "tick",   "take",
-                                        "done",   "retry",  "refuse", "prune", "forget", "upgrade"};
+    static const char *const names[] = {"create", "signal", "claim", "pause",  "tick",  "take",   "done",   "retry",
+                                        "kick",   "bury",   "swept", "refuse", "prune", "forget", "upgrade"};
     return names[i];
 }
 enum { OP_COUNT = MJ_OP_UPGRADE + 1 };
@@ -291,12 +312,13 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
     } else if (op->kind == MJ_OP_CLAIM) {
         op->sig.has_owner = true;
         mj_owner_self(&op->sig.owner);
-    } else if (op->kind == MJ_OP_EVENT_DONE || op->kind == MJ_OP_EVENT_RETRY) {
+    } else if (op->kind >= MJ_OP_EVENT_DONE && op->kind <= MJ_OP_EVENT_BURY) {
         if (!op->has_ref)
             luaL_error(L, "bad field 'ref'");
         memcpy(op->event.ref, op->ref, sizeof op->ref);
         op->event.seq = (uint32_t)mjl_int(L, t, "seq", 0);
         op->event.tries = (uint32_t)mjl_int(L, t, "tries", 0);
+        op->body = limited(L, t, "files", MJ_MAX_JSON);
     }
 }
 
@@ -308,6 +330,7 @@ static void push_leased(lua_State *L, const mj_op *op)
     if (mjl_push_event(L, (mj_str){(const char *)op->event_bytes.p, (uint32_t)op->event_bytes.n}) != MJ_OK)
         return;
     mjl_set_int(L, "tries", e->tries); /* as leased: the bytes are from before */
+    mjl_set_int(L, "round", e->tries - e->before);
     mjl_set_int(L, "next_at", e->next_at);
     lua_setfield(L, -2, "event");
 }
@@ -361,6 +384,10 @@ void mjl_push_result(lua_State *L, const mj_op *op)
         mjl_set_lit(L, "made", mj_event_name(op->made));
     if (op->kind == MJ_OP_TICK || op->kind >= MJ_OP_PRUNE)
         mjl_set_int(L, "done", op->done);
+    if (op->kind == MJ_OP_SWEPT && op->verdict != MJ_VERDICT_SAME)
+        mjl_set_lit(L, "verdict", op->verdict == MJ_VERDICT_BROKEN ? "broken" : "mended");
+    if (op->kind == MJ_OP_EVENT_KICK)
+        mjl_set_int(L, "seq", op->done);
     if (op->more) {
         lua_pushboolean(L, 1);
         lua_setfield(L, -2, "more");

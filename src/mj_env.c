@@ -615,3 +615,8 @@ int mj_env_grow(mj_env *e, uint64_t full)
     pthread_rwlock_unlock(&e->resize);
     return mj_env_code(rc);
 }
+
+const char *mj_store_library(void)
+{
+    return mdb_version(NULL, NULL, NULL);
+}

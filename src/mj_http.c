@@ -48,7 +48,7 @@ typedef struct transfer { /* one request under way */
 struct mj_http {
     CURLM *multi;
     mj_http_options o;
-    char *user_agent;
+    char *user_agent, *ca_file;
     pid_t pid;
     transfer *slots; /* o.connections of them; easy handles are kept between calls */
 };
@@ -100,8 +100,9 @@ mj_http *mj_http_new(const mj_http_options *o)
     if (h->o.max_answer == 0)
         h->o.max_answer = DEFAULT_ANSWER;
     h->user_agent = strdup(o->user_agent ? o->user_agent : "mjhook");
+    h->ca_file = o->ca_file ? strdup(o->ca_file) : NULL;
     h->slots = calloc((size_t)h->o.connections, sizeof *h->slots);
-    if (!h->user_agent || !h->slots || !make_multi(h)) {
+    if (!h->user_agent || (o->ca_file && !h->ca_file) || !h->slots || !make_multi(h)) {
         mj_http_free(h);
         return NULL;
     }
@@ -122,6 +123,7 @@ void mj_http_free(mj_http *h)
     }
     free(h->slots);
     free(h->user_agent);
+    free(h->ca_file);
     free(h);
 }
 
@@ -336,6 +338,10 @@ static bool set_up(const mj_http *h, transfer *t)
     SET(TIMEOUT_MS, (long)(r->timeout_ms > 0 ? r->timeout_ms : h->o.timeout_ms));
     SET(SSL_VERIFYPEER, h->o.insecure ? 0L : 1L);
     SET(SSL_VERIFYHOST, h->o.insecure ? 0L : 2L);
+    if (h->ca_file)
+        SET(CAINFO, h->ca_file);
+    if (r->details)
+        SET(CERTINFO, 1L);
 #undef SET
     return ok;
 }
@@ -408,6 +414,76 @@ static const char *reason(const transfer *t, CURLcode result)
     return t->error[0] ? t->error : curl_easy_strerror(result);
 }
 
+/* ---- details, for who asks for them ---- */
+
+static const char *failure(CURLcode result, const char *cut)
+{
+    switch (cut ? CURLE_OPERATION_TIMEDOUT : result) {
+    case CURLE_COULDNT_RESOLVE_HOST:
+        return "dns";
+    case CURLE_COULDNT_CONNECT:
+        return "connect";
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return "certificate";
+    case CURLE_SSL_CACERT_BADFILE:
+        return "authorities";
+    case CURLE_SSL_CONNECT_ERROR:
+        return "tls";
+    case CURLE_OPERATION_TIMEDOUT:
+        return "timeout";
+    default:
+        return "other";
+    }
+}
+
+/* libcurl's texts about a certificate are "Name:value". */
+static void add_certificate(mj_http_details *d, CURL *e)
+{
+    struct curl_certinfo *chain = NULL;
+
+    if (curl_easy_getinfo(e, CURLINFO_CERTINFO, &chain) != CURLE_OK || !chain || chain->num_of_certs < 1)
+        return;
+    d->certs = chain->num_of_certs;
+    for (const struct curl_slist *l = chain->certinfo[0]; l; l = l->next) {
+        if (strncmp(l->data, "Issuer:", 7) == 0) {
+            snprintf(d->issuer, sizeof d->issuer, "%s", l->data + 7);
+        } else if (strncmp(l->data, "Expire date:", 12) == 0) {
+            time_t at = curl_getdate(l->data + 12, NULL);
+            d->cert_expires = at > 0 ? (int64_t)at : 0;
+        }
+    }
+}
+
+static void add_details(const transfer *t, CURLcode result, const char *cut)
+{
+    mj_http_details *d = t->req->details ? calloc(1, sizeof *d) : NULL;
+    struct curl_header *date;
+    curl_off_t total = 0;
+    char *text = NULL;
+
+    t->answer->details = d;
+    if (!d)
+        return;
+    if (t->answer->outcome != MJ_HTTP_ANSWERED)
+        d->failure = failure(result, cut);
+    if (curl_easy_getinfo(t->easy, CURLINFO_TOTAL_TIME_T, &total) == CURLE_OK)
+        d->total_us = total;
+    if (curl_easy_getinfo(t->easy, CURLINFO_PRIMARY_IP, &text) == CURLE_OK && text)
+        snprintf(d->ip, sizeof d->ip, "%s", text);
+    if (curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &text) == CURLE_OK && text)
+        snprintf(d->location, sizeof d->location, "%.*s", (int)strcspn(text, "?#"), text);
+    if (curl_easy_header(t->easy, "Date", 0, CURLH_HEADER, -1, &date) == CURLHE_OK) {
+        time_t at = curl_getdate(date->value, NULL);
+        d->date = at > 0 ? (int64_t)at : 0;
+    }
+    add_certificate(d, t->easy);
+}
+
+const char *mj_http_library(void)
+{
+    return curl_version();
+}
+
 /* `cut`: why it ends before libcurl is done with it. */
 static void finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
 {
@@ -424,6 +500,7 @@ static void finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
     } else {
         failed(a, maybe(t), t->req->url, cut ? cut : reason(t, result));
     }
+    add_details(t, result, cut);
     release(h, t);
 }
 
@@ -497,7 +574,9 @@ void mj_http_answer_clear(mj_http_answer *a, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         free(a[i].body);
+        free(a[i].details);
         a[i].body = NULL;
         a[i].body_len = 0;
+        a[i].details = NULL;
     }
 }

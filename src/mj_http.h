@@ -30,7 +30,8 @@ typedef struct mj_http_options {
     int connect_timeout_ms; /* 0: 10,000 */
     int timeout_ms;         /* the whole exchange of a request; 0: 30,000 */
     size_t max_answer;      /* bytes of an answer's body; 0: 4 MiB; longer is an error */
-    bool insecure;          /* tests only: do not verify TLS */
+    bool insecure;          /* do not verify TLS: for tests, and to look at a certificate that is refused */
+    const char *ca_file;    /* certificates to trust instead of the system's; NULL: the system's */
     const char *user_agent; /* NULL: "mjhook" */
 } mj_http_options;
 
@@ -43,6 +44,7 @@ typedef struct mj_http_request {
     int timeout_ms;      /* 0: the client's */
     int64_t start_by_ms; /* CLOCK_BOOTTIME milliseconds after which neither header nor body is begun
                             any more (a sender that stalled does not send); 0: none */
+    bool details;        /* the answer tells more, for who looks for a fault */
 } mj_http_request;
 
 typedef enum {
@@ -50,6 +52,19 @@ typedef enum {
     MJ_HTTP_NOT_SENT,   /* the other side can't have acted on it */
     MJ_HTTP_MAYBE_SENT, /* it may have */
 } mj_http_outcome;
+
+/* What only somebody asks for who looks for a fault.  Times are seconds since 1970, 0: not known. */
+typedef struct mj_http_details {
+    const char *failure;  /* "dns", "connect", "certificate", "authorities" (no file of them), "tls", "timeout" or
+                             "other"; NULL: it was answered */
+    int64_t date;         /* the answer's Date header */
+    int64_t total_us;     /* from the look-up of the name to the last byte */
+    int64_t cert_expires; /* of the server's own certificate; known for the request that made the connection */
+    int certs;            /* how many certificates the server sent */
+    char ip[48];
+    char issuer[160];   /* of the server's own certificate */
+    char location[256]; /* where a redirect points to, without query and fragment, which may be secret */
+} mj_http_details;
 
 typedef struct mj_http_answer {
     mj_http_outcome outcome;
@@ -59,6 +74,7 @@ typedef struct mj_http_answer {
     size_t body_len;
     char error[160]; /* for people: host and what happened, never a header, a key or a query string */
     int64_t elapsed_ms;
+    mj_http_details *details; /* owned by the answer; NULL: not asked for, or no memory for them */
 } mj_http_answer;
 
 /* NULL: out of memory or no libcurl.  Safe to call from several threads (global init is guarded). */
@@ -72,5 +88,7 @@ int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t d
 void mj_http_answer_clear(mj_http_answer *a, size_t n);
 /* CLOCK_BOOTTIME in milliseconds, the clock of start_by_ms and deadline_ms: it goes on while the machine sleeps. */
 int64_t mj_http_clock(void);
+/* libcurl as it runs here and the libraries below it: "libcurl/7.88.1 OpenSSL/3.0.11 ...". */
+const char *mj_http_library(void);
 
 #endif

@@ -35,7 +35,8 @@ static const uint8_t edges[MJ_NSTATES][SIG_COUNT] = {
                    [SIG_GIVE_UP] = DENY,
                    [SIG_RESUBMIT] = DENY,
                    [SIG_WAIT] = DENY,
-                   [SIG_CANCEL] = TO(MJ_CANCELLED)},
+                   [SIG_CANCEL] = TO(MJ_CANCELLED),
+                   [SIG_KEPT] = STAY},
     [MJ_SUBMITTING] = {[SIG_CLAIM] = DENY,
                        [SIG_ACCEPTED] = TO(MJ_PENDING),
                        [SIG_NOT_SENT] = TO(MJ_QUEUED),
@@ -51,7 +52,8 @@ static const uint8_t edges[MJ_NSTATES][SIG_COUNT] = {
                        [SIG_GIVE_UP] = DENY,
                        [SIG_RESUBMIT] = DENY,
                        [SIG_WAIT] = DENY,
-                       [SIG_CANCEL] = TO(MJ_CANCELLED)},
+                       [SIG_CANCEL] = TO(MJ_CANCELLED),
+                       [SIG_KEPT] = STAY},
     [MJ_AMBIGUOUS] = {[SIG_CLAIM] = DENY,
                       [SIG_ACCEPTED] = TO(MJ_PENDING),
                       [SIG_NOT_SENT] = TO(MJ_QUEUED),
@@ -67,7 +69,8 @@ static const uint8_t edges[MJ_NSTATES][SIG_COUNT] = {
                       [SIG_GIVE_UP] = TO(MJ_LOST),
                       [SIG_RESUBMIT] = TO(MJ_QUEUED),
                       [SIG_WAIT] = STAY,
-                      [SIG_CANCEL] = TO(MJ_CANCELLED)},
+                      [SIG_CANCEL] = TO(MJ_CANCELLED),
+                      [SIG_KEPT] = STAY},
     [MJ_PENDING] = {[SIG_CLAIM] = DENY,
                     [SIG_ACCEPTED] = DUP,
                     [SIG_RUNNING] = STAY,
@@ -80,7 +83,8 @@ static const uint8_t edges[MJ_NSTATES][SIG_COUNT] = {
                     [SIG_GIVE_UP] = DENY,
                     [SIG_RESUBMIT] = DENY,
                     [SIG_WAIT] = DENY,
-                    [SIG_CANCEL] = TO(MJ_CANCELLED)},
+                    [SIG_CANCEL] = TO(MJ_CANCELLED),
+                    [SIG_KEPT] = STAY},
     [MJ_SUCCEEDED] = {[SIG_CLAIM] = DENY,
                       [SIG_ACCEPTED] = DUP,
                       [SIG_SUCCEEDED] = DUP,
@@ -88,7 +92,8 @@ static const uint8_t edges[MJ_NSTATES][SIG_COUNT] = {
                       [SIG_GIVE_UP] = DENY,
                       [SIG_RESUBMIT] = DENY,
                       [SIG_WAIT] = DENY,
-                      [SIG_CANCEL] = DENY},
+                      [SIG_CANCEL] = DENY,
+                      [SIG_KEPT] = STAY},
     [MJ_FAILED] = {[SIG_CLAIM] = DENY,
                    [SIG_ACCEPTED] = DUP,
                    [SIG_SUCCEEDED] = TO(MJ_SUCCEEDED), /* these three only over a failure that we decided */
@@ -100,7 +105,8 @@ static const uint8_t edges[MJ_NSTATES][SIG_COUNT] = {
                    [SIG_GIVE_UP] = DENY,
                    [SIG_RESUBMIT] = TO(MJ_QUEUED),
                    [SIG_WAIT] = DENY,
-                   [SIG_CANCEL] = DENY},
+                   [SIG_CANCEL] = DENY,
+                   [SIG_KEPT] = STAY},
     [MJ_LOST] = {[SIG_CLAIM] = DENY,
                  [SIG_ACCEPTED] = TO(MJ_PENDING),
                  [SIG_RUNNING] = TO(MJ_PENDING),
@@ -113,7 +119,8 @@ static const uint8_t edges[MJ_NSTATES][SIG_COUNT] = {
                  [SIG_GIVE_UP] = DENY,
                  [SIG_RESUBMIT] = TO(MJ_QUEUED),
                  [SIG_WAIT] = DENY,
-                 [SIG_CANCEL] = DENY},
+                 [SIG_CANCEL] = DENY,
+                 [SIG_KEPT] = STAY},
     [MJ_CANCELLED] = {[SIG_CLAIM] = DENY,
                       [SIG_ACCEPTED] = STAY,
                       [SIG_NOT_SENT] = STAY,
@@ -131,7 +138,8 @@ static const uint8_t edges[MJ_NSTATES][SIG_COUNT] = {
                       [SIG_GIVE_UP] = DENY,
                       [SIG_RESUBMIT] = DENY,
                       [SIG_WAIT] = DENY,
-                      [SIG_CANCEL] = DENY},
+                      [SIG_CANCEL] = DENY,
+                      [SIG_KEPT] = STAY},
 };
 
 const char *mj_signal_name(unsigned kind)
@@ -369,21 +377,22 @@ static int64_t whole_second(int64_t middle, int64_t at)
     return at < middle ? (up < middle ? up : middle) : (down > middle ? down : middle);
 }
 
-/* Doubling from poll_first, unless the policy named its own wait.  The first wait is exact: submissions are spread
- * by themselves, and callbacks then find their due entries side by side.  Later ones are give or take 20 %, so that
- * an outage does not leave a crowd behind. */
+/* Doubling from when a callback is late, unless the policy named its own wait.  The first wait is exact: submissions
+ * are spread by themselves, and callbacks then find their due entries side by side.  Later ones are give or take 20 %;
+ * and give or take half without an answer, so that an outage does not leave a crowd behind. */
 static int64_t next_poll(const mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
 {
-    int64_t ms = rules->poll_first_ms;
+    int64_t ms = rules->first_ms[t->mode] ? rules->first_ms[t->mode] : rules->poll_first_ms;
+    bool outage = sig->kind == SIG_UNANSWERED;
 
     if (sig->wait_ms >= 0)
         return now + sig->wait_ms;
-    if (t->polls == 0)
+    if (t->polls == 0 && !outage)
         return now + ms;
     for (uint32_t i = 0; i < t->polls && ms < rules->poll_max_ms; i++)
         ms *= 2;
     ms = ms < rules->poll_max_ms ? ms : rules->poll_max_ms;
-    return whole_second(now + ms, now + jitter(t, t->polls, ms, 20));
+    return whole_second(now + ms, now + jitter(t, outage ? (uint32_t)now : t->polls, ms, outage ? 50 : 20));
 }
 
 static int64_t look_at(const mj_task *t, int64_t now)
@@ -396,7 +405,7 @@ static int64_t look_at(const mj_task *t, int64_t now)
 /* What the provider said of the result so far, so that the next word is not mixed with it. */
 static void forget_result(mj_task *t)
 {
-    t->image = t->mj_prompt = t->meta = (mj_str){0};
+    t->image = t->mj_prompt = t->meta = t->files = (mj_str){0};
     t->nimages = 0;
 }
 
@@ -535,6 +544,9 @@ static int stay(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t
         t->ready = true;
         t->due_at = t->expires_at;
         return MJ_OK;
+    case SIG_KEPT:
+        t->files = sig->files;
+        return MJ_OK;
     case SIG_WAIT:
         t->due_at = now + (sig->wait_ms >= 0 ? sig->wait_ms : rules->grace_ms);
         return MJ_OK;
@@ -584,6 +596,8 @@ static unsigned edge(mj_task *t, const mj_attempt *a, const mj_signal *sig, cons
     unsigned e = edges[t->state][sig->kind];
     bool current = a == mj_task_current(t);
 
+    if (sig->kind == SIG_KEPT)
+        return e;
     if ((sig->kind == SIG_LOOK || sig->kind == SIG_HINT) && !can_look(t, a))
         return e == DUP ? DUP : LATE;
     if (!current) {
@@ -662,7 +676,7 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
     mj_signal sig = *given;
     mj_note note;
     unsigned e, ids;
-    int64_t gap;
+    int64_t gap, called;
     int rc = MJ_OK;
 
     *step = (mj_step){0};
@@ -689,7 +703,9 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
 
     ids = a->nids;
     gap = asked(t, &sig, now);
-    if (sig.source == MJ_FROM_CALLBACK && is_word(sig.kind) && t->called_at == 0)
+    called = t->called_at;
+    if (sig.source == MJ_FROM_CALLBACK && called == 0 &&
+        (is_word(sig.kind) || (sig.kind == SIG_LOOK && sig.task_id.n > 0)))
         t->called_at = now;
     /* Heard often enough, "succeeded, without an image" is the truth. */
     if (sig.kind == SIG_HINT && sig.source == MJ_FROM_POLL && current && ++t->hints >= BELIEVE_HINTS)
@@ -728,7 +744,7 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
     }
     plan_poll(t, &sig, rules, now);
     /* A hint that asks for no earlier poll than the one already due changes nothing: no write. */
-    if (sig.kind == SIG_LOOK && rc != MJ_OK && a->nids == ids)
+    if (sig.kind == SIG_LOOK && rc != MJ_OK && a->nids == ids && t->called_at == called)
         return rc;
     step->changed = true;
     t->updated_at = now;

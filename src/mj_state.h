@@ -31,7 +31,8 @@
     X(SIG_RESUBMIT, "resubmit")     /* decision or command: a new attempt */                                           \
     X(SIG_WAIT, "wait")             /* decision on an ambiguous task: ask again later */                               \
     X(SIG_CANCEL, "cancel")         /* the user gave up */                                                             \
-    X(SIG_SLOT_END, "slot_end")     /* the time an attempt may hold its slot is over */
+    X(SIG_SLOT_END, "slot_end")     /* the time an attempt may hold its slot is over */                                \
+    X(SIG_KEPT, "kept")             /* a handler stored the task's files */
 
 typedef enum {
 #define X(sym, name) sym,
@@ -70,6 +71,7 @@ typedef struct mj_signal {
     int64_t wait_ms; /* NOT_SENT, REFUSED, WAIT, and poll answers: how long to wait; < 0: default */
     mj_str error_code, error;
     mj_str image, mj_prompt, meta;
+    mj_str files; /* KEPT: JSON */
     unsigned nimages;
     mj_str images[MJ_MAX_IMAGES];
 } mj_signal;
@@ -79,6 +81,8 @@ typedef struct mj_rules {
     int64_t poll_first_ms, poll_max_ms; /* the first wait for a callback; the longest between polls */
     int64_t lost_after_ms;              /* silence of a provider that answers */
     int64_t grace_ms;                   /* beyond `timeout` before an absence or ambiguity counts */
+    bool learn;                         /* what follows is taken from how callbacks came so far (mj_measure) */
+    int64_t first_ms[2];                /* by mode: when a callback is late; 0: poll_first_ms says */
 } mj_rules;
 extern const mj_rules mj_rules_default;
 

@@ -11,12 +11,14 @@
 #ifndef MJ_STORE_H
 #define MJ_STORE_H
 
-#include "mj_state.h"
+#include "mj_measure.h"
 
 #include <sys/types.h>
 
 #define MJ_VERSION "0.1.0"
-#define MJ_STORE_SCHEMA 3 /* 2: tombstones, task records of version 2; 3: refused callbacks */
+/* 2: tombstones, task records of version 2; 3: refused callbacks; 4: task records of version 3, measures, rounds of
+ * tries */
+#define MJ_STORE_SCHEMA 4
 #define MJ_MAX_ACCOUNTS 64
 #define MJ_MAX_EVENT_ERRORS 5     /* newest errors that an event keeps */
 #define MJ_MAX_REFUSED 256        /* refused callbacks that are kept */
@@ -62,11 +64,21 @@ typedef enum {
     MJ_OP_TICK,
     /* Leases the first event that is due until `until`: event and record are filled.  MJ_ENOTFOUND. */
     MJ_OP_EVENT_TAKE,
-    /* The handler returned: event {ref, seq, tries} is done.  MJ_ECHANGED: the lease is somebody else's. */
+    /* The handler returned: event {ref, seq, tries} is done.  MJ_ECHANGED: the lease is somebody else's.  `body`: the
+     * files that it stored, as JSON, for the task. */
     MJ_OP_EVENT_DONE,
     /* The handler failed with sig.error: to be tried again at `until`, or buried when that is 0.  Without an
      * error it was not run at all, and the try does not count. */
     MJ_OP_EVENT_RETRY,
+    /* Hands an event out again now, with all its tries ahead: {ref, seq}, or with seq 0 the task's last one, also
+     * when it was delivered.  MJ_ENOTFOUND; MJ_ESTATE: it, or another one of its task, is being handled at this
+     * moment, or the task has none. */
+    MJ_OP_EVENT_KICK,
+    /* Gives event {ref, seq} up, with sig.error as the reason.  MJ_ENOTFOUND, MJ_ESTATE as above, MJ_EDUPLICATE. */
+    MJ_OP_EVENT_BURY,
+    /* A sweep has ended that took `until` ms and made `limit` status requests; `want`: there is a webhook to judge.
+     * verdict: what it said of it. */
+    MJ_OP_SWEPT,
     /* Keeps a callback that was refused although its token was good: ref, sig.attempt, sig.error (why) and `body`, of
      * which at most MJ_MAX_REFUSED_BODY bytes are kept.  Only the newest MJ_MAX_REFUSED stay. */
     MJ_OP_REFUSE,
@@ -91,7 +103,9 @@ typedef struct mj_event_record {
     mj_event type;
     uint32_t attempt; /* of the task */
     bool late, buried;
-    uint32_t tries; /* deliveries begun; identifies the lease */
+    bool leased;     /* handed out until next_at */
+    uint32_t tries;  /* deliveries begun; identifies the lease */
+    uint32_t before; /* those of them that were begun before it was kicked */
     int64_t created_at, next_at;
     unsigned nerrors;
     mj_event_error errors[MJ_MAX_EVENT_ERRORS];
@@ -110,9 +124,10 @@ typedef struct mj_op {
     uint32_t limit;
     /* out */
     int code;
-    mj_event made; /* the event that this operation stored */
-    uint32_t done; /* TICK, PRUNE, FORGET, UPGRADE: how many */
-    bool more;     /* PRUNE, FORGET, UPGRADE: there is more to do */
+    mj_event made;      /* the event that this operation stored */
+    mj_verdict verdict; /* SWEPT */
+    uint32_t done;      /* TICK, PRUNE, FORGET, UPGRADE: how many; KICK: the event's seq */
+    bool more;          /* PRUNE, FORGET, UPGRADE: there is more to do */
     uint8_t next[MJ_ULID_BYTES];
     bool pruned; /* CREATE: the key is a pruned task's; tomb tells of it */
     mj_buf tomb;
@@ -170,6 +185,8 @@ typedef struct mj_query {
     int64_t until;  /* DUE: due at or before, ms */
     int64_t since;  /* AGE, STATE, USER: created at or after, ms; 0: all */
     bool buried;    /* EVENT: only those */
+    bool has_ref;   /* EVENT: only those of task `ref` */
+    uint8_t ref[MJ_ULID_BYTES];
     uint32_t limit;
     uint8_t cursor[8 + MJ_ULID_BYTES]; /* where the last page ended; in and out */
     bool more;                         /* in: go on at the cursor; out: there may be a next page */
@@ -195,7 +212,11 @@ typedef struct mj_stats {
     uint64_t states[MJ_NSTATES];
     uint64_t events, buried; /* waiting to be delivered; given up */
     uint64_t ready;          /* queued tasks that may be sent as soon as there is a slot */
+    int64_t oldest_open;     /* when the oldest task without an end was created, ms; 0: there is none */
+    int64_t event_due;       /* when the event that waits longest should have been handed out, ms; 0: there is none */
     uint64_t map_used, map_size;
+    mj_measures measures;
+    mj_rules rules; /* those of the handle, before experience */
     unsigned naccounts;
     mj_account_stats accounts[MJ_MAX_ACCOUNTS];
 } mj_stats;
@@ -212,7 +233,14 @@ int mj_store_check(mj_store *s, void (*problem)(void *ctx, const char *text), vo
 /* A consistent, compacted copy in the new or empty directory `to`, while others write.  MJ_EEXISTS, MJ_ENOSPC, ... */
 int mj_store_backup(mj_store *s, const char *to);
 
+/* Lets go of what was read of the file, which counts as this process' memory until then: for who goes through much of
+ * it, now and again. */
+void mj_store_trim(mj_store *s);
+
 /* O(1): from counters.  The size of the store does not matter. */
 int mj_store_stats(mj_store *s, mj_stats *out);
+
+/* The library below, as it runs here: "LMDB 0.9.24: (July 24, 2019)". */
+const char *mj_store_library(void);
 
 #endif

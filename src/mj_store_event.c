@@ -9,7 +9,14 @@
 
 #include <string.h>
 
-enum { EVENT_V1 = 1, FLAG_LATE = 1, FLAG_BURIED = 2, EVENT_KEY = MJ_ULID_BYTES + 4, OUT_KEY = 8 + EVENT_KEY };
+enum {
+    EVENT_V1 = 1,
+    FLAG_LATE = 1,
+    FLAG_BURIED = 2,
+    FLAG_LEASED = 4,
+    EVENT_KEY = MJ_ULID_BYTES + 4,
+    OUT_KEY = 8 + EVENT_KEY
+};
 
 static size_t key_event(uint8_t *k, const uint8_t *ref, uint32_t seq)
 {
@@ -30,7 +37,7 @@ static int encode(const mj_event_record *e, mj_buf *b)
     mj_put_raw(b, e->ref, MJ_ULID_BYTES);
     mj_put_uint(b, e->seq);
     mj_put_u8(b, (uint8_t)e->type);
-    mj_put_u8(b, (uint8_t)((e->late ? FLAG_LATE : 0) | (e->buried ? FLAG_BURIED : 0)));
+    mj_put_u8(b, (uint8_t)((e->late ? FLAG_LATE : 0) | (e->buried ? FLAG_BURIED : 0) | (e->leased ? FLAG_LEASED : 0)));
     mj_put_uint(b, e->attempt);
     mj_put_uint(b, e->tries);
     mj_put_int(b, e->created_at);
@@ -40,6 +47,7 @@ static int encode(const mj_event_record *e, mj_buf *b)
         mj_put_int(b, e->errors[i].at);
         mj_put_str(b, e->errors[i].text);
     }
+    mj_put_uint(b, e->before);
     return b->failed ? MJ_ENOMEM : MJ_OK;
 }
 
@@ -60,6 +68,7 @@ int mj_event_decode(mj_str bytes, mj_event_record *out)
     flags = mj_get_u8(&r);
     e.late = (flags & FLAG_LATE) != 0;
     e.buried = (flags & FLAG_BURIED) != 0;
+    e.leased = (flags & FLAG_LEASED) != 0;
     e.attempt = mj_get_u32(&r);
     e.tries = mj_get_u32(&r);
     e.created_at = mj_get_int(&r);
@@ -71,7 +80,9 @@ int mj_event_decode(mj_str bytes, mj_event_record *out)
         e.errors[i].at = mj_get_int(&r);
         e.errors[i].text = mj_get_str(&r);
     }
-    if (r.bad)
+    if (r.p != r.end) /* not in those written before schema 4 */
+        e.before = mj_get_u32(&r);
+    if (r.bad || e.before > e.tries)
         return MJ_ECORRUPT;
     *out = e;
     return MJ_OK;
@@ -142,17 +153,13 @@ int mj_event_add(mj_txn *x, const mj_task *t, mj_event type)
     return rc == 0 && open == MDB_NOTFOUND ? out_put(x, &e) : rc;
 }
 
-/* Delivered or buried: the task's next event may go. */
+/* What was settled has no entry: the task's first open event gets it, if there is one.  It may have it already. */
 static int promote(mj_txn *x, const mj_event_record *done)
 {
     mj_event_record next;
-    int rc = next_open(x, done->ref, done->seq + 1, &next);
+    int rc = next_open(x, done->ref, 0, &next);
 
-    if (rc == MDB_NOTFOUND)
-        return 0;
-    if (rc != 0)
-        return rc;
-    return out_put(x, &next);
+    return rc == MDB_NOTFOUND ? 0 : rc != 0 ? rc : out_put(x, &next);
 }
 
 static int take(mj_txn *x, mj_op *op)
@@ -188,6 +195,7 @@ static int take(mj_txn *x, mj_op *op)
     mj_event_decode((mj_str){(char *)op->event_bytes.p, (uint32_t)op->event_bytes.n}, &e);
     rc = mj_txn_del(x, DB_OUTBOX, mj_val(copy, OUT_KEY));
     e.tries++;
+    e.leased = true;
     e.next_at = op->until > x->now ? op->until : x->now + 1;
     if (rc == 0)
         rc = put(x, &e);
@@ -212,17 +220,13 @@ static void add_error(mj_event_record *e, int64_t now, mj_str text)
     e->errors[e->nerrors++] = (mj_event_error){now, mj_str_head(text, MJ_MAX_REASON)};
 }
 
-int mj_event_op(mj_txn *x, mj_op *op)
+/* The record of event (ref, seq), its strings in op->event_bytes; op->code: MJ_ENOTFOUND, MJ_ECORRUPT, ... */
+static int fetch(mj_txn *x, mj_op *op, const uint8_t *ref, uint32_t seq, mj_event_record *e)
 {
     uint8_t k[EVENT_KEY];
-    mj_event_record e;
     MDB_val v;
-    int rc;
+    int rc = mj_txn_get(x, DB_EVENT, mj_val(k, key_event(k, ref, seq)), &v);
 
-    if (op->kind == MJ_OP_EVENT_TAKE)
-        return take(x, op);
-    key_event(k, op->event.ref, op->event.seq);
-    rc = mj_txn_get(x, DB_EVENT, mj_val(k, EVENT_KEY), &v);
     if (rc == MDB_NOTFOUND) {
         op->code = MJ_ENOTFOUND;
         return 0;
@@ -233,31 +237,181 @@ int mj_event_op(mj_txn *x, mj_op *op)
     mj_put_raw(&op->event_bytes, v.mv_data, v.mv_size);
     if (op->event_bytes.failed)
         return MJ_ENOMEM;
-    op->code = mj_event_decode((mj_str){(char *)op->event_bytes.p, (uint32_t)op->event_bytes.n}, &e);
-    if (op->code == MJ_OK && (e.tries != op->event.tries || e.tries == 0 || e.buried))
-        op->code = MJ_ECHANGED;
-    if (op->code != MJ_OK)
-        return 0;
-    rc = out_del(x, &e);
-    if (rc == 0 && op->kind == MJ_OP_EVENT_DONE) {
-        x->counters.events--;
-        rc = mj_txn_del(x, DB_EVENT, mj_val(k, EVENT_KEY));
-        return rc != 0 ? rc : promote(x, &e);
-    }
-    if (op->sig.error.n == 0 && op->until != 0 && e.tries > 0)
-        e.tries--; /* handed back without having been run: it costs the event nothing */
-    else
-        add_error(&e, x->now, op->sig.error);
-    if (op->until != 0) {
-        e.next_at = op->until;
-        if (rc == 0)
-            rc = put(x, &e);
-        return rc != 0 ? rc : out_put(x, &e);
-    }
-    e.buried = true;
+    op->code = mj_event_decode((mj_str){(char *)op->event_bytes.p, (uint32_t)op->event_bytes.n}, e);
+    return 0;
+}
+
+/* What a handler stored is the task's, in the transaction in which its event is done. */
+static int keep_files(mj_txn *x, const mj_op *op)
+{
+    mj_signal sig = {.kind = SIG_KEPT, .source = MJ_FROM_POLICY, .expect_state = -1, .wait_ms = -1, .files = op->body};
+    mj_op own = {0};
+
+    memcpy(own.ref, op->event.ref, MJ_ULID_BYTES);
+    return mj_txn_apply(x, &own, &sig);
+}
+
+static int bury(mj_txn *x, mj_event_record *e)
+{
+    int rc;
+
+    e->buried = true;
+    e->leased = false;
     x->counters.events--;
     x->counters.buried++;
+    mj_measure_count(&x->measures, MJ_EVENT_BURIED, 1);
+    rc = put(x, e);
+    return rc != 0 ? rc : promote(x, e);
+}
+
+/* The lease's end. */
+static int settle(mj_txn *x, mj_op *op, mj_event_record *e)
+{
+    uint8_t k[EVENT_KEY];
+    int rc = out_del(x, e);
+
+    e->leased = false;
+    if (rc == 0 && op->kind == MJ_OP_EVENT_DONE) {
+        x->counters.events--;
+        mj_measure_count(&x->measures, MJ_EVENT_DELIVERED, 1);
+        rc = mj_txn_del(x, DB_EVENT, mj_val(k, key_event(k, e->ref, e->seq)));
+        if (rc == 0 && op->body.n > 0 && op->body.n <= MJ_MAX_JSON)
+            rc = keep_files(x, op);
+        return rc != 0 ? rc : promote(x, e);
+    }
+    if (op->sig.error.n == 0 && op->until != 0 && e->tries > 0) {
+        e->tries--; /* handed back without having been run: it costs the event nothing */
+    } else {
+        add_error(e, x->now, op->sig.error);
+        mj_measure_count(&x->measures, MJ_EVENT_RETRIED, op->until != 0);
+    }
+    if (rc != 0)
+        return rc;
+    if (op->until == 0)
+        return bury(x, e);
+    e->next_at = op->until;
+    rc = put(x, e);
+    return rc != 0 ? rc : promote(x, e); /* not e, when an earlier one was kicked after its lease had run out */
+}
+
+static bool is_leased(const mj_txn *x, const mj_event_record *e)
+{
+    return e->leased && e->next_at > x->now;
+}
+
+/* Due now, with all its tries ahead, as the first open event of its task. */
+static int release(mj_txn *x, mj_op *op, mj_event_record *e)
+{
+    mj_event_record first;
+    int rc = next_open(x, e->ref, 0, &first);
+
+    if (rc == 0 && is_leased(x, &first)) { /* one at a time, and this one would have to go before it */
+        op->code = MJ_ESTATE;
+        return 0;
+    }
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        return rc;
+    rc = rc == 0 ? out_del(x, &first) : 0;
+    if (e->buried) {
+        e->buried = false;
+        x->counters.events++;
+        x->counters.buried--;
+    }
+    e->leased = false;
+    e->before = e->tries;
+    e->next_at = x->now;
     if (rc == 0)
-        rc = put(x, &e);
-    return rc != 0 ? rc : promote(x, &e);
+        rc = put(x, e);
+    if (rc == 0)
+        rc = next_open(x, e->ref, 0, &first);
+    return rc != 0 ? rc : out_put(x, &first);
+}
+
+static mj_event last_event(const mj_task *t)
+{
+    if (t->event_seq == 0)
+        return MJ_EVENT_NONE;
+    switch (t->state) {
+    case MJ_SUCCEEDED:
+        return MJ_EVENT_SUCCEEDED;
+    case MJ_FAILED:
+        return MJ_EVENT_FAILED;
+    case MJ_LOST:
+        return MJ_EVENT_LOST;
+    case MJ_AMBIGUOUS:
+        return MJ_EVENT_AMBIGUOUS;
+    default:
+        return MJ_EVENT_NONE;
+    }
+}
+
+/* The task's last event again, under its own id. */
+static int replay(mj_txn *x, mj_op *op)
+{
+    mj_event_record e;
+    mj_task t;
+    MDB_val bytes;
+    int rc = mj_txn_task(x, op->event.ref, &t, &bytes);
+
+    if (rc == MDB_NOTFOUND || rc == MJ_ECORRUPT || rc == MJ_ESCHEMA) {
+        op->code = rc == MDB_NOTFOUND ? MJ_ENOTFOUND : rc;
+        return 0;
+    }
+    if (rc != 0)
+        return rc;
+    if (last_event(&t) == MJ_EVENT_NONE) {
+        op->code = MJ_ESTATE;
+        return 0;
+    }
+    op->done = t.event_seq;
+    rc = fetch(x, op, t.ref, t.event_seq, &e);
+    if (rc != 0 || (op->code != MJ_OK && op->code != MJ_ENOTFOUND))
+        return rc;
+    if (op->code == MJ_OK) {
+        if (!is_leased(x, &e))
+            return release(x, op, &e);
+        op->code = MJ_ESTATE;
+        return 0;
+    }
+    op->code = MJ_OK;
+    return mj_event_add(x, &t, last_event(&t));
+}
+
+static int kick(mj_txn *x, mj_op *op)
+{
+    mj_event_record e;
+    int rc;
+
+    if (op->kind == MJ_OP_EVENT_KICK && op->event.seq == 0)
+        return replay(x, op);
+    op->done = op->event.seq;
+    rc = fetch(x, op, op->event.ref, op->event.seq, &e);
+    if (rc != 0 || op->code != MJ_OK)
+        return rc;
+    if (is_leased(x, &e))
+        op->code = MJ_ESTATE;
+    else if (op->kind == MJ_OP_EVENT_KICK)
+        return release(x, op, &e);
+    else if (e.buried)
+        op->code = MJ_EDUPLICATE;
+    if (op->code != MJ_OK)
+        return 0;
+    rc = out_del(x, &e); /* when it has an entry, being the first */
+    add_error(&e, x->now, op->sig.error);
+    return rc != 0 ? rc : bury(x, &e);
+}
+
+int mj_event_op(mj_txn *x, mj_op *op)
+{
+    mj_event_record e;
+    int rc;
+
+    if (op->kind == MJ_OP_EVENT_TAKE)
+        return take(x, op);
+    if (op->kind == MJ_OP_EVENT_KICK || op->kind == MJ_OP_EVENT_BURY)
+        return kick(x, op);
+    rc = fetch(x, op, op->event.ref, op->event.seq, &e);
+    if (rc == 0 && op->code == MJ_OK && (!e.leased || e.tries != op->event.tries))
+        op->code = MJ_ECHANGED;
+    return rc != 0 || op->code != MJ_OK ? rc : settle(x, op, &e);
 }

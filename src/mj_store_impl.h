@@ -10,7 +10,7 @@
 /* The databases of one environment.  Index entries are pure functions of the task
  * record (mj_store_index.c), so that they can be checked and rebuilt from it. */
 #define MJ_DBS(X)                                                                                                      \
-    X(DB_META, "meta")       /* "schema", "counters" */                                                                \
+    X(DB_META, "meta")       /* "schema", "counters", "measures" */                                                    \
     X(DB_TASK, "task")       /* ref -> record */                                                                       \
     X(DB_TID, "tid")         /* task id -> ref, attempt */                                                             \
     X(DB_KEY, "key")         /* user's key -> ref, fingerprint */                                                      \
@@ -118,6 +118,8 @@ typedef struct mj_txn {
     MDB_cursor *cursors[DB_COUNT]; /* those opened so far */
     int64_t now;
     mj_counters counters;
+    mj_measures measures;
+    mj_rules rules; /* those of the handle, as experience has made them */
     bool dirty;
     unsigned nheld;
     mj_held held[MJ_MAX_ACCOUNTS];
@@ -127,6 +129,7 @@ typedef struct mj_txn {
 
 #define MJ_COUNTERS_KEY "counters"
 int mj_counters_read(MDB_val v, mj_counters *c);
+#define MJ_MEASURES_KEY "measures"
 void mj_account_read(MDB_val key, MDB_val v, mj_held *h);
 
 /* LMDB calls that return LMDB codes; MDB_NOTFOUND is not an error of the transaction. */

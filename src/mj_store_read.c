@@ -209,6 +209,11 @@ static int plan(const mj_query *q, walk *w)
         return 0;
     case MJ_BY_EVENT:
         *w = (walk){.db = DB_EVENT, .cursor_len = MJ_ULID_BYTES + 4};
+        if (q->has_ref) {
+            w->prefix_len = MJ_ULID_BYTES;
+            w->cursor_len = 4;
+            memcpy(w->prefix, q->ref, MJ_ULID_BYTES);
+        }
         return 0;
     }
     return MJ_EINVAL;
@@ -332,6 +337,47 @@ static int read_accounts(mj_store *s, mj_stats *out)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+/* The first key of a database at or after one byte `from`; *v is empty when there is none that starts with it. */
+static int first_key(mj_store *s, int db, int from, MDB_val *key)
+{
+    uint8_t prefix = (uint8_t)from;
+    MDB_cursor *c;
+    MDB_val v;
+    int rc = mdb_cursor_open(s->reader.txn, mj_env_dbi(s->env, db), &c);
+
+    if (rc != 0)
+        return rc;
+    *key = mj_val(&prefix, 1);
+    rc = mdb_cursor_get(c, key, &v, from < 0 ? MDB_FIRST : MDB_SET_RANGE);
+    mdb_cursor_close(c);
+    if (rc == MDB_NOTFOUND || (rc == 0 && from >= 0 && *(uint8_t *)key->mv_data != prefix)) {
+        *key = mj_val(NULL, 0);
+        rc = 0;
+    }
+    return rc;
+}
+
+/* What waits longest: refs begin with their time, the outbox is ordered by its. */
+static int read_oldest(mj_store *s, mj_stats *out)
+{
+    static const mj_state open[] = {MJ_QUEUED, MJ_SUBMITTING, MJ_AMBIGUOUS, MJ_PENDING};
+    MDB_val key;
+    int rc = 0;
+
+    for (unsigned i = 0; i < sizeof open / sizeof open[0] && rc == 0; i++) {
+        rc = first_key(s, DB_STATE, (int)open[i], &key);
+        if (rc == 0 && key.mv_size == 1 + MJ_ULID_BYTES) {
+            int64_t at = mj_ulid_time((uint8_t *)key.mv_data + 1);
+            out->oldest_open = out->oldest_open == 0 || at < out->oldest_open ? at : out->oldest_open;
+        }
+    }
+    if (rc == 0)
+        rc = first_key(s, DB_OUTBOX, -1, &key);
+    if (rc == 0 && key.mv_size > 8)
+        out->event_due = (int64_t)mj_be64_get(key.mv_data);
+    return rc;
+}
+
 int mj_store_stats(mj_store *s, mj_stats *out)
 {
     MDB_envinfo info;
@@ -348,8 +394,17 @@ int mj_store_stats(mj_store *s, mj_stats *out)
     memcpy(out->states, counters.states, sizeof out->states);
     out->events = counters.events;
     out->buried = counters.buried;
+    out->rules = s->options.rules;
+    if (rc == 0) {
+        rc = get(s, DB_META, mj_val(MJ_MEASURES_KEY, sizeof MJ_MEASURES_KEY - 1), &v);
+        if (rc == 0)
+            mj_measures_decode((mj_str){v.mv_data, (uint32_t)v.mv_size}, &out->measures);
+        rc = rc == MDB_NOTFOUND ? 0 : rc;
+    }
     if (rc == 0)
         rc = read_accounts(s, out);
+    if (rc == 0)
+        rc = read_oldest(s, out);
     if (rc == 0)
         rc = mdb_stat(s->reader.txn, mj_env_dbi(s->env, DB_QUEUE), &st);
     if (rc == 0)

@@ -50,6 +50,30 @@ static int save_counters(mj_txn *x)
     return mj_txn_put(x, DB_META, mj_val(MJ_COUNTERS_KEY, sizeof MJ_COUNTERS_KEY - 1), mj_val(b->p, b->n));
 }
 
+/* Measures that can't be read begin anew: they are no task's fact. */
+static int load_measures(mj_txn *x)
+{
+    MDB_val v;
+    int rc = mj_txn_get(x, DB_META, mj_val(MJ_MEASURES_KEY, sizeof MJ_MEASURES_KEY - 1), &v);
+
+    if (rc == 0)
+        mj_measures_decode((mj_str){v.mv_data, (uint32_t)v.mv_size}, &x->measures);
+    x->rules = mj_measure_rules(&x->measures, &x->s->options.rules);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int save_measures(mj_txn *x)
+{
+    mj_buf *b = &x->s->scratch;
+
+    if (!x->measures.changed)
+        return 0;
+    b->n = 0;
+    if (mj_measures_encode(&x->measures, b) != MJ_OK)
+        return MJ_ENOMEM;
+    return mj_txn_put(x, DB_META, mj_val(MJ_MEASURES_KEY, sizeof MJ_MEASURES_KEY - 1), mj_val(b->p, b->n));
+}
+
 void mj_account_read(MDB_val key, MDB_val v, mj_held *h)
 {
     mj_reader r = mj_reader_of(v.mv_data, v.mv_size);
@@ -127,6 +151,7 @@ void mj_op_reset(mj_op *op, int code)
 {
     op->code = code;
     op->made = MJ_EVENT_NONE;
+    op->verdict = MJ_VERDICT_SAME;
     op->done = 0;
     op->more = op->pruned = false;
     op->record.n = op->event_bytes.n = op->tomb.n = 0;
@@ -226,8 +251,58 @@ static int op_create(mj_txn *x, mj_op *op)
         return MJ_EIO;
     memcpy(t.ref, x->counters.last_ref, MJ_ULID_BYTES);
     memcpy(op->ref, t.ref, MJ_ULID_BYTES);
-    mj_state_create(&t, &op->sig, &x->s->options.rules, x->now);
+    mj_state_create(&t, &op->sig, &x->rules, x->now);
     return store_change(x, op, &t, &none, MJ_EVENT_NONE);
+}
+
+/* The outcome of a task that could not be read, or the transaction's end. */
+static int unread(mj_op *op, int rc)
+{
+    if (rc != MDB_NOTFOUND && rc != MJ_ECORRUPT && rc != MJ_ESCHEMA && rc != MJ_ELIMIT)
+        return rc;
+    op->code = rc == MDB_NOTFOUND ? MJ_EUNKNOWN : rc; /* one unreadable record fails one operation */
+    return 0;
+}
+
+/* Applies a signal to the task *t, which was read from `bytes`. */
+static int apply(mj_txn *x, mj_op *op, const mj_signal *sig, mj_task *t, MDB_val bytes)
+{
+    mj_before before = {t->state, t->called_at}; /* layer: copy */
+    mj_facets old;
+    mj_step step;
+    int rc = mj_facets_of(x, t, &old);
+
+    if (rc != 0)
+        return unread(op, rc);
+    if (sig->kind == SIG_CLAIM && mj_txn_account(x, sig->account) < 0) {
+        op->code = MJ_ELIMIT;
+        return 0;
+    }
+    op->code = mj_state_apply(t, sig, &x->rules, x->now, &step);
+    mj_measure_signal(&x->measures, before, t, sig, op->code, &step, x->now);
+    if (step.changed)
+        return store_change(x, op, t, &old, step.event);
+    give_back_bytes(op, bytes);
+    return 0;
+}
+
+int mj_txn_apply(mj_txn *x, mj_op *op, const mj_signal *sig)
+{
+    mj_task t;
+    MDB_val bytes;
+    int rc = mj_txn_task(x, op->ref, &t, &bytes);
+
+    return rc != 0 ? unread(op, rc) : apply(x, op, sig, &t, bytes);
+}
+
+/* The newest attempt that has this id; 0: none. */
+static uint32_t attempt_of(const mj_task *t, mj_str id)
+{
+    for (uint32_t n = t->nattempts; n > 0; n--)
+        for (unsigned i = 0; i < t->attempts[n - 1].nids; i++)
+            if (mj_str_eq(t->attempts[n - 1].ids[i], id))
+                return n;
+    return 0;
 }
 
 /* Finds whom a signal is about: by ref, or by the task id it carries. */
@@ -249,55 +324,41 @@ static int address(mj_txn *x, mj_op *op)
         op->sig.foreign_id = true;
         return 0;
     }
-    /* The id itself tells the attempt, better than any URL. */
     memcpy(op->ref, v.mv_data, MJ_ULID_BYTES);
     op->sig.attempt = mj_be32_get((uint8_t *)v.mv_data + MJ_ULID_BYTES);
     return 0;
 }
 
-int mj_txn_apply(mj_txn *x, mj_op *op, const mj_signal *sig)
+/* Most signals name a task and an id that is its own: then the index of ids need not be asked, which in a store that is
+ * larger than the memory is a page from the disk. */
+static bool is_own(mj_txn *x, mj_op *op, mj_task *t, MDB_val *bytes)
 {
-    mj_task t;
-    mj_facets old;
-    mj_step step;
-    MDB_val bytes;
-    int rc = mj_txn_task(x, op->ref, &t, &bytes);
+    uint32_t n;
 
-    if (rc == MDB_NOTFOUND) {
-        op->code = MJ_EUNKNOWN;
-        return 0;
-    }
-    if (rc == 0)
-        rc = mj_facets_of(x, &t, &old);
-    if (rc == MJ_ECORRUPT || rc == MJ_ESCHEMA || rc == MJ_ELIMIT) { /* one unreadable record fails one operation */
-        op->code = rc;
-        return 0;
-    }
-    if (rc != 0)
-        return rc;
-    if (sig->kind == SIG_CLAIM && mj_txn_account(x, sig->account) < 0) {
-        op->code = MJ_ELIMIT;
-        return 0;
-    }
-    op->code = mj_state_apply(&t, sig, &x->s->options.rules, x->now, &step);
-    if (step.changed)
-        return store_change(x, op, &t, &old, step.event);
-    give_back_bytes(op, bytes);
-    return 0;
+    if (!op->has_ref || op->sig.task_id.n == 0 || mj_txn_task(x, op->ref, t, bytes) != 0)
+        return false;
+    n = attempt_of(t, op->sig.task_id);
+    if (n > 0)
+        op->sig.attempt = n; /* the id itself tells it, better than any URL */
+    return n > 0;
 }
 
 static int op_signal(mj_txn *x, mj_op *op)
 {
     mj_signal given = op->sig;
-    int rc = address(x, op);
+    MDB_val bytes;
+    mj_task t;
+    int rc = 0;
 
-    if (rc == MDB_NOTFOUND) {
-        op->code = MJ_EUNKNOWN;
-        return 0;
+    if (is_own(x, op, &t, &bytes)) {
+        rc = apply(x, op, &op->sig, &t, bytes);
+    } else {
+        rc = address(x, op);
+        rc = rc != 0 ? unread(op, rc) : mj_txn_apply(x, op, &op->sig);
     }
-    if (rc == 0)
-        rc = mj_txn_apply(x, op, &op->sig);
-    op->sig = given; /* a batch may be run again on a larger map */
+    if (op->code == MJ_EUNKNOWN && given.source == MJ_FROM_CALLBACK)
+        mj_measure_count(&x->measures, MJ_CALLBACK_UNKNOWN, 1); /* stored with the next commit: this makes none */
+    op->sig = given;                                            /* a batch may be run again on a larger map */
     return rc;
 }
 
@@ -316,8 +377,16 @@ static int run(mj_txn *x, mj_op *op)
     case MJ_OP_EVENT_TAKE:
     case MJ_OP_EVENT_DONE:
     case MJ_OP_EVENT_RETRY:
+    case MJ_OP_EVENT_KICK:
+    case MJ_OP_EVENT_BURY:
         return mj_event_op(x, op);
+    case MJ_OP_SWEPT:
+        op->verdict = mj_measure_sweep(&x->measures, op->want, op->until, x->now);
+        mj_measure_count(&x->measures, MJ_POLL_REQUESTS, op->limit);
+        x->dirty = true;
+        return 0;
     case MJ_OP_REFUSE:
+        mj_measure_count(&x->measures, MJ_CALLBACK_REFUSED, 1);
         return mj_refused_op(x, op);
     case MJ_OP_PRUNE:
     case MJ_OP_FORGET:
@@ -344,11 +413,15 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, uint64_t *ful
     if (rc == 0)
         rc = load_counters(&x);
     if (rc == 0)
+        rc = load_measures(&x);
+    if (rc == 0)
         rc = load_accounts(&x);
     for (size_t i = 0; i < n && rc == 0; i++)
         rc = run(&x, &ops[i]);
     if (rc == 0 && x.dirty)
         rc = save_counters(&x);
+    if (rc == 0 && x.dirty)
+        rc = save_measures(&x);
     if (rc == 0 && x.dirty)
         rc = save_accounts(&x);
     t = x.t;

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { TASK_V2 = 2 }; /* adds called_at, at the end */
+enum { TASK_V2 = 2 /* adds called_at, at the end */, TASK_V3 = 3 /* and files */ };
 
 enum { FLAG_READY = 1, FLAG_LATE = 2, FLAG_DECIDED = 4, FLAG_OWNER = 8, FLAG_ADOPTED = 16 };
 
@@ -141,6 +141,7 @@ int mj_task_encode(const mj_task *t, mj_buf *b)
     for (unsigned i = 0; i < t->nmoments; i++)
         put_moment(b, &t->moments[i], t->created_at);
     mj_put_int(b, t->called_at);
+    mj_put_str(b, t->files);
     return b->failed ? MJ_ENOMEM : MJ_OK;
 }
 
@@ -310,6 +311,8 @@ int mj_task_decode(const void *p, size_t n, mj_task *t)
     get_v1(&r, &tmp);
     if (version >= TASK_V2)
         tmp.called_at = get_time(&r);
+    if (version >= TASK_V3)
+        tmp.files = get_name(&r, MJ_MAX_JSON);
     if (r.bad || r.p != r.end)
         return MJ_ECORRUPT;
     *t = tmp;

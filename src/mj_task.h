@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 /* Limits of one record. Their sum bounds what a hostile provider can make us store. */
-#define MJ_TASK_VERSION 2              /* the one that is written; every older one is read */
+#define MJ_TASK_VERSION 3              /* the one that is written; every older one is read */
 #define MJ_MAX_ATTEMPTS 8              /* submissions of one ref */
 #define MJ_MAX_IDS 4                   /* task ids the provider gave for one attempt: more than one is a conflict */
 #define MJ_MAX_IMAGES 16               /* image URLs besides the grid; the provider gives 4 */
@@ -122,10 +122,11 @@ typedef struct mj_task {
     int64_t due_at;     /* when a sweep has to look at it; 0: never */
     int64_t expires_at; /* queued no longer than that; 0: for ever */
     int64_t absent_since, silent_ms;
-    int64_t called_at; /* when a callback first brought the provider's word; 0: none did (since version 2) */
+    int64_t called_at; /* when a callback first came for it; 0: none did (since version 2) */
     int64_t asked_at;  /* when the provider was last asked about it, with or without an answer; 0: not since pending */
     mj_str account;    /* the one the user asked for; empty: any */
     mj_str prompt, mj_prompt, user_id, context, key, image, meta, error_code, error;
+    mj_str files;            /* what a handler stored of it, as JSON (since version 3) */
     uint8_t fingerprint[16]; /* of the arguments, to tell a repeated key from a conflicting one */
     unsigned nimages;
     mj_str images[MJ_MAX_IMAGES];

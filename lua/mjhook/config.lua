@@ -147,7 +147,7 @@ local KEYS = {
   max_in_flight = count(1, 1000, "slots"),
   batch = count(1, 1000, "task ids in a request"),
   connections = count(1, 256, "connections"),
-  poll = record { first = number(1, DAY, "seconds"), max = number(1, 7 * DAY, "seconds") },
+  poll = record { first = number(1, DAY, "seconds"), max = number(1, 7 * DAY, "seconds"), learn = of "boolean" },
   lost_after = number(60, 365 * DAY, "seconds"),
   ambiguous_grace = number(0, 30 * DAY, "seconds"),
   trust = one_of("payload", "verify"),
@@ -235,19 +235,23 @@ local function read_key_file(key, path)
   return value
 end
 
--- A config file runs as the caller: nobody else may have been able to write it.
+-- Configuration and policy run as the caller: nobody else may have been able to write them.
+local function check_code(key, path, st)
+  local uid = core.uid()
+  if st.uid ~= 0 and st.uid ~= uid then
+    fail(key, "%s belongs to uid %d, neither root nor you (uid %d): not read", path, st.uid, uid)
+  end
+  if math.floor(st.mode / 16) % 2 == 1 or math.floor(st.mode / 2) % 2 == 1 then -- 0020, 0002
+    fail(key, "%s can be written by others than its owner: chmod go-w it", path)
+  end
+end
+
 local function load_file(path)
   local st, err = core.stat(path)
   if not st then
     fail(nil, "%s", err.message)
   end
-  local uid = core.uid()
-  if st.uid ~= 0 and st.uid ~= uid then
-    fail(nil, "%s belongs to uid %d, neither root nor you (uid %d): not read", path, st.uid, uid)
-  end
-  if math.floor(st.mode / 16) % 2 == 1 or math.floor(st.mode / 2) % 2 == 1 then -- 0020, 0002
-    fail(nil, "%s can be written by others than its owner: chmod go-w it", path)
-  end
+  check_code(nil, path, st)
   local chunk, why = loadfile(path)
   if not chunk then
     fail(nil, "%s", (why:gsub(" near .*$", ""))) -- what stands there may be a secret
@@ -260,6 +264,16 @@ local function load_file(path)
     fail(nil, "%s should return a table", path)
   end
   return config
+end
+
+-- Whether a configuration file is itself a thing to keep secret.
+local function holds_keys(file)
+  for _, a in ipairs(type(file.accounts) == "table" and file.accounts or {}) do
+    if type(a) == "table" and a.api_key then
+      return true
+    end
+  end
+  return file.api_key ~= nil or file.secrets ~= nil
 end
 
 local function check_known(source, from)
@@ -297,7 +311,12 @@ local function complete(config)
   elseif type(log) == "string" then
     config.log = absolute(config, "log", log)
   end
-  config.poll = { first = (config.poll or {}).first or 60, max = (config.poll or {}).max or 900 }
+  local policy_file = type(config.policy) == "string" and core.stat(config.policy)
+  if policy_file then -- one that is missing is told of by who loads it
+    check_code("policy", config.policy, policy_file)
+  end
+  local poll = config.poll or {}
+  config.poll = { first = poll.first or 60, max = poll.max or 900, learn = poll.learn ~= false }
   if config.poll.max < config.poll.first then
     fail("poll.max", "at least poll.first (%s) expected", config.poll.first)
   end
@@ -372,6 +391,7 @@ local function resolve(args)
     check_known(file, " in " .. path)
     lay_over(config, file)
     config.config_file = path
+    config.keys_inside = holds_keys(file)
   end
   lay_over(config, given)
   normalize_mode(config)

@@ -39,7 +39,7 @@ local function outcome_op(mj, leased, handled, reason, report)
     report.delivered = report.delivered + 1
     return op
   end
-  op.op, op.error, op["until"] = "retry", reason, retry_at(event.tries)
+  op.op, op.error, op["until"] = "retry", reason, retry_at(event.round)
   report.errors = report.errors + 1
   if op["until"] == 0 then
     report.buried = report.buried + 1

@@ -19,6 +19,7 @@ function M.store_options(config)
     map_max = config.map_max,
     poll_first = config.poll.first,
     poll_max = config.poll.max,
+    learn = config.poll.learn,
     lost_after = config.lost_after,
     grace = config.ambiguous_grace,
     accounts = config.accounts,

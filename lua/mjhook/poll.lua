@@ -57,7 +57,7 @@ local function word_op(mj, task, word, source)
   return {
     op = "signal", ref = task.ref, kind = word.kind, source = source, task_id = word.task_id,
     image = word.image, images = word.images, mj_prompt = word.mj_prompt, meta = word.meta,
-    error_code = word.error_code, error = word.error, wait_ms = wait_for(mj, task, word.kind), want = true,
+    error_code = word.error_code, error = word.error, wait_ms = wait_for(mj, task, word.kind),
   }
 end
 
@@ -79,7 +79,7 @@ local function read_group(mj, group, words, ops)
       ops[#ops + 1] = {
         op = "signal", ref = entry.task.ref, attempt = entry.attempt, kind = "absent", source = "poll",
         -- Absence proves something only in an answer that knew somebody else.
-        counts = known > 0, wait_ms = wait_for(mj, entry.task, "absent"), want = true,
+        counts = known > 0, wait_ms = wait_for(mj, entry.task, "absent"),
       }
     end
   end
@@ -90,7 +90,6 @@ local function unanswered(group, err, ops)
     ops[#ops + 1] = {
       op = "signal", ref = entry.task.ref, attempt = entry.attempt, kind = "unanswered", source = "poll",
       error_code = err.code, error = err.message, wait_ms = err.retry_after and err.retry_after * 1000,
-      want = true,
     }
   end
 end
@@ -98,7 +97,7 @@ end
 --- Asks about tasks and stores what the provider says.
 -- @tparam table tasks records with at least one task id
 -- @tparam[opt] number deadline core.clock() at which waiting ends
--- @treturn table|nil {requests=, errors={err}, results={{code=, made=, task=}}}; nil and an error when the store failed
+-- @treturn table|nil {requests=, errors={err}, results={{code=, made=}}}; nil and an error when the store failed
 function M.poll(mj, tasks, deadline)
   local groups, requests, sent, ops = plan(mj, tasks), {}, {}, {}
   local report = { requests = 0, errors = {}, results = {} }

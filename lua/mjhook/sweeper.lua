@@ -4,6 +4,9 @@ local json = require "mjhook.json"
 local mjhook = require "mjhook"
 local submit = require "mjhook.submit"
 
+-- What a batch leaves behind is all garbage, and next to nothing lives on: collecting seldom costs little memory.
+collectgarbage("setpause", 400)
+
 local EXIT = { config = 78, owner = 73, read_only = 73, no_space = 73, io = 73, busy = 75, schema = 78, format = 78 }
 local FIELDS = {
   "polled", "succeeded", "failed", "lost", "pending", "ambiguous", "submitted", "queued",
@@ -25,20 +28,24 @@ local function summary(report)
 end
 
 -- Written beside and renamed, so that no collector reads half a file.
-local function write_metrics(path, report)
-  local lines = {}
+local function write_metrics(path, mj, report)
+  local lines = { mj:metrics() }
   for _, name in ipairs(FIELDS) do
     lines[#lines + 1] = ("# TYPE mjhook_sweep_%s gauge\nmjhook_sweep_%s %d\n"):format(name, name, report[name])
   end
-  lines[#lines + 1] = "# TYPE mjhook_sweep_finished_seconds gauge\n"
-  lines[#lines + 1] = ("mjhook_sweep_finished_seconds %d\n"):format(os.time())
-  local file, why = io.open(path .. ".tmp", "w")
+  local beside = path .. ".tmp"
+  local file, why = io.open(beside, "w")
   if not file then
     return nil, why
   end
-  file:write(table.concat(lines))
-  file:close()
-  return os.rename(path .. ".tmp", path)
+  local ok
+  ok, why = file:write(table.concat(lines))
+  ok = file:close() and ok
+  if not ok then
+    os.remove(beside)
+    return nil, why or "cannot write"
+  end
+  return os.rename(beside, path)
 end
 
 -- Progress on a terminal; silence elsewhere.
@@ -65,13 +72,13 @@ local function make_log(options, mj)
     end
   end
   return function(level, message)
-    if level == "error" or (level == "warn" and options.verbose) then
+    if level == "error" or (level == "notice" and not options.quiet) or options.verbose then
       say("%s: %s", level, message)
     end
   end
 end
 
-local function finish(options, report)
+local function finish(options, mj, report)
   if options.terminal and not options.quiet and not options.json then
     io.stderr:write("\r\27[K")
   end
@@ -85,7 +92,7 @@ local function finish(options, report)
     say("%s", summary(report))
   end
   if options.metrics then
-    local ok, why = write_metrics(options.metrics, report)
+    local ok, why = write_metrics(options.metrics, mj, report)
     if not ok then
       say("metrics: %s", tostring(why))
       return 73
@@ -132,7 +139,7 @@ return function(options)
       return EXIT[err.code] or 1
     end
     in_vain = report.submitted == 0 and has_room()
-    return finish(options, report)
+    return finish(options, mj, report)
   end
   return pass, wanted
 end

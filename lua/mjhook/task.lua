@@ -17,6 +17,9 @@ function M.view(task)
   if task.meta then
     task.meta = json.whole(json.decode(task.meta))
   end
+  if task.files then
+    task.files = json.whole(json.decode(task.files))
+  end
   if task.error then
     task.error = core.error(task.error.code, task.error.message, task.error.retryable)
   end

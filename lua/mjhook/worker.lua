@@ -15,6 +15,8 @@ local function plain(err)
   return { code = err.code, message = err.message, retryable = err.retryable }
 end
 
+local deliverers = {}
+
 local function call(id, settings, name, ...)
   local exec = executors[id]
   if not exec then
@@ -45,6 +47,36 @@ end
 --- As commit(), for requests to the provider; the deadline is false for none.
 function M.http(id, settings, requests, deadline)
   return call(id, settings, "http", requests, deadline or nil)
+end
+
+--- Delivers events in this thread, with a mjhook of its own that has the policy and may block.
+-- @tparam string id names the configuration
+-- @tparam table|false settings what mjhook.open takes, given when the last call said "unconfigured"
+-- @tparam table options of mj:deliver
+-- @treturn string "ok" and the report with what was logged as `said`, "failed" and an error, or "unconfigured"
+function M.deliver(id, settings, options)
+  local mj = deliverers[id]
+  if not mj then
+    if not settings then
+      return "unconfigured"
+    end
+    settings.log = function(level, message)
+      table.insert(mj.said, { level = level, message = message })
+    end
+    local err
+    mj, err = require("mjhook").open(settings)
+    if not mj then
+      return "failed", plain(err)
+    end
+    deliverers[id] = mj
+  end
+  mj.said = {}
+  local report, err = mj:deliver(options)
+  if not report then
+    return "failed", plain(err)
+  end
+  report.said = mj.said
+  return "ok", report
 end
 
 return M

@@ -2,6 +2,7 @@
 --
 --   thread_pool mjhook threads=1;        # commits: LMDB has one writer anyway
 --   thread_pool mjhook_http threads=4;   # requests to the provider
+--   thread_pool mjhook_deliver threads=2; # the policy's handlers; without it events wait for mjhook-reconcile
 --   init_by_lua_block        { require("resty.mjhook").init{ config = "/etc/mjhook/config.lua" } }
 --   init_worker_by_lua_block { require("resty.mjhook").init_worker() }
 --   location = /webhooks/midjourney { content_by_lua_block { require("resty.mjhook").callback() } }
@@ -9,167 +10,23 @@
 local callback = require "mjhook.callback"
 local config = require "mjhook.config"
 local core = require "mjhook.core"
-local executor = require "mjhook.executor"
+local delivery = require "resty.mjhook.deliver"
+local journal = require "resty.mjhook.log"
+local metrics = require "mjhook.metrics"
 local mjhook = require "mjhook"
 local policy = require "mjhook.policy"
-local semaphore = require "ngx.semaphore"
 local submit = require "mjhook.submit"
+local threads = require "resty.mjhook.threads"
 
 local M = { version = mjhook.version }
+local log = journal.log
 
-local COMMIT_POOL, HTTP_POOL = "mjhook", "mjhook_http"
-local COMMIT_WAIT_S = 30  -- a disk that takes longer is no disk; the caller hears 503
 local REOPEN_MS = 1000
 local DISPATCH_REST_MS = 1000
 
--- ---- logging without the request line, which carries the callback's token ----
-
-local LEVELS = { error = ngx.ERR, warn = ngx.WARN, info = ngx.INFO }
-local LOG_MAX = 100
-local LOG_EVERY_S = 1
-local pending_log, dropped, ticking = {}, 0, false
-
-local function flush_log()
-  local lines = pending_log
-  pending_log = {}
-  for _, line in ipairs(lines) do
-    ngx.log(line[1], "mjhook: ", line[2])
-  end
-  if dropped > 0 then
-    ngx.log(ngx.WARN, "mjhook: ", dropped, " more messages were dropped")
-    dropped = 0
-  end
-end
-
-local function log(level, message)
-  if #pending_log >= LOG_MAX then
-    dropped = dropped + 1
-    return
-  end
-  pending_log[#pending_log + 1] = { LEVELS[level] or ngx.WARN, message }
-  if #pending_log == 1 and not ticking and not ngx.timer.at(0, flush_log) then
-    pending_log = {}
-  end
-end
-
--- ---- the executor: worker threads, and one commit for all who wait for one ----
-
-local Threads = {}
-Threads.__index = Threads
-
-local function settings_of(conf)
-  return {
-    store = conf.store, store_mode = conf.store_mode, map_max = conf.map_max, poll = conf.poll,
-    lost_after = conf.lost_after, ambiguous_grace = conf.ambiguous_grace, accounts = conf.accounts,
-    base_url = conf.base_url, connections = conf.connections,
-  }
-end
-
-local function new_threads(conf, store)
-  return setmetatable({
-    settings = settings_of(conf), id = conf.store .. "\0" .. core.now(), direct = executor.direct(conf, store),
-    missing = {}, committed = function() end, queue_max = conf.queue_max, queued = 0,
-  }, Threads)
-end
-
-function Threads:in_thread(pool, name, payload, extra)
-  if self.missing[pool] then
-    return self.direct[name](self.direct, payload, extra or nil)
-  end
-  local settings = false
-  for _ = 1, 2 do
-    local ran, status, result = ngx.run_worker_thread(pool, "mjhook.worker", name, self.id, settings, payload,
-      extra or false)
-    if not ran then
-      if not tostring(status):find "thread pool" then
-        return nil, core.error("internal", "worker thread: " .. tostring(status), true)
-      end
-      self.missing[pool] = true
-      log("error", ("no thread_pool %s in nginx.conf: the event loop waits for every commit and request"):format(pool))
-      return self.direct[name](self.direct, payload, extra or nil)
-    end
-    if status == "ok" then
-      return result
-    elseif status == "failed" then
-      return nil, core.error(result.code, result.message, result.retryable)
-    end
-    settings = self.settings -- a fresh VM: it needs the configuration once
-  end
-  return nil, core.error("internal", "worker thread: not configured", true)
-end
-
--- One batch: into the thread, and its waiters woken with what became of it.
-local function commit_batch(self, batch)
-  local ok, results, err = pcall(self.in_thread, self, COMMIT_POOL, "commit", batch.ops)
-  if ok then
-    batch.results, batch.err = results, err
-  else
-    batch.err = core.error("internal", tostring(results), true)
-  end
-  batch.done = true
-  self.queued = self.queued - batch.waiters
-  batch.wake:post(batch.waiters)
-  if batch.heard then
-    pcall(self.committed) -- whatever it raises, the next batch must not wait for ever
-  end
-end
-
--- Commits whole batches as long as there are any, one at a time: a second one in the thread's queue would have been
--- gathered for a shorter time, and small batches cost more than the thread's idling does (measured). Between the last
--- look and the flag's fall nothing yields, so that no batch is left behind.
-local function commit_batches(_, self)
-  while self.batch do
-    local batch = self.batch
-    self.batch = nil
-    commit_batch(self, batch)
-  end
-  self.committing = false
-end
-
---- Joins the batch that is being gathered and waits until it is on disk.
-function Threads:commit(ops)
-  if self.queued >= self.queue_max then
-    return nil, core.error("busy", "too many callbacks wait for the disk", true)
-  end
-  local batch = self.batch
-  if not batch then
-    batch = { ops = {}, waiters = 0, wake = semaphore.new() }
-    self.batch = batch
-  end
-  local first = #batch.ops
-  for i, op in ipairs(ops) do
-    batch.ops[first + i] = op
-    -- The provider's word may free a slot. What a submission stores is its own to go on with.
-    batch.heard = batch.heard or type(op) == "string" or op.source == "callback" or op.source == "poll"
-  end
-  batch.waiters = batch.waiters + 1
-  self.queued = self.queued + 1
-  if not self.committing then
-    self.committing = true
-    if not ngx.timer.at(0, commit_batches, self) then
-      commit_batches(false, self) -- no timer to be had: wait here rather than not at all
-    end
-  end
-  if not batch.done and not batch.wake:wait(COMMIT_WAIT_S) and not batch.done then
-    return nil, core.error("io", ("the store did not commit within %d s"):format(COMMIT_WAIT_S), true)
-  end
-  if not batch.results then
-    return nil, batch.err
-  end
-  local results = {}
-  for i = 1, #ops do
-    results[i] = batch.results[first + i]
-  end
-  return results
-end
-
-function Threads:http(requests, deadline)
-  return self:in_thread(HTTP_POOL, "http", requests, deadline)
-end
-
 -- ---- set-up ----
 
-local arguments, instance
+local given, arguments, instance -- what init() was given; that and what is ours
 local tried_at = -REOPEN_MS
 
 --- In init_by_lua: checks configuration and policy, so that nginx does not start with wrong ones.
@@ -184,8 +41,11 @@ function M.init(args)
   if bad then
     error("mjhook: " .. bad.message, 0)
   end
-  arguments = {}
-  for k, v in pairs(args or {}) do
+  for _, flow in ipairs { "bulk", "deliver", "events", "job", "poll" } do
+    require("mjhook." .. flow) -- here, rather than from disk under a request
+  end
+  given, arguments = args or {}, {}
+  for k, v in pairs(given) do
     arguments[k] = v
   end
 end
@@ -228,7 +88,7 @@ local function open()
     return nil
   end
   tried_at = now
-  arguments.executor = new_threads
+  arguments.executor = threads.new
   arguments.log = arguments.log or log
   local err
   instance, err = mjhook.open(arguments)
@@ -236,7 +96,11 @@ local function open()
     log("error", "the store can't be opened: " .. err.message)
     return nil
   end
-  instance.exec.committed = dispatcher(instance)
+  local dispatch, deliver = dispatcher(instance), delivery.new(instance, given)
+  function instance.exec.committed()
+    dispatch()
+    deliver()
+  end
   return instance
 end
 
@@ -244,15 +108,14 @@ end
 -- callback comes, and a pool that is missing is told of at start.
 local function warm_up(premature)
   if instance and not premature then
-    instance.exec:in_thread(COMMIT_POOL, "commit", {})
-    instance.exec:in_thread(HTTP_POOL, "http", {})
+    instance.exec:in_thread(threads.COMMIT_POOL, "commit", {})
+    instance.exec:in_thread(threads.HTTP_POOL, "http", {})
   end
 end
 
 --- In init_worker_by_lua: opens the store in this worker. A failure is logged, answered with 503 and tried again.
 function M.init_worker()
-  -- A timer of a request logs by its location's error_log, which is silenced there: it tells request lines.
-  ticking = ngx.timer.every(LOG_EVERY_S, flush_log) and true
+  journal.start()
   open()
   ngx.timer.at(0, warm_up)
 end
@@ -290,6 +153,9 @@ function M.callback()
   if refused then
     if refused.status == 401 then
       callback.stranger(mj, var.remote_addr)
+      if ngx.shared.mjhook then
+        ngx.shared.mjhook:incr("strangers", 1, 0)
+      end
     end
     return send(refused)
   end
@@ -323,6 +189,19 @@ function M.status(ref, options)
     return mj:refresh(ref)
   end
   return mj:get(ref)
+end
+
+--- Prometheus' metrics, as a content handler. With `lua_shared_dict mjhook 1m` also the requests of strangers, counted
+-- across the workers since nginx started: nothing of them is written to disk.
+function M.metrics()
+  local mj = open()
+  local strangers = ngx.shared.mjhook and { { "callbacks_unauthenticated_total", "counter",
+    "Requests without a good token or from an address that is not allowed", ngx.shared.mjhook:get "strangers" or 0 } }
+  local text = mj and metrics.text(mj, strangers)
+  if not text then
+    return send(UNAVAILABLE)
+  end
+  send { status = 200, headers = { ["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8" }, body = text }
 end
 
 --- The mjhook object of this worker; nil while its store can't be opened.

@@ -82,6 +82,7 @@ static const struct {
 {SIG_WAIT,       { "Qx..", "Sx.@", "Ao.@", "Px.@", "+x..", "Fx..", "Fx..", "Lx.@", "Lx..", "Cx.@", "Cx.@"}},
 {SIG_CANCEL,     { "Co..", "Co.@", "Co.@", "Co.@", "+x..", "Fx..", "Fx..", "Lx.@", "Lx..", "Cx.@", "Cx.@"}},
 {SIG_SLOT_END,   { "Qs..", "So..", "Ao..", "Po..", "+s..", "Fs..", "Fs..", "Lo..", "Ls..", "Co..", "Co.."}},
+{SIG_KEPT,       { "Qo..", "So.@", "Ao.@", "Po.@", "+o..", "Fo..", "Fo..", "Lo.@", "Lo..", "Co.@", "Co.@"}},
     // clang-format on
 };
 

@@ -242,7 +242,7 @@ static void plain_key(void)
 
 static void newer(void)
 {
-    with_lmdb("meta", "schema", "\0\0\0\x04", 4);
+    with_lmdb("meta", "schema", "\0\0\0\x05", 4);
 }
 
 static void refused_unchanged(void (*made)(void), int code, const char *word)

@@ -14,7 +14,8 @@ static void in_txn(mj_store *s, void (*work)(mj_store *, MDB_txn *))
     mj_env_leave(s->env);
 }
 
-/* A record of version 1 is one of version 2 without what version 2 added at its end: called_at, here one byte 0. */
+/* A record of version 1 is one of version 3 without what the later ones added at its end: called_at and files, here
+ * a byte 0 each. */
 static void age_records(mj_store *s, MDB_txn *t)
 {
     uint8_t old[4096], schema[4] = {0, 0, 0, 1};
@@ -32,11 +33,12 @@ static void age_records(mj_store *s, MDB_txn *t)
         key = mj_val(refs[n], MJ_ULID_BYTES);
         CHECK_INT(mdb_get(t, mj_env_dbi(s->env, DB_TASK), &key, &v), 0);
         CHECK(v.mv_size < sizeof old);
-        CHECK_INT(((uint8_t *)v.mv_data)[0], 2);
+        CHECK_INT(((uint8_t *)v.mv_data)[0], 3);
         CHECK_INT(((uint8_t *)v.mv_data)[v.mv_size - 1], 0);
+        CHECK_INT(((uint8_t *)v.mv_data)[v.mv_size - 2], 0);
         memcpy(old, v.mv_data, v.mv_size);
         old[0] = 1;
-        v = mj_val(old, v.mv_size - 1);
+        v = mj_val(old, v.mv_size - 2);
         CHECK_INT(mdb_put(t, mj_env_dbi(s->env, DB_TASK), &key, &v, 0), 0);
     }
     CHECK_INT(mdb_drop(t, mj_env_dbi(s->env, DB_TOMB), 1), 0);
@@ -44,7 +46,7 @@ static void age_records(mj_store *s, MDB_txn *t)
     CHECK_INT(mdb_put(t, mj_env_dbi(s->env, DB_META), &meta, &one, 0), 0);
 }
 
-static uint8_t versions[3];
+static uint8_t versions[MJ_TASK_VERSION + 1];
 
 static void count_versions(mj_store *s, MDB_txn *t)
 {
@@ -101,7 +103,7 @@ TEST("a store of schema 1 opens, reads and changes at once")
     sig.task_id = str("T7");
     CHECK_INT(send_signal(s, NULL, sig, T0 + 5000), MJ_OK);
     in_txn(s, count_versions);
-    CHECK_INT(versions[2], 1); /* what is changed is written in the new version */
+    CHECK_INT(versions[MJ_TASK_VERSION], 1); /* what is changed is written in the new version */
     mj_buf_free(&buf);
 }
 
@@ -124,7 +126,7 @@ TEST("an upgrade rewrites every record in bounded steps and goes on after a deat
     }
     mj_store *s = open_store();
     in_txn(s, count_versions);
-    CHECK_INT(versions[2], 3 * 2 * 7);
+    CHECK_INT(versions[MJ_TASK_VERSION], 3 * 2 * 7);
     do {
         op = upgrade(s, 7);
         rewritten += op.done;
@@ -132,7 +134,7 @@ TEST("an upgrade rewrites every record in bounded steps and goes on after a deat
     CHECK_INT(rewritten, TASKS - 3 * 2 * 7);
     in_txn(s, count_versions);
     CHECK_INT(versions[1], 0);
-    CHECK_INT(versions[2], TASKS);
+    CHECK_INT(versions[MJ_TASK_VERSION], TASKS);
     CHECK(!checked(s).upgrading);
     CHECK_INT(upgrade(s, 7).done, 0);
 }

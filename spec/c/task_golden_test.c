@@ -130,15 +130,40 @@ TEST("a record of version 2 is read as it was meant")
     CHECK_INT(got.called_at, want.called_at);
 }
 
-TEST("the newest version is what is written; while that is 2, byte for byte")
+/* Version 3: version 2, and files (here [1]) at the end. */
+static size_t golden_v3(uint8_t *out)
+{
+    size_t n = golden_v2(out);
+
+    out[0] = 3;
+    return n + from_hex("035b315d", out + n);
+}
+
+TEST("a record of version 3 is read as it was meant")
+{
+    static mj_task want, got;
+    uint8_t bytes[1024];
+    size_t n = golden_v3(bytes);
+
+    golden_task(&want);
+    want.called_at = 1776211200003;
+    CHECK_INT(mj_task_decode(bytes, n, &got), MJ_OK);
+    check_same(&want, &got);
+    CHECK_INT(got.called_at, want.called_at);
+    CHECK_INT(got.files.n, 3);
+    CHECK_MEM(got.files.p, "[1]", 3);
+}
+
+TEST("the newest version is what is written; while that is 3, byte for byte")
 {
     static mj_task t;
     uint8_t bytes[1024];
-    size_t n = golden_v2(bytes);
+    size_t n = golden_v3(bytes);
     mj_buf b;
 
     golden_task(&t);
     t.called_at = 1776211200003;
+    t.files = MJ_LIT("[1]");
     b = encoded(&t);
     CHECK_INT(b.n, n);
     CHECK_MEM(b.p, bytes, n);
@@ -155,7 +180,7 @@ TEST("numbers on disk keep their meaning: states, words, sources, signals, notes
     const char *const signals[] = {"create",   "ready",      "claim",      "accepted", "not_sent",  "refused",
                                    "rejected", "maybe_sent", "owner_dead", "running",  "succeeded", "hint",
                                    "failed",   "absent",     "unanswered", "look",     "give_up",   "resubmit",
-                                   "wait",     "cancel",     "slot_end"};
+                                   "wait",     "cancel",     "slot_end",   "kept"};
     const char *const notes[] = {"taken", "duplicate", "contradiction", "conflict", "stale", "old_attempt"};
 
     for (unsigned i = 0; i < 8; i++)
@@ -164,7 +189,7 @@ TEST("numbers on disk keep their meaning: states, words, sources, signals, notes
         CHECK_STR(mj_word_name((mj_word)i), words[i]);
     for (unsigned i = 0; i < 6; i++)
         CHECK_STR(mj_source_name((mj_source)i), sources[i]);
-    for (unsigned i = 0; i < 21; i++)
+    for (unsigned i = 0; i < 22; i++)
         CHECK_STR(mj_signal_name(i), signals[i]);
     for (unsigned i = 0; i < 6; i++)
         CHECK_STR(mj_note_name(i), notes[i]);

@@ -212,9 +212,10 @@ describe("mjhook-reconcile", function()
     local text = kit.read(dir .. "/mjhook.prom")
     assert.matches("\nmjhook_sweep_polled 1\n", text)
     assert.matches("\nmjhook_sweep_pending 1\n", text)
-    assert.matches("\nmjhook_sweep_finished_seconds %d+\n", text)
+    assert.matches("\nmjhook_last_sweep_timestamp_seconds %d+%.?%d*\n", text)
     for line in text:gmatch "[^\n]+" do
-      assert.is_truthy(line:match "^# TYPE mjhook_sweep_[%w_]+ gauge$" or line:match "^mjhook_sweep_[%w_]+ %d+$", line)
+      assert.is_truthy(line:match "^# TYPE mjhook_[%l_]+ %l+$" or line:match "^# HELP mjhook_[%l_]+ .+%.$"
+        or line:match "^mjhook_[%l_]+ %d+%.?%d*$" or line:match '^mjhook_[%l_]+{[^}]+} %d+%.?%d*$', line)
     end
     local result = run(with_config "--metrics /nowhere/x.prom")
     assert.equal(73, result.code)

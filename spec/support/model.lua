@@ -75,14 +75,17 @@ function Model.learn(t, at)
   return t.due == at
 end
 
--- The first poll is exactly on time, later ones wait twice as long each, give or take a fifth.
+-- The first poll is exactly on time, later ones wait twice as long each, give or take a fifth; and give or take half
+-- while the provider does not answer.
 local function poll_later(m, t, s, now)
+  local outage = s.kind == "unanswered"
   if s.wait then
     due_at(t, now + s.wait)
-  elseif t.polls == 0 then
+  elseif t.polls == 0 and not outage then
     due_at(t, now + m.rules.poll_first)
   else
-    due_about(t, now, math.min(m.rules.poll_first * 2 ^ math.min(t.polls, 30), m.rules.poll_max), 20)
+    local wait = math.min(m.rules.poll_first * 2 ^ math.min(t.polls, 30), m.rules.poll_max)
+    due_about(t, now, wait, outage and 50 or 20)
   end
 end
 
@@ -562,7 +565,9 @@ end
 
 local function verdict(m, t, a, s, gap, now)
   local newest = a == current(t)
-  if (s.kind == "look" or s.kind == "hint") and not can_look(t, a) then
+  if s.kind == "kept" then
+    return "keep"
+  elseif (s.kind == "look" or s.kind == "hint") and not can_look(t, a) then
     return s.kind == "hint" and t.state == "succeeded" and "again" or "late"
   elseif not newest and s.kind ~= "slot_end" then
     return on_older(t, s)
@@ -661,7 +666,8 @@ local function apply(m, t, given, now)
   end
   s.wait = s.wait and math.min(s.wait, WAIT_CAP)
   local gap = asked(t, s, now)
-  if s.source == "callback" and WORD[s.kind] then
+  local called = t.called
+  if s.source == "callback" and (WORD[s.kind] or s.kind == "look" and s.task_id) then
     t.called = t.called or now
   end
   if s.kind == "hint" and s.source == "poll" and newest then
@@ -673,7 +679,7 @@ local function apply(m, t, given, now)
   local made
   code, how, made = follow(m, t, s, what, how, now, newest)
   plan(m, t, s, now)
-  if s.kind == "look" and code ~= "ok" and #a.ids == ids then
+  if s.kind == "look" and code ~= "ok" and #a.ids == ids and t.called == called then
     if t.due ~= due then
       due_at(t, due) -- named one id more than an attempt keeps: nobody looks for it
     end
@@ -920,7 +926,7 @@ function Model:take(till, now)
     return { code = "not_found" }
   end
   local e = first.event
-  e.tries = e.tries + 1
+  e.tries, e.leased = e.tries + 1, true
   e.next = math.max(till, now + 1)
   return { code = "ok", task = e.task, event = e }
 end
@@ -930,7 +936,7 @@ function Model:leased(task, seq, tries)
   local e, i = self:event(task, seq)
   if not e then
     return nil, "not_found"
-  elseif e.buried or e.tries ~= tries or tries == 0 then
+  elseif not e.leased or e.tries ~= tries then
     return nil, "changed"
   end
   return e, i
@@ -946,6 +952,13 @@ function Model:done(task, seq, tries)
   return { code = "ok" }
 end
 
+local function add_error(e, text, now)
+  e.errors[#e.errors + 1] = { at = now, message = text }
+  if #e.errors > MAX_ERRORS then
+    table.remove(e.errors, 1)
+  end
+end
+
 --- The handler failed: again at `till`, or never.  Without an error it was not run, and the try does not count.
 function Model:retry(task, seq, tries, till, text, now)
   local e, i = self:leased(task, seq, tries)
@@ -955,12 +968,60 @@ function Model:retry(task, seq, tries, till, text, now)
   if not text and till then
     e.tries = e.tries - 1
   else
-    e.errors[#e.errors + 1] = { at = now, message = text }
-    if #e.errors > MAX_ERRORS then
-      table.remove(e.errors, 1)
+    add_error(e, text, now)
+  end
+  e.buried, e.next, e.leased = not till, till or e.next, false
+  return { code = "ok" }
+end
+
+local function at_work(e, now)
+  return e.leased and not e.buried and e.next > now
+end
+
+-- Due now, with all its tries ahead; but not while one of the task that would have to come after it is at work.
+function Model:release(e, now)
+  for _, entry in ipairs(self:outbox()) do
+    if entry.event.task == e.task and at_work(entry.event, now) then
+      return { code = "state" }
     end
   end
-  e.buried, e.next = not till, till or e.next
+  e.buried, e.leased, e.before, e.next = false, false, e.tries, now
+  return { code = "ok" }
+end
+
+local REPLAYED = { succeeded = true, failed = true, lost = true, ambiguous = true }
+
+--- Hands an event out again; with seq 0 the task's last one, also when it was delivered.
+function Model:kick(task, seq, now)
+  if not task or task.pruned then
+    return { code = "not_found" }
+  elseif seq == 0 and (task.seq == 0 or not REPLAYED[task.state]) then
+    return { code = "state" }
+  end
+  local e = self:event(task, seq == 0 and task.seq or seq)
+  if e then
+    return at_work(e, now) and { code = "state" } or self:release(e, now)
+  elseif seq > 0 then
+    return { code = "not_found" }
+  end
+  self.events[#self.events + 1] = { task = task, seq = task.seq, type = task.state, attempt = #task.attempts,
+                                    late = task.late, tries = 0, created = now, next = now, buried = false,
+                                    errors = {} }
+  return { code = "ok" }
+end
+
+--- Gives an event up.
+function Model:give_up(task, seq, text, now)
+  local e = task and self:event(task, seq)
+  if not e then
+    return { code = "not_found" }
+  elseif at_work(e, now) then
+    return { code = "state" }
+  elseif e.buried then
+    return { code = "duplicate" }
+  end
+  add_error(e, text, now)
+  e.buried, e.leased = true, false
   return { code = "ok" }
 end
 

@@ -43,12 +43,17 @@ function receiver.http(dir)
   return table.concat(lines, "\n") .. "\n"
 end
 
-local THREADS = "thread_pool mjhook threads=1;\nthread_pool mjhook_http threads=2;\n"
+local THREADS = [[
+thread_pool mjhook threads=1;
+thread_pool mjhook_http threads=2;
+thread_pool mjhook_deliver threads=2;
+]]
 
 local CONF = [[
 @MAIN@ @THREADS@
 http {
   @HTTP@
+  lua_shared_dict mjhook 1m;
   init_by_lua_block { require("resty.mjhook").init { config = "@DIR@/config.lua" } }
   init_worker_by_lua_block { require("resty.mjhook").init_worker() }
   server {
@@ -59,6 +64,7 @@ http {
       client_max_body_size 1m; client_body_buffer_size 1m;
       content_by_lua_block { require("resty.mjhook").callback() }
     }
+    location = /metrics { content_by_lua_block { require("resty.mjhook").metrics() } }
     location = /jobs {
       content_by_lua_block {
         local args = ngx.req.get_uri_args()
@@ -115,8 +121,8 @@ local function free_port()
 end
 
 --- Writes nginx.conf and the configuration without starting anything.
--- @tparam[opt] table options conf (nginx.conf with @MAIN@, @HTTP@, @DIR@, @PORT@, @THREADS@), threads (false: none),
--- settings (of mjhook)
+-- @tparam[opt] table options conf (nginx.conf with @MAIN@, @HTTP@, @DIR@, @PORT@, @THREADS@), threads (false:
+-- none; or the pools), settings (of mjhook)
 function receiver.prepare(options)
   options = options or {}
   local self = setmetatable({ dir = kit.tmp(), port = free_port() }, Receiver)
@@ -125,7 +131,7 @@ function receiver.prepare(options)
   kit.write(self.dir .. "/config.lua", receiver.config_text(self.settings))
   local values = {
     MAIN = receiver.main(self.dir), HTTP = receiver.http(self.dir), DIR = self.dir, PORT = tostring(self.port),
-    THREADS = options.threads == false and "" or THREADS,
+    THREADS = options.threads == false and "" or options.threads or THREADS,
   }
   kit.write(self.dir .. "/nginx.conf", ((options.conf or CONF):gsub("@(%u+)@", values)))
   return self

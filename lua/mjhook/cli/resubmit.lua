@@ -1,4 +1,5 @@
 -- mjhook resubmit
+local each = require "mjhook.cli.each"
 local fail = require "mjhook.cli.fail"
 local find = require "mjhook.cli.lookup"
 local json = require "mjhook.cli.json"
@@ -26,25 +27,19 @@ REF is a task's ref, or a task id of the provider. Each gets a new attempt, whic
 What is ambiguous may have arrived, and what is lost may still run: resubmitting it may be billed twice. mjhook never
 does that by itself; here you decide it.]],
   run = function(mj, _, arguments, out)
-    local done, exit = { tasks = json.array {}, errors = json.array {} }, fail.DONE
-    for _, id in ipairs(arguments) do
-      local task, err = resubmit(mj, id)
-      if task then
-        done.tasks[#done.tasks + 1] = json.task(task)
-        if not out.json then
-          local why = waiting(mj, task, out.now)
-          out:line(task.ref, " ", out:state(task.state), why and text.clean((" (%s)"):format(why)) or "")
-        end
-        exit = task.state == "failed" and math.max(exit, fail.FAILED) or exit
-      else
-        done.errors[#done.errors + 1] = { ref = id, code = err.code, message = err.message, retryable = err.retryable }
-        out:note(fail.sentence(err))
-        exit = math.max(exit, fail.exit(err.code))
-      end
-    end
-    if out.json then
-      out:value(done)
-    end
-    return exit
+    return each(out, arguments, {
+      name = "tasks", id = "ref",
+      act = function(id)
+        local task, err = resubmit(mj, id)
+        return task and json.task(task), err
+      end,
+      write = function(task)
+        local why = waiting(mj, task, out.now)
+        out:line(task.ref, " ", out:state(task.state), why and text.clean((" (%s)"):format(why)) or "")
+      end,
+      exit = function(task)
+        return task.state == "failed" and fail.FAILED
+      end,
+    })
   end,
 }

@@ -35,6 +35,19 @@ local function write(out, stats, store)
       account(out, a)
     end
   end
+  out:heading "Callbacks"
+  local seen = stats.webhook
+  out:field("this hour", seen.ended == 0 and "no task ended in this hour and the last"
+    or ("%d of %d tasks that ended in this hour and the last had one"):format(seen.called, seen.ended))
+  if seen.broken_since then
+    out:field("broken", ("since %s: results are learned of by polling; see `mjhook doctor`")
+      :format(text.relative(seen.broken_since, out.now)), "red")
+  end
+  out:field("first poll", ("after %s in fast mode, %s in relaxed"):format(text.duration(stats.first_poll_ms.fast),
+    text.duration(stats.first_poll_ms.relaxed)))
+  out:heading "Reconciler"
+  out:field("last sweep", stats.sweep.last_at and ("%s, took %s"):format(text.relative(stats.sweep.last_at, out.now),
+    text.duration(stats.sweep.elapsed_ms)) or "never", not stats.sweep.last_at and "yellow" or nil)
   out:heading "Store"
   out:field("directory", store)
   out:field("in use", ("%s of %s mapped"):format(text.bytes(stats.bytes_used), text.bytes(stats.bytes_mapped)))

@@ -1,0 +1,169 @@
+-- Does the store open, is there room, and does somebody look after it?
+local core = require "mjhook.core"
+local executor = require "mjhook.executor"
+local text = require "mjhook.cli.text"
+
+local MIB = 2 ^ 20
+local DISK_FAIL, DISK_WARN = 16 * MIB, 512 * MIB
+local MAP_FAIL, MAP_WARN = 0.95, 0.8
+local SWEEP_WARN_MS, SWEEP_FAIL_MS = 5 * 60000, 60 * 60000 -- cron's shortest interval is a minute
+
+local ADVICE = {
+  owner = "run mjhook, cron and nginx's workers as its owner, or share it with a group: store_mode",
+  schema = "install the newer mjhook again, or restore a backup",
+  format = "name another directory as `store`",
+  corrupt = "`mjhook check` tells more; restore a backup",
+  no_space = "make room",
+  read_only = "look at the directory's owner and mode, and whether the disk is mounted read-only",
+}
+
+local function bit(mode, value)
+  return math.floor(mode / value) % 2 == 1
+end
+
+-- Nothing is there yet: can it be made?
+local function check_parent(dir, report)
+  local parent = dir:gsub("/+$", ""):match "^(.*)/[^/]+$"
+  parent = parent == nil and "." or parent == "" and "/" or parent
+  local st = core.stat(parent)
+  if not st or st.type ~= "directory" then
+    report:fail("store.directory", ("%s can't be made: there is no directory %s"):format(dir, parent),
+      ("mkdir -p %s"):format(parent))
+    return nil
+  end
+  report:warn("store.directory", ("%s is not there yet"):format(dir),
+    "the first submission makes it; until then mjhook-reconcile exits 78")
+  return parent
+end
+
+local function check_directory(config, st, report)
+  local dir = config.store
+  if st.type ~= "directory" then
+    report:fail("store.directory", ("%s is no directory"):format(dir), "name another one as `store`")
+    return false
+  elseif bit(st.mode, 2) and not bit(st.mode, 512) then -- 0002 without 01000
+    report:fail("store.directory", ("everybody can write to %s"):format(dir), ("chmod o-w %s"):format(dir))
+  elseif config.store_mode == 432 and not (bit(st.mode, 1024) and bit(st.mode, 16)) then -- 0660: 02020
+    report:fail("store.directory", ("%s is to be shared with a group, but has mode %03o"):format(dir, st.mode),
+      ("chmod 2770 %s"):format(dir))
+  else
+    report:ok("store.directory", ("%s, uid %d, mode %03o"):format(dir, st.uid, st.mode))
+  end
+  return true
+end
+
+-- A lock file that root made once keeps everybody else out.
+local function check_files(config, st, report)
+  local bad = false
+  for _, name in ipairs { "data.mdb", "lock.mdb", "reconcile.lock" } do
+    local path = config.store .. "/" .. name
+    local file = core.stat(path)
+    if file and file.uid ~= st.uid and config.store_mode ~= 432 then
+      bad = true
+      report:fail("store.files", ("%s belongs to uid %d, the directory to uid %d"):format(path, file.uid, st.uid),
+        ("chown it to uid %d"):format(st.uid))
+    elseif file and file.mode % 8 ~= 0 then
+      bad = true
+      report:fail("store.files", ("%s has mode %03o: everybody can use it"):format(path, file.mode),
+        ("chmod o-rwx %s"):format(path))
+    end
+  end
+  if not bad then
+    report:ok("store.files", "data and lock files belong to the owner and are private")
+  end
+end
+
+local function check_disk(path, report)
+  local disk, err = core.disk(path)
+  if not disk then
+    return report:fail("store.disk", err.message, "is the disk mounted?")
+  end
+  local words = ("%s of %s free"):format(text.bytes(disk.free), text.bytes(disk.total))
+  if disk.free < DISK_FAIL then
+    report:fail("store.disk", words .. ": callbacks are refused with 503 when it is full", "make room")
+  elseif disk.free < DISK_WARN then
+    report:warn("store.disk", words, "make room, or let mjhook forget old tasks: `retention`")
+  else
+    report:ok("store.disk", words)
+  end
+end
+
+local function check_map(config, stats, report)
+  local most = config.map_max or 2 ^ 40
+  local share = stats.bytes_used / most
+  local words = ("%s in use of map_max, %s"):format(text.bytes(stats.bytes_used), text.bytes(most))
+  if share > MAP_FAIL then
+    report:fail("store.map_max", words, "raise map_max, or let mjhook forget old tasks: `retention`")
+  elseif share > MAP_WARN then
+    report:warn("store.map_max", words, "raise map_max")
+  else
+    report:ok("store.map_max", words)
+  end
+end
+
+local function check_events(stats, report)
+  if stats.buried == 0 then
+    return report:ok("store.events", ("%d waiting, none buried"):format(stats.events))
+  end
+  report:warn("store.events", ("%d of %d stored events are buried (%.0f %%): the policy's handlers failed too often")
+    :format(stats.buried, stats.buried + stats.events, 100 * stats.buried / (stats.buried + stats.events)),
+    "correct the handlers, then hand the events out again: `mjhook kick`")
+end
+
+-- Stores of before it was noted do not tell.
+local function check_sweep(stats, report)
+  local at = type(stats.sweep) == "table" and stats.sweep.last_at
+  if not at then
+    return
+  end
+  local age = core.now() - at
+  local words = ("mjhook-reconcile last ran %s"):format(text.relative(at, core.now()))
+  local advice = "is it in the crontab of the store's owner (`* * * * * mjhook-reconcile`), and what does cron mail?"
+  if age > SWEEP_FAIL_MS then
+    report:fail("store.sweep", words .. ": nothing is polled, queued jobs and events wait", advice)
+  elseif age > SWEEP_WARN_MS then
+    report:warn("store.sweep", words, advice)
+  else
+    report:ok("store.sweep", words)
+  end
+end
+
+local function check_inside(config, store, report)
+  local stats, err = store:stats(core.now())
+  if not stats then
+    return report:fail("store.open", err.message, ADVICE[err.code] or "`mjhook check` tells more")
+  end
+  report:ok("store.open", ("opens, schema %d"):format(core.schema))
+  check_map(config, stats, report)
+  check_events(stats, report)
+  check_sweep(stats, report)
+end
+
+return function(patient, report)
+  local config = patient.config
+  local st, err = core.stat(config.store)
+  if not st then
+    if err.code ~= "not_found" then
+      return report:fail("store.directory", err.message, "may this user look into the directories above it?")
+    end
+    local parent = check_parent(config.store, report)
+    return parent and check_disk(parent, report)
+  elseif not check_directory(config, st, report) then
+    return
+  end
+  check_disk(config.store, report)
+  if not core.stat(config.store .. "/data.mdb") then
+    return report:warn("store.open", "there is no store in it yet", "the first submission makes it")
+  end
+  check_files(config, st, report)
+  local store
+  store, err = core.open(config.store, executor.store_options(config))
+  if not store then
+    return report:fail("store.open", err.message, ADVICE[err.code] or "see mjhook-config(5)")
+  end
+  local ok, why = pcall(check_inside, config, store, report)
+  store:close()
+  if not ok then
+    error(why, 0)
+  end
+end

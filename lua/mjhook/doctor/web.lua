@@ -1,0 +1,175 @@
+-- What looking at hook_url and at the provider have in common.
+local cidr = require "mjhook.cidr"
+local core = require "mjhook.core"
+
+local M = {}
+
+local TIMEOUT_MS, CONNECT_MS = 15000, 8000
+local CLOCK_S = 30
+local DAY = 86400
+local CERT_WARN_DAYS = 14
+
+-- Addresses that nobody outside can call.
+local PRIVATE = {
+  "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
+  "::/128", "::1/128", "fc00::/7", "fe80::/10",
+}
+
+--- A URL without its query, which may hold a secret.
+function M.shown(url)
+  return (url:gsub("[?#].*$", ""))
+end
+
+--- The host of a URL, without port and brackets.
+function M.host(url)
+  local authority = url:match "^%a+://([^/?#]+)" or ""
+  return authority:match "^%[(.-)%]" or authority:match "^[^:]+" or authority
+end
+
+--- A client that keeps one connection.
+function M.client(patient, insecure)
+  return assert(core.http {
+    connections = 1, timeout_ms = patient.timeout_ms or TIMEOUT_MS, connect_timeout_ms = CONNECT_MS,
+    ca_file = patient.ca_file, insecure = insecure,
+  })
+end
+
+--- One request, with details.
+function M.ask(client, request)
+  request.details = true
+  local answers, err = client:perform({ request })
+  local answer = answers and answers[1] or { outcome = "not_sent", error = err.message }
+  answer.details = answer.details or {}
+  answer.at = core.now()
+  return answer
+end
+
+local function date(seconds)
+  return os.date("!%Y-%m-%d", seconds)
+end
+
+-- What certificate it is that was refused: asked for without trusting it, and without a token or a key.
+local function refused_certificate(patient, url)
+  local client = M.client(patient, true)
+  local seen = M.ask(client, { url = M.shown(url) }).details
+  client:close()
+  if not seen.cert_expires then
+    return "", false
+  end
+  local expired = seen.cert_expires * 1000 < core.now()
+  return (" (by %s, %s %s)"):format(seen.issuer or "?", expired and "expired" or "valid until",
+    date(seen.cert_expires)), expired
+end
+
+--- Says why there is no answer.
+-- @tparam table who name (of the key in the configuration), url
+function M.unreachable(patient, report, who, answer)
+  local failure, host = answer.details.failure, M.host(who.url)
+  local why = answer.error or "no answer"
+  if failure == "dns" then
+    report:fail(who.name .. ".dns", why,
+      ("is %s spelled right in %s, does it have an A or AAAA record, and is there a network?"):format(host, who.name))
+  elseif failure == "certificate" then
+    local what, expired = refused_certificate(patient, who.url)
+    report:fail(who.name .. ".tls", why .. what, expired and "renew the certificate, and reload the server" or
+      ("it has to name %s, be valid by now, and come with its whole chain (fullchain.pem) from an authority that " ..
+       "everybody trusts"):format(host))
+  elseif failure == "authorities" then
+    report:fail(who.name .. ".tls", why, "no list of trusted authorities: install ca-certificates")
+  elseif failure == "tls" then
+    report:fail(who.name .. ".tls", why, "does that port speak TLS, version 1.2 or newer?")
+  elseif failure == "connect" then
+    report:fail(who.name .. ".reach", why, "does the server run, is its port open in the firewall? Some routers do " ..
+      "not let machines inside call the outside address: then look from elsewhere")
+  elseif failure == "timeout" then
+    report:fail(who.name .. ".reach", why, "a firewall that drops what comes, or a server that hangs")
+  else
+    report:fail(who.name .. ".reach", why, "the server's or a proxy's error log may tell why")
+  end
+end
+
+--- Says which addresses a name has.
+-- @tparam table who name, url, public (the other side has to reach it, not we)
+function M.addresses(report, who)
+  local host = M.host(who.url)
+  local found, err = core.resolve(host)
+  if not found then
+    return report:fail(who.name .. ".dns", err.message, ("is %s spelled right?"):format(host))
+  end
+  local list = table.concat(found, ", ")
+  local shown = list == host and host or ("%s is %s"):format(host, list)
+  for _, address in ipairs(found) do
+    if who.public and cidr.contains(PRIVATE, (address:gsub("%%.*$", ""))) then
+      return report:warn(who.name .. ".dns", ("%s: nobody outside can call %s"):format(shown, address),
+        ("the provider has to reach it: %s needs a public address"):format(who.name))
+    end
+  end
+  report:ok(who.name .. ".dns", shown)
+end
+
+--- Says how long the certificate lasts, of the request that made the connection.
+function M.certificate(report, who, answer, plain_advice)
+  local check = who.name .. ".tls"
+  local expires = answer.details.cert_expires
+  if who.url:match "^http://" then
+    report:warn(check, ("%s is plain http: who is on the way can read along"):format(M.shown(who.url)), plain_advice)
+  elseif not expires then
+    report:ok(check, "the certificate is valid")
+  else
+    local days = math.floor((expires * 1000 - core.now()) / 1000 / DAY)
+    local words = ("the certificate is valid until %s, %d day%s; %d in the chain, by %s"):format(date(expires), days,
+      days == 1 and "" or "s", answer.details.certs or 0, answer.details.issuer or "?")
+    if days < CERT_WARN_DAYS then
+      report:warn(check, words, "renew it, and see to it that this happens by itself")
+    else
+      report:ok(check, words)
+    end
+  end
+end
+
+--- Compares the clocks.
+function M.clock(report, who, answer)
+  local theirs = answer.details.date
+  if not theirs then
+    return
+  end
+  local off = answer.at / 1000 - theirs
+  if math.abs(off) > CLOCK_S then
+    report:warn(who.name .. ".clock", ("our clock is %.0f s %s that of %s"):format(math.abs(off),
+      off > 0 and "ahead of" or "behind", M.host(who.url)), "let NTP keep the time: chrony or systemd-timesyncd")
+  else
+    report:ok(who.name .. ".clock", ("within %d s of ours"):format(CLOCK_S))
+  end
+end
+
+--- Says how long answers take, in the median.
+function M.time(report, who, answers, limit_ms, advice)
+  local times = {}
+  for _, answer in ipairs(answers) do
+    times[#times + 1] = (answer.details.total_us or answer.elapsed_ms * 1000) / 1000
+  end
+  table.sort(times)
+  local median = times[math.floor((#times + 1) / 2)]
+  local words = ("%.0f ms, the median of %d"):format(median, #times)
+  if #times == 1 then
+    words = ("%.0f ms"):format(median)
+  end
+  if median > limit_ms then
+    report:warn(who.name .. ".time", words, advice)
+  else
+    report:ok(who.name .. ".time", words)
+  end
+end
+
+--- Fails for an answer that points elsewhere.
+-- @treturn boolean whether it does
+function M.redirects(report, who, answer)
+  if answer.status < 300 or answer.status > 399 then
+    return false
+  end
+  report:fail(who.name .. ".redirect", ("HTTP %d to %s: a redirect drops the request"):format(answer.status,
+    answer.details.location or "nowhere"), ("set %s to the address that answers by itself"):format(who.name))
+  return true
+end
+
+return M

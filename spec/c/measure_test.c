@@ -1,0 +1,253 @@
+/* What is remembered of how things go, and what follows from it. */
+#include "mj_error.h"
+#include "mj_measure.h"
+#include "state_help.h"
+
+static mj_rules learning(void)
+{
+    mj_rules r = mj_rules_default;
+
+    r.learn = true;
+    return r;
+}
+
+/* A task of this mode that was submitted at `sent` and ends at `at`. */
+static void end_by(mj_measures *m, mj_source source, mj_mode mode, int64_t sent, int64_t at)
+{
+    mj_task t = pending_task();
+    mj_before before;
+    mj_step step;
+    mj_signal sig = signal_of(SIG_SUCCEEDED);
+    int rc;
+
+    t.mode = mode;
+    t.attempts[0].submitted_at = sent;
+    before = (mj_before){t.state, t.called_at};
+    sig.source = source;
+    rc = mj_state_apply(&t, &sig, &mj_rules_default, at, &step);
+    CHECK_INT(rc, MJ_OK);
+    mj_measure_signal(m, before, &t, &sig, rc, &step, at);
+}
+
+static void ends(mj_measures *m, int n, mj_source source, int64_t at)
+{
+    for (int i = 0; i < n; i++)
+        end_by(m, source, MJ_FAST, at - 20 * SECOND, at);
+}
+
+static uint64_t sum(const mj_histogram *h)
+{
+    uint64_t n = 0;
+
+    for (int i = 0; i < MJ_NBUCKETS; i++)
+        n += h->bucket[i];
+    return n;
+}
+
+TEST("a callback is late after the 95th percentile of its mode, once there were enough of them")
+{
+    mj_measures m = {0};
+    mj_rules given = learning(), r;
+
+    for (int i = 0; i < 31; i++)
+        end_by(&m, MJ_FROM_CALLBACK, MJ_FAST, T0, T0 + 22 * SECOND);
+    r = mj_measure_rules(&m, &given);
+    CHECK_INT(r.first_ms[MJ_FAST], 0);
+    end_by(&m, MJ_FROM_CALLBACK, MJ_FAST, T0, T0 + 22 * SECOND);
+    r = mj_measure_rules(&m, &given);
+    CHECK_INT(r.first_ms[MJ_FAST], 25 * SECOND); /* the bound of its bucket */
+    CHECK_INT(r.first_ms[MJ_RELAXED], 0);
+    CHECK_INT(r.poll_first_ms, given.poll_first_ms);
+    for (int i = 0; i < 3; i++) /* 3 of 35 are 8.6 % */
+        end_by(&m, MJ_FROM_CALLBACK, MJ_FAST, T0, T0 + 200 * SECOND);
+    r = mj_measure_rules(&m, &given);
+    CHECK_INT(r.first_ms[MJ_FAST], 240 * SECOND);
+}
+
+TEST("what is learned is within reason, and nothing is when that is not wanted")
+{
+    mj_measures m = {0};
+    mj_rules given = learning();
+
+    for (int i = 0; i < 40; i++) {
+        end_by(&m, MJ_FROM_CALLBACK, MJ_FAST, T0, T0 + SECOND / 2);
+        end_by(&m, MJ_FROM_CALLBACK, MJ_RELAXED, T0, T0 + 7200 * SECOND);
+    }
+    CHECK_INT(mj_measure_rules(&m, &given).first_ms[MJ_FAST], 5 * SECOND);
+    CHECK_INT(mj_measure_rules(&m, &given).first_ms[MJ_RELAXED], given.poll_max_ms);
+    given.learn = false;
+    CHECK_INT(mj_measure_rules(&m, &given).first_ms[MJ_FAST], 0);
+    CHECK_INT(mj_measure_rules(&m, &given).first_ms[MJ_RELAXED], 0);
+}
+
+TEST("old latencies fade, those for people are kept")
+{
+    mj_measures m = {0};
+    mj_rules given = learning();
+
+    for (int i = 0; i < 5000; i++)
+        end_by(&m, MJ_FROM_CALLBACK, MJ_FAST, T0, T0 + 200 * SECOND);
+    CHECK(sum(&m.calls[MJ_FAST]) < 2048);
+    CHECK_INT(sum(&m.ends[MJ_FAST]), 5000);
+    CHECK_INT(m.ends[MJ_FAST].sum_ms, 5000 * 200 * SECOND);
+    for (int i = 0; i < 12000; i++)
+        end_by(&m, MJ_FROM_CALLBACK, MJ_FAST, T0, T0 + 9 * SECOND);
+    CHECK_INT(mj_measure_rules(&m, &given).first_ms[MJ_FAST], 10 * SECOND);
+}
+
+TEST("the learned wait is the first one of a task, and is doubled from there")
+{
+    mj_rules r = learning();
+    mj_task t;
+    mj_step step;
+    mj_signal sig = signal_of(SIG_ACCEPTED);
+
+    r.first_ms[MJ_FAST] = 25 * SECOND;
+    t = TASK_AFTER(SIG_CLAIM);
+    CHECK_INT(mj_state_apply(&t, &sig, &r, T0, &step), MJ_OK);
+    CHECK_INT(t.due_at, T0 + 25 * SECOND);
+    sig = signal_of(SIG_RUNNING);
+    sig.source = MJ_FROM_POLL;
+    CHECK_INT(mj_state_apply(&t, &sig, &r, T0 + 25 * SECOND, &step), MJ_OK);
+    CHECK(t.due_at >= T0 + (25 + 40) * SECOND && t.due_at <= T0 + (25 + 60) * SECOND);
+}
+
+TEST("webhooks are called broken when most tasks of the last hours ended without a callback")
+{
+    mj_measures m = {0};
+
+    ends(&m, 9, MJ_FROM_POLL, T0);
+    CHECK_INT(mj_measure_sweep(&m, true, 5, T0), MJ_VERDICT_SAME); /* too few to tell */
+    ends(&m, 1, MJ_FROM_POLL, T0);
+    CHECK_INT(mj_measure_sweep(&m, false, 5, T0), MJ_VERDICT_SAME); /* there is no webhook */
+    CHECK_INT(m.broken_since, 0);
+    CHECK_INT(mj_measure_sweep(&m, true, 5, T0), MJ_VERDICT_BROKEN);
+    CHECK_INT(m.broken_since, T0);
+    CHECK_INT(mj_measure_sweep(&m, true, 5, T0), MJ_VERDICT_SAME); /* said once */
+    CHECK_INT(m.counts[MJ_SWEEPS], 4);
+    CHECK_INT(m.swept_at, T0);
+    CHECK_INT(m.sweep_ms, 5);
+}
+
+TEST("half of them with a callback, or a bad hour long ago, is no broken webhook")
+{
+    mj_measures m = {0};
+
+    ends(&m, 10, MJ_FROM_POLL, T0);
+    ends(&m, 10, MJ_FROM_CALLBACK, T0);
+    CHECK_INT(mj_measure_sweep(&m, true, 0, T0), MJ_VERDICT_SAME);
+    ends(&m, 1, MJ_FROM_POLL, T0);
+    CHECK_INT(mj_measure_sweep(&m, true, 0, T0 + 3 * 60 * MINUTE), MJ_VERDICT_SAME);
+    CHECK_INT(mj_measure_sweep(&m, true, 0, T0), MJ_VERDICT_BROKEN);
+}
+
+TEST("a callback that comes after polling was faster counts as one that came")
+{
+    mj_measures m = {0};
+    mj_task t = pending_task();
+    mj_signal sig = signal_of(SIG_SUCCEEDED);
+    mj_before before = {t.state, 0};
+    mj_step step;
+    uint32_t ended, called;
+    int rc;
+
+    sig.source = MJ_FROM_POLL;
+    rc = mj_state_apply(&t, &sig, &mj_rules_default, T0 + MINUTE, &step);
+    mj_measure_signal(&m, before, &t, &sig, rc, &step, T0 + MINUTE);
+    mj_measure_recent(&m, T0 + MINUTE, &ended, &called);
+    CHECK_INT(ended, 1);
+    CHECK_INT(called, 0);
+    for (int i = 0; i < 3; i++) { /* the second and third are duplicates */
+        before = (mj_before){t.state, t.called_at};
+        sig.source = MJ_FROM_CALLBACK;
+        rc = mj_state_apply(&t, &sig, &mj_rules_default, T0 + 2 * MINUTE, &step);
+        CHECK_INT(rc, MJ_EDUPLICATE);
+        mj_measure_signal(&m, before, &t, &sig, rc, &step, T0 + 2 * MINUTE);
+    }
+    mj_measure_recent(&m, T0 + 2 * MINUTE, &ended, &called);
+    CHECK_INT(ended, 1);
+    CHECK_INT(called, 1);
+    CHECK_INT(m.counts[MJ_CALLBACK_DUPLICATE], 3);
+    CHECK_INT(m.counts[MJ_ENDED_POLL], 1);
+}
+
+TEST("while webhooks are broken polls come sooner, and a few callbacks mend them")
+{
+    mj_measures m = {0};
+    mj_rules given = learning(), r;
+
+    ends(&m, 40, MJ_FROM_POLL, T0);
+    CHECK_INT(mj_measure_sweep(&m, true, 0, T0), MJ_VERDICT_BROKEN);
+    r = mj_measure_rules(&m, &given);
+    CHECK_INT(r.poll_first_ms, given.poll_first_ms / 2);
+    CHECK_INT(r.poll_max_ms, 2 * MINUTE);
+    ends(&m, 40, MJ_FROM_POLL, T0); /* still broken; judged, and forgotten */
+    CHECK_INT(mj_measure_sweep(&m, true, 0, T0), MJ_VERDICT_SAME);
+    ends(&m, 4, MJ_FROM_CALLBACK, T0);
+    CHECK_INT(mj_measure_sweep(&m, true, 0, T0), MJ_VERDICT_SAME);
+    ends(&m, 1, MJ_FROM_CALLBACK, T0);
+    CHECK_INT(mj_measure_sweep(&m, true, 0, T0), MJ_VERDICT_MENDED);
+    CHECK_INT(m.broken_since, 0);
+    r = mj_measure_rules(&m, &given);
+    CHECK_INT(r.poll_max_ms, given.poll_max_ms);
+    /* The bad tasks of this hour are not held against it a second time; new ones are. */
+    CHECK_INT(mj_measure_sweep(&m, true, 0, T0 + 1), MJ_VERDICT_SAME);
+    ends(&m, 30, MJ_FROM_POLL, T0 + 1);
+    CHECK_INT(mj_measure_sweep(&m, true, 0, T0 + 1), MJ_VERDICT_BROKEN);
+}
+
+TEST("tasks that were submitted elsewhere say nothing of our webhook")
+{
+    mj_measures m = {0};
+    mj_task t = {.timeout = TIMEOUT_S};
+    mj_signal sig = signal_of(SIG_CREATE);
+    mj_step step;
+    uint32_t ended, called;
+
+    sig.task_id = str("T1");
+    mj_state_create(&t, &sig, &mj_rules_default, T0);
+    sig = signal_of(SIG_SUCCEEDED);
+    sig.source = MJ_FROM_POLL;
+    CHECK_INT(mj_state_apply(&t, &sig, &mj_rules_default, T0, &step), MJ_OK);
+    mj_measure_signal(&m, (mj_before){MJ_PENDING, 0}, &t, &sig, MJ_OK, &step, T0);
+    mj_measure_recent(&m, T0, &ended, &called);
+    CHECK_INT(ended, 0);
+    CHECK_INT(m.counts[MJ_ENDED_POLL], 1);
+}
+
+TEST("a signal about an attempt that never was is counted and nothing else")
+{
+    mj_measures m = {0};
+    mj_task t = pending_task();
+    mj_signal sig = signal_of(SIG_SUCCEEDED);
+    mj_step step;
+    int rc;
+
+    sig.source = MJ_FROM_CALLBACK;
+    sig.attempt = 4000000000u;
+    rc = mj_state_apply(&t, &sig, &mj_rules_default, T0, &step);
+    CHECK_INT(rc, MJ_EINVAL);
+    mj_measure_signal(&m, (mj_before){t.state, 0}, &t, &sig, rc, &step, T0);
+    CHECK_INT(m.counts[MJ_CALLBACK_STALE], 1);
+    CHECK_INT(sum(&m.ends[MJ_FAST]), 0);
+}
+
+TEST("measures survive being written; half a record and rubbish are refused")
+{
+    mj_measures m = {0}, got;
+    mj_buf b = {0};
+    uint8_t rubbish[400];
+
+    ends(&m, 7, MJ_FROM_CALLBACK, T0);
+    ends(&m, 50, MJ_FROM_POLL, T0);
+    CHECK_INT(mj_measure_sweep(&m, true, 77, T0), MJ_VERDICT_BROKEN);
+    CHECK_INT(mj_measures_encode(&m, &b), MJ_OK);
+    CHECK_INT(mj_measures_decode((mj_str){(char *)b.p, (uint32_t)b.n}, &got), MJ_OK);
+    m.changed = got.changed;
+    CHECK_MEM(&m, &got, sizeof m);
+    for (size_t n = 0; n < b.n; n++)
+        CHECK(mj_measures_decode((mj_str){(char *)b.p, (uint32_t)n}, &got) != MJ_OK);
+    memset(rubbish, 0xff, sizeof rubbish);
+    CHECK(mj_measures_decode((mj_str){(char *)rubbish, sizeof rubbish}, &got) != MJ_OK);
+    mj_buf_free(&b);
+}

@@ -1,0 +1,192 @@
+-- Delivery under nginx: from the callback to the policy's handler without cron, and what there is to watch.
+local kit = require "kit"
+local receiver = require "receiver"
+local sim = require "sim"
+local socket = require "socket"
+
+describe("delivery under nginx", function()
+  setup(sim.start)
+  teardown(sim.stop)
+  before_each(sim.reset)
+  after_each(kit.cleanup)
+
+  local web, dir, mj
+
+  -- A policy in a file; in its text DIR is a directory for what handlers write.
+  local function start(policy, options)
+    options = options or {}
+    dir = kit.tmp()
+    local path = kit.write(dir .. "/policy.lua", (policy:gsub("DIR", dir)))
+    options.settings = { policy = path, handler_timeout = 5 }
+    for k, v in pairs(options.more or {}) do
+      options.settings[k] = v
+    end
+    web = receiver.start(options)
+    mj = kit.open({ hook_url = web.url .. "/hook", policy = {} }, sim)
+  end
+
+  local NOTE = [[
+    local function note(name, text)
+      local file = assert(io.open("DIR/" .. name, "a"))
+      file:write(text, "\n")
+      file:close()
+    end
+  ]]
+
+  local function lines(name)
+    local list = {}
+    for line in (kit.read(dir .. "/" .. name) or ""):gmatch "[^\n]+" do
+      list[#list + 1] = line
+    end
+    return list
+  end
+
+  local function submit()
+    return assert(mj:submit { prompt = "a fox" })
+  end
+
+  it("hands a result to the handler within 50 ms of the callback's commit", function()
+    start(NOTE .. [[
+      local core = require "mjhook.core"
+      return { on_succeeded = function(task, ctx) note("seen", ctx.event_id .. " " .. core.now() - ctx.created_at) end }
+    ]])
+    local best = math.huge
+    for i = 1, 5 do
+      local task = submit()
+      sim.finish(task.task_id)
+      kit.wait_until(function() return #lines "seen" == i end)
+      local id, late = lines("seen")[i]:match "^(%S+) (%d+)$"
+      assert.equal(task.ref .. "-1", id)
+      best = math.min(best, tonumber(late))
+      kit.wait_until(function() return mj:stats().events == 0 end)
+    end
+    assert.is_true(best < 50, best .. " ms")
+    assert.equal(5, #lines "seen")
+  end)
+
+  it("tries again what a handler did not manage, and says so in the error log without a token", function()
+    start([[ return { on_event = function(task, ctx) error("no room", 0) end } ]])
+    local task = submit()
+    sim.finish(task.task_id)
+    kit.wait_until(function() return web:log():find("no room", 1, true) end)
+    local event = mj:events()()
+    assert.same({ 1, false, false }, { event.tries, event.buried, event.leased })
+    assert.truthy(web:log():find("event " .. task.ref .. "-1 (try 1): on_event raised: no room", 1, true))
+    assert.is_nil(web:log():find("sig=", 1, true))
+  end)
+
+  it("notices by itself that an event is due, whoever stored it", function()
+    start(NOTE .. [[ return { on_event = function(task, ctx) note("seen", ctx.type) end } ]])
+    local task = submit() -- a failure that we decide makes an event, too, in this process
+    mj.exec:commit { { op = "signal", ref = task.ref, attempt = 1, kind = "failed", source = "poll",
+                       task_id = task.task_id, error = "no" } }
+    kit.wait_until(function() return lines("seen")[1] == "failed" end)
+  end)
+
+  it("blocks no callback while a handler blocks", function()
+    start(NOTE .. [[ return { on_event = function(task, ctx) note("begun", "x"); os.execute "sleep 2" end } ]])
+    local one, two = submit(), submit()
+    sim.finish(one.task_id)
+    kit.wait_until(function() return #lines "begun" == 1 end)
+    local before = socket.gettime()
+    sim.finish(two.task_id)
+    kit.wait_until(function() return mj:get(two.ref).state == "succeeded" end)
+    assert.is_true(socket.gettime() - before < 1)
+    assert.equal(200, (sim.request("GET", web.url .. "/ping")))
+  end)
+
+  it("runs a policy that is a table in the worker itself", function()
+    dir = kit.tmp()
+    local conf = [[
+      @MAIN@ @THREADS@
+      http {
+        @HTTP@
+        init_by_lua_block {
+          require("resty.mjhook").init { config = "@DIR@/config.lua", policy = { on_event = function(task, ctx)
+            local file = assert(io.open("OUT/seen", "a"))
+            file:write(ngx.get_phase(), " ", ctx.event_id, "\n")
+            file:close()
+          end } }
+        }
+        init_worker_by_lua_block { require("resty.mjhook").init_worker() }
+        server {
+          listen 127.0.0.1:@PORT@;
+          location = /ping { return 200 "pong\n"; }
+          location = /hook { client_body_buffer_size 1m; content_by_lua_block { require("resty.mjhook").callback() } }
+        }
+      }
+    ]]
+    web = receiver.start { conf = (conf:gsub("OUT", dir)) }
+    mj = kit.open({ hook_url = web.url .. "/hook" }, sim)
+    local task = submit()
+    sim.finish(task.task_id)
+    kit.wait_until(function() return #lines "seen" == 1 end)
+    assert.equal("timer " .. task.ref .. "-1", lines("seen")[1])
+    kit.wait_until(function() return mj:stats().events == 0 end)
+  end)
+
+  it("leaves events to the reconciler when there is no pool for it, and says so once", function()
+    start([[ return { on_event = function() end } ]], { threads = "thread_pool mjhook threads=1;\n"
+      .. "thread_pool mjhook_http threads=1;\n" })
+    local task = submit()
+    sim.finish(task.task_id)
+    kit.wait_until(function() return web:log():find("no thread_pool mjhook_deliver", 1, true) end)
+    assert.equal("succeeded", mj:get(task.ref).state)
+    assert.equal(1, mj:stats().events)
+    sim.finish(submit().task_id)
+    kit.wait_until(function() return mj:stats().events == 2 end)
+    local _, count = web:log():gsub("no thread_pool mjhook_deliver", "")
+    assert.equal(1, count)
+  end)
+
+  it("runs each event once at a time beside the reconciler and a second worker", function()
+    start(NOTE .. [[
+      return { on_event = function(task, ctx)
+        note("begun", ctx.event_id)
+        os.execute "sleep 0.02"
+      end }
+    ]])
+    local tasks = {}
+    sim.config { limit = 0 }
+    for i = 1, 30 do
+      tasks[i] = assert(mj:adopt { task_id = "A" .. i, prompt = "p" })
+    end
+    local ops = {}
+    for i, task in ipairs(tasks) do
+      ops[i] = { op = "signal", ref = task.ref, attempt = 1, kind = "succeeded", source = "poll", task_id = "A" .. i,
+                 image = "https://img.example/x" }
+    end
+    assert(mj.exec:commit(ops))
+    local sweeps = {}
+    for i = 1, 2 do
+      sweeps[i] = kit.spawn(("exec %s/bin/mjhook-reconcile -c %s/config.lua --interval 0.1"):format(kit.build, web.dir))
+    end
+    kit.wait_until(function() return mj:stats().events == 0 end, 20)
+    for _, sweep in ipairs(sweeps) do
+      sweep:kill "TERM"
+      sweep:wait()
+    end
+    local seen = {}
+    for _, id in ipairs(lines "begun") do
+      assert.is_nil(seen[id], id)
+      seen[id] = true
+    end
+    assert.equal(30, #lines "begun")
+  end)
+
+  it("shows metrics, with the requests of strangers, which nothing is written of", function()
+    start([[ return {} ]])
+    local task = submit()
+    sim.finish(task.task_id)
+    kit.wait_until(function() return mj:get(task.ref).state == "succeeded" end)
+    for _ = 1, 3 do
+      assert.equal(401, (sim.request("POST", web.url .. "/hook?ref=" .. task.ref .. "&a=1&kid=x&sig=y", "{}")))
+    end
+    local code, text, headers = sim.request("GET", web.url .. "/metrics")
+    assert.equal(200, code)
+    assert.truthy((headers["content-type"] or ""):find("text/plain; version=0.0.4", 1, true))
+    assert.truthy(text:find("\nmjhook_callbacks_unauthenticated_total 3\n", 1, true))
+    assert.truthy(text:find('\nmjhook_callbacks_total{outcome="stored"} 1\n', 1, true))
+    assert.truthy(text:find('mjhook_tasks{state="succeeded"} 1\n', 1, true))
+  end)
+end)
