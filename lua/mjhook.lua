@@ -35,23 +35,13 @@ local function stderr_log(level, message)
   io.stderr:write(("mjhook: %s: %s\n"):format(level, message)) -- in one piece: some servers log by the write
 end
 
-local function file_log(path)
-  return function(level, message)
-    local file = io.open(path, "a")
-    if file then
-      file:write(('time=%s level=%s msg=%q\n'):format(os.date "!%Y-%m-%dT%H:%M:%SZ", level, message))
-      file:close()
-    end
-  end
-end
-
 local function never()
   return false
 end
 
 local function make_log(given)
-  if type(given) == "string" then
-    return file_log(given)
+  if type(given) == "string" or type(given) == "table" then
+    return require("mjhook.log").open(given)
   end
   return given or stderr_log
 end

@@ -119,6 +119,10 @@ describe("configuration", function()
     { "queue_max", 0 }, { "key_ttl", -1 }, { "retention", 30 }, { "retention", { pending = 1 }, "retention.pending" },
     { "retention", { failed = -2 }, "retention.failed" }, { "handler_timeout", 0 }, { "handler_timeout", "1" },
     { "allow_insecure", 1 }, { "policy", 7 }, { "policy", "policy.lua" }, { "log", 7 },
+    { "log", "mjhook.log" }, { "log", "" }, { "log", "a\nb" }, { "log", {}, "log.path" },
+    { "log", { path = 7 }, "log.path" },
+    { "log", { path = "mjhook.log" }, "log.path" }, { "log", { path = "/x", format = "xml" }, "log.format" },
+    { "log", { path = "/x", level = "debug" }, "log.level" }, { "log", { path = "/x", size = 1 }, "log.size" },
     { "stroe", "/x" }, { "Store", "/x" }, { "config_file", "/x" },
   }
   for i, case in ipairs(bad) do
@@ -220,6 +224,13 @@ describe("configuration", function()
       local c = config.resolve {}
       lfs.chdir(before)
       assert.equal(50, c.batch)
+    end)
+
+    it("finds a relative log beside the file", function()
+      local path = file "return { log = 'mjhook.log' }"
+      assert.equal((path:gsub("config.lua$", "mjhook.log")), resolve({ config = path }).log)
+      path = file "return { log = { path = 'mjhook.log', format = 'json' } }"
+      assert.same({ path = path:gsub("config.lua$", "mjhook.log"), format = "json" }, resolve({ config = path }).log)
     end)
 
     it("finds a relative policy beside the file", function()

@@ -122,6 +122,10 @@ local function account(key, v)
   end
 end
 
+local log_file = record {
+  path = text, format = one_of("logfmt", "json"), level = one_of("info", "notice", "warn", "error"),
+}
+
 local DAY = 86400
 local seconds = number(-1, 3650 * DAY, "seconds")
 
@@ -162,8 +166,13 @@ local KEYS = {
     end
   end,
   log = function(key, v)
-    if type(v) ~= "function" and type(v) ~= "string" then
-      fail(key, "a function or the path of a file expected, got %s", type(v))
+    if type(v) == "table" then
+      log_file(key, v)
+      text(key .. ".path", v.path)
+    elseif type(v) == "string" then
+      text(key, v)
+    elseif type(v) ~= "function" then
+      fail(key, "a function, the path of a file or a table expected, got %s", type(v))
     end
   end,
 }
@@ -282,13 +291,25 @@ local function normalize_mode(config)
   end
 end
 
+-- nginx, cron and people at a shell have different working directories.
+local function absolute(config, key, path)
+  if path:match "^/" then
+    return path
+  end
+  local dir = config.config_file and (config.config_file:match "^(.*)/" or ".") or nil
+  if not dir then
+    fail(key, "an absolute path expected, got %s", path)
+  end
+  return dir .. "/" .. path
+end
+
 local function complete(config)
-  if config.policy and type(config.policy) == "string" and not config.policy:match "^/" then
-    local dir = config.config_file and (config.config_file:match "^(.*)/" or ".") or nil
-    if not dir then
-      fail("policy", "an absolute path expected, got %s", config.policy)
-    end
-    config.policy = dir .. "/" .. config.policy
+  local policy, log = config.policy, config.log
+  config.policy = type(policy) == "string" and absolute(config, "policy", policy) or policy
+  if type(log) == "table" then
+    config.log = { path = absolute(config, "log.path", log.path), format = log.format, level = log.level }
+  elseif type(log) == "string" then
+    config.log = absolute(config, "log", log)
   end
   local policy_file = type(config.policy) == "string" and core.stat(config.policy)
   if policy_file then -- one that is missing is told of by who loads it

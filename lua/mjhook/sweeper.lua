@@ -63,7 +63,13 @@ end
 local function make_log(options, mj)
   local configured = mj.config.log
   if configured then
-    return mj.log
+    local log = mj.log
+    return function(level, message)
+      log(level, message)
+      if level == "error" then -- cron mails it: a log is read by nobody until something is wrong
+        say("%s: %s", level, message)
+      end
+    end
   end
   return function(level, message)
     if level == "error" or (level == "notice" and not options.quiet) or options.verbose then
