@@ -791,6 +791,22 @@ describe("reconcile", function()
     assert.matches("^recover resolve poll tick submit deliver", table.concat(steps, " "))
   end)
 
+  it("tells how far it is while it polls, and how much there may be", function()
+    sim.config { limit = 0 }
+    open { max_in_flight = 100, batch = 5, connections = 2 }
+    for i = 1, 25 do
+      submit(tostring(i))
+    end
+    kit.travel(100)
+    local seen = {}
+    pass { progress = function(step, report, most)
+      if step == "poll" then
+        seen[#seen + 1] = report.polled .. "/" .. most
+      end
+    end }
+    assert.same({ "0/25", "10/25", "20/25", "25/25" }, seen)
+  end)
+
   it("does nothing when it is told to stop before it began", function()
     open { policy = { on_event = function() error "called" end } }
     sim.finish(submit().task_id)

@@ -29,6 +29,24 @@ function Sweep:time_left()
   return core.clock() < self.stop_at and not self.mj.stopping()
 end
 
+-- Tells how far it is: how many there may be to do in the step is read from counters, and is the most.
+local MOST = { poll = function(stats) return stats.tasks.pending end, submit = function(stats) return stats.ready end,
+               deliver = function(stats) return stats.events end }
+
+function Sweep:enter(step)
+  if self.progress then
+    local stats = MOST[step] and self.mj.store:stats()
+    self.step, self.most = step, stats and MOST[step](stats) or 0
+    self:tell()
+  end
+end
+
+function Sweep:tell()
+  if self.progress then
+    self.progress(self.step, self.report, self.most)
+  end
+end
+
 -- Counts what a committed operation did to a task, for the report.
 function Sweep:count(result)
   if result.code == "ok" and result.made then
@@ -197,6 +215,7 @@ function Sweep:poll()
     for _, result in ipairs(report.results) do
       self:count(result)
     end
+    self:tell()
   end, self:brief())
 end
 
@@ -335,13 +354,14 @@ local function finish(self, started)
   return self.report
 end
 
---- mj:reconcile{budget= (seconds), limit=, dry_run=, progress=function(step, report)}.
+--- mj:reconcile{budget= (seconds), limit=, dry_run=, progress=function(step, report, most)}.
+-- `progress` is called before each step and as it goes on; `most`: how many there may be to do in it.
 -- In the report succeeded, failed and lost count what this pass changed; pending, ambiguous and queued what is left.
 -- @treturn table|nil report; nil and an error: "busy" when another pass runs on this store
 function M.reconcile(mj, options)
   local started = core.clock()
   local self = setmetatable({
-    mj = mj, report = new_report(), said = {}, limit = options.limit, begun = core.now(),
+    mj = mj, report = new_report(), said = {}, limit = options.limit, begun = core.now(), progress = options.progress,
     stop_at = started + (options.budget or DEFAULT_BUDGET_S) * 1000,
   }, Sweep)
   if options.dry_run then
@@ -361,9 +381,7 @@ function M.reconcile(mj, options)
   local ok, err = pcall(function()
     self:catch_up(assert(mj.store:stats()).sweep.last_at or 0)
     for _, step in ipairs(STEPS) do
-      if options.progress then
-        options.progress(step, self.report)
-      end
+      self:enter(step)
       if self:time_left() then
         self[step](self)
       end
