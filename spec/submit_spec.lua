@@ -827,6 +827,22 @@ describe("submit", function()
       end)
     end
 
+    it("does not make a sweep, or who fills free slots, send one job for ever", function()
+      sim.config { submit = { http_404 = 1 } }
+      local mj = open { policy = { on_refused = function() return "retry", 0 end }, max_in_flight = 3 }
+      for i = 1, 3 do
+        assert(mj:submit { prompt = tostring(i) })
+      end
+      local before = sim.requests "submit"
+      local report = assert(mj:reconcile {})
+      assert.equal(3, report.queued)
+      assert.is_true(report.requests >= 3 and report.requests <= 6, report.requests)
+      assert.equal(before + report.requests, sim.requests "submit")
+      local sent = assert(require("mjhook.submit").dispatch(mj))
+      assert.is_true(sent >= 3 and sent <= 6, sent)
+      assert.equal(0, #sim.jobs())
+    end)
+
     it("is not asked about what may have been sent, nor what was not", function()
       local asked = 0
       local task = submit_with(function() asked = asked + 1 return "fail" end, "http_500")

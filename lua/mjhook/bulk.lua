@@ -126,15 +126,6 @@ function Lot:send(claimed, start_by)
       self:note(task)
     end
     claimed = err_or_claimed
-    -- The last of them were sent, and one of those came back.
-    if not more and not again and next(self.waiting) then
-      start_by = core.clock() + submit.STALL_MS
-      local results, claimed_or_err = submit.claim(self.mj, {}, self.mj.config.connections)
-      if not results then
-        return claimed_or_err
-      end
-      claimed = claimed_or_err
-    end
   end
 end
 

@@ -243,7 +243,8 @@ function Sweep:submit()
 end
 
 function Sweep:send_queued()
-  while self:time_left() do
+  local tried, again = {}, false -- a policy may have a refused task sent again at once: once is enough for a pass
+  while self:time_left() and not again do
     local start_by = math.min(core.clock() + submit.STALL_MS, self.stop_at)
     local results, claimed = submit.claim(self.mj, {}, self.mj.config.connections)
     if not results then
@@ -251,6 +252,10 @@ function Sweep:send_queued()
     end
     if #claimed == 0 then
       return
+    end
+    for _, task in ipairs(claimed) do
+      again = again or tried[task.ref]
+      tried[task.ref] = true
     end
     local sent, err = submit.send(self.mj, claimed, start_by, self.stop_at)
     if not sent then

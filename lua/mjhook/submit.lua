@@ -255,17 +255,21 @@ function M.has_room(stats, now)
   return false
 end
 
---- Sends who waits, lot by lot, until no slot or nobody is left.
+--- Sends who waits, lot by lot, until no slot or nobody is left, or somebody who was sent just now is back.
 -- @treturn number|nil how many were sent; nil and an error
 function M.dispatch(mj)
-  local count = 0
+  local count, tried, again = 0, {}, false
   local start_by = core.clock() + M.STALL_MS
   local results, claimed = M.claim(mj, {}, mj.config.connections)
   if not results then
     return nil, claimed
   end
   while #claimed > 0 do
-    local sent, more, next_start_by = M.send(mj, claimed, start_by, nil, true)
+    for _, task in ipairs(claimed) do
+      again = again or tried[task.ref] -- a policy may have a refused task sent again at once, and again
+      tried[task.ref] = true
+    end
+    local sent, more, next_start_by = M.send(mj, claimed, start_by, nil, not again)
     if not sent then
       return nil, more
     end

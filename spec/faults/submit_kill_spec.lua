@@ -354,20 +354,31 @@ describe("eight processes that submit at once", function()
     local go = kit.tmp() .. "/go"
     local code = ([[
       local mj = assert(require("mjhook").open { store = %q, api_key = %q, base_url = %q, hook_url = %q,
-                                                 secrets = { %q }, max_in_flight = %d })
+                                                 secrets = { %q }, max_in_flight = %d, connections = 2 })
       assert(mj:stats())
       io.stdout:write("ready\n")
       io.stdout:flush()
       while not io.open(%q) do
         require("socket").sleep(0.001)
       end
+    ]]):format(kit.store, kit.KEY, sim.url, sim.url .. "/_sim/sink", kit.SECRET, SLOTS, go)
+    -- Every other one with a list, whose later lots are claimed while outcomes are stored.
+    local ways = { ([[
       for i = 1, %d do
         io.stdout:write(assert(mj:submit { prompt = "a fox" }).ref, "\n")
       end
-    ]]):format(kit.store, kit.KEY, sim.url, sim.url .. "/_sim/sink", kit.SECRET, SLOTS, go, EACH)
+    ]]):format(EACH), ([[
+      local jobs = {}
+      for i = 1, %d do
+        jobs[i] = { prompt = "a wolf" }
+      end
+      for _, task in ipairs(assert(mj:submit_many(jobs))) do
+        io.stdout:write(task.ref, "\n")
+      end
+    ]]):format(EACH) }
     local children = {}
     for i = 1, PROCESSES do
-      children[i] = kit.spawn("exec " .. kit.lua_command(code))
+      children[i] = kit.spawn("exec " .. kit.lua_command(code .. ways[i % 2 + 1]))
     end
     for _, child in ipairs(children) do
       kit.wait_until(function() return child:out() == "ready\n" or child:status() end, 10)
