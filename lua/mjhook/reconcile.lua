@@ -15,6 +15,8 @@ local DEFAULT_BUDGET_S = 45
 -- by the client's timeout (30 s).  Evidence decides sooner; beyond this, age does.
 local SENDER_MAX_MS = submit.STALL_MS + 60000
 local PAGE = 500
+local FOREVER = 2 ^ 53
+local STEP_MS = 60000 -- less is no step of the clock: nobody minds to wait for a minute longer
 local SOON_MS = 15000 -- what is due so soon may as well be asked about in a request that has room
 
 -- Refusals that are the provider's way of saying "later": no person needs to hear of them.
@@ -50,9 +52,10 @@ end
 
 -- Walks the tasks that are due for one job, a page at a time; `work` gets the pages, and whether it is the last one.
 -- Each task is seen once in a pass: a page goes on after the last one, and what work made due again is later.
-function Sweep:pages(due, size, work, brief)
+-- `till`: also what is due later, up to then.
+function Sweep:pages(due, size, work, brief, till)
   local cursor
-  local now = core.now()
+  local now = till or core.now()
   repeat
     local tasks, err_or_cursor = self.mj.store:page { by = "due", due = due, ["until"] = now, limit = size,
                                                       brief = brief, cursor = cursor }
@@ -85,6 +88,27 @@ function Sweep:trouble(err)
     self.said[text] = true
     self.mj.log(err.retryable and "warn" or "error", text)
   end
+end
+
+-- Polls that were planned by a clock which was ahead would be put off until that time comes. Those of tasks that bear
+-- a date in the future are made due when the clock turns out to have been set back since `before`, the last sweep's
+-- end or this one's beginning. What is decided by age, such as `ambiguous`, waits: later is the careful side.
+function Sweep:catch_up(before)
+  local now = core.now()
+  if before - now < STEP_MS then
+    return
+  end
+  self.mj.log("warn", ("the clock was set back by %d s; what it put off is polled now"):format(
+    math.floor((before - now) / 1000)))
+  self:pages("poll", PAGE, function(tasks)
+    local ops = {}
+    for _, task in ipairs(tasks) do
+      if task.updated_at > now then
+        ops[#ops + 1] = { op = "signal", ref = task.ref, kind = "look", source = "sweep" }
+      end
+    end
+    self:commit(ops)
+  end, true, FOREVER)
 end
 
 function Sweep:recover()
@@ -318,6 +342,7 @@ function M.reconcile(mj, options)
     return nil, busy
   end
   local ok, err = pcall(function()
+    self:catch_up(assert(mj.store:stats()).sweep.last_at or 0)
     for _, step in ipairs(STEPS) do
       if options.progress then
         options.progress(step, self.report)
@@ -326,6 +351,7 @@ function M.reconcile(mj, options)
         self[step](self)
       end
     end
+    self:catch_up(self.begun)
     self:judge(started)
   end)
   lock:close()
