@@ -52,6 +52,7 @@ mount --bind log /var/log
 mount --bind spool /var/spool/cron
 mount --bind run /run
 mount --bind sbin /usr/sbin
+mount -t tmpfs none /dev/shm # of libfaketime, which cleans up after nobody that is killed
 cd /
 exec env -i "LD_PRELOAD=$2" "FAKETIME=$3" /usr/sbin/cron -f
 ]]
