@@ -318,21 +318,23 @@ function Mjhook:resubmit(ref)
 end
 
 --- One reconciler pass. See mjhook-reconcile(1).
--- @tparam[opt] table options budget (seconds), limit, dry_run, progress
+-- @tparam[opt] table options budget (seconds), limit, dry_run, progress, isolate (as for deliver)
 -- @treturn table|nil report, or nil and an error ("busy" while another pass runs on this store)
 function Mjhook:reconcile(options)
   check_open(self, 2)
   options = check_options("reconcile", options,
-    { budget = "number", limit = "number", dry_run = "boolean", progress = "function" }, 2)
+    { budget = "number", limit = "number", dry_run = "boolean", progress = "function", isolate = "boolean" }, 2)
   return reconcile.reconcile(self, options)
 end
 
 --- Runs waiting events through the policy's handlers.
--- @tparam[opt] table options limit, budget (seconds)
+-- @tparam[opt] table options limit, budget (seconds), isolate (true: handlers run in processes of their own, up to
+-- `handlers` of them side by side, which are killed when they hang)
 -- @treturn table|nil {delivered=, buried=, errors=}, or nil and an error
 function Mjhook:deliver(options)
   check_open(self, 2)
-  return deliver.deliver(self, check_options("deliver", options, { limit = "number", budget = "number" }, 2))
+  return deliver.deliver(self, check_options("deliver", options,
+    { limit = "number", budget = "number", isolate = "boolean" }, 2))
 end
 
 --- Iterates over the events that wait to be delivered or were given up (`buried`), the oldest task's first.

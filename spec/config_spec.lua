@@ -76,7 +76,7 @@ describe("configuration", function()
     ambiguous_grace = 0,
     trust = "verify", allow_unsigned = true, allow_cidr = { "192.0.2.0/24" }, trusted_proxies = { "::1" },
     max_body = 1024, queue_max = 1, key_ttl = 0, retention = { succeeded = 1, failed = -1, lost = 0, cancelled = 9 },
-    handler_timeout = 0.5, allow_insecure = true, policy = {}, log = print,
+    handler_timeout = 0.5, handlers = 2, allow_insecure = true, policy = {}, log = print,
   }
   for key, value in pairs(good) do
     it("knows " .. key, function()

@@ -182,5 +182,6 @@ int luaopen_mjhook_core(lua_State *L)
     mjl_open_auth(L);
     mjl_open_wire(L);
     mjl_open_sys(L);
+    mjl_open_child(L);
     return 1;
 }

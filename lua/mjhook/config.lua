@@ -159,6 +159,7 @@ local KEYS = {
   key_ttl = number(0, 3650 * DAY, "seconds"),
   retention = record { succeeded = seconds, failed = seconds, lost = seconds, cancelled = seconds },
   handler_timeout = number(0.01, DAY, "seconds"),
+  handlers = count(1, 64, "processes"),
   allow_insecure = of "boolean",
   policy = function(key, v)
     if type(v) ~= "table" and type(v) ~= "string" then
@@ -190,7 +191,7 @@ local DEFAULTS = {
   max_body = 2 ^ 20,
   queue_max = 8192,
   key_ttl = 180 * DAY,
-  handler_timeout = 60,
+  handler_timeout = 60, handlers = 4,
   allow_insecure = false,
 }
 

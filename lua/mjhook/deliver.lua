@@ -1,54 +1,58 @@
 --- Delivery: each event to the policy's handlers, in order per task, until they return.
 local core = require "mjhook.core"
-local view = require("mjhook.task").view
+local json = require "mjhook.json"
+local runner = require "mjhook.runner"
 
 local M = {}
 
 -- PRODUCT.md, Policy: 15 s + 2^n, at most 1 h, 10 % jitter, 20 tries, then buried.
 local FIRST_S, CAP_S, JITTER, TRIES = 15, 3600, 0.1, 20
 
-local BATCH_MAX = 64    -- events leased at once when handlers are quick
-local QUICK_MS = 5      -- a handler at most this slow on average lets the batch grow
 local LEASE_SLACK_MS = 30000
+local RETRY_MAX_S = 86400 -- that a handler may name
 
-local function retry_at(tries)
-  if tries >= TRIES then
+local function retry_at(round, how)
+  if round >= TRIES or how.bury then
     return 0 -- buried
   end
-  local seconds = math.min(CAP_S, FIRST_S + 2 ^ tries)
+  local seconds = math.min(CAP_S, FIRST_S + 2 ^ round)
+  local named = how.retry_after
+  if type(named) == "number" and named >= 0 then -- which NaN is not
+    return core.now() + math.floor(math.min(named, RETRY_MAX_S) * 1000)
+  end
   return core.now() + math.floor(seconds * (1 + JITTER * (2 * math.random() - 1)) * 1000)
 end
 
-local function run(mj, leased)
-  local event = leased.event
-  local task = view(leased.task)
-  local ctx = { event_id = event.event_id, type = event.type, attempt = event.attempt, created_at = event.created_at }
-  if not task then
-    return true -- its record is gone; there is nothing left to tell of
+-- What a handler stored of the task, for its record.
+local function files_text(mj, event, files)
+  local text = type(files) == "table" and #files > 0 and json.encode(files)
+  if text and #text <= core.max_json and core.utf8(text) then
+    return text
+  elseif files ~= nil then
+    mj.log("warn", ("event %s: files: a list that makes at most %d bytes of JSON expected; nothing is recorded"):format(
+      event.event_id, core.max_json))
   end
-  if event.late then
-    task.late = true
-  end
-  return mj.policy:handle(task, ctx, mj.config.handler_timeout)
 end
 
-local function outcome_op(mj, leased, handled, reason, report)
-  local event = leased.event
+local function outcome_op(mj, outcome, report)
+  local event = outcome.lease.event
   local op = { op = "done", ref = event.ref, seq = event.seq, tries = event.tries }
-  if handled then
+  if outcome.handled then
     report.delivered = report.delivered + 1
-    return op
+    op.files = files_text(mj, event, outcome.files)
+  elseif outcome.handled == nil then -- not run after all: due again at once, and not counted against it
+    op.op, op["until"] = "retry", core.now()
+  else
+    op.op, op.error = "retry", outcome.reason
+    op["until"] = retry_at(event.round, type(outcome.how) == "table" and outcome.how or {})
+    report.errors = report.errors + 1
+    report.buried = report.buried + (op["until"] == 0 and 1 or 0)
+    mj.log("warn", ("event %s (try %d): %s"):format(event.event_id, event.tries, outcome.reason))
   end
-  op.op, op.error, op["until"] = "retry", reason, retry_at(event.round)
-  report.errors = report.errors + 1
-  if op["until"] == 0 then
-    report.buried = report.buried + 1
-  end
-  mj.log("warn", ("event %s (try %d): %s"):format(event.event_id, event.tries, reason))
   return op
 end
 
--- Takes a batch of leases; the outcomes of the last batch ride in the same transaction.
+-- Stores outcomes and takes n leases in the same transaction.
 local function exchange(mj, ops, n)
   local first = #ops
   for _ = 1, n do
@@ -69,49 +73,42 @@ local function exchange(mj, ops, n)
   return leased
 end
 
--- An event that will not be run after all: due again at once, not counted against it.
-local function hand_back(leased, ops)
-  local event = leased.event
-  ops[#ops + 1] = {
-    op = "retry", ref = event.ref, seq = event.seq, tries = event.tries, ["until"] = core.now(),
-  }
-end
-
---- mj:deliver{limit=, budget= (seconds)}.
+--- mj:deliver{limit=, budget= (seconds), isolate=}.
 -- @treturn table|nil {delivered=, buried=, errors=}; nil and an error when the store failed
 function M.deliver(mj, options)
   local report = { delivered = 0, buried = 0, errors = 0 }
   if not mj.policy.present then
     return report -- without a policy events wait
   end
+  local hands = options.isolate and runner.isolated(mj) or runner.direct(mj)
   local limit = options.limit or math.huge
   local stop_at = options.budget and core.clock() + options.budget * 1000 or math.huge
-  local size, started, ops = 1, 0, {}
+  local started, ops = 0, {}
   while true do
-    local room = core.clock() < stop_at and not mj.stopping() and math.min(size, limit - started) or 0
-    if room == 0 and #ops == 0 then
-      return report
-    end
-    local leased, err = exchange(mj, ops, room)
-    if not leased then
-      return nil, err
-    end
-    ops = {}
-    local begun = core.clock()
-    for _, lease in ipairs(leased) do
-      if core.clock() >= stop_at or mj.stopping() then
-        hand_back(lease, ops)
-      else
-        local handled, reason = run(mj, lease)
-        ops[#ops + 1] = outcome_op(mj, lease, handled, reason, report)
-        started = started + 1
+    local open = core.clock() < stop_at and not mj.stopping()
+    local room = open and math.min(hands:room(), limit - started) or 0
+    local leased = {}
+    if room > 0 or #ops > 0 then
+      local err
+      leased, err = exchange(mj, ops, room)
+      if not leased then
+        hands:close()
+        return nil, err
       end
+      ops, started = {}, started + #leased
     end
-    if #leased == 0 then
+    if #leased > 0 then
+      hands:start(leased)
+    end
+    if hands:idle() and #leased == 0 then
       return report
     end
-    local mean = (core.clock() - begun) / #leased
-    size = mean <= QUICK_MS and math.min(size * 2, BATCH_MAX) or 1
+    for _, outcome in ipairs(hands:wait(stop_at)) do
+      if outcome.handled == nil then
+        started = started - 1
+      end
+      ops[#ops + 1] = outcome_op(mj, outcome, report)
+    end
   end
 end
 

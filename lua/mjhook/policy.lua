@@ -17,6 +17,15 @@ for _, list in ipairs { HANDLERS, DECISIONS } do
   end
 end
 
+local is_handler = {}
+for _, name in ipairs(HANDLERS) do
+  is_handler[name] = true
+end
+
+local function callable(f)
+  return type(f) == "function" or type((getmetatable(f) or {}).__call) == "function"
+end
+
 local function bad(text, ...)
   return nil, core.error("config", "policy: " .. text:format(...))
 end
@@ -45,8 +54,14 @@ function M.load(given, log)
     if not known[name] then
       return bad("unknown function %q", tostring(name))
     end
-    if type(f) ~= "function" and not (getmetatable(f) or {}).__call then
-      return bad("%s: function expected, got %s", name, type(f))
+    local list = is_handler[name] and type(f) == "table" and not callable(f) and f or { f }
+    for _, one in ipairs(list) do
+      if not callable(one) then
+        return bad("%s: function expected, got %s", name, type(one))
+      end
+    end
+    if #list == 0 then
+      return bad("%s: function expected, got an empty list", name)
     end
   end
   return setmetatable({ functions = functions or {}, present = functions ~= nil, log = log }, Policy)
@@ -96,30 +111,57 @@ local function limited(f, timeout, ...)
     end
   end
   debug.sethook(watch, "", 10000)
-  local ok, result, reason = pcall(f, ...)
+  local ok, result, reason, how = pcall(f, ...)
   debug.sethook()
   if compiled then
     jit.on()
   end
-  return ok, result, reason
+  return ok, result, reason, how
 end
 
---- Runs the handlers of one event: on_<type>, then on_event.
--- @treturn boolean handled, and the reason when not
-function Policy:handle(task, ctx, timeout)
-  for _, name in ipairs { "on_" .. ctx.type, "on_event" } do
-    local f = self.functions[name]
-    if f then
-      local ok, result, reason = limited(f, timeout, task, ctx)
-      if not ok then
-        return false, ("%s raised: %s"):format(name, tostring(result))
-      end
-      if result == false then
-        return false, ("%s: %s"):format(name, tostring(reason or "returned false"))
-      end
-    end
+-- One handler. False, why and what the handler said of it besides; or true and the files that it stored.
+local function run(self, name, f, timeout, task, ctx)
+  local ok, result, reason, how
+  if timeout then
+    ok, result, reason, how = limited(f, timeout, task, ctx)
+  else
+    ok, result, reason, how = pcall(f, task, ctx)
+  end
+  if not ok then
+    return false, ("%s raised: %s"):format(name, tostring(result))
+  elseif result == false then
+    return false, ("%s: %s"):format(name, tostring(reason or "returned false")), type(how) == "table" and how or nil
+  elseif type(result) == "table" and result.files ~= nil then
+    return true, result.files
+  elseif result ~= nil and result ~= true then
+    self.log("warn", ("policy: %s returned a %s: nothing, true, false and why, or { files = ... } expected"):format(
+      name, type(result)))
   end
   return true
+end
+
+--- Runs the handlers of one event: on_<type>, then on_event; of a list one after the other.
+-- @tparam table task
+-- @tparam table ctx event_id, type, attempt, created_at (ms); log(level, message), timeout (seconds), store (its
+-- directory), mj
+-- @tparam[opt] number timeout seconds; without it nothing interrupts a handler
+-- @treturn boolean handled
+-- @treturn string|nil the reason when not
+-- @treturn table|nil {retry_after = seconds} or {bury = true} when not
+-- @treturn table|nil files that handlers stored
+function Policy:handle(task, ctx, timeout)
+  local files
+  for _, name in ipairs { "on_" .. ctx.type, "on_event" } do
+    local f = self.functions[name]
+    for _, one in ipairs(f and (callable(f) and { f } or f) or {}) do
+      local handled, what, how = run(self, name, one, timeout, task, ctx)
+      if not handled then
+        return false, what, how
+      end
+      files = what or files
+    end
+  end
+  return true, nil, nil, files
 end
 
 return M

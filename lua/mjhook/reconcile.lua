@@ -276,7 +276,7 @@ end
 
 function Sweep:deliver()
   local left = math.max(self.stop_at - core.clock(), 0) / 1000
-  local report, err = deliver.deliver(self.mj, { budget = left, limit = self.limit })
+  local report, err = deliver.deliver(self.mj, { budget = left, limit = self.limit, isolate = self.isolate })
   if not report then
     error(err, 0)
   end
@@ -367,6 +367,7 @@ function M.reconcile(mj, options)
   local started = core.clock()
   local self = setmetatable({
     mj = mj, report = new_report(), said = {}, limit = options.limit, begun = core.now(), progress = options.progress,
+    isolate = options.isolate,
     stop_at = started + (options.budget or DEFAULT_BUDGET_S) * 1000,
   }, Sweep)
   if options.dry_run then

@@ -136,7 +136,7 @@ return function(options)
     end
     local report
     report, err = mj:reconcile { budget = options.budget, limit = options.limit, dry_run = options.dry_run,
-                                 progress = progress(options) }
+                                 progress = progress(options), isolate = true }
     if not report then
       if not (err.code == "busy" and options.quiet) then
         say("%s", err.message)

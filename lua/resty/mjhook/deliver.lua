@@ -31,6 +31,7 @@ end
 
 local function runner(mj, given)
   if type(mj.config.policy) == "table" then
+    mj.on_event_loop = true -- where no hook may interrupt: it would interrupt others, too
     return function()
       return mj:deliver(TURN)
     end

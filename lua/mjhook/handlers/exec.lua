@@ -1,0 +1,94 @@
+--- Runs a program for each event, with the event as JSON on its standard input. No shell is involved.
+--
+--   on_event = require "mjhook.handlers.exec" { "/usr/local/bin/notify", "--quiet" }
+--
+-- The program gets {"event_id", "type", "attempt", "created_at", "task"} as one line; its standard output is thrown
+-- away. Exit status 0: done. 65 (EX_DATAERR) and 100: never again, the event is buried. Anything else, a signal or the
+-- end of its time: again later; the last line of its standard error is the reason that is kept.
+--
+-- Its environment is PATH, HOME, LANG, TZ and USER of this process' and what `env` adds: no key and no secret.
+-- @module mjhook.handlers.exec
+local core = require "mjhook.core"
+local json = require "mjhook.json"
+
+local INHERITED = { "PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "TMPDIR" }
+local NEVER_AGAIN = { [65] = true, [100] = true }
+local MARGIN_S = 1 -- of what the handler may take: for noting what became of it
+local DEFAULT_S = 30
+
+local function check(condition, text, ...)
+  if not condition then
+    error("mjhook.handlers.exec: " .. text:format(...), 3)
+  end
+end
+
+local function environment(more)
+  local env = {}
+  for _, name in ipairs(INHERITED) do
+    local value = os.getenv(name)
+    if value then
+      env[#env + 1] = name .. "=" .. value
+    end
+  end
+  for name, value in pairs(more or {}) do
+    check(type(name) == "string" and name:match "^[%a_][%w_]*$" and type(value) == "string"
+      and not value:find("\0", 1, true), "env: names and texts expected")
+    env[#env + 1] = name .. "=" .. value
+  end
+  return env
+end
+
+-- What is left of a task for another program: no function, no metatable.
+local function event_text(task, ctx)
+  return json.encode { event_id = ctx.event_id, type = ctx.type, attempt = ctx.attempt, created_at = ctx.created_at,
+                       task = task } .. "\n"
+end
+
+local function last_line(said)
+  local line = said:gsub("%s+$", ""):match "[^\n]*$" or ""
+  return core.utf8(line) and line or line:gsub("[^\32-\126]", "?")
+end
+
+local function reason(how, path)
+  local words
+  if how.timed_out then
+    words = ("%s was killed: it took too long"):format(path)
+  elseif how.signal then
+    words = ("%s was ended by signal %d (SIG%s)"):format(path, how.signal, how.name)
+  else
+    words = ("%s exited with %d"):format(path, how.exit)
+  end
+  local line = last_line(how.said)
+  return line ~= "" and words .. ": " .. line or words
+end
+
+--- @tparam table command the program's path and its arguments; and env (table of names and texts), timeout (seconds,
+-- at most what a handler may take)
+-- @treturn function a handler
+return function(command)
+  check(type(command) == "table" and type(command[1]) == "string" and command[1]:match "^/",
+    "a list with the program's absolute path first expected")
+  for i, word in ipairs(command) do
+    check(type(word) == "string" and not word:find("\0", 1, true), "argument %d: text expected", i)
+  end
+  for key in pairs(command) do
+    check(key == "env" or key == "timeout" or (type(key) == "number" and key <= #command), "unknown option %q",
+      tostring(key))
+  end
+  check(command.timeout == nil or (type(command.timeout) == "number" and command.timeout > 0),
+    "timeout: seconds expected")
+  local env = environment(command.env)
+  return function(task, ctx)
+    local most = ctx.timeout and math.max(ctx.timeout - MARGIN_S, ctx.timeout / 2) or DEFAULT_S
+    local how, err = core.run {
+      argv = command, env = env, input = event_text(task, ctx),
+      timeout_ms = math.floor(math.min(command.timeout or most, most) * 1000),
+    }
+    if not how then
+      return false, err.message
+    elseif how.exit == 0 and not how.timed_out then
+      return true
+    end
+    return false, reason(how, command[1]), { bury = NEVER_AGAIN[how.exit] }
+  end
+end

@@ -1,0 +1,238 @@
+--- Where the policy's handlers run: here, one after another, or in processes of their own that may hang and crash.
+--
+-- Both kinds have the same four functions:
+--   room()            how many events it can take now
+--   start(leases)     takes them
+--   idle()            has nothing at hand
+--   wait(stop_at)     runs or waits; gives {{lease=, handled=, reason=, how=, files=}}; one without `handled` was not
+--                     run after all
+local core = require "mjhook.core"
+local json = require "mjhook.json"
+local view = require("mjhook.task").view
+
+local M = {}
+
+local MOST = 64      -- events at once when handlers are quick
+local QUICK_MS = 5   -- a handler at most this slow on average lets their number grow
+local SLACK_MS = 1000 -- for a handler that is interrupted to come back by itself, before its process is killed
+local FAIR_MS = 5000 -- one that had so long and was cut off by the end of the budget has had its try
+
+-- Runs one event's handlers. Its record may be gone: then there is nothing left to tell of.
+local function handle(mj, lease)
+  local event, task = lease.event, view(lease.task)
+  if not task then
+    return true
+  end
+  if event.late then
+    task.late = true
+  end
+  local timeout = not mj.on_event_loop and mj.config.handler_timeout or nil
+  return mj.policy:handle(task, {
+    event_id = event.event_id, type = event.type, attempt = event.attempt, created_at = event.created_at,
+    log = mj.log, timeout = mj.config.handler_timeout, store = mj.config.store, mj = mj,
+  }, timeout)
+end
+
+local function grown(size, mean_ms)
+  return mean_ms <= QUICK_MS and math.min(size * 2, MOST) or 1
+end
+
+-- ---- here ----
+
+local Direct = {}
+Direct.__index = Direct
+
+function M.direct(mj)
+  return setmetatable({ mj = mj, size = 1, leases = {} }, Direct)
+end
+
+function Direct:room()
+  return #self.leases == 0 and self.size or 0
+end
+
+function Direct:start(leases)
+  self.leases = leases
+end
+
+function Direct:idle()
+  return #self.leases == 0
+end
+
+function Direct:wait(stop_at)
+  local out, begun = {}, core.clock()
+  for i, lease in ipairs(self.leases) do
+    out[i] = { lease = lease }
+    if core.clock() < stop_at and not self.mj.stopping() then
+      out[i].handled, out[i].reason, out[i].how, out[i].files = handle(self.mj, lease)
+    end
+  end
+  self.size = grown(self.size, (core.clock() - begun) / math.max(#out, 1))
+  self.leases = {}
+  return out
+end
+
+-- ---- in processes ----
+
+local Isolated = {}
+Isolated.__index = Isolated
+
+function M.isolated(mj)
+  return setmetatable({ mj = mj, size = 1, children = {} }, Isolated)
+end
+
+function Isolated:room()
+  return (self.mj.config.handlers - #self.children) * self.size
+end
+
+function Isolated:idle()
+  return #self.children == 0
+end
+
+-- The child's side. What it inherits is right for reading; connections are the parent's.
+local function serve(mj, leases)
+  local parents = mj.exec.client -- kept, so that nobody collects and closes it
+  mj.exec.client = nil
+  return function(tell)
+    for _, lease in ipairs(leases) do
+      local handled, reason, how, files = handle(mj, lease)
+      tell(json.encode { handled = handled, reason = reason, how = how, files = files })
+    end
+    return parents
+  end
+end
+
+function Isolated:fork(leases)
+  local now = core.clock()
+  local client = self.mj.exec.client
+  local child, err = core.fork(serve(self.mj, leases))
+  self.mj.exec.client = client
+  if not child then
+    return nil, err
+  end
+  self.children[#self.children + 1] = { process = child, leases = leases, at = 1, begun = now, since = now }
+  return true
+end
+
+function Isolated:start(leases)
+  local free = self.mj.config.handlers - #self.children
+  local share = math.ceil(#leases / free)
+  for first = 1, #leases, share do
+    local mine = {}
+    for i = first, math.min(first + share - 1, #leases) do
+      mine[#mine + 1] = leases[i]
+    end
+    local ok, err = self:fork(mine)
+    if not ok then
+      self.unable = self.unable or {}
+      for _, lease in ipairs(mine) do
+        table.insert(self.unable, { lease = lease })
+      end
+      self.mj.log("error", err.message)
+    end
+  end
+end
+
+-- The event that is at hand is over, with this outcome; the next one begins.
+local function over(child, out, outcome)
+  outcome.lease = child.leases[child.at]
+  out[#out + 1] = outcome
+  child.at, child.since = child.at + 1, core.clock()
+end
+
+-- It is no more: what it had at hand gets the outcome, what it had not begun was not run.
+local function bury(child, out, outcome)
+  if child.leases[child.at] then
+    over(child, out, outcome)
+  end
+  while child.leases[child.at] do
+    over(child, out, {})
+  end
+end
+
+local function ending(how)
+  if how.signal then
+    return ("its process was ended by signal %d (SIG%s)"):format(how.signal, how.name)
+  end
+  return ("its process exited with %d"):format(how.exit)
+end
+
+local function named(child)
+  local event = child.leases[child.at] and child.leases[child.at].event
+  return "on_" .. (event and event.type or "event")
+end
+
+-- Hears what a child has to say. True when it has ended.
+function Isolated:hear(child, out)
+  while true do
+    local message = child.process:hear()
+    if message == nil then
+      return false
+    elseif message == false then
+      local how = child.process:stop()
+      if child.at > #child.leases then
+        self.size = grown(self.size, (core.clock() - child.begun) / #child.leases)
+      else
+        bury(child, out, { handled = false, reason = ("%s: %s"):format(named(child), ending(how)) })
+        self.size = 1
+      end
+      return true
+    end
+    over(child, out, json.decode(message) or { handled = false, reason = "its process talked nonsense" })
+  end
+end
+
+-- Ends a child whose handler is too slow, or when the time for all is over. True when it did.
+function Isolated:cut(child, out, now, stop_at)
+  local ran = now - child.since
+  local timeout = self.mj.config.handler_timeout
+  if ran > timeout * 1000 + SLACK_MS then
+    child.process:stop()
+    bury(child, out, { handled = false, reason = ("%s was killed: took longer than handler_timeout (%s s)"):format(
+      named(child), timeout) })
+  elseif now >= stop_at then
+    child.process:stop()
+    bury(child, out, ran < FAIR_MS and {} or { handled = false,
+      reason = ("%s was killed: after %.1f s the sweep's budget was over"):format(named(child), ran / 1000) })
+  else
+    return false
+  end
+  self.size = 1
+  return true
+end
+
+function Isolated:wait(stop_at)
+  local out, left, processes = self.unable or {}, {}, {}
+  self.unable = nil
+  if #out > 0 then
+    return out
+  end
+  local now = core.clock()
+  local until_ms = stop_at - now
+  for i, child in ipairs(self.children) do
+    processes[i] = child.process
+    until_ms = math.min(until_ms, child.since + self.mj.config.handler_timeout * 1000 + SLACK_MS - now)
+  end
+  core.await(processes, math.max(0, math.min(until_ms, 1000))) -- at most a second: whether to stop is asked in between
+  now = core.clock()
+  for _, child in ipairs(self.children) do
+    if not self:hear(child, out) and not self:cut(child, out, now, stop_at) then
+      left[#left + 1] = child
+    end
+  end
+  self.children = left
+  return out
+end
+
+--- Ends what still runs, when the store has failed under it.
+function Isolated:close()
+  for _, child in ipairs(self.children) do
+    child.process:stop()
+  end
+  self.children = {}
+end
+
+function Direct:close()
+  self.leases = {}
+end
+
+return M

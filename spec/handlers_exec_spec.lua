@@ -1,0 +1,137 @@
+-- mjhook.handlers.exec: a program for each event, without a shell, without secrets, for a limited time.
+local cjson = require "cjson"
+local exec = require "mjhook.handlers.exec"
+local kit = require "kit"
+local socket = require "socket"
+
+describe("the exec handler", function()
+  after_each(kit.cleanup)
+
+  local dir
+  local task = { ref = "01KB", state = "succeeded", prompt = "a 'fox' \"$HOME\" `id` ü",
+                 images = { "https://x/0.png" } }
+
+  before_each(function()
+    dir = kit.tmp()
+  end)
+
+  local function ctx(timeout)
+    return { event_id = "01KB-1", type = "succeeded", attempt = 1, created_at = 1776211200000, timeout = timeout or 10 }
+  end
+
+  local function script(text)
+    local path = kit.write(dir .. "/program", "#!/bin/sh\n" .. text .. "\n")
+    os.execute("chmod 700 " .. path)
+    return path
+  end
+
+  it("hands the event over as JSON on standard input, and arguments as they are", function()
+    local path = script(("cat >%s/in; printf '%%s|' \"$@\" >%s/args"):format(dir, dir))
+    assert.is_true(exec { path, "two words", "$HOME", "; id", "" }(task, ctx()))
+    assert.equal("two words|$HOME|; id||", kit.read(dir .. "/args"))
+    local event = cjson.decode(kit.read(dir .. "/in"))
+    assert.same({ "01KB-1", "succeeded", 1, 1776211200000, task },
+      { event.event_id, event.type, event.attempt, event.created_at, event.task })
+  end)
+
+  it("gives the program no key and no secret, and what it is told to give", function()
+    local command = kit.lua_command(([[
+      local exec = require "mjhook.handlers.exec"
+      assert(exec { %q, env = { GREETING = "hello there" } }({}, { timeout = 5 }))
+    ]]):format(script(("env >%s/env"):format(dir))))
+    local out, code = kit.sh("MIDJOURNEY_API_KEY=key1 MJHOOK_SECRET=secret1 AWS_SECRET=other HOME=/h " .. command)
+    assert.same({ "", 0 }, { out, code })
+    local env = kit.read(dir .. "/env")
+    assert.truthy(env:find("GREETING=hello there\n", 1, true))
+    assert.truthy(env:find("HOME=/h\n", 1, true))
+    assert.is_nil(env:find("key1", 1, true))
+    assert.is_nil(env:find("secret1", 1, true))
+    assert.is_nil(env:find("AWS", 1, true))
+  end)
+
+  it("is done by status 0, tries again on others, gives up on 65 and 100, and tells why", function()
+    local function result(text)
+      local handled, why, how = exec { script(text) }(task, ctx())
+      return handled, why and why:gsub("^" .. dir:gsub("%p", "%%%0"), ""), how and how.bury
+    end
+    assert.same({ true }, { result "exit 0" })
+    assert.same({ false, "/program exited with 1: no room" }, { result "echo first >&2; echo no room >&2; exit 1" })
+    assert.same({ false, "/program exited with 75" }, { result "exit 75" })
+    assert.same({ false, "/program exited with 65: bad", true }, { result "echo bad >&2; exit 65" })
+    assert.same({ false, "/program exited with 100", true }, { result "exit 100" })
+    assert.same({ false, "/program was ended by signal 9 (SIGKILL)" }, { result "kill -9 $$" })
+    assert.same({ false, "/program exited with 1: ???" }, { result "printf '\\377\\376\\001' >&2; exit 1" })
+  end)
+
+  it("kills what takes too long, with its children", function()
+    local path = script(("sleep 50 & echo $! >%s/pid; echo waiting >&2; wait"):format(dir))
+    local before = socket.gettime()
+    local handled, why = exec { path, timeout = 0.3 }(task, ctx())
+    assert.same({ false, path .. " was killed: it took too long: waiting" }, { handled, why })
+    assert.is_true(socket.gettime() - before < 3)
+    local pid = kit.read(dir .. "/pid"):match "%d+"
+    kit.wait_until(function()
+      local stat = kit.read("/proc/" .. pid .. "/stat")
+      return not stat or stat:find "%) Z"
+    end)
+  end)
+
+  it("takes no longer than a handler may", function()
+    local before = socket.gettime()
+    assert.is_false((exec { script "sleep 20", timeout = 60 }(task, ctx(1))))
+    assert.is_true(socket.gettime() - before < 1)
+  end)
+
+  it("leaves nothing behind that a program started and forgot", function()
+    assert.is_true(exec { script(("sleep 50 & echo $! >%s/pid"):format(dir)) }(task, ctx()))
+    local pid = kit.read(dir .. "/pid"):match "%d+"
+    kit.wait_until(function()
+      local stat = kit.read("/proc/" .. pid .. "/stat")
+      return not stat or stat:find "%) Z"
+    end)
+  end)
+
+  it("minds no program that does not read, or says very much", function()
+    local large = { prompt = ("x"):rep(500000) }
+    assert.is_true(exec { script "exec <&-; exit 0" }(large, ctx()))
+    assert.is_true(exec { script "exit 0" }(large, ctx()))
+    assert.is_true(exec { script(("wc -c >%s/size"):format(dir)) }(large, ctx()))
+    assert.is_true(tonumber(kit.read(dir .. "/size")) > 500000)
+    local handled, why = exec { script "head -c 3000000 /dev/zero | tr '\\0' y >&2; echo >&2; echo end >&2; exit 1" }(
+      task, ctx())
+    assert.is_false(handled)
+    assert.truthy(why:find(": end$"))
+  end)
+
+  it("says that a program is not there or can't be run, and tries again later", function()
+    local handled, why = exec { "/nowhere/program" }(task, ctx())
+    assert.same({ false, "/nowhere/program: No such file or directory" }, { handled, why })
+    handled, why = exec { kit.write(dir .. "/data", "x") }(task, ctx())
+    assert.is_false(handled)
+    assert.truthy(why:find("Permission denied", 1, true))
+  end)
+
+  it("leaves no descriptor open and no child behind", function()
+    local function count()
+      return kit.sh "ls /proc/$PPID/fd | wc -l; ps -o pid= --ppid $PPID | wc -l"
+    end
+    local path = script "exit 0"
+    exec { path }(task, ctx())
+    local before = count()
+    for _ = 1, 20 do
+      exec { path }(task, ctx())
+      exec { "/nowhere" }(task, ctx())
+    end
+    assert.equal(before, (count()))
+  end)
+
+  it("with bad options is an error when the policy is loaded", function()
+    for _, wrong in ipairs { "x", {}, { "relative" }, { "/x", 7 }, { "/x", "a\0b" }, { "/x", nonsense = 1 },
+                             { "/x", timeout = "7" }, { "/x", timeout = 0 }, { "/x", env = { ["A=B"] = "c" } },
+                             { "/x", env = { A = 7 } } } do
+      local ok, err = pcall(exec, wrong)
+      assert.is_false(ok)
+      assert.truthy(tostring(err):find("mjhook.handlers.exec: ", 1, true))
+    end
+  end)
+end)

@@ -1,0 +1,339 @@
+-- Handlers in processes of their own: what hangs, crashes or leaks there costs one event a try, and nothing else.
+local core = require "mjhook.core"
+local kit = require "kit"
+local socket = require "socket"
+
+describe("a handler in a process of its own", function()
+  after_each(kit.cleanup)
+
+  local mj, dir
+
+  local function open(functions, more)
+    dir = kit.tmp()
+    local settings = { policy = functions, handler_timeout = 1, handlers = 4 }
+    for k, v in pairs(more or {}) do
+      settings[k] = v
+    end
+    mj = kit.open(settings)
+  end
+
+  local function note(name, text)
+    local file = assert(io.open(dir .. "/" .. name, "a"))
+    file:write(text, "\n")
+    file:close()
+  end
+
+  local function lines(name)
+    local list = {}
+    for line in (kit.read(dir .. "/" .. name) or ""):gmatch "[^\n]+" do
+      list[#list + 1] = line
+    end
+    return list
+  end
+
+  local function ended(name, n)
+    local refs = {}
+    for i = 1, n or 1 do
+      local id = name .. i
+      local task = assert(mj:adopt { task_id = id, prompt = name })
+      assert.equal("ok", assert(mj.exec:commit { { op = "signal", ref = task.ref, kind = "succeeded",
+        source = "callback", task_id = id, image = "https://img.example/x.png" } })[1].code)
+      refs[i] = task.ref
+    end
+    return refs[1], refs
+  end
+
+  local function deliver(options)
+    options = options or {}
+    options.isolate = true
+    return assert(mj:deliver(options))
+  end
+
+  local function error_of(ref)
+    local event = mj:events { ref = ref }()
+    return event and event.errors[#event.errors].message
+  end
+
+  -- Whether a process with this pid is there and at work.
+  local function lives(pid)
+    local stat = kit.read(("/proc/%s/stat"):format(pid))
+    return stat ~= nil and not stat:find "%) Z"
+  end
+
+  it("gets task and context, and what it says is heard", function()
+    open {
+      on_succeeded = function(task, ctx)
+        note("seen", table.concat({ task.ref, task.state, ctx.type, ctx.event_id, ctx.attempt, ctx.timeout, ctx.store,
+                                    type(ctx.log), type(ctx.mj) }, " "))
+      end,
+      on_event = function(task)
+        if task.prompt == "bad" then
+          return false, "not today"
+        end
+      end,
+    }
+    local ref, bad = ended "good", ended "bad"
+    assert.same({ delivered = 1, buried = 0, errors = 1 }, deliver())
+    assert.equal(("%s succeeded succeeded %s-1 1 1 %s function table"):format(ref, ref, kit.store), lines("seen")[1])
+    assert.equal("on_event: not today", error_of(bad))
+    assert.is_nil(error_of(ref))
+  end)
+
+  it("does not share this process' memory or its connections", function()
+    local calls = 0
+    open { on_event = function() calls = calls + 1 end }
+    local client = mj.exec.client
+    ended "x"
+    assert.equal(1, deliver().delivered)
+    assert.equal(0, calls)
+    assert.equal(client, mj.exec.client)
+    ended "y"
+    assert.equal(1, mj:deliver().delivered)
+    assert.equal(1, calls)
+  end)
+
+  it("may use the store and submit what follows from a result", function()
+    open { on_event = function(task, ctx)
+      if not task.key then
+        local follow = assert(ctx.mj:submit { prompt = "upscale " .. task.ref, key = ctx.event_id })
+        note("seen", follow.state)
+      end
+    end }
+    local ref = ended "x"
+    assert.equal(1, deliver().delivered)
+    assert.equal(1, #lines "seen")
+    assert.equal("upscale " .. ref, mj:find_key(ref .. "-1").prompt)
+    assert.is_true(mj:check().ok)
+  end)
+
+  it("that hangs in Lua is interrupted", function()
+    open({ on_event = function() while true do end end }, { handler_timeout = 0.2 })
+    local ref = ended "x"
+    assert.equal(1, deliver().errors)
+    assert.truthy(error_of(ref):find("took longer than handler_timeout (0.2 s)", 1, true))
+  end)
+
+  it("that hangs in C is killed, with all that it started", function()
+    open({ on_event = function()
+      os.execute(("echo $$ >>%s/pids; sleep 60 & echo $! >>%s/pids; sleep 60"):format(dir, dir))
+    end }, { handler_timeout = 0.1 })
+    local ref = ended "x"
+    local before = socket.gettime()
+    assert.same({ delivered = 0, buried = 0, errors = 1 }, deliver())
+    assert.is_true(socket.gettime() - before < 3)
+    assert.equal("on_succeeded was killed: took longer than handler_timeout (0.1 s)", error_of(ref))
+    assert.equal(2, #lines "pids")
+    kit.wait_until(function()
+      return not lives(lines("pids")[1]) and not lives(lines("pids")[2])
+    end)
+  end)
+
+  for what, case in pairs {
+    ["crashes"] = { "kill -SEGV $PPID", "ended by signal 11 (SIGSEGV)" },
+    ["is killed from outside"] = { "kill -KILL $PPID", "ended by signal 9 (SIGKILL)" },
+  } do
+    it("that " .. what .. " costs its event a try, and nobody else", function()
+      open { on_event = function(task)
+        note("begun", task.prompt)
+        if task.prompt == "bad" then
+          os.execute(case[1])
+        end
+      end }
+      ended("good", 3)
+      local bad = ended "bad"
+      ended("late", 3)
+      assert.same({ delivered = 6, buried = 0, errors = 1 }, deliver())
+      assert.truthy(error_of(bad):find(case[2], 1, true))
+      assert.equal(7, #lines "begun")
+      assert.equal(1, mj:events { ref = bad }().tries)
+    end)
+  end
+
+  it("that ends its process says so", function()
+    open { on_event = function() os.exit(3) end }
+    local ref = ended "x"
+    assert.equal(1, deliver().errors)
+    assert.equal("on_succeeded: its process exited with 3", error_of(ref))
+  end)
+
+  it("that is slow holds back nobody: others run beside it", function()
+    open({ on_event = function(task)
+      if task.prompt == "slow" then
+        os.execute "sleep 0.8"
+      end
+      note("done", task.prompt)
+    end }, { handlers = 2, handler_timeout = 5 })
+    ended "slow"
+    ended("quick", 20)
+    local before = socket.gettime()
+    assert.equal(21, deliver().delivered)
+    assert.is_true(socket.gettime() - before < 2)
+    assert.equal("slow", lines("done")[21])
+  end)
+
+  it("runs once at a time for a task, its events in order", function()
+    open({ on_event = function(task, ctx)
+      note(task.ref, "begin " .. ctx.event_id)
+      os.execute "sleep 0.02"
+      note(task.ref, "end " .. ctx.event_id)
+    end }, { handlers = 4 })
+    local refs = {}
+    for i = 1, 6 do
+      local task = assert(mj:adopt { task_id = "a" .. i, prompt = "p" })
+      refs[i] = task.ref
+      for attempt = 1, 3 do
+        assert.equal("ok", assert(mj.exec:commit { { op = "signal", ref = task.ref, kind = "failed",
+          source = "callback", attempt = attempt, task_id = "a" .. i .. (attempt > 1 and "-" .. attempt or ""),
+          error = "no" } })[1].code)
+        if attempt < 3 then
+          mj.exec:commit { { op = "signal", ref = task.ref, kind = "resubmit", source = "user" } }
+        end
+      end
+    end
+    assert.equal(18, deliver().delivered)
+    for _, ref in ipairs(refs) do
+      assert.equal(("begin %s-1,end %s-1,begin %s-2,end %s-2,begin %s-3,end %s-3"):gsub("%%s", ref),
+        table.concat(lines(ref), ","))
+    end
+  end)
+
+  it("goes on where it was when there are very many", function()
+    open { on_event = function(_, ctx) note("seen", ctx.event_id) end }
+    local _, refs = ended("x", 500)
+    assert.equal(500, deliver().delivered)
+    local seen = {}
+    for _, id in ipairs(lines "seen") do
+      assert.is_nil(seen[id])
+      seen[id] = true
+    end
+    for _, ref in ipairs(refs) do
+      assert.is_true(seen[ref .. "-1"])
+    end
+  end)
+
+  it("is left alone by the budget's end until it had a fair try, and no new one begins", function()
+    open({ on_event = function() os.execute "sleep 20" end }, { handler_timeout = 60, handlers = 2 })
+    ended("x", 5)
+    local before = socket.gettime()
+    assert.same({ delivered = 0, buried = 0, errors = 0 }, deliver { budget = 0.5 })
+    assert.is_true(socket.gettime() - before < 1.5)
+    for event in mj:events {} do
+      assert.same({ 0, false }, { event.tries, event.leased })
+    end
+  end)
+
+  it("begins no more than `limit`", function()
+    open { on_event = function(_, ctx) note("seen", ctx.event_id) end }
+    ended("x", 9)
+    assert.equal(4, deliver({ limit = 4 }).delivered)
+    assert.equal(4, #lines "seen")
+  end)
+
+  it("ends with who waits for it: nothing is left running", function()
+    open {}
+    dir = kit.tmp()
+    local policy = kit.write(dir .. "/policy.lua", ([[
+      return { on_event = function() os.execute "echo $PPID >>%s/pids; exec sleep 30" end }
+    ]]):format(dir))
+    ended("x", 2)
+    local child = kit.spawn("exec " .. kit.lua_command(([[
+      local mj = assert(require("mjhook").open { store = %q, api_key = "k", policy = %q })
+      mj:deliver { isolate = true }
+    ]]):format(kit.store, policy)))
+    kit.wait_until(function() return #lines "pids" == 2 end)
+    child:kill "KILL"
+    child:wait()
+    kit.wait_until(function()
+      return not lives(lines("pids")[1]) and not lives(lines("pids")[2])
+    end)
+  end)
+
+  describe("says by what it returns", function()
+    it("when it wants to be called again", function()
+      open { on_event = function() return false, "busy", { retry_after = 300 } end }
+      local ref = ended "x"
+      deliver()
+      local event = mj:events { ref = ref }()
+      assert.is_true(math.abs(event.next_at - core.now() - 300000) < 5000)
+      assert.equal("on_event: busy", event.errors[1].message)
+    end)
+
+    it("that it never wants to be", function()
+      open { on_event = function() return false, "gone for good", { bury = true } end }
+      ended "x"
+      assert.same({ delivered = 0, buried = 1, errors = 1 }, deliver())
+      assert.equal("on_event: gone for good", mj:events { buried = true }().errors[1].message)
+    end)
+
+    it("which files it stored, and the task tells of them", function()
+      open { on_succeeded = function(task)
+        return { files = { { index = 0, path = "/images/" .. task.ref .. ".png", bytes = 7 } } }
+      end }
+      local ref = ended "x"
+      assert.equal(1, deliver().delivered)
+      assert.same({ { index = 0, path = "/images/" .. ref .. ".png", bytes = 7 } }, mj:get(ref).files)
+      assert.equal("kept", mj:get(ref).timeline[#mj:get(ref).timeline].signal)
+    end)
+
+    it("nonsense: the event is done, and the log says what was expected", function()
+      open { on_event = function(task)
+        if task.prompt == "number" then
+          return 7
+        elseif task.prompt == "files" then
+          return { files = 7 }
+        elseif task.prompt == "function" then
+          return print
+        end
+        return { files = { ("x"):rep(70000) } }
+      end }
+      ended "number"
+      ended "function"
+      ended "files"
+      ended "large"
+      assert.same({ delivered = 4, buried = 0, errors = 0 }, mj:deliver())
+      assert.truthy(kit.log_text():find("on_event returned a number: nothing, true, false and why", 1, true))
+      assert.truthy(kit.log_text():find("on_event returned a function", 1, true))
+      assert.truthy(kit.log_text():find("files: a list that makes at most 65536 bytes of JSON expected", 1, true))
+    end)
+
+    it("strange numbers and texts, and none does harm", function()
+      local answers = { { retry_after = 0 / 0 }, { retry_after = -1 }, { retry_after = 1e300 },
+                        { retry_after = "x" }, 7 }
+      open { on_event = function(task) return false, "\255\0\n", answers[tonumber(task.prompt)] end }
+      local refs = {}
+      for i = 1, #answers do
+        refs[i] = ended(tostring(i))
+      end
+      assert.equal(5, deliver().errors)
+      for _, ref in ipairs(refs) do
+        local event = mj:events { ref = ref }()
+        assert.is_true(event.next_at > core.now() and event.next_at <= core.now() + 86400000)
+      end
+    end)
+  end)
+
+  it("may be one of a list: they run in order, and all have to succeed", function()
+    local fails = true
+    open { on_event = {
+      function() note("seen", "one") end,
+      setmetatable({}, { __call = function() note("seen", "two") return not fails, "no" end }),
+      function() note("seen", "three") end,
+    } }
+    ended "x"
+    assert.equal(1, mj:deliver().errors)
+    assert.same({ "one", "two" }, lines "seen")
+    fails = false
+    kit.travel(60)
+    assert.equal(1, mj:deliver().delivered)
+    assert.same({ "one", "two", "one", "two", "three" }, lines "seen")
+  end)
+
+  it("of a list that is empty or holds something else is a configuration error", function()
+    for _, wrong in ipairs { {}, { 7 }, { print, "x" } } do
+      local settings = kit.settings { policy = { on_event = wrong } }
+      local opened, err = require("mjhook").open(settings)
+      assert.is_nil(opened)
+      assert.truthy(err.message:find("policy: on_event: function expected", 1, true))
+    end
+  end)
+end)
