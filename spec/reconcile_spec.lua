@@ -576,21 +576,26 @@ describe("reconcile", function()
       assert.equal(3, pass().submitted)
     end)
 
-    it("says once that the key is wrong, and sends when it is right", function()
+    it("says in each sweep, once, that the key is wrong, keeps what waits, and sends when it is right", function()
       sim.config { keys = { "another-key" } }
       open()
       submit "1"
       submit "2"
-      kit.travel(100)
-      kit.logged = {}
-      local report = pass()
-      assert.equal(2, report.queued)
-      assert.is_true(report.errors > 0)
-      assert.equal(1, #kit.logged)
-      assert.matches("invalid API key", kit.log_text())
+      for _, seconds in ipairs { 1, 100, 1 } do -- while the account rests, when it has rested, while it rests again
+        kit.travel(seconds)
+        kit.logged = {}
+        local before = sim.requests "submit"
+        local report = pass()
+        assert.same({ 2, 1 }, { report.queued, report.errors })
+        assert.equal(before + (seconds == 100 and 1 or 0), sim.requests "submit")
+        assert.equal("error: account default: the provider refuses the API key; nothing is sent under it, and what is "
+          .. "queued waits: set the right api_key", kit.log_text())
+      end
       sim.config { keys = { kit.KEY } }
       kit.travel(1000)
+      kit.logged = {}
       assert.equal(2, pass().submitted)
+      assert.equal("", kit.log_text())
     end)
   end)
 
@@ -784,6 +789,22 @@ describe("reconcile", function()
       assert.equal("number", type(report.polled))
     end }
     assert.matches("^recover resolve poll tick submit deliver", table.concat(steps, " "))
+  end)
+
+  it("tells how far it is while it polls, and how much there may be", function()
+    sim.config { limit = 0 }
+    open { max_in_flight = 100, batch = 5, connections = 2 }
+    for i = 1, 25 do
+      submit(tostring(i))
+    end
+    kit.travel(100)
+    local seen = {}
+    pass { progress = function(step, report, most)
+      if step == "poll" then
+        seen[#seen + 1] = report.polled .. "/" .. most
+      end
+    end }
+    assert.same({ "0/25", "10/25", "20/25", "25/25" }, seen)
   end)
 
   it("does nothing when it is told to stop before it began", function()

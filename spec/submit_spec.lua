@@ -296,6 +296,67 @@ describe("submit", function()
       end)
     end
 
+    for fault, rest in pairs { quota = 901, unauthorized = 61, rate_limit = 31, http_503 = false } do
+      it("sends one job to find out whether a rest has helped: " .. fault, function()
+        local mj = open { max_in_flight = 20 }
+        sim.script { submit = { { fault = rest and fault or "quota", retry_after = 30 } } }
+        for i = 1, 6 do
+          assert.equal("queued", assert(mj:submit { prompt = tostring(i) }).state)
+        end
+        for pass = 1, 2 do
+          sim.script { submit = { { fault = fault, retry_after = 30 } } }
+          kit.travel(rest or 901)
+          local before = sim.requests "submit"
+          local report = assert(mj:reconcile {})
+          if rest then
+            assert.equal(before + 1, sim.requests "submit")
+            assert.same({ 1, 6, 0 }, { report.requests, report.queued, report.submitted })
+            assert.is_true(report.errors <= 1)
+          elseif pass == 1 then -- no clear answer is none: the next one finds out
+            assert.same({ 6, 1, 5 }, { report.requests, report.ambiguous, report.submitted })
+          end
+        end
+        kit.travel(rest or 901)
+        local report = assert(mj:reconcile {})
+        assert.equal(rest and 6 or 0, report.submitted)
+        local account = mj:stats().accounts[1]
+        assert.is_nil(account.paused_until)
+        assert.is_nil(account.reason)
+        assert.same({}, sim.ledger().billed_twice)
+      end)
+    end
+
+    it("finds out about one account while others send", function()
+      sim.config { keys = { kit.KEY, "key-two" } }
+      local mj = open { accounts = { { name = "one", api_key = kit.KEY }, { name = "two", api_key = "key-two" } } }
+      sim.script { submit = { "quota" } }
+      assert(mj:submit { prompt = "1", account = "one" })
+      kit.travel(901)
+      sim.config { keys = { "key-two" } }
+      local jobs = {}
+      for i = 1, 8 do
+        jobs[i] = { prompt = tostring(i), account = i > 3 and "two" or "one" }
+      end
+      local results = assert(mj:submit_many(jobs))
+      assert.equal(5, sim.counters().accounts["key-two"].accepted)
+      assert.equal(7, sim.requests "submit") -- the first, one to find out, and five
+      for i = 1, 3 do
+        assert.same({ "queued", "auth" }, { results[i].state, results[i].error.code })
+      end
+      assert.equal("auth", mj:stats().accounts[1].reason)
+    end)
+
+    it("sends the others when the job that finds out is the only one that is wrong", function()
+      local mj = open()
+      sim.script { submit = { "quota", "http_404" } }
+      for i = 1, 4 do
+        assert(mj:submit { prompt = tostring(i) })
+      end
+      kit.travel(901)
+      local report = assert(mj:reconcile {})
+      assert.same({ 4, 1, 3 }, { report.requests, report.failed, report.submitted })
+    end)
+
     it("learns from 1002 that others use the key, says so, and takes back a slot a minute", function()
       local mj = kit.open({ max_in_flight = 5 }, sim)
       for i = 1, 2 do
@@ -394,6 +455,57 @@ describe("submit", function()
     end)
   end)
 
+  describe("whose callback overtakes its answer", function()
+    -- What the provider calls back with is stored between the exchange and the storing of its answer.
+    local function overtaken(before_answer)
+      local mj = open()
+      local perform = mj.exec.http
+      mj.exec.http = function(self, ...)
+        local answers, err = perform(self, ...)
+        mj.exec.http = perform
+        before_answer(mj, sim.jobs()[1].taskId)
+        return answers, err
+      end
+      local task = assert(mj:submit { prompt = "a fox" })
+      assert.same(task, mj:get(task.ref))
+      assert.equal(sim.jobs()[1].taskId, task.task_id)
+      assert.equal(1, #mj:get(task.ref).attempts)
+      assert(mj:reconcile {})
+      assert.equal(1, sim.requests "submit")
+      return task, mj
+    end
+
+    local function finish(mj, id)
+      sim.finish(id)
+      assert.equal(200, sim.hand(mj, 1).status)
+    end
+
+    it("has succeeded already, with one event", function()
+      local task, mj = overtaken(finish)
+      assert.equal("succeeded", task.state)
+      assert.equal(1, mj:stats().events)
+      assert.equal(0, mj:stats().accounts[1].held)
+    end)
+
+    it("is pending when the callback only says that it runs", function()
+      sim.config { callback_progress = true }
+      local task = overtaken(function(mj)
+        assert.equal(200, sim.hand(mj, 1).status)
+      end)
+      assert.equal("pending", task.state)
+    end)
+
+    for _, fault in ipairs { "cut_after", "http_502_after", "garbage" } do
+      it("is in no doubt though the answer is of no use: " .. fault, function()
+        sim.script { submit = { fault } }
+        local task, mj = overtaken(finish)
+        assert.equal("succeeded", task.state)
+        assert.is_nil(task.error)
+        assert.equal(1, mj:stats().events)
+      end)
+    end
+  end)
+
   describe("with a key", function()
     it("gives the first task again, and makes no second job", function()
       local mj = open()
@@ -412,6 +524,19 @@ describe("submit", function()
         prompt = "a fox", key = "k", context = { n = 7.0 }, mode = "fast", timeout = 600.0,
       })
       assert.equal(first.ref, again.ref)
+    end)
+
+    it("finds what an older mjhook stored: what makes two jobs the same never changes", function()
+      local record = require("mjhook.job").record
+      local function print_of(args)
+        return (assert(record(open(), args)).fingerprint:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
+      end
+      local odd = { prompt = "a fox\n\"%s", mode = "relaxed", timeout = 300, user_id = "u1", key = "no matter",
+                    priority = 3, context = { order = 7, list = { 1.5, true, "x" } } }
+      assert.equal("d84c992fd6f75c96d5470a2e6049a81e747cf9d640982280977a94caa6111d76", print_of { prompt = "a fox" })
+      assert.equal("94d6bff7bf687e02899322b5025d34d91c23dba61e10a9b82f94eb4ded757d6b", print_of(odd))
+      assert.equal("4bde668470cd0e5ba63c1f674369b704d85b358ef0bd0f0949da323c1089c4e5",
+        print_of { prompt = "a fox", context = false })
     end)
 
     it("gives the first task also to the other Lua", function()
@@ -458,6 +583,27 @@ describe("submit", function()
       local mj = open()
       assert(mj:submit { prompt = "a fox", key = "k", context = { a = 1 } })
       assert.equal("key_conflict", select(2, mj:submit { prompt = "a fox", key = "k" }).code)
+    end)
+
+    it("gives what is left of a pruned task, and is still a conflict with other arguments", function()
+      local mj = open()
+      local task = assert(mj:submit { prompt = "a fox", key = "k" })
+      sim.finish(task.task_id)
+      sim.hand(mj, 1)
+      mj:close()
+      mj = open { policy = { on_succeeded = function() end } }
+      assert(mj:deliver {})
+      kit.travel(100)
+      assert.equal(1, assert(mj:prune { older_than = 1 }).pruned)
+      local again = assert(mj:submit { prompt = "a fox", key = "k" })
+      assert.same({ task.ref, task.task_id, "succeeded", true, true },
+        { again.ref, again.task_id, again.state, again.duplicate, again.pruned })
+      local other, err = mj:submit { prompt = "a wolf", key = "k" }
+      assert.is_nil(other)
+      assert.equal("key_conflict", err.code)
+      assert.matches('^key "k" ', err.message)
+      assert.matches(task.ref, err.message)
+      assert.equal(1, sim.requests "submit")
     end)
 
     it("makes one job of many submissions at the same time", function()
@@ -681,6 +827,22 @@ describe("submit", function()
       end)
     end
 
+    it("does not make a sweep, or who fills free slots, send one job for ever", function()
+      sim.config { submit = { http_404 = 1 } }
+      local mj = open { policy = { on_refused = function() return "retry", 0 end }, max_in_flight = 3 }
+      for i = 1, 3 do
+        assert(mj:submit { prompt = tostring(i) })
+      end
+      local before = sim.requests "submit"
+      local report = assert(mj:reconcile {})
+      assert.equal(3, report.queued)
+      assert.is_true(report.requests >= 3 and report.requests <= 6, report.requests)
+      assert.equal(before + report.requests, sim.requests "submit")
+      local sent = assert(require("mjhook.submit").dispatch(mj))
+      assert.is_true(sent >= 3 and sent <= 6, sent)
+      assert.equal(0, #sim.jobs())
+    end)
+
     it("is not asked about what may have been sent, nor what was not", function()
       local asked = 0
       local task = submit_with(function() asked = asked + 1 return "fail" end, "http_500")
@@ -729,6 +891,40 @@ describe("submit", function()
       assert.equal(2, assert(mj:reconcile {}).requests)
       assert.equal("succeeded", mj:get(a.ref).state)
       assert.equal("succeeded", mj:get(b.ref).state)
+    end)
+
+    it("gives the next job to the one whose slots are the least taken", function()
+      local mj = open { accounts = { { name = "one", api_key = kit.KEY, max_in_flight = 4 },
+                                     { name = "two", api_key = "key-two", max_in_flight = 2 } } }
+      local used = {}
+      for i = 1, 7 do
+        local task = assert(mj:submit { prompt = tostring(i) })
+        used[i] = task.state == "pending" and task.account or task.state
+      end
+      assert.same({ "one", "two", "one", "one", "two", "one", "queued" }, used)
+    end)
+
+    it("goes on polling, and hearing of, jobs of one that is drained", function()
+      local mj = open { accounts = { { name = "one", api_key = kit.KEY, max_in_flight = 2 }, TWO[2] } }
+      local a = assert(mj:submit { prompt = "1", account = "one" })
+      local b = assert(mj:submit { prompt = "2", account = "one" })
+      local c = assert(mj:submit { prompt = "3", account = "two" })
+      local waiting = assert(mj:submit { prompt = "4" })
+      assert.equal("queued", waiting.state)
+      mj:close()
+      mj = open { accounts = { { name = "one", api_key = kit.KEY, max_in_flight = 0 }, TWO[2] } }
+      sim.finish(a.task_id)
+      assert.equal(200, sim.hand(mj, 1).status)
+      sim.finish(b.task_id)
+      kit.travel(100)
+      assert(mj:reconcile {})
+      assert.same({ "succeeded", "succeeded", "pending", "queued" },
+        { mj:get(a.ref).state, mj:get(b.ref).state, mj:get(c.ref).state, mj:get(waiting.ref).state })
+      sim.finish(c.task_id)
+      kit.travel(300)
+      assert(mj:reconcile {})
+      assert.same({ "pending", "two" }, { mj:get(waiting.ref).state, mj:get(waiting.ref).account })
+      assert.equal(2, sim.counters().accounts[kit.KEY].accepted)
     end)
 
     it("sends nothing under one that is drained", function()

@@ -137,6 +137,8 @@ mj_owner_state mj_owner_look(const mj_owner *o)
         return MJ_OWNER_DEAD; /* nothing outlives a boot */
     if (o->pidns != self.pidns)
         return MJ_OWNER_FOREIGN;
+    if (o->pid == self.pid) /* who asks is alive, and has been the same one since it began */
+        return o->started == self.started ? MJ_OWNER_ALIVE : MJ_OWNER_DEAD;
     snprintf(path, sizeof path, "/proc/%lu/stat", (unsigned long)o->pid);
     if (read_stat(path, &s)) {
         /* A main thread that ended before the others is a zombie, too; the process lives. */

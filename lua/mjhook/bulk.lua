@@ -105,38 +105,27 @@ function Lot:store()
   return claimed, start_by
 end
 
--- Sends what is claimed and claims more, as many at a time as there are connections: what is claimed has to leave at
--- once. Gives an error when the store failed.
+-- Sends what is claimed and claims more, lot by lot: what is claimed has to leave at once. Gives an error when the
+-- store failed.
 function Lot:send(claimed, start_by)
   local tried, again = {}, false
-  while true do
+  while #claimed > 0 do
     for _, task in ipairs(claimed) do
+      -- A policy may have a refused task sent again at once: once is enough for one call.
       again = again or tried[task.ref]
       tried[task.ref] = true
       self:note(task)
     end
-    if #claimed > 0 then
-      local sent, err = submit.send(self.mj, claimed, start_by)
-      if not sent then
-        return err
-      end
-      for _, task in ipairs(sent) do
-        self:note(task)
-      end
+    local more = not again and next(self.waiting) ~= nil
+    local sent, err_or_claimed
+    sent, err_or_claimed, start_by = submit.send(self.mj, claimed, start_by, nil, more)
+    if not sent then
+      return err_or_claimed
     end
-    -- A policy may have a refused task sent again at once: once is enough for one call.
-    if again or not next(self.waiting) then
-      return nil
+    for _, task in ipairs(sent) do
+      self:note(task)
     end
-    start_by = core.clock() + submit.STALL_MS
-    local results, more = submit.claim(self.mj, {}, self.mj.config.connections)
-    if not results then
-      return more
-    end
-    claimed = more
-    if #claimed == 0 then
-      return nil
-    end
+    claimed = err_or_claimed
   end
 end
 

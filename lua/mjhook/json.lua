@@ -99,6 +99,9 @@ end
 --- Encodes a value.
 -- @treturn string|nil text, or nil and why it can't be encoded
 function M.encode(value)
+  if type(value) == "string" then
+    return cjson.encode(value) -- never fails
+  end
   local out = {}
   local ok, why = pcall(write, value, out, 0)
   if ok then
@@ -142,6 +145,9 @@ end
 
 --- A text that is the same for equal values, whatever the order of their keys, and differs for others.
 function M.canonical(value)
+  if type(value) ~= "table" then
+    return scalar(value)
+  end
   local out = {}
   canonical(value, out, 0)
   return table.concat(out, "\n")

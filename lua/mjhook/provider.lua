@@ -45,17 +45,14 @@ end
 
 --- The request that submits a claimed task. It must not be sent twice, nor after `start_by` (core.clock()).
 function M.submit_request(mj, task, start_by)
+  local hook_url = M.hook_url(mj, task.ref, task.attempt)
   return {
     account = task.account,
     path = SUBMIT,
     once = true,
     start_by_ms = start_by,
-    body = json.encode {
-      prompt = task.prompt,
-      mode = task.mode,
-      timeout = task.timeout,
-      hookUrl = M.hook_url(mj, task.ref, task.attempt),
-    },
+    body = ('{"prompt":%s,"mode":"%s","timeout":%d%s}'):format(json.encode(task.prompt), task.mode, task.timeout,
+      hook_url and ',"hookUrl":' .. json.encode(hook_url) or ""),
   }
 end
 

@@ -29,6 +29,24 @@ function Sweep:time_left()
   return core.clock() < self.stop_at and not self.mj.stopping()
 end
 
+-- Tells how far it is: how many there may be to do in the step is read from counters, and is the most.
+local MOST = { poll = function(stats) return stats.tasks.pending end, submit = function(stats) return stats.ready end,
+               deliver = function(stats) return stats.events end }
+
+function Sweep:enter(step)
+  if self.progress then
+    local stats = MOST[step] and self.mj.store:stats()
+    self.step, self.most = step, stats and MOST[step](stats) or 0
+    self:tell()
+  end
+end
+
+function Sweep:tell()
+  if self.progress then
+    self.progress(self.step, self.report, self.most)
+  end
+end
+
 -- Counts what a committed operation did to a task, for the report.
 function Sweep:count(result)
   if result.code == "ok" and result.made then
@@ -197,6 +215,7 @@ function Sweep:poll()
     for _, result in ipairs(report.results) do
       self:count(result)
     end
+    self:tell()
   end, self:brief())
 end
 
@@ -206,8 +225,26 @@ function Sweep:tick()
   until done < PAGE or not self:time_left()
 end
 
+-- Said in each sweep, also in one that comes while the account rests and so meets no refusal of its own.
+function Sweep:wrong_keys()
+  local now = core.now()
+  local stats = self.mj.store:stats(now)
+  for _, a in ipairs(stats and stats.tasks.queued > 0 and stats.accounts or {}) do
+    if a.reason == "auth" and (a.paused_until or 0) > now then
+      self:trouble(core.error("auth", ("account %s: the provider refuses the API key; nothing is sent under it, and "
+        .. "what is queued waits: set the right api_key"):format(a.name), false))
+    end
+  end
+end
+
 function Sweep:submit()
-  while self:time_left() do
+  self:send_queued()
+  self:wrong_keys()
+end
+
+function Sweep:send_queued()
+  local tried, again = {}, false -- a policy may have a refused task sent again at once: once is enough for a pass
+  while self:time_left() and not again do
     local start_by = math.min(core.clock() + submit.STALL_MS, self.stop_at)
     local results, claimed = submit.claim(self.mj, {}, self.mj.config.connections)
     if not results then
@@ -216,18 +253,22 @@ function Sweep:submit()
     if #claimed == 0 then
       return
     end
+    for _, task in ipairs(claimed) do
+      again = again or tried[task.ref]
+      tried[task.ref] = true
+    end
     local sent, err = submit.send(self.mj, claimed, start_by, self.stop_at)
     if not sent then
       error(err, 0)
     end
-    self.report.requests = self.report.requests + #sent
     for _, task in ipairs(sent) do
+      self.report.requests = self.report.requests + task.requests
       if task.state == "pending" then
         self.report.submitted = self.report.submitted + 1
       elseif task.state == "failed" then -- the provider rejects it: the job's trouble, and its event's
         self.report.failed = self.report.failed + 1
-      elseif task.error and not BACKPRESSURE[task.error.code] then
-        self:trouble(task.error)
+      elseif task.requests > 0 and task.error and not (BACKPRESSURE[task.error.code] or task.error.code == "auth") then
+        self:trouble(task.error) -- of a wrong key its account tells
       end
     end
   end
@@ -318,13 +359,14 @@ local function finish(self, started)
   return self.report
 end
 
---- mj:reconcile{budget= (seconds), limit=, dry_run=, progress=function(step, report)}.
+--- mj:reconcile{budget= (seconds), limit=, dry_run=, progress=function(step, report, most)}.
+-- `progress` is called before each step and as it goes on; `most`: how many there may be to do in it.
 -- In the report succeeded, failed and lost count what this pass changed; pending, ambiguous and queued what is left.
 -- @treturn table|nil report; nil and an error: "busy" when another pass runs on this store
 function M.reconcile(mj, options)
   local started = core.clock()
   local self = setmetatable({
-    mj = mj, report = new_report(), said = {}, limit = options.limit, begun = core.now(),
+    mj = mj, report = new_report(), said = {}, limit = options.limit, begun = core.now(), progress = options.progress,
     stop_at = started + (options.budget or DEFAULT_BUDGET_S) * 1000,
   }, Sweep)
   if options.dry_run then
@@ -344,9 +386,7 @@ function M.reconcile(mj, options)
   local ok, err = pcall(function()
     self:catch_up(assert(mj.store:stats()).sweep.last_at or 0)
     for _, step in ipairs(STEPS) do
-      if options.progress then
-        options.progress(step, self.report)
-      end
+      self:enter(step)
       if self:time_left() then
         self[step](self)
       end

@@ -10,6 +10,11 @@ local M = {}
 --- A sender that stalled longer than this between intent and request does not send (milliseconds).
 M.STALL_MS = 60000
 
+-- What is claimed has to leave at once: who dies in between leaves tasks of which nobody knows whether they did. So
+-- there are as many to a lot as connections, and more when the provider took all of the last lot: as many as would be
+-- gone within LOT_MS at its pace, so that a fast one does not wait for the disk all the time.
+M.LOT_MS, M.LOT_MAX = 100, 256
+
 -- How long an account rests after a refusal (milliseconds); PRODUCT.md and PROVIDER.md name the first three.
 local PAUSE = {
   quota = 900000,       -- 1001: nobody tops up within seconds
@@ -43,26 +48,73 @@ local function pause_ms(verdict)
   return ms
 end
 
---- Sends claimed tasks, all at once, and stores what became of each.
--- @tparam table tasks claimed ones (`submitting`, ours)
--- @tparam number start_by core.clock() after which nothing is sent
--- @tparam[opt] number deadline core.clock() at which waiting ends
--- @treturn table|nil their records afterwards, in the same order; nil and an error when the store failed: the
--- tasks stay `submitting` until a sweep takes them over as `ambiguous`
-function M.send(mj, tasks, start_by, deadline)
+-- Accounts whose rest after a refusal is over. Whether that helped is for one job to find out, not for a lot of them.
+local function rested(mj)
+  local names, now = {}, core.now()
+  local stats = mj.store:stats(now)
+  for _, a in ipairs(stats and stats.accounts or {}) do
+    names[a.name] = a.paused_until and a.paused_until <= now
+  end
+  return names
+end
+
+-- Sends the tasks with these places in the list, side by side, and notes what the provider says of each.
+local function ask(mj, tasks, places, verdicts, start_by, deadline)
   local requests = {}
-  for i, task in ipairs(tasks) do
-    requests[i] = provider.submit_request(mj, task, start_by)
+  for n, i in ipairs(places) do
+    requests[n] = provider.submit_request(mj, tasks[i], start_by)
   end
   local answers, failed = mj.exec:http(requests, deadline)
-  local ops, pauses = {}, {}
+  for n, i in ipairs(places) do
+    verdicts[i] = provider.read_submit(answers and answers[n] or { outcome = "not_sent", error = failed.message })
+  end
+end
+
+-- Sends tasks, of an account that has rested one first: the others only if the provider took that one or found fault
+-- with the job alone. Gives a verdict for each, and operations that end the rest of accounts.
+local function ask_all(mj, tasks, start_by, deadline)
+  local verdicts, places, probes, waiting, ops = {}, {}, {}, {}, {}
+  local names = rested(mj)
   for i, task in ipairs(tasks) do
-    local answer = answers and answers[i] or { outcome = "not_sent", error = failed.message }
-    local verdict = provider.read_submit(answer)
+    if probes[task.account] then
+      waiting[#waiting + 1] = i
+    else
+      places[#places + 1] = i
+      probes[task.account] = names[task.account] and i or nil
+    end
+  end
+  ask(mj, tasks, places, verdicts, start_by, deadline)
+  for account, i in pairs(probes) do
+    if verdicts[i].kind == "accepted" or verdicts[i].kind == "rejected" then
+      ops[#ops + 1] = { op = "pause", account = account, ["until"] = 0 }
+      probes[account] = nil
+    end
+  end
+  local go = {}
+  for _, i in ipairs(waiting) do
+    local probe = verdicts[probes[tasks[i].account]]
+    if probe then
+      verdicts[i] = { kind = "not_sent", held_back = true, wait_ms = 0, error_code = probe.error_code,
+                      error = probe.error }
+    else
+      go[#go + 1] = i
+    end
+  end
+  if #go > 0 then
+    ask(mj, tasks, go, verdicts, start_by, deadline)
+  end
+  return verdicts, ops
+end
+
+-- What a lot came to: a signal for each task, and how long accounts rest.
+local function outcome(mj, tasks, verdicts)
+  local ops, pauses, all_accepted = {}, {}, true
+  for i, task in ipairs(tasks) do
+    local verdict = verdicts[i]
     if verdict.kind == "refused" or verdict.kind == "rejected" then
       decide_refused(mj, task, verdict)
     end
-    if verdict.kind == "refused" or verdict.kind == "not_sent" then
+    if verdict.kind == "refused" or (verdict.kind == "not_sent" and not verdict.held_back) then
       local ms = pause_ms(verdict)
       if ms then
         pauses[#pauses + 1] = { op = "pause", account = task.account, ["until"] = core.now() + ms,
@@ -76,20 +128,48 @@ function M.send(mj, tasks, start_by, deadline)
       task_id = verdict.task_id, error_code = verdict.error_code, error = verdict.error,
       wait_ms = verdict.wait_ms, want = true,
     }
+    all_accepted = all_accepted and verdict.kind == "accepted"
   end
-  for _, pause in ipairs(pauses) do
-    ops[#ops + 1] = pause
+  return ops, pauses, all_accepted
+end
+
+local function append(list, more)
+  for _, item in ipairs(more) do
+    list[#list + 1] = item
   end
-  local results, err = mj.exec:commit(ops)
+end
+
+--- Sends claimed tasks, side by side, and stores what became of each.
+-- @tparam table tasks claimed ones (`submitting`, ours)
+-- @tparam number start_by core.clock() after which nothing is sent
+-- @tparam[opt] number deadline core.clock() at which waiting ends
+-- @tparam[opt=false] boolean more whether to claim the next lot in the transaction that stores the outcome
+-- @treturn table|nil their records afterwards, in the same order; nil and an error when the store failed: the
+-- tasks stay `submitting` until a sweep takes them over as `ambiguous`
+-- @treturn[opt] table what was claimed; then the core.clock() after which none of it is to be sent
+function M.send(mj, tasks, start_by, deadline, more)
+  local begun = core.clock()
+  local verdicts, lifted = ask_all(mj, tasks, start_by, deadline)
+  local elapsed = core.clock() - begun
+  local ops, pauses, all_accepted = outcome(mj, tasks, verdicts)
+  append(ops, lifted)
+  append(ops, pauses)
+  start_by = core.clock() + M.STALL_MS
+  local claims = more and mj.config.connections or 0
+  if more and all_accepted then
+    local at_its_pace = math.floor(#tasks * M.LOT_MS / math.max(elapsed, 1))
+    claims = math.max(claims, math.min(at_its_pace, 2 * #tasks, M.LOT_MAX))
+  end
+  local results, claimed = M.claim(mj, ops, claims)
   if not results then
-    return nil, err
+    return nil, claimed
   end
   local out = {}
   for i, task in ipairs(tasks) do
     out[i] = view(results[i].task) or task
-    out[i].requests = 1
+    out[i].requests = verdicts[i].held_back and 0 or 1
   end
-  return out
+  return out, claimed, start_by
 end
 
 --- Claims as many queued tasks as slots and connections allow, in the queue's order.
@@ -175,24 +255,28 @@ function M.has_room(stats, now)
   return false
 end
 
---- Sends who waits, as many at a time as there are connections, until no slot or nobody is left.
+--- Sends who waits, lot by lot, until no slot or nobody is left, or somebody who was sent just now is back.
 -- @treturn number|nil how many were sent; nil and an error
 function M.dispatch(mj)
-  local count = 0
-  while true do
-    local start_by = core.clock() + M.STALL_MS
-    local results, claimed = M.claim(mj, {}, mj.config.connections)
-    if not results then
-      return nil, claimed
-    elseif #claimed == 0 then
-      return count
+  local count, tried, again = 0, {}, false
+  local start_by = core.clock() + M.STALL_MS
+  local results, claimed = M.claim(mj, {}, mj.config.connections)
+  if not results then
+    return nil, claimed
+  end
+  while #claimed > 0 do
+    for _, task in ipairs(claimed) do
+      again = again or tried[task.ref] -- a policy may have a refused task sent again at once, and again
+      tried[task.ref] = true
     end
-    local sent, err = M.send(mj, claimed, start_by)
+    local sent, more, next_start_by = M.send(mj, claimed, start_by, nil, not again)
     if not sent then
-      return nil, err
+      return nil, more
     end
     count = count + #sent
+    claimed, start_by = more, next_start_by
   end
+  return count
 end
 
 local AGAIN = { ambiguous = true, lost = true, failed = true }

@@ -48,14 +48,19 @@ local function write_metrics(path, mj, report)
   return os.rename(beside, path)
 end
 
--- Progress on a terminal; silence elsewhere.
+local BAR = 24
+local DONE = { poll = "polled", submit = "submitted", deliver = "delivered" }
+
+-- A progress bar on a terminal; silence elsewhere.
 local function progress(options)
   if not options.terminal or options.quiet or options.json then
     return nil
   end
-  return function(step, report)
-    io.stderr:write(("\r\27[K%-8s polled %d, submitted %d, delivered %d"):format(step, report.polled, report.submitted,
-      report.delivered))
+  return function(step, report, most)
+    local done = report[DONE[step]] or 0
+    local filled = most > 0 and math.floor(BAR * math.min(done / most, 1)) or 0
+    io.stderr:write(("\r\27[K%-8s [%s%s] %s"):format(step, ("#"):rep(filled), ("."):rep(BAR - filled),
+      most > 0 and ("%d of at most %d"):format(done, math.max(most, done)) or ""))
   end
 end
 

@@ -133,7 +133,7 @@ describe("mjhook-reconcile", function()
     assert.same({ 0, "" }, { result.code, result.out })
     assert.matches("^mjhook%-reconcile: polled 1, pending 1, requests 1 in %d", result.err)
     local shown = kit.sh(("script -qec %s /dev/null </dev/null"):format(kit.quote(PROGRAM .. " " .. with_config())))
-    assert.matches("\27%[K", shown)
+    assert.matches("\27%[Kpoll     %[%.+%] 0 of at most 1", shown)
     assert.matches("pending 1", shown)
   end)
 

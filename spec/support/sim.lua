@@ -17,12 +17,14 @@ function sim.start(options)
     :format(kit.quote(PROGRAM), kit.quote(dir), kit.KEY, type(options) == "string" and options or ""))
   assert(code == 0, out)
   sim.url = out
+  local port = (kit.read(dir .. "/tls_port") or ""):match "%d+" -- with --tls-cert
+  sim.tls_url = port and "https://127.0.0.1:" .. port
 end
 
 function sim.stop()
   if dir then
     kit.sh(("%s stop --dir %s; rm -rf %s"):format(kit.quote(PROGRAM), kit.quote(dir), kit.quote(dir)))
-    dir, sim.url = nil, nil
+    dir, sim.url, sim.tls_url = nil, nil, nil
   end
 end
 
