@@ -8,6 +8,8 @@ local M = {}
 -- PRODUCT.md, Policy: 15 s + 2^n, at most 1 h, 10 % jitter, 20 tries, then buried.
 local FIRST_S, CAP_S, JITTER, TRIES = 15, 3600, 0.1, 20
 
+-- A lease is for one handler, however many are taken at once: what was not begun in this time is handed back, and what
+-- a process leaves behind that was killed is taken up by another so much later than handler_timeout.
 local LEASE_SLACK_MS = 30000
 local RETRY_MAX_S = 86400 -- that a handler may name
 
@@ -57,7 +59,7 @@ local function exchange(mj, ops, n)
   local first = #ops
   for _ = 1, n do
     ops[#ops + 1] = {
-      op = "take", ["until"] = core.now() + math.floor(mj.config.handler_timeout * 1000) * n + LEASE_SLACK_MS,
+      op = "take", ["until"] = core.now() + math.floor(mj.config.handler_timeout * 1000) + LEASE_SLACK_MS,
     }
   end
   local results, err = mj.exec:commit(ops)

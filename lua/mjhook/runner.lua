@@ -12,14 +12,19 @@ local view = require("mjhook.task").view
 
 local M = {}
 
-local MOST = 64      -- events at once when handlers are quick
+local MOST = 256     -- events at once when handlers are quick
 local QUICK_MS = 5   -- a handler at most this slow on average lets their number grow
 local SLACK_MS = 1000 -- for a handler that is interrupted to come back by itself, before its process is killed
 local FAIR_MS = 5000 -- one that had so long and was cut off by the end of the budget has had its try
 
--- Runs one event's handlers. Its record may be gone: then there is nothing left to tell of.
+-- Runs one event's handlers; nil when its lease has not enough time left for them. Its record may be gone: then there
+-- is nothing left to tell of.
 local function handle(mj, lease)
-  local event, task = lease.event, view(lease.task)
+  local event = lease.event
+  if core.now() + mj.config.handler_timeout * 1000 > event.next_at then
+    return nil
+  end
+  local task = view(lease.task)
   if not task then
     return true
   end
