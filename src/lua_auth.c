@@ -123,6 +123,45 @@ static int core_sha256(lua_State *L)
     return 1;
 }
 
+/* core.hmac_sha256(key, data) -> 32 bytes */
+static int core_hmac(lua_State *L)
+{
+    size_t nkey, n;
+    const char *key = luaL_checklstring(L, 1, &nkey), *p = luaL_checklstring(L, 2, &n);
+    uint8_t out[32];
+    int rc = mj_hmac_sha256(key, nkey, p, n, out);
+
+    if (rc != MJ_OK)
+        return mjl_fail(L, rc, NULL);
+    lua_pushlstring(L, (char *)out, sizeof out);
+    return 1;
+}
+
+/* core.base64(data) -> text, with padding */
+static int core_base64(lua_State *L)
+{
+    size_t n;
+    const char *p = luaL_checklstring(L, 1, &n);
+    char *out = lua_newuserdata(L, (n + 2) / 3 * 4 + 1);
+
+    lua_pushlstring(L, out, mj_base64(p, n, out));
+    return 1;
+}
+
+/* core.unbase64(text) -> data; nil when it is not base64, padding and all */
+static int core_unbase64(lua_State *L)
+{
+    size_t n;
+    const char *p = luaL_checklstring(L, 1, &n);
+    uint8_t *out = lua_newuserdata(L, n / 4 * 3 + 1);
+
+    if (mj_base64_decode(p, n, out, &n) == MJ_OK)
+        lua_pushlstring(L, (char *)out, n);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
 void mjl_open_auth(lua_State *L)
 {
     static const luaL_Reg methods[] = {{"sign", keyring_sign},
@@ -130,7 +169,9 @@ void mjl_open_auth(lua_State *L)
                                        {"authorize", keyring_authorize},
                                        {"close", keyring_close},
                                        {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"keyring", core_keyring}, {"sha256", core_sha256}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"keyring", core_keyring},   {"sha256", core_sha256},
+                                         {"hmac_sha256", core_hmac},  {"base64", core_base64},
+                                         {"unbase64", core_unbase64}, {NULL, NULL}};
 
     mjl_class(L, KEYRING, methods);
     luaL_setfuncs(L, functions, 0);

@@ -179,6 +179,7 @@ int luaopen_mjhook_core(lua_State *L)
     lua_setfield(L, -2, "latency_bounds");
     mjl_open_store(L);
     mjl_open_http(L);
+    mjl_open_stream(L);
     mjl_open_auth(L);
     mjl_open_wire(L);
     mjl_open_sys(L);

@@ -48,6 +48,7 @@ void mjl_unpack(lua_State *L, mj_str bytes, mj_op *op); /* its strings stay in b
 /* One registration function each; the library's table is on top of the stack. */
 void mjl_open_store(lua_State *L);
 void mjl_open_http(lua_State *L);
+void mjl_open_stream(lua_State *L);
 void mjl_open_auth(lua_State *L);
 void mjl_open_wire(lua_State *L);
 void mjl_open_sys(lua_State *L);

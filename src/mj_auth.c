@@ -160,9 +160,8 @@ int mj_hmac_sha256(const void *key, size_t key_len, const void *data, size_t n, 
     return rc;
 }
 
-size_t mj_base64url(const void *data, size_t n, char *out)
+static size_t encode64(const void *data, size_t n, char *out, const char *digits)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     const uint8_t *p = data;
     size_t w = 0;
     unsigned bits = 0, v = 0;
@@ -176,6 +175,57 @@ size_t mj_base64url(const void *data, size_t n, char *out)
         out[w++] = digits[v << (6 - bits) & 63];
     out[w] = '\0';
     return w;
+}
+
+#define DIGITS64 "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+size_t mj_base64url(const void *data, size_t n, char *out)
+{
+    return encode64(data, n, out, DIGITS64 "-_");
+}
+
+size_t mj_base64(const void *data, size_t n, char *out)
+{
+    size_t w = encode64(data, n, out, DIGITS64 "+/");
+
+    while (w % 4 != 0)
+        out[w++] = '=';
+    out[w] = '\0';
+    return w;
+}
+
+static int digit64(char c)
+{
+    return c >= 'A' && c <= 'Z'   ? c - 'A'
+           : c >= 'a' && c <= 'z' ? c - 'a' + 26
+           : c >= '0' && c <= '9' ? c - '0' + 52
+           : c == '+'             ? 62
+           : c == '/'             ? 63
+                                  : -1;
+}
+
+int mj_base64_decode(const char *text, size_t n, uint8_t *out, size_t *out_len)
+{
+    size_t w = 0, padding = n < 4 || text[n - 1] != '=' ? 0 : text[n - 2] != '=' ? 1 : 2;
+    unsigned bits = 0, v = 0;
+
+    if (n % 4 != 0)
+        return MJ_EINVAL;
+    for (size_t i = 0; i < n - padding; i++) {
+        int d = digit64(text[i]);
+        if (d < 0)
+            return MJ_EINVAL;
+        v = v << 6 | (unsigned)d;
+        bits += 6;
+        if (bits >= 8) {
+            bits -= 8;
+            out[w++] = (uint8_t)(v >> bits);
+        }
+    }
+    if ((v & ((1U << bits) - 1)) != 0)
+        return MJ_EINVAL;
+    *out_len = w;
+    return MJ_OK;
 }
 
 bool mj_equal(const void *a, const void *b, size_t n)

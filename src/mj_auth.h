@@ -63,5 +63,9 @@ int mj_sha256(const void *data, size_t n, uint8_t out[32]);
 int mj_hmac_sha256(const void *key, size_t key_len, const void *data, size_t n, uint8_t out[32]);
 /* base64url without padding; out has room for (n * 4 + 2) / 3 + 1 bytes; returns the length. */
 size_t mj_base64url(const void *data, size_t n, char *out);
+/* base64 with padding; out has room for (n + 2) / 3 * 4 + 1 bytes; returns the length. */
+size_t mj_base64(const void *data, size_t n, char *out);
+/* Strict: padded, nothing but base64, no bits left over.  out has room for n / 4 * 3 bytes.  MJ_EINVAL. */
+int mj_base64_decode(const char *text, size_t n, uint8_t *out, size_t *out_len);
 
 #endif

@@ -353,6 +353,30 @@ TEST("base64url has no padding and its own two last digits")
     }
 }
 
+TEST("base64 has padding, and comes back from nothing but that")
+{
+    static const struct {
+        const char *in, *out;
+        size_t n;
+    } cases[] = {{"", "", 0},        {"f", "Zg==", 1},          {"fo", "Zm8=", 2},
+                 {"foo", "Zm9v", 3}, {"foobar", "Zm9vYmFy", 6}, {"\xfb\xff\xfe", "+//+", 3}};
+    static const char *const bad[] = {"Zg",   "Zg=",  "Z===",  "====", "=",    "Zh==", "Zm9=", "Zm8=Zm8=",
+                                      "-__-", "Zm 9", "Zm9\n", "Zg=a", "=m9v", "Z=9v", "Zm9vY"};
+    char out[16];
+    uint8_t back[16];
+    size_t n;
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        CHECK_INT(mj_base64(cases[i].in, cases[i].n, out), strlen(cases[i].out));
+        CHECK_STR(out, cases[i].out);
+        CHECK_INT(mj_base64_decode(out, strlen(out), back, &n), MJ_OK);
+        CHECK_INT(n, cases[i].n);
+        CHECK_MEM(back, cases[i].in, n);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        CHECK_INT(mj_base64_decode(bad[i], strlen(bad[i]), back, &n), MJ_EINVAL);
+}
+
 TEST("bytes are equal when all are")
 {
     CHECK(mj_equal("abc", "abc", 3));

@@ -1,0 +1,69 @@
+--- Settings of the handlers that ship: checked by name when the policy is loaded, secrets read from private files.
+-- Everything here gives nil and a text on failure, never the value: it may be a secret.
+local core = require "mjhook.core"
+
+local M = {}
+
+--- Checks a table of settings.
+-- @tparam table given
+-- @tparam table known type by name ("string", "number", "boolean", "secrets": a string or a list of strings)
+-- @treturn boolean|nil true; nil and what is wrong
+function M.check(given, known)
+  if type(given) ~= "table" then
+    return nil, ("a table of settings expected, got %s"):format(type(given))
+  end
+  for name, value in pairs(given) do
+    local wanted, got = known[name], type(value)
+    if not wanted then
+      return nil, ("%s: unknown setting"):format(tostring(name))
+    elseif wanted == "secrets" then
+      if got ~= "string" and got ~= "table" then
+        return nil, ("%s: string or list expected, got %s"):format(name, got)
+      end
+    elseif got ~= wanted then
+      return nil, ("%s: %s expected, got %s"):format(name, wanted, got)
+    elseif wanted == "string" and (value == "" or value:find "[%z\r\n]") then
+      return nil, ("%s: a line of text expected"):format(name)
+    end
+  end
+  return true
+end
+
+--- Checks a number of seconds.
+function M.seconds(name, value)
+  if value and not (value > 0 and value <= 3600) then
+    return nil, ("%s: seconds from 0 to 3600 expected"):format(name)
+  end
+  return true
+end
+
+--- The lines of a file that only its owner can read.
+-- @treturn table|nil lines that are not empty; nil and what is wrong
+function M.private_lines(name, path)
+  local st, err = core.stat(path)
+  if not st then
+    return nil, ("%s: %s"):format(name, err.message)
+  elseif st.mode % 8 ~= 0 then
+    return nil, ("%s: %s can be read or written by everybody: chmod 600 it"):format(name, path)
+  end
+  local file, why = io.open(path, "rb")
+  if not file then
+    return nil, ("%s: %s"):format(name, why)
+  end
+  local lines = {}
+  for text in (file:read "*a" or ""):gmatch "[^\r\n]+" do
+    lines[#lines + 1] = text
+  end
+  file:close()
+  if #lines == 0 then
+    return nil, ("%s: there is nothing in %s"):format(name, path)
+  end
+  return lines
+end
+
+--- Whether a host of a URL (IPv6 without brackets) can only be this machine.
+function M.loopback(host)
+  return host == "localhost" or host == "::1" or host:find "^127%.%d+%.%d+%.%d+$" ~= nil
+end
+
+return M

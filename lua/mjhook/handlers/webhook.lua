@@ -1,0 +1,225 @@
+--- Relays events to another service, signed by the Standard Webhooks specification (standardwebhooks.com).
+--
+--     on_event = require "mjhook.handlers.webhook" { url = "https://app.example/midjourney", secret = "whsec_..." }
+--
+-- Settings: `url` (https; http to a loopback address, or with `allow_insecure = true`), `secret` ("whsec_" and 24 to
+-- 64 bytes in base64; a list of them while one replaces another: each signs), or `secret_file`, a private file with
+-- one a line; `timeout` (seconds, 20), `ca_file` (certificates to trust instead of the system's).
+--
+-- A request is a POST with `webhook-id` (the event's id: the same each time it is sent, so a receiver that remembers
+-- ids does nothing twice), `webhook-timestamp` (seconds, of this sending), `webhook-signature` ("v1," and a base64
+-- HMAC-SHA256 of "id.timestamp.body", one for each secret) and this body:
+--
+--     {"type": "midjourney.task.succeeded", "timestamp": "2026-05-04T12:00:00.000Z", "data": {...}}
+--
+-- The type ends in `succeeded`, `failed`, `lost` or `ambiguous`, the timestamp is when it happened; data is what
+-- mjhook.handlers.event lists. The body of an answer is read (up to 1 MiB) and forgotten.
+--
+-- An answer of 200 to 299 is success. All else, redirects among it, is tried again: with backoff, and not before
+-- `Retry-After` (at most a day) when that came with 429 or 503. 410 Gone disables the target: a file in the store says
+-- so, and until somebody removes it the target's events are buried unsent. They are kept: `mjhook kick --all`.
+-- @module mjhook.handlers.webhook
+local core = require "mjhook.core"
+local event = require "mjhook.handlers.event"
+local json = require "mjhook.json"
+local settings = require "mjhook.handlers.settings"
+
+local KNOWN = {
+  url = "string", secret = "secrets", secret_file = "string", timeout = "number", allow_insecure = "boolean",
+  ca_file = "string",
+}
+local TIMEOUT_S = 20           -- the specification recommends 15 to 30
+local SECRET_MIN, SECRET_MAX = 24, 64 -- bytes; its words, too
+local MAX_SECRETS = 8
+local MAX_ANSWER = 1048576     -- a 2xx with more than that would be no success: generous
+local NEVER = { bury = true }
+
+local function read_url(given)
+  local scheme, authority = (given.url or ""):match "^(https?)://([^/?#]+)"
+  if not scheme or given.url:find "[^!-~]" then
+    return nil, "url: an https URL expected"
+  elseif authority:find "@" then
+    return nil, "url: no user and password in it, please: receivers check the signature"
+  end
+  local host = authority:match "^%[(.-)%]" or authority:match "^[^:]+" or ""
+  if scheme == "http" and not settings.loopback(host) and not given.allow_insecure then
+    return nil, "url: https expected; http only to a loopback address or with allow_insecure"
+  end
+  return { url = given.url, origin = scheme .. "://" .. authority }
+end
+
+-- "whsec_..." as the bytes that sign.
+local function read_secret(text)
+  local coded = type(text) == "string" and text:match "^whsec_(.*)$"
+  local key = coded and core.unbase64(coded)
+  if not key then
+    return nil, "secret: \"whsec_\" and base64 expected"
+  elseif #key < SECRET_MIN or #key > SECRET_MAX then
+    return nil, ("secret: %d to %d bytes in base64 expected, got %d"):format(SECRET_MIN, SECRET_MAX, #key)
+  end
+  return key
+end
+
+local function read_secrets(given)
+  local list, why = given.secret or {}, nil
+  if given.secret and given.secret_file then
+    return nil, "secret, secret_file: one of them, please"
+  elseif given.secret_file then
+    list, why = settings.private_lines("secret_file", given.secret_file)
+  end
+  if not list then
+    return nil, why
+  end
+  list = type(list) == "string" and { list } or list
+  if #list == 0 or #list > MAX_SECRETS then
+    return nil, ("secret: 1 to %d secrets expected, got %d"):format(MAX_SECRETS, #list)
+  end
+  local keys = {}
+  for i, text in ipairs(list) do
+    keys[i], why = read_secret(text)
+    if not keys[i] then
+      return nil, why
+    end
+  end
+  return keys
+end
+
+local function read(given)
+  local ok, why = settings.check(given, KNOWN)
+  if not ok then
+    return nil, why
+  end
+  ok, why = settings.seconds("timeout", given.timeout)
+  if not ok then
+    return nil, why
+  end
+  local target
+  target, why = read_url(given)
+  if not target then
+    return nil, why
+  end
+  target.keys, why = read_secrets(given)
+  target.timeout, target.ca_file = given.timeout or TIMEOUT_S, given.ca_file
+  return target.keys and target, why
+end
+
+local function body_of(task, ctx)
+  return json.encode {
+    type = "midjourney.task." .. ctx.type,
+    timestamp = event.iso(ctx.created_at),
+    data = event.data(task, ctx),
+  }
+end
+
+local function headers_of(keys, id, body)
+  local seconds = ("%d"):format(math.floor(core.now() / 1000))
+  local content, signatures = ("%s.%s.%s"):format(id, seconds, body), {}
+  for i, key in ipairs(keys) do
+    signatures[i] = "v1," .. core.base64(core.hmac_sha256(key, content))
+  end
+  return {
+    "Content-Type: application/json",
+    "webhook-id: " .. id,
+    "webhook-timestamp: " .. seconds,
+    "webhook-signature: " .. table.concat(signatures, " "),
+  }
+end
+
+-- ---- a target that is gone ----
+
+-- Named by a hash of the URL, which may itself be something that not everybody should know.
+local function marker_of(target, store)
+  local name = core.sha256(target.url):sub(1, 8):gsub(".", function(c)
+    return ("%02x"):format(c:byte())
+  end)
+  return ("%s/webhook-%s.disabled"):format(store, name)
+end
+
+local function buried(target, marker)
+  local cure = marker and ("remove %s, then mjhook kick --all"):format(marker)
+    or "mjhook kick --all, once it takes events again"
+  return ("%s is disabled: it answered 410 Gone. To enable it: %s"):format(target.origin, cure)
+end
+
+local function disabled(target, ctx)
+  if not ctx.store then
+    return target.gone and buried(target) -- for as long as this process lives
+  end
+  local marker = marker_of(target, ctx.store)
+  return core.stat(marker) and buried(target, marker)
+end
+
+local function disable(target, ctx)
+  local log = ctx.log or function() end
+  local marker = ctx.store and marker_of(target, ctx.store)
+  local file, why
+  target.gone = true
+  if marker then
+    file, why = io.open(marker, "wb")
+  end
+  if file then
+    file:write(("%s answered 410 Gone on %s, when it was sent event %s: it wants no more.\n"):format(target.origin,
+      event.iso(core.now()), ctx.event_id))
+    file:write "While this file is here mjhook sends it nothing, and buries its events.\n"
+    file:write "To enable it again remove the file, then: mjhook kick --all\n"
+    file:close()
+  elseif why then
+    log("error", ("webhook: can't be noted: %s; it will be asked again"):format(why))
+  end
+  local reason = buried(target, file and marker)
+  log("error", "webhook: " .. reason)
+  return false, reason, NEVER
+end
+
+-- ---- sending ----
+
+local function judge(target, answer, ctx)
+  local status = answer.status
+  if answer.outcome ~= "answered" then
+    return false, ("webhook: %s"):format(answer.error)
+  elseif status >= 200 and status <= 299 then
+    return true
+  elseif status == 410 then
+    return disable(target, ctx)
+  end
+  local reason = ("webhook: %s answered %d"):format(target.origin, status)
+  if status >= 300 and status <= 399 then
+    return false, reason .. ": redirects are not followed, set url to where it is now"
+  end
+  local after = (status == 429 or status == 503) and answer.retry_after
+  return false, reason, after and { retry_after = after } or nil
+end
+
+local function send(target, task, ctx)
+  local body, why = body_of(task, ctx)
+  if not body then
+    return false, "webhook: the task can't be written as JSON: " .. why, NEVER
+  end
+  local ms, answers, err = event.milliseconds(ctx, target.timeout), nil, nil
+  if not target.client then
+    target.client, err = core.http { connections = 1, max_answer = MAX_ANSWER, ca_file = target.ca_file }
+  end
+  if target.client then
+    answers, err = target.client:perform({
+      { url = target.url, headers = headers_of(target.keys, ctx.event_id, body), body = body, timeout_ms = ms },
+    }, core.clock() + ms)
+  end
+  if not answers then
+    return false, "webhook: " .. err.message
+  end
+  return judge(target, answers[1], ctx)
+end
+
+return function(given)
+  local target, why = read(given)
+  if not target then
+    error("mjhook.handlers.webhook: " .. why, 2)
+  end
+  return function(task, ctx)
+    local gone = disabled(target, ctx)
+    if gone then
+      return false, gone, NEVER
+    end
+    return send(target, task, ctx)
+  end
+end

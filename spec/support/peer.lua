@@ -1,0 +1,51 @@
+-- A server on a loopback port that does to its connections what a test says: see peer.py for the steps.
+local cjson = require "cjson"
+local kit = require "kit"
+
+local peer = {}
+local Peer = {}
+Peer.__index = Peer
+
+--- Starts one; it is ended with the test.
+-- @tparam table script a list of steps for each connection in turn, the last for all that follow
+function peer.start(script)
+  local self = setmetatable({ dir = kit.tmp() }, Peer)
+  kit.write(self.dir .. "/script", cjson.encode(script))
+  self.process = kit.spawn(("exec python3 %s %s"):format(kit.quote(kit.root .. "/spec/support/peer.py"), self.dir))
+  self.port = kit.wait_until(function()
+    return tonumber((kit.read(self.dir .. "/port") or ""):match "%d+")
+  end, 20)
+  self.url = "http://127.0.0.1:" .. self.port
+  return self
+end
+
+--- One that answers every HTTP request on its connection in turn, the last for all that follow.
+function peer.http(...)
+  local steps = {}
+  for _, answer in ipairs { ... } do
+    steps[#steps + 1] = { "http" }
+    steps[#steps + 1] = { "send", answer }
+  end
+  local last = select("#", ...)
+  for _ = 1, 20 do
+    steps[#steps + 1] = { "http" }
+    steps[#steps + 1] = { "send", (select(last, ...)) }
+  end
+  return peer.start { steps }
+end
+
+--- What arrived so far: {connection=, text=}.
+function Peer:received()
+  local list = {}
+  for line in (kit.read(self.dir .. "/received") or ""):gmatch "[^\n]+" do
+    local got = cjson.decode(line)
+    -- each character was a byte
+    got.text = got.text:gsub("[\194\195][\128-\191]", function(c)
+      return string.char((c:byte(1) - 192) * 64 + c:byte(2) - 128)
+    end)
+    list[#list + 1] = got
+  end
+  return list
+end
+
+return peer
