@@ -30,8 +30,10 @@ describe("the exec handler", function()
     assert.is_true(exec { path, "two words", "$HOME", "; id", "" }(task, ctx()))
     assert.equal("two words|$HOME|; id||", kit.read(dir .. "/args"))
     local event = cjson.decode(kit.read(dir .. "/in"))
-    assert.same({ "01KB-1", "succeeded", 1, 1776211200000, task },
-      { event.event_id, event.type, event.attempt, event.created_at, event.task })
+    assert.same({ "01KB-1", "succeeded", 1, 1776211200000 },
+      { event.event_id, event.type, event.attempt, event.created_at })
+    assert.same({ "01KB", "succeeded", task.prompt, task.images, 1 },
+      { event.task.ref, event.task.state, event.task.prompt, event.task.images, event.task.attempt })
   end)
 
   it("gives the program no key and no secret, and what it is told to give", function()

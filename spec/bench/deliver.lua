@@ -52,7 +52,8 @@ local function start_redis()
   if select(2, sh "command -v redis-server redis-benchmark") ~= 0 then
     return
   end
-  local port = sh [[python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])']]
+  local port = sh [[python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+  ]]
   sh(("redis-server --port %s --bind 127.0.0.1 --dir %s --appendonly yes --appendfsync always --save '' "
     .. "--daemonize yes --pidfile %s/redis.pid --logfile %s/redis.log"):format(port, dir, dir, dir))
   local _, code = sh(("for i in $(seq 200); do redis-cli -p %s ping && exit 0; sleep 0.02; done; exit 1"):format(port))

@@ -9,6 +9,7 @@
 -- | `prompt`, `mj_prompt`, `mode` | as sent; as the provider ran it; `fast` or `relaxed` |
 -- | `user_id`, `key`, `context` | yours, as given to `submit` |
 -- | `image`, `images` | URLs of the grid and of the single images; the provider's URLs expire |
+-- | `files` | what handlers stored of it before, such as the images' paths |
 -- | `error` | `{code, message}`, of a task that did not succeed |
 -- | `late` | true when it overrules what was told before (a success after `lost`) |
 -- | `created_at`, `submitted_at`, `finished_at` | ISO 8601, UTC, milliseconds |
@@ -20,7 +21,7 @@ local json = require "mjhook.json"
 local M = {}
 
 local FIELDS = {
-  "ref", "task_id", "state", "prompt", "mj_prompt", "mode", "user_id", "key", "context", "image", "late",
+  "ref", "task_id", "state", "prompt", "mj_prompt", "mode", "user_id", "key", "context", "image", "late", "files",
 }
 local TIMES = { "created_at", "submitted_at", "finished_at" }
 local DEFAULT_S = 30 -- for a handler, when nobody says

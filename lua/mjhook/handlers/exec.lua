@@ -2,19 +2,18 @@
 --
 --   on_event = require "mjhook.handlers.exec" { "/usr/local/bin/notify", "--quiet" }
 --
--- The program gets {"event_id", "type", "attempt", "created_at", "task"} as one line; its standard output is thrown
--- away. Exit status 0: done. 65 (EX_DATAERR) and 100: never again, the event is buried. Anything else, a signal or the
+-- The program gets {"event_id", "type", "attempt", "created_at" (ms), "task"} as one line, the task as
+-- mjhook.handlers.event lists it; its standard output is thrown away. Exit status 0: done. 65 (EX_DATAERR) and 100: never again, the event is buried. Anything else, a signal or the
 -- end of its time: again later; the last line of its standard error is the reason that is kept.
 --
 -- Its environment is PATH, HOME, LANG, TZ and USER of this process' and what `env` adds: no key and no secret.
 -- @module mjhook.handlers.exec
 local core = require "mjhook.core"
+local event = require "mjhook.handlers.event"
 local json = require "mjhook.json"
 
 local INHERITED = { "PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "TMPDIR" }
 local NEVER_AGAIN = { [65] = true, [100] = true }
-local MARGIN_S = 1 -- of what the handler may take: for noting what became of it
-local DEFAULT_S = 30
 
 local function check(condition, text, ...)
   if not condition then
@@ -38,10 +37,9 @@ local function environment(more)
   return env
 end
 
--- What is left of a task for another program: no function, no metatable.
 local function event_text(task, ctx)
   return json.encode { event_id = ctx.event_id, type = ctx.type, attempt = ctx.attempt, created_at = ctx.created_at,
-                       task = task } .. "\n"
+                       task = event.data(task, ctx) } .. "\n"
 end
 
 local function last_line(said)
@@ -79,10 +77,9 @@ return function(command)
     "timeout: seconds expected")
   local env = environment(command.env)
   return function(task, ctx)
-    local most = ctx.timeout and math.max(ctx.timeout - MARGIN_S, ctx.timeout / 2) or DEFAULT_S
     local how, err = core.run {
       argv = command, env = env, input = event_text(task, ctx),
-      timeout_ms = math.floor(math.min(command.timeout or most, most) * 1000),
+      timeout_ms = event.milliseconds(ctx, command.timeout),
     }
     if not how then
       return false, err.message

@@ -1,0 +1,127 @@
+-- The example policies in scripts/policies, as they are shipped, on real events.
+local kit = require "kit"
+local sim = require "sim"
+
+describe("the example policy", function()
+  setup(sim.start)
+  teardown(sim.stop)
+  before_each(sim.reset)
+  after_each(kit.cleanup)
+
+  local mj
+
+  before_each(function()
+    mj = kit.open({ policy = {} }, sim)
+  end)
+
+  local n = 0
+
+  -- A task that came to this end.
+  local function ended(kind, args)
+    n = n + 1
+    args.task_id = "P" .. n
+    local task = assert(mj:adopt(args))
+    assert.equal("ok", assert(mj.exec:commit { { op = "signal", ref = task.ref, kind = kind, source = "callback",
+      task_id = args.task_id, image = kind == "succeeded" and "https://img.example/grid.png" or nil,
+      images = kind == "succeeded" and { "https://img.example/0.png" } or nil,
+      error = kind == "failed" and "banned words" or nil } })[1].code)
+    return task.ref
+  end
+
+  -- Delivers with a policy and these environment variables, in a process of its own. Gives the report.
+  local function deliver(policy, environment)
+    local words = {}
+    for name, value in pairs(environment) do
+      words[#words + 1] = name .. "=" .. kit.quote(value)
+    end
+    local out, code = kit.sh(table.concat(words, " ") .. " " .. kit.lua_command(([[
+      local mj, err = require("mjhook").open { store = %q, api_key = "k", policy = %q, log = function() end }
+      if not mj then
+        io.write(err.message)
+        os.exit(1)
+      end
+      local report = assert(mj:deliver())
+      io.write(report.delivered, " ", report.errors)
+    ]]):format(kit.store, kit.root .. "/scripts/policies/" .. policy .. ".lua")))
+    return out, code
+  end
+
+  describe("email", function()
+    local dir, sendmail
+
+    before_each(function()
+      dir = kit.tmp()
+      sendmail = kit.write(dir .. "/sendmail", ('#!/bin/sh\nprintf "%%s " "$@" >>%s/args; cat >>%s/mail\n'):format(dir,
+        dir))
+      os.execute("chmod 700 " .. sendmail)
+    end)
+
+    local function tell()
+      return deliver("email", { SENDMAIL = sendmail, MAIL_FROM = "art@example.org" })
+    end
+
+    it("tells who asked, with the addresses of the images", function()
+      local ref = ended("succeeded", { prompt = "a fox", context = { email = "ada@example.org" } })
+      assert.equal("1 0", (tell()))
+      local mail = kit.read(dir .. "/mail")
+      assert.equal("-t -i ", kit.read(dir .. "/args"))
+      for _, text in ipairs { "From: art@example.org\nTo: ada@example.org\nSubject: Your image is ready\n",
+                              ("\nMessage-ID: <%s-1@mjhook>\n"):format(ref), "\n\nYou asked for: a fox\n",
+                              "\nhttps://img.example/grid.png\nhttps://img.example/0.png\n" } do
+        assert.truthy(mail:find(text, 1, true), text)
+      end
+    end)
+
+    it("tells of a failure why", function()
+      ended("failed", { prompt = "a fox", context = { email = "ada@example.org" } })
+      assert.equal("1 0", (tell()))
+      assert.truthy(kit.read(dir .. "/mail"):find("Subject: Your image could not be made", 1, true))
+      assert.truthy(kit.read(dir .. "/mail"):find("\nWhat was said: banned words\n", 1, true))
+    end)
+
+    it("lets nothing that a user wrote become a header or an argument", function()
+      ended("succeeded", { prompt = "x\nBcc: evil@example.org\n\n.", context = { email = "ada@example.org" } })
+      ended("succeeded", { prompt = "x", context = { email = "a@b.c\nBcc: evil@example.org" } })
+      ended("succeeded", { prompt = "x", context = { email = "-Xfile evil@example.org" } })
+      ended("succeeded", { prompt = "x", context = { email = { "a@b.c" } } })
+      ended("succeeded", { prompt = "x", context = { 7 } })
+      ended("succeeded", { prompt = "x" })
+      assert.equal("6 0", (tell()))
+      local mail = kit.read(dir .. "/mail")
+      assert.is_nil(mail:find("\nBcc", 1, true))
+      assert.equal(1, select(2, mail:gsub("\nMessage%-ID: ", "")))
+    end)
+
+    it("waits when the mail is not taken", function()
+      kit.write(sendmail, "#!/bin/sh\nexit 75\n")
+      os.execute("chmod 700 " .. sendmail)
+      local ref = ended("succeeded", { prompt = "a fox", context = { email = "ada@example.org" } })
+      assert.equal("0 1", (tell()))
+      assert.truthy(mj:events { ref = ref }().errors[1].message:find("did not take the mail", 1, true))
+    end)
+  end)
+
+  describe("handoff", function()
+    it("hands every event on, signed", function()
+      local secrets = kit.write(kit.tmp() .. "/secrets", "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n")
+      local environment = { HANDOFF_URL = sim.url .. "/_sim/sink", HANDOFF_SECRET_FILE = secrets }
+      local one, two = ended("succeeded", { prompt = "a fox" }), ended("failed", { prompt = "a wolf" })
+      assert.equal("2 0", (deliver("handoff", environment)))
+      local bodies = {}
+      for i, got in ipairs(sim.callbacks(2)) do
+        bodies[i] = got.body
+      end
+      local all = table.concat(bodies, "\n")
+      assert.truthy(all:find('"type":"midjourney.task.succeeded"', 1, true))
+      assert.truthy(all:find('"type":"midjourney.task.failed"', 1, true))
+      assert.truthy(all:find(one, 1, true))
+      assert.truthy(all:find(two, 1, true))
+    end)
+
+    it("says what is missing when it is loaded", function()
+      local out, code = deliver("handoff", {})
+      assert.equal(1, code)
+      assert.truthy(out:find("HANDOFF_URL is not set", 1, true))
+    end)
+  end)
+end)
