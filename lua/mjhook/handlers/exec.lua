@@ -3,8 +3,9 @@
 --   on_event = require "mjhook.handlers.exec" { "/usr/local/bin/notify", "--quiet" }
 --
 -- The program gets {"event_id", "type", "attempt", "created_at" (ms), "task"} as one line, the task as
--- mjhook.handlers.event lists it; its standard output is thrown away. Exit status 0: done. 65 (EX_DATAERR) and 100: never again, the event is buried. Anything else, a signal or the
--- end of its time: again later; the last line of its standard error is the reason that is kept.
+-- mjhook.handlers.event lists it; its standard output is thrown away. Exit status 0: done. 65 (EX_DATAERR) and 100:
+-- never again, the event is buried. Anything else, a signal or the end of its time: again later; the last line of its
+-- standard error is the reason that is kept.
 --
 -- Its environment is PATH, HOME, LANG, TZ and USER of this process' and what `env` adds: no key and no secret.
 -- @module mjhook.handlers.exec
