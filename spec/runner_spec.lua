@@ -270,6 +270,29 @@ describe("a handler in a process of its own", function()
     assert.equal(0, mj:stats().events)
   end)
 
+  it("whose deliverers died does not count as failed, unless they go on dying", function()
+    local calls = 0
+    open { on_event = function()
+      calls = calls + 1
+      return false, "not yet"
+    end }
+    local ref = ended "x"
+    local function die(times)
+      for _ = 1, times do
+        assert.equal("ok", assert(mj.exec:commit { { op = "take", ["until"] = core.now() + 1 } })[1].code)
+        kit.travel(1)
+      end
+    end
+    die(25)
+    assert.equal(1, mj:deliver().errors)
+    assert.is_false(mj:events { ref = ref }().buried)
+    kit.travel(60)
+    die(75)
+    assert.same({ delivered = 0, buried = 1, errors = 1 }, mj:deliver())
+    assert.equal(1, calls)
+    assert.truthy(error_of(ref):find("whoever delivers it dies", 1, true))
+  end)
+
   it("begins no more than `limit`", function()
     open { on_event = function(_, ctx) note("seen", ctx.event_id) end }
     ended("x", 9)

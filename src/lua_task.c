@@ -174,6 +174,7 @@ int mjl_push_event(lua_State *L, mj_str record)
     mjl_set_int(L, "attempt", e.attempt);
     mjl_set_int(L, "tries", e.tries);
     mjl_set_int(L, "round", e.tries - e.before);
+    mjl_set_int(L, "failed", e.failed);
     mjl_set_int(L, "created_at", e.created_at);
     mjl_set_int(L, "next_at", e.next_at);
     lua_pushboolean(L, e.late);

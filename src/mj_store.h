@@ -106,6 +106,7 @@ typedef struct mj_event_record {
     bool leased;     /* handed out until next_at */
     uint32_t tries;  /* deliveries begun; identifies the lease */
     uint32_t before; /* those of them that were begun before it was kicked */
+    uint32_t failed; /* handlers that failed since it was kicked; the others' processes died, or handed it back */
     int64_t created_at, next_at;
     unsigned nerrors;
     mj_event_error errors[MJ_MAX_EVENT_ERRORS];

@@ -48,6 +48,7 @@ static int encode(const mj_event_record *e, mj_buf *b)
         mj_put_str(b, e->errors[i].text);
     }
     mj_put_uint(b, e->before);
+    mj_put_uint(b, e->failed);
     return b->failed ? MJ_ENOMEM : MJ_OK;
 }
 
@@ -80,8 +81,10 @@ int mj_event_decode(mj_str bytes, mj_event_record *out)
         e.errors[i].at = mj_get_int(&r);
         e.errors[i].text = mj_get_str(&r);
     }
-    if (r.p != r.end) /* not in those written before schema 4 */
+    if (r.p != r.end) { /* not in those written before schema 4 */
         e.before = mj_get_u32(&r);
+        e.failed = mj_get_u32(&r);
+    }
     if (r.bad || e.before > e.tries)
         return MJ_ECORRUPT;
     *out = e;
@@ -283,6 +286,7 @@ static int settle(mj_txn *x, mj_op *op, mj_event_record *e)
         e->tries--; /* handed back without having been run: it costs the event nothing */
     } else {
         add_error(e, x->now, op->sig.error);
+        e->failed++;
         mj_measure_count(&x->measures, MJ_EVENT_RETRIED, op->until != 0);
     }
     if (rc != 0)
@@ -319,6 +323,7 @@ static int release(mj_txn *x, mj_op *op, mj_event_record *e)
     }
     e->leased = false;
     e->before = e->tries;
+    e->failed = 0;
     e->next_at = x->now;
     if (rc == 0)
         rc = put(x, e);

@@ -13,11 +13,11 @@ local FIRST_S, CAP_S, JITTER, TRIES = 15, 3600, 0.1, 20
 local LEASE_SLACK_MS = 30000
 local RETRY_MAX_S = 86400 -- that a handler may name
 
-local function retry_at(round, how)
-  if round >= TRIES or how.bury then
+local function retry_at(failed, how)
+  if failed >= TRIES or how.bury then
     return 0 -- buried
   end
-  local seconds = math.min(CAP_S, FIRST_S + 2 ^ round)
+  local seconds = math.min(CAP_S, FIRST_S + 2 ^ failed)
   local named = how.retry_after
   if type(named) == "number" and named >= 0 then -- which NaN is not
     return core.now() + math.floor(math.min(named, RETRY_MAX_S) * 1000)
@@ -46,10 +46,10 @@ local function outcome_op(mj, outcome, report)
     op.op, op["until"] = "retry", core.now()
   else
     op.op, op.error = "retry", outcome.reason
-    op["until"] = retry_at(event.round, type(outcome.how) == "table" and outcome.how or {})
+    op["until"] = retry_at(event.failed + 1, type(outcome.how) == "table" and outcome.how or {})
     report.errors = report.errors + 1
     report.buried = report.buried + (op["until"] == 0 and 1 or 0)
-    mj.log("warn", ("event %s (try %d): %s"):format(event.event_id, event.tries, outcome.reason))
+    mj.log("warn", ("event %s (try %d): %s"):format(event.event_id, event.failed + 1, outcome.reason))
   end
   return op
 end

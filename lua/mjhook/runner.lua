@@ -14,6 +14,9 @@ local M = {}
 
 local MOST = 256     -- events at once when handlers are quick
 local QUICK_MS = 5   -- a handler at most this slow on average lets their number grow
+-- A deliverer that died may have run the event or not: it counts for little. But a handler that takes its deliverer
+-- with it, every time, must not do so for ever.
+local DEATHS = 100
 local SLACK_MS = 1000 -- for a handler that is interrupted to come back by itself, before its process is killed
 local FAIR_MS = 5000 -- one that had so long and was cut off by the end of the budget has had its try
 
@@ -21,7 +24,9 @@ local FAIR_MS = 5000 -- one that had so long and was cut off by the end of the b
 -- is nothing left to tell of.
 local function handle(mj, lease)
   local event = lease.event
-  if core.now() + mj.config.handler_timeout * 1000 > event.next_at then
+  if event.round - event.failed > DEATHS then
+    return false, ("whoever delivers it dies: %d times so far"):format(DEATHS), { bury = true }
+  elseif core.now() + mj.config.handler_timeout * 1000 > event.next_at then
     return nil
   end
   local task = view(lease.task)

@@ -213,3 +213,27 @@ TEST("a lease that ran out and is put off does not overtake an earlier event tha
     CHECK_INT(take(s, later + LEASE, later), MJ_ENOTFOUND);
     mj_store_close(s);
 }
+
+TEST("only handlers that failed count, not leases that ran out or were handed back; a kick begins anew")
+{
+    mj_store *s = open_store();
+    ref r = ended(s, "T1");
+    int64_t now = T0;
+    mj_op back = {.kind = MJ_OP_EVENT_RETRY};
+
+    for (int i = 0; i < 3; i++) { /* three who died */
+        CHECK_INT(taken(s, now).failed, 0);
+        now += LEASE + 1;
+    }
+    back.event = taken(s, now);
+    back.until = now;
+    CHECK_INT(do_op(s, back, now), MJ_OK); /* one who did not get to it */
+    CHECK_INT(settle(s, MJ_OP_EVENT_RETRY, taken(s, now), now, now), MJ_OK);
+    CHECK_INT(settle(s, MJ_OP_EVENT_RETRY, taken(s, now), now, now), MJ_OK);
+    CHECK_INT(taken(s, now).failed, 2);
+    now += LEASE + 1;
+    CHECK_INT(kick(s, r, 1, now), MJ_OK);
+    CHECK_INT(taken(s, now).failed, 0);
+    check_store(s);
+    mj_store_close(s);
+}
