@@ -3,14 +3,16 @@
 --   lua deliver.lua [EVENTS] [ROUNDS]
 --
 -- The store lies in BUILD, on a disk. EVENTS tasks have ended; their events go through a handler that does nothing,
--- here and in processes of their own. Redis, where it is installed, takes as many by XADD with every write on disk
+-- here and in processes of their own; and through the relay (mjhook.handlers.webhook, signed) to the simulator's sink
+-- on this machine. Redis, where it is installed, takes as many by XADD with every write on disk
 -- before its answer (`appendfsync always`), from redis-benchmark with 64 clients. Medians over rounds, in each of which
 -- everything runs one after the other.
 local core = require "mjhook.core"
 local mjhook = require "mjhook"
 
 local EVENTS, ROUNDS = tonumber(arg[1]) or 20000, tonumber(arg[2]) or 3
-local BUILD = os.getenv "MJHOOK_BUILD"
+local BUILD, ROOT = os.getenv "MJHOOK_BUILD", os.getenv "MJHOOK_ROOT"
+local SIMULATOR = ("%s/scripts/simulator/simulator"):format(ROOT)
 
 local function sh(command)
   local pipe = io.popen("( " .. command .. "\n) 2>&1; printf '\\n%s' $?")
@@ -46,6 +48,13 @@ local function measure(mj, options)
   return EVENTS / (core.clock() - before) * 1000
 end
 
+local function relay()
+  local url = assert(sh(("%s start --dir %s/sim --key k --set ledger=false"):format(SIMULATOR, dir)))
+  local handler = require "mjhook.handlers.webhook" { url = url .. "/_sim/sink",
+    secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=" }
+  return assert(mjhook.open { store = dir .. "/relay", api_key = "k", base_url = url, policy = { on_event = handler } })
+end
+
 local redis -- port
 
 local function start_redis()
@@ -79,20 +88,24 @@ local ok, err = pcall(function()
   local mj = assert(mjhook.open { store = dir .. "/store", api_key = "k", base_url = "http://127.0.0.1:1",
                                   policy = { on_event = function() end } })
   start_redis()
-  local here, apart, stream = {}, {}, {}
+  local relaying = relay()
+  local here, apart, relayed, stream = {}, {}, {}, {}
   for i = 1, ROUNDS do
     here[i] = measure(mj, {})
     apart[i] = measure(mj, { isolate = true })
+    relayed[i] = measure(relaying, { isolate = true })
     stream[i] = redis and xadd() or nil
   end
   print(("  a handler that does nothing, in this process (%s): %.0f events/s"):format(
     rawget(_G, "jit") and "LuaJIT" or _VERSION, median(here)))
   print(("  the same in processes of its own:                  %.0f events/s"):format(median(apart)))
+  print(("  through the signed relay, 4 processes:             %.0f events/s"):format(median(relayed)))
   if redis then
     print(("  redis XADD, 64 clients, appendfsync always:        %.0f/s"):format(median(stream)))
   end
   mj:close()
 end)
+sh(("%s stop --dir %s/sim"):format(SIMULATOR, dir))
 sh(("test -f %s/redis.pid && kill $(cat %s/redis.pid) && sleep 0.3; rm -rf %s"):format(dir, dir, dir))
 if not ok then
   io.stderr:write(tostring(err), "\n")
