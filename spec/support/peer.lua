@@ -48,4 +48,11 @@ function Peer:received()
   return list
 end
 
+--- Waits until it has closed that many connections.
+function Peer:wait_closed(count)
+  kit.wait_until(function()
+    return select(2, (kit.read(self.dir .. "/closed") or ""):gsub("\n", "")) >= count
+  end)
+end
+
 return peer

@@ -2,7 +2,7 @@
 
 Usage: peer.py DIR.  DIR/script is JSON, a list of lists of steps: one list for each connection in turn, the last for
 all that follow.  DIR/port gets the port; DIR/received a JSON line for all that a "read" step took: {"connection": n,
-"text": "..."} (each byte a character).
+"text": "..."} (each byte a character); DIR/closed a line for each connection that has been closed.
 
 Steps: ["read", END] up to and with END; ["http"] a whole request; ["redis", N] N commands; ["send", TEXT];
 ["drip", TEXT, SECONDS] byte by byte; ["flood", TEXT, SECONDS] again and again, that long at most; ["hang"] until the
@@ -93,6 +93,8 @@ class Connection:
         except OSError:
             pass
         self.sock.close()
+        with lock, open(where + "/closed", "a", encoding="ascii") as log:
+            log.write("%d\n" % self.number)
 
 
 def main():

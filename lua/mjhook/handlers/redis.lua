@@ -122,6 +122,9 @@ end
 
 -- ---- what its errors mean ----
 
+-- What a stranger is told whose command has more than ten words, as XADD has.
+local UNAUTHENTICATED = "^ERR Protocol error: unauthenticated"
+
 -- About the command or its data: the same command gets the same answer. Beside the code, texts of Redis 5 to 7.
 local HOPELESS = {
   "^WRONGTYPE", "^ERR unknown command", "^ERR wrong number of arguments", "^ERR syntax error", "^ERR Protocol error",
@@ -134,6 +137,7 @@ local HINTS = {
   { "^WRONGTYPE", "another kind of value has the stream's name" },
   { "^READONLY", "this is a replica, which takes no writes" },
   { "^NOAUTH", "it wants a password" },
+  { UNAUTHENTICATED, "it wants a password" },
   { "^WRONGPASS", "it refuses user or password" },
   { "^ERR invalid password", "it refuses the password" },
   { "^ERR.*without any password", "no password is set there" },
@@ -159,14 +163,19 @@ local function hint(text)
 end
 
 -- Errors after which this connection would go on failing, be it with a server that has become well.
-local STUCK = { READONLY = true, NOAUTH = true, NOPERM = true, MASTERDOWN = true, MOVED = true }
+local STUCK = { READONLY = true, NOAUTH = true, NOPERM = true, MASTERDOWN = true, MOVED = true, ERR = true }
 
--- A server may repeat what it was sent: of an answer to AUTH only the code is told.
+-- A server may repeat what it was sent, and so a password: then, and of any answer to AUTH, nothing is told but one of
+-- these codes.
+local CODES = {
+  ERR = true, WRONGPASS = true, NOAUTH = true, NOPERM = true, DENIED = true, LOADING = true, BUSY = true, OOM = true,
+  MASTERDOWN = true, MISCONF = true, READONLY = true, WRONGTYPE = true,
+}
+
 local function explain(target, text, secret)
-  local code = text:match "^%u+" or "an error"
-  local shown = secret and code or text:gsub("[^ -~]", " "):sub(1, 160)
-  if target.password and shown:find(target.password, 1, true) then
-    shown = code
+  local code, shown = text:match "^%u+", text:gsub("[^ -~]", " "):sub(1, 160)
+  if secret or not shown:find "%S" or (target.password and text:find(target.password, 1, true)) then
+    shown = CODES[code] and code or "an error"
   end
   return code, shown .. hint(text)
 end
@@ -174,10 +183,12 @@ end
 local function refused(target, what, text, secret)
   local code, shown = explain(target, text, secret)
   local hopeless = false
-  for _, pattern in ipairs(HOPELESS) do
-    hopeless = hopeless or text:find(pattern) ~= nil
+  if not secret and not text:find(UNAUTHENTICATED) then -- those are about our access
+    for _, pattern in ipairs(HOPELESS) do
+      hopeless = hopeless or text:find(pattern) ~= nil
+    end
   end
-  return { reason = ("%s: %s: %s"):format(target.name, what, shown), bury = hopeless, stuck = STUCK[code] or hopeless }
+  return { reason = ("%s: %s: %s"):format(target.name, what, shown), bury = hopeless, stuck = STUCK[code or ""] }
 end
 
 local function broken(target, why)
