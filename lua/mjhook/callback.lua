@@ -95,11 +95,7 @@ local function trust(mj, how, ref, word)
   if mj.policy:decides "on_callback" then
     local task = ref and mj:get(ref) or mj:find(word.task_id)
     if task then
-      local decided = mj.policy:ask("on_callback", task, word)
-      if decided == "accept" or decided == "verify" or decided == "ignore" then
-        return decided, task
-      end
-      return "verify", task
+      return mj.policy:decide("on_callback", task, word), task
     end
   end
   return answer

@@ -72,25 +72,54 @@ function Policy:decides(name)
   return self.functions[name] ~= nil
 end
 
---- Asks a decision function. Nothing when there is none or it raises.
-function Policy:ask(name, ...)
+-- A wait that a decision may name, in milliseconds; nil when it is no usable number of seconds.
+local function wait_ms(seconds)
+  if type(seconds) == "number" and seconds == seconds and seconds >= 0 and seconds <= 30 * 86400 then
+    return math.floor(seconds * 1000)
+  end
+end
+
+-- What a decision may say, and what is done when it raises or says something else: the careful thing.
+local WORDS = {
+  on_callback = { accept = true, verify = true, ignore = true },
+  on_refused = { retry = true, fail = true },
+  resolve_ambiguous = { lost = true, resubmit = true, wait = true },
+}
+local CAREFUL = { on_callback = "verify", on_refused = "default", resolve_ambiguous = "lost", next_poll = "default" }
+
+local function interpret(name, answer, seconds)
+  if name == "next_poll" then
+    local ms = wait_ms(answer)
+    return ms and "wait" or nil, ms
+  elseif WORDS[name][answer] then
+    return answer, wait_ms(seconds)
+  end
+end
+
+--- Asks a decision function and reads its answer. "default" is for the caller to know.
+-- @tparam string name on_callback, next_poll, on_refused, resolve_ambiguous
+-- @treturn string|nil what it decided ("wait" of next_poll), the careful thing when it was at fault; nil when there is
+-- no such function
+-- @treturn number|nil milliseconds, when it named a time
+-- @treturn string|nil its fault: it raised, or answered what means nothing
+function Policy:decide(name, ...)
   local f = self.functions[name]
   if not f then
     return nil
   end
-  local ok, a, b = pcall(f, ...)
+  local ok, answer, seconds = pcall(f, ...)
+  local what, ms
   if ok then
-    return a, b
+    what, ms = interpret(name, answer, seconds)
+    if what then
+      return what, ms
+    elseif answer == nil then
+      return CAREFUL[name] -- it has no opinion
+    end
   end
-  self.log("error", ("policy: %s raised: %s"):format(name, tostring(a)))
-  return nil
-end
-
---- A wait that a decision may name, in milliseconds; nil when it is no usable number of seconds.
-function M.wait_ms(seconds)
-  if type(seconds) == "number" and seconds == seconds and seconds >= 0 and seconds <= 30 * 86400 then
-    return math.floor(seconds * 1000)
-  end
+  local fault = ok and ("answered %s"):format(tostring(answer)) or ("raised: %s"):format(tostring(answer))
+  self.log("error", ("policy: %s %s"):format(name, fault))
+  return CAREFUL[name], nil, fault
 end
 
 -- Interrupts Lua code that runs too long.  A call that blocks inside C can't be interrupted this way.

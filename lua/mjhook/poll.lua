@@ -1,6 +1,5 @@
 --- Asking the provider about tasks, many in one request.
 local core = require "mjhook.core"
-local policy = require "mjhook.policy"
 local provider = require "mjhook.provider"
 
 local M = {}
@@ -49,7 +48,7 @@ end
 
 local function wait_for(mj, task, kind)
   if (kind == "running" or kind == "absent") and mj.policy:decides "next_poll" then
-    return policy.wait_ms((mj.policy:ask("next_poll", task, core.now())))
+    return (select(2, mj.policy:decide("next_poll", task, core.now())))
   end
 end
 

@@ -3,7 +3,6 @@
 local core = require "mjhook.core"
 local deliver = require "mjhook.deliver"
 local poll = require "mjhook.poll"
-local policy = require "mjhook.policy"
 local prune = require "mjhook.prune"
 local submit = require "mjhook.submit"
 local view = require("mjhook.task").view
@@ -152,11 +151,11 @@ function Sweep:resolve()
   self:pages("resolve", PAGE, function(tasks)
     local ops = {}
     for _, task in ipairs(tasks) do
-      local answer, seconds = self.mj.policy:ask("resolve_ambiguous", task, core.now())
-      local kind = DECISIONS[answer] or "give_up"
+      local what, ms = self.mj.policy:decide("resolve_ambiguous", task, core.now())
+      local kind = DECISIONS[what] or "give_up"
       ops[#ops + 1] = {
         op = "signal", ref = task.ref, attempt = task.attempt, kind = kind, expect = "ambiguous",
-        source = DECISIONS[answer] and "policy" or "sweep", wait_ms = kind == "wait" and policy.wait_ms(seconds) or nil,
+        source = DECISIONS[what] and "policy" or "sweep", wait_ms = kind == "wait" and ms or nil,
       }
     end
     self:commit(ops)

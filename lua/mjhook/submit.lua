@@ -1,7 +1,6 @@
 --- Submission: the intent is durable before a byte leaves, and nothing leaves twice.
 local core = require "mjhook.core"
 local job = require "mjhook.job"
-local policy = require "mjhook.policy"
 local provider = require "mjhook.provider"
 local view = require("mjhook.task").view
 
@@ -31,12 +30,11 @@ local function decide_refused(mj, task, verdict)
     return
   end
   local err = core.error(verdict.error_code, verdict.error, verdict.kind == "refused")
-  local answer, seconds = mj.policy:ask("on_refused", task, err)
-  if answer == "fail" then
+  local what, ms = mj.policy:decide("on_refused", task, err)
+  if what == "fail" then
     verdict.kind = "rejected"
-  elseif answer == "retry" then
-    verdict.kind = "refused"
-    verdict.wait_ms = policy.wait_ms(seconds)
+  elseif what == "retry" then
+    verdict.kind, verdict.wait_ms = "refused", ms
   end
 end
 
