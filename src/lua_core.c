@@ -180,6 +180,7 @@ int luaopen_mjhook_core(lua_State *L)
     mjl_open_store(L);
     mjl_open_http(L);
     mjl_open_stream(L);
+    mjl_open_fetch(L);
     mjl_open_auth(L);
     mjl_open_wire(L);
     mjl_open_sys(L);

@@ -49,6 +49,7 @@ void mjl_unpack(lua_State *L, mj_str bytes, mj_op *op); /* its strings stay in b
 void mjl_open_store(lua_State *L);
 void mjl_open_http(lua_State *L);
 void mjl_open_stream(lua_State *L);
+void mjl_open_fetch(lua_State *L);
 void mjl_open_auth(lua_State *L);
 void mjl_open_wire(lua_State *L);
 void mjl_open_sys(lua_State *L);

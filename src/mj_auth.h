@@ -60,6 +60,11 @@ void mj_token_read(const char *uri, size_t n, mj_token *out);
 bool mj_equal(const void *a, const void *b, size_t n);
 /* SHA-256 of the data (key fingerprints of arguments, archives); MJ_EIO when the library fails. */
 int mj_sha256(const void *data, size_t n, uint8_t out[32]);
+/* The same of data that comes in pieces: new (NULL: out of memory), add any number of times, end, which also frees. */
+typedef struct mj_hash mj_hash;
+mj_hash *mj_hash_new(void);
+int mj_hash_add(mj_hash *h, const void *data, size_t n);
+int mj_hash_end(mj_hash *h, uint8_t out[32]);
 int mj_hmac_sha256(const void *key, size_t key_len, const void *data, size_t n, uint8_t out[32]);
 /* base64url without padding; out has room for (n * 4 + 2) / 3 + 1 bytes; returns the length. */
 size_t mj_base64url(const void *data, size_t n, char *out);
