@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define FETCH "mjhook.fetch"
-enum { MAX_ITEMS = 64, MAX_LIST = 64, MAX_SMALL = 65536 };
+enum { MAX_ITEMS = 64, MAX_LIST = 64 };
 
 typedef struct box {
     mj_shelf shelf;
@@ -246,35 +246,6 @@ static int fetch_hash(lua_State *L)
     return rc == MJ_OK ? push_hash(L, sha, bytes) : failed(L, rc, name);
 }
 
-/* downloads:read(name) -> text | nil, err; downloads:write(name, text) -> true | nil, err: of a small file */
-static int fetch_read(lua_State *L)
-{
-    box *b = check_box(L);
-    const char *name = check_name(L, 2);
-    size_t n = MAX_SMALL;
-    char *text = lua_newuserdata(L, n);
-    int rc = mj_shelf_read(&b->shelf, name, text, &n);
-
-    if (rc != MJ_OK)
-        return failed(L, rc, name);
-    lua_pushlstring(L, text, n);
-    return 1;
-}
-
-static int fetch_write(lua_State *L)
-{
-    box *b = check_box(L);
-    const char *name = check_name(L, 2);
-    size_t n;
-    const char *text = luaL_checklstring(L, 3, &n);
-    int rc = mj_shelf_write(&b->shelf, name, text, n);
-
-    if (rc != MJ_OK)
-        return failed(L, rc, name);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
 /* downloads:sync() -> true | nil, err: what was kept and written since is there after a power cut, too */
 static int fetch_sync(lua_State *L)
 {
@@ -290,9 +261,8 @@ static int fetch_sync(lua_State *L)
 void mjl_open_fetch(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"add", fetch_add},     {"next", fetch_next}, {"keep", fetch_keep},   {"drop", fetch_drop},
-        {"hash", fetch_hash},   {"read", fetch_read}, {"write", fetch_write}, {"sync", fetch_sync},
-        {"close", fetch_close}, {NULL, NULL},
+        {"add", fetch_add},   {"next", fetch_next}, {"keep", fetch_keep},   {"drop", fetch_drop},
+        {"hash", fetch_hash}, {"sync", fetch_sync}, {"close", fetch_close}, {NULL, NULL},
     };
     static const luaL_Reg functions[] = {{"fetch", core_fetch}, {NULL, NULL}};
 

@@ -172,52 +172,6 @@ int mj_shelf_hash(const mj_shelf *s, const char *name, uint8_t sha[32], int64_t 
     return rc;
 }
 
-int mj_shelf_read(const mj_shelf *s, const char *name, char *to, size_t *room)
-{
-    int fd = open_file(s, name);
-    size_t got = 0;
-    ssize_t n = 1;
-
-    if (fd < 0)
-        return code();
-    while (n != 0 && got < *room) {
-        n = read(fd, to + got, *room - got);
-        if (n < 0 && errno != EINTR)
-            return closing(fd);
-        got += n > 0 ? (size_t)n : 0;
-    }
-    close(fd);
-    if (n != 0) {
-        errno = EFBIG;
-        return MJ_ENOSPC;
-    }
-    *room = got;
-    return MJ_OK;
-}
-
-int mj_shelf_write(const mj_shelf *s, const char *name, const char *from, size_t n)
-{
-    char tmp[NAME_ROOM];
-    int fd, rc, why;
-
-    hidden(tmp, name, "new");
-    if (unlinkat(s->fd, tmp, 0) != 0 && errno != ENOENT)
-        return code();
-    fd = openat(s->fd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return code();
-    if (!write_all(fd, from, n) || fchmod(fd, s->mode) != 0 || fsync(fd) != 0 ||
-        renameat(s->fd, tmp, s->fd, name) != 0) {
-        rc = closing(fd);
-        why = errno;
-        unlinkat(s->fd, tmp, 0);
-        errno = why;
-        return rc;
-    }
-    close(fd);
-    return MJ_OK;
-}
-
 /* ---- parts ---- */
 
 /* A regular file with this one name, to write to; whatever else is in its place is removed.  -1: see errno. */

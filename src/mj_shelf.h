@@ -40,10 +40,6 @@ int mj_shelf_open(mj_shelf *s, const char *dir, const char *sub, unsigned mode);
 void mj_shelf_close(mj_shelf *s);
 /* A file's SHA-256 and length. */
 int mj_shelf_hash(const mj_shelf *s, const char *name, uint8_t sha[32], int64_t *bytes);
-/* A small file; *n: room, then bytes.  MJ_ENOSPC: longer. */
-int mj_shelf_read(const mj_shelf *s, const char *name, char *to, size_t *n);
-/* A small file, whole or not at all, and synced. */
-int mj_shelf_write(const mj_shelf *s, const char *name, const char *from, size_t n);
 /* Makes names last that were given since. */
 int mj_shelf_sync(const mj_shelf *s);
 

@@ -4,9 +4,25 @@ local core = require "mjhook.core"
 
 local M = {}
 
+local function is_line(value)
+  return type(value) == "string" and value ~= "" and not value:find "[%z\r\n]"
+end
+
+local function are_lines(list)
+  local n = 0
+  for _ in pairs(type(list) == "table" and list or {}) do
+    n = n + 1
+    if not is_line(list[n]) then
+      return false
+    end
+  end
+  return n > 0
+end
+
 --- Checks a table of settings.
 -- @tparam table given
--- @tparam table known type by name ("string", "number", "boolean", "secrets": a string or a list of strings)
+-- @tparam table known type by name ("string", "number", "boolean", "strings": a list of them, "secrets": a string or a
+-- list of strings)
 -- @treturn boolean|nil true; nil and what is wrong
 function M.check(given, known)
   if type(given) ~= "table" then
@@ -20,9 +36,13 @@ function M.check(given, known)
       if got ~= "string" and got ~= "table" then
         return nil, ("%s: string or list expected, got %s"):format(name, got)
       end
+    elseif wanted == "strings" then
+      if not are_lines(value) then
+        return nil, ("%s: a list of texts expected"):format(name)
+      end
     elseif got ~= wanted then
       return nil, ("%s: %s expected, got %s"):format(name, wanted, got)
-    elseif wanted == "string" and (value == "" or value:find "[%z\r\n]") then
+    elseif wanted == "string" and not is_line(value) then
       return nil, ("%s: a line of text expected"):format(name)
     end
   end

@@ -1,0 +1,193 @@
+--- Downloads a task's images into a directory, before the provider's URLs expire.
+--
+--     on_succeeded = require "mjhook.handlers.archive" { dir = "/var/lib/mjhook-images" }
+--
+-- Settings: `dir` (absolute; made when missing, its parent is not), `mode` of the files ("0600"; directories can be
+-- searched by who may read them), `max_bytes` of one image (64 MiB), `connections` at once (4), `timeout` (seconds, at
+-- most what a handler may take), `hosts` (the only ones that images are fetched from: "cdn.example", or ".example" for
+-- all below it), `ca_file` (certificates to trust instead of the system's).
+--
+-- The grid goes to DIR/DAY/REF-0.png, images[n] to DIR/DAY/REF-n.png, or with the end that the image's first bytes
+-- ask for: png, jpg, webp, gif. DAY is the one on which the task was made (UTC), as in 2026-05-04. The task's record
+-- and the handlers after this one get
+--
+--     files = { { index = 0, path = "...", sha256 = "...", bytes = 123, type = "image/png" }, ... }
+--
+-- A URL of the provider's is a stranger's URL: only https on port 443 is spoken, no redirects are followed, no proxy
+-- is used and no address connected to that is not public, whatever its name resolves to. A file that has its name is
+-- whole and on disk; what broke off is gone on with by the next try, which leaves whole files alone.
+--
+-- A URL that may not be fetched, an image that is too large or gone (410) is hopeless: once nothing else is missing, the
+-- event is buried. Anything else is tried again, after `Retry-After` (at most a day) where a server names it.
+-- @module mjhook.handlers.archive
+local core = require "mjhook.core"
+local event = require "mjhook.handlers.event"
+local settings = require "mjhook.handlers.settings"
+
+local KNOWN = {
+  dir = "string", mode = "string", max_bytes = "number", connections = "number", timeout = "number", hosts = "strings",
+  ca_file = "string",
+  -- For tests. allow_private is DANGEROUS anywhere else: whoever names a URL can then reach this machine's network.
+  connect_to = "strings", allow_private = "boolean",
+}
+local MAX_BYTES = 64 * 1048576   -- a grid is a few MiB
+local MAX_CONNECTIONS = 64
+local TYPES = { png = "image/png", jpg = "image/jpeg", webp = "image/webp", gif = "image/gif" }
+local GO_ON_S = 5                -- till the next try, when this one only lacked time
+local HOPELESS = { url = true, address = true, size = true }
+
+local function whole(name, value, most)
+  if value and not (value >= 1 and value <= most and value == math.floor(value)) then
+    return nil, ("%s: a whole number from 1 to %.0f expected"):format(name, most)
+  end
+  return true
+end
+
+local function check(given)
+  local ok, why = settings.check(given, KNOWN)
+  if not ok then
+    return nil, why
+  elseif not (given.dir or ""):match "^/" then
+    return nil, "dir: an absolute path expected"
+  elseif given.mode and not given.mode:match "^0?[0-7][0-7][0-7]$" then
+    return nil, "mode: as for chmod expected, such as \"0640\""
+  end
+  ok, why = settings.seconds("timeout", given.timeout)
+  if ok then
+    ok, why = whole("max_bytes", given.max_bytes, 2 ^ 53)
+  end
+  if ok then
+    ok, why = whole("connections", given.connections, MAX_CONNECTIONS)
+  end
+  return ok, why
+end
+
+-- The images by index. One that is named twice is fetched once.
+local function images(task)
+  local list, by_url = {}, {}
+  local function add(index, url)
+    list[#list + 1] = { index = index, url = url, name = ("%s-%d"):format(task.ref, index), same = by_url[url] }
+    by_url[url] = by_url[url] or list[#list]
+  end
+  if task.image then
+    add(0, task.image)
+  end
+  for i, url in ipairs(task.images or {}) do
+    add(i, url)
+  end
+  return list
+end
+
+local function kept(image, shelf, ext, sha, bytes)
+  image.file = { path = ("%s/%s.%s"):format(shelf.path, image.name, ext), sha256 = sha, bytes = bytes,
+                 type = TYPES[ext] }
+end
+
+-- What an earlier try has brought home.
+local function look(image, shelf)
+  for ext in pairs(TYPES) do
+    local sha, bytes = shelf.downloads:hash(image.name .. "." .. ext)
+    if sha then
+      return kept(image, shelf, ext, sha, bytes)
+    end
+  end
+end
+
+-- One download's end: the image's file, or why there is none.
+local function settle(image, shelf, i, got)
+  if got.outcome == "done" then
+    local sha, bytes = shelf.downloads:keep(i, image.name .. "." .. got.ext)
+    if sha then
+      return kept(image, shelf, got.ext, sha, bytes)
+    end
+    image.why = bytes.message
+    return
+  elseif got.outcome ~= "net" and got.outcome ~= "time" and got.outcome ~= "disk" then
+    shelf.downloads:drop(i) -- what came, if anything, is nothing to go on from
+  end
+  image.why = got.error
+  image.hopeless = HOPELESS[got.outcome] or got.status == 410
+  image.retry_after = got.retry_after or (got.outcome == "time" and got.received > 0 and GO_ON_S) or nil
+end
+
+local function download(list, shelf, deadline)
+  local running = {}
+  for _, image in ipairs(list) do
+    if not image.same then
+      look(image, shelf)
+    end
+    if not image.same and not image.file then
+      local i, err = shelf.downloads:add(image.name, image.url)
+      if i then
+        running[i] = image
+      else
+        image.why = err.message
+      end
+    end
+  end
+  while true do
+    local i, got = shelf.downloads:next(deadline)
+    if not i then
+      break
+    end
+    settle(running[i], shelf, i, got)
+  end
+  return shelf.downloads:sync()
+end
+
+-- What the handler returns.
+local function report(list)
+  local files, missing, hopeless, after = {}, {}, true, nil
+  for _, image in ipairs(list) do
+    local source = image.same or image
+    if source.file then
+      local file = { index = image.index }
+      for name, value in pairs(source.file) do
+        file[name] = value
+      end
+      files[#files + 1] = file
+    elseif not image.same then
+      missing[#missing + 1] = ("image %d: %s"):format(image.index, image.why)
+      hopeless = hopeless and image.hopeless
+      after = math.max(after or 0, image.retry_after or 0)
+    end
+  end
+  if #missing == 0 then
+    return { files = files }
+  end
+  return false, ("archive: %d of %d kept; %s"):format(#files, #list, table.concat(missing, "; ")),
+    { bury = hopeless or nil, retry_after = not hopeless and after > 0 and after or nil }
+end
+
+--- @tparam table given the settings above
+-- @treturn function a handler; it does nothing about an event that is no success
+return function(given)
+  local ok, why = check(given)
+  if not ok then
+    error("mjhook.handlers.archive: " .. why, 2)
+  end
+  local dir = given.dir:gsub("(.)/+$", "%1")
+  return function(task, ctx)
+    local list = images(task)
+    if ctx.type ~= "succeeded" or #list == 0 then
+      return true
+    end
+    local shelf = { day = os.date("!%Y-%m-%d", math.floor(task.created_at / 1000)) }
+    shelf.path = dir .. "/" .. shelf.day
+    local err
+    shelf.downloads, err = core.fetch {
+      dir = dir, sub = shelf.day, mode = tonumber(given.mode or "0600", 8), max_bytes = given.max_bytes or MAX_BYTES,
+      connections = given.connections, hosts = given.hosts, ca_file = given.ca_file, connect_to = given.connect_to,
+      allow_private = given.allow_private,
+    }
+    if not shelf.downloads then
+      return false, "archive: " .. err.message
+    end
+    ok, err = download(list, shelf, event.deadline(ctx, given.timeout))
+    shelf.downloads:close()
+    if not ok then
+      return false, "archive: " .. err.message
+    end
+    return report(list)
+  end
+end

@@ -1,0 +1,135 @@
+"""An HTTPS server of images that misbehaves as the URL asks.
+
+Usage: images.py DIR CERTIFICATE KEY.  DIR/port gets the port; DIR/requests a JSON line for each request: {"path": "...",
+"headers": {...}, "sent": bytes of the body}, written when its answer has been sent.
+
+A path is any name; its query says what is to be sent: kind=png|jpg|webp|gif|html|text|fifo (png), size=N (1000),
+type=CONTENT-TYPE (by the kind; "" for none), status=N, retry=SECONDS, to=LOCATION, length=N (announced; 0: chunked),
+etag=TEXT (a strong one of the content; weak, none, or changes: another one each time), ranges=no (ignored), bad (from the
+wrong byte), lie (of another entity), cut=N (closes after so many bytes of the body, the first time only; cutall=N: each
+time), drip=SECONDS (between pieces of 1000 bytes), hang (no answer), seed=N (which image).
+"""
+import hashlib
+import json
+import os
+import ssl
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+where, certificate, key = sys.argv[1:4]
+lock = threading.Lock()
+seen = {}
+
+HEADS = {
+    "png": (b"\x89PNG\r\n\x1a\n", "image/png"),
+    "jpg": (b"\xff\xd8\xff\xe0", "image/jpeg"),
+    "webp": (b"RIFF\0\0\0\0WEBP", "image/webp"),
+    "gif": (b"GIF89a", "image/gif"),
+    "html": (b"<!doctype html><svg onload=alert(1)>", "text/html"),
+}
+
+
+def content(kind, size, seed):
+    head = HEADS[kind][0]
+    body, i = bytearray(head), 0
+    while len(body) < size:
+        body += hashlib.sha256(b"%d:%d" % (seed, i)).digest()
+        i += 1
+    return bytes(body[:size])
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def note(self, sent):
+        line = json.dumps({"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}, "sent": sent})
+        with lock, open(where + "/requests", "a", encoding="ascii") as log:
+            log.write(line + "\n")
+
+    def do_GET(self):
+        query = {k: v[-1] for k, v in parse_qs(urlsplit(self.path).query, keep_blank_values=True).items()}
+        with lock:
+            nth = seen[self.path] = seen.get(self.path, 0) + 1
+        if "hang" in query:
+            self.note(0)
+            time.sleep(20)
+            return
+        kind = query.get("kind", "png")
+        body = content(kind, int(query.get("size", 1000)), int(query.get("seed", 0)))
+        etag = '"%s"' % hashlib.sha256(body).hexdigest()[:16]
+        etag = {"weak": "W/" + etag, "none": None, "changes": '"%d"' % nth}.get(query.get("etag"), etag)
+        status, start = int(query.get("status", 200)), 0
+        wanted = self.headers.get("Range", "")
+        ranges = query.get("ranges")
+        if wanted.startswith("bytes=") and ranges != "no" and status == 200:
+            if self.headers.get("If-Range") == etag or ranges == "lie":
+                start, status = int(wanted[6:-1]), 206
+        self.send_response(status)
+        if query.get("type", HEADS[kind][1]):
+            self.send_header("Content-Type", query.get("type", HEADS[kind][1]))
+        if etag:
+            self.send_header("ETag", etag)
+        if "retry" in query:
+            self.send_header("Retry-After", query["retry"])
+        if "to" in query:
+            self.send_header("Location", query["to"])
+        rest = body[start:]
+        if status == 206:
+            self.send_header("Content-Range", "bytes %d-%d/%d" % (start - (ranges == "bad"), len(body) - 1, len(body)))
+        length = int(query.get("length", len(rest)))
+        chunked = length == 0
+        if chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        sent = self.send(rest, query, nth, chunked)
+        self.note(sent)
+
+    def send(self, rest, query, nth, chunked):
+        limit = int(query.get("cutall", query["cut"] if "cut" in query and nth == 1 else len(rest)))
+        piece = 1000 if "drip" in query else 65536
+        sent = 0
+        try:
+            while sent < min(limit, len(rest)):
+                part = rest[sent:min(sent + piece, limit)]
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) if chunked else part)
+                self.wfile.flush()
+                sent += len(part)
+                if "drip" in query:
+                    time.sleep(float(query["drip"]))
+            if limit < len(rest):
+                self.close_connection = True
+            elif chunked:
+                self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            self.close_connection = True
+        return sent
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        pass
+
+    def finish_request(self, request, client_address):
+        # The handshake here, in the connection's own thread.
+        request.settimeout(20)
+        with context.wrap_socket(request, server_side=True) as secured:
+            self.RequestHandlerClass(secured, client_address, self)
+
+
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certificate, key)
+server = Server(("127.0.0.1", 0), Handler)
+with open(where + "/port.new", "w", encoding="ascii") as f:
+    f.write("%d\n" % server.server_address[1])
+os.rename(where + "/port.new", where + "/port")
+server.serve_forever()
