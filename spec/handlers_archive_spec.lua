@@ -353,7 +353,7 @@ describe("the archive handler", function()
       ["timeout: seconds"] = { dir = "/x", timeout = -1 }, ["hosts: a list"] = { dir = "/x", hosts = {} },
       ["hosts: a list of"] = { dir = "/x", hosts = { "a", 7 } }, ["table of settings"] = "dir",
     } do
-      local ok, why = pcall(archive, given)
+      local ok, why = pcall(function() archive(given) end)
       assert.is_false(ok)
       assert.matches("handlers_archive_spec.lua:%d+: mjhook.handlers.archive: ", why)
       assert.matches(pattern, why)

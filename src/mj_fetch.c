@@ -143,7 +143,7 @@ static void verdict(item *t, mj_fetch_outcome outcome, const char *why)
 
     t->over = true;
     r->outcome = outcome;
-    if (t->host[0] && !strstr(why, t->host))
+    if (t->host[0])
         snprintf(r->error, sizeof r->error, "%s: %.110s", t->host, why);
     else
         snprintf(r->error, sizeof r->error, "%.190s", why);
