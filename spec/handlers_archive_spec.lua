@@ -215,8 +215,9 @@ describe("the archive handler", function()
     end)
 
     it("URLs that are not https on port 443, at once and for good", function()
-      for _, url in ipairs { "http://img.example/a", "https://img.example:8443/a", "ftp://img.example/a", "file:///etc/passwd",
-                             "https://user@img.example/a", "https://user:word@img.example/a", "gopher://img.example/a" } do
+      for _, url in ipairs { "http://img.example/a", "https://img.example:8443/a", "ftp://img.example/a",
+                             "file:///etc/passwd", "https://user@img.example/a", "https://user:word@img.example/a",
+                             "gopher://img.example/a" } do
         local handled, reason, how = keep(url)
         assert_refused("image 1: .*fetched", true, handled, (reason:gsub("not an https URL", "not fetched")
           :gsub("not a URL", "not fetched")), how)
@@ -226,9 +227,12 @@ describe("the archive handler", function()
     end)
 
     it("addresses that are not public, however they are written", function()
-      for _, host in ipairs { "127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]",
-                              "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[fe80::1]", "[fd00::1]", "10.0.0.1", "169.254.169.254",
-                              "192.168.1.1", "172.16.0.1", "100.64.0.1", "0.0.0.0", "[::]", "224.0.0.1", "255.255.255.255",
+      for _, host in ipairs { "127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "localhost", "[::1]",
+                              "[::ffff:127.0.0.1]",
+                              "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[fe80::1]", "[fd00::1]", "10.0.0.1",
+                              "169.254.169.254",
+                              "192.168.1.1", "172.16.0.1", "100.64.0.1", "0.0.0.0", "[::]", "224.0.0.1",
+                              "255.255.255.255",
                               "[2002:7f00:1::]", "127.0.0.1.", "127%2e0%2e0%2e1" } do
         local handled, reason = keep("https://" .. host .. "/a", { allow_private = false })
         assert.is_false(handled, host)
@@ -306,7 +310,8 @@ describe("the archive handler", function()
 
     it("when the directory can't be made or written to, and says which", function()
       kit.write(server.dir .. "/file", "")
-      assert_refused("archive: .*/file/2026%-05%-04: Not a directory", false, keep("a", { dir = server.dir .. "/file" }))
+      assert_refused("archive: .*/file/2026%-05%-04: Not a directory", false, keep("a", {
+        dir = server.dir .. "/file" }))
       assert_refused("archive: .*/none/kept/2026%-05%-04: No such file", false,
         keep("a", { dir = server.dir .. "/none/kept" }))
     end)
@@ -349,7 +354,8 @@ describe("the archive handler", function()
     for pattern, given in pairs {
       ["dir: an absolute path"] = {}, ["dir: an absolute"] = { dir = "images" }, ["dir: string"] = { dir = 1 },
       ["folder: unknown"] = { dir = "/x", folder = "/y" }, ["mode: as for chmod"] = { dir = "/x", mode = "0888" },
-      ["max_bytes: a whole"] = { dir = "/x", max_bytes = 0 }, ["connections: a whole"] = { dir = "/x", connections = 65 },
+      ["max_bytes: a whole"] = { dir = "/x", max_bytes = 0 },
+      ["connections: a whole"] = { dir = "/x", connections = 65 },
       ["timeout: seconds"] = { dir = "/x", timeout = -1 }, ["hosts: a list"] = { dir = "/x", hosts = {} },
       ["hosts: a list of"] = { dir = "/x", hosts = { "a", 7 } }, ["table of settings"] = "dir",
     } do

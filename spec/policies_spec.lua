@@ -1,4 +1,5 @@
 -- The example policies in scripts/policies, as they are shipped, on real events.
+local images = require "images"
 local kit = require "kit"
 local sim = require "sim"
 
@@ -98,6 +99,89 @@ describe("the example policy", function()
       local ref = ended("succeeded", { prompt = "a fox", context = { email = "ada@example.org" } })
       assert.equal("0 1", (tell()))
       assert.truthy(mj:events { ref = ref }().errors[1].message:find("did not take the mail", 1, true))
+    end)
+  end)
+
+  describe("gallery", function()
+    local server, gallery
+
+    before_each(function()
+      server = images.start()
+      gallery = server.dir .. "/gallery"
+    end)
+
+    -- The policy is as shipped; what is other is only where img.example is found, and whom to trust.
+    local function policy()
+      local real = require "mjhook.handlers.archive"
+      kit.finally(function()
+        package.loaded["mjhook.handlers.archive"] = real
+      end)
+      package.loaded["mjhook.handlers.archive"] = function(settings)
+        return real(server:settings(settings))
+      end
+      local getenv = os.getenv
+      os.getenv = function(name) -- luacheck: ignore
+        return name == "GALLERY" and gallery or getenv(name)
+      end
+      local ok, functions = pcall(dofile, kit.root .. "/scripts/policies/gallery.lua")
+      os.getenv = getenv -- luacheck: ignore
+      assert(ok, functions)
+      return functions
+    end
+
+    local function task(ref, more)
+      local one = { ref = ref, state = "succeeded", prompt = "a fox", created_at = 1777852800000, -- 2026-05-04
+                    image = server:url "grid", images = { server:url "a?kind=jpg" } }
+      for name, value in pairs(more or {}) do
+        one[name] = value
+      end
+      return one
+    end
+
+    local function ctx()
+      return { event_id = "x-1", type = "succeeded", attempt = 1, created_at = 1777852860000, timeout = 10 }
+    end
+
+    it("keeps the images and shows them on the page of their day, once", function()
+      local functions = policy()
+      local result = functions.on_succeeded(task "01KB", ctx())
+      assert.equal(2, #result.files)
+      assert.same(result, functions.on_succeeded(task "01KB", ctx()))
+      functions.on_succeeded(task("01KC", { prompt = "</figure><script>\n" }), ctx())
+      functions.on_succeeded(task("01KD", { created_at = 1777852800000 - 1000 }), ctx())
+      assert.equal([[<figure id="01KB"><img src="01KB-0.png" loading=lazy><img src="01KB-1.jpg" loading=lazy>]]
+        .. "<figcaption>a fox</figcaption></figure>\n"
+        .. [[<figure id="01KC"><img src="01KC-0.png" loading=lazy><img src="01KC-1.jpg" loading=lazy>]]
+        .. "<figcaption>&lt;/figure&gt;&lt;script&gt; </figcaption></figure>\n",
+        kit.read(gallery .. "/2026-05-04/index.html"):match "</style>\n(.*)")
+      assert.equal('<p><a href="2026-05-04/">2026-05-04</a></p>\n<p><a href="2026-05-03/">2026-05-03</a></p>\n',
+        kit.read(gallery .. "/index.html"):match "</style>\n(.*)")
+      assert.equal("644\n755", (kit.sh(("cd %s/2026-05-04 && stat -c %%a 01KB-0.png ."):format(gallery))))
+    end)
+
+    it("shows nothing of a task before all of its images are there", function()
+      local functions = policy()
+      local kept, why = functions.on_succeeded(task("01KB", { image = server:url "b?status=503" }), ctx())
+      assert.is_false(kept)
+      assert.matches("1 of 2 kept; image 0: img.example: answered 503", why)
+      assert.is_nil(kit.read(gallery .. "/index.html"))
+    end)
+
+    it("files what was delivered on the task's record", function()
+      local ref = ended("succeeded", { prompt = "a fox" })
+      mj:close()
+      mj = assert(require("mjhook").open { store = kit.store, api_key = "k", policy = policy() })
+      kit.finally(function()
+        mj:close()
+      end)
+      assert.equal(1, assert(mj:deliver()).delivered)
+      assert.matches(gallery .. "/%d+%-%d+%-%d+/" .. ref .. "%-0.png", mj:get(ref).files[1].path)
+    end)
+
+    it("says what is missing when it is loaded", function()
+      local out, code = deliver("gallery", {})
+      assert.equal(1, code)
+      assert.truthy(out:find("GALLERY is not set", 1, true))
     end)
   end)
 

@@ -31,7 +31,7 @@ function images.start(name)
 end
 
 --- A URL of it.
-function Images:url(path)
+function Images.url(_, path)
   return "https://img.example/" .. path
 end
 

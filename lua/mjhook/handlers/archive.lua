@@ -17,8 +17,8 @@
 -- is used and no address connected to that is not public, whatever its name resolves to. A file that has its name is
 -- whole and on disk; what broke off is gone on with by the next try, which leaves whole files alone.
 --
--- A URL that may not be fetched, an image that is too large or gone (410) is hopeless: once nothing else is missing, the
--- event is buried. Anything else is tried again, after `Retry-After` (at most a day) where a server names it.
+-- A URL that may not be fetched, an image that is too large or gone (410) is hopeless: once nothing else is missing,
+-- the event is buried. Anything else is tried again, after `Retry-After` (at most a day) where a server names it.
 -- @module mjhook.handlers.archive
 local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
