@@ -47,6 +47,16 @@ describe("README", function()
     end)
   end
 
+  for _, lua in ipairs { "lua5.4", "luajit" } do
+    it("has an example of a spec that passes on " .. lua, function()
+      local path = kit.write(kit.tmp() .. "/orders_spec.lua", block("Testing your own code", "lua"))
+      local out, status = kit.sh(kit.lua_command(('arg = { [0] = "busted", "--ignore-lua", "-o", "plainTerminal", %q }; '
+        .. 'require "busted.runner" { standalone = false }'):format(path), lua))
+      assert.equal(0, status, out)
+      assert.matches("1 success / 0 failures / 0 errors", out)
+    end)
+  end
+
   describe("has a quick start for OpenResty that", function()
     local function start()
       local conf = block("Quick start: OpenResty", "nginx")
