@@ -1,4 +1,6 @@
 -- Delivery under nginx: from the callback to the policy's handler without cron, and what there is to watch.
+local cjson = require "cjson"
+local images = require "images"
 local kit = require "kit"
 local receiver = require "receiver"
 local sim = require "sim"
@@ -172,6 +174,27 @@ describe("delivery under nginx", function()
       seen[id] = true
     end
     assert.equal(30, #lines "begun")
+  end)
+
+  it("keeps a task's images by one line of policy, from the callback on", function()
+    local server = images.start()
+    local settings = server:settings()
+    start(('return { on_succeeded = require "mjhook.handlers.archive" { dir = %q, ca_file = %q, connect_to = { %q }, '
+      .. "allow_private = true } }"):format(settings.dir, settings.ca_file, settings.connect_to[1]))
+    local task = submit()
+    assert.equal(200, (sim.request("POST", sim.jobs()[1].hookUrl, cjson.encode { status = 0, data = {
+      taskId = task.task_id, status = 1, image = server:url "grid",
+      images = { server:url "a", server:url "b?kind=jpg" },
+    } })))
+    kit.wait_until(function() return mj:get(task.ref).files end)
+    local files = mj:get(task.ref).files
+    assert.equal(3, #files)
+    for i, file in ipairs(files) do
+      assert.equal(i - 1, file.index)
+      assert.matches(("/kept/%%d+%%-%%d+%%-%%d+/%s%%-%d%%.%s$"):format(task.ref, i - 1, i == 3 and "jpg" or "png"),
+        file.path)
+      assert.equal(file.bytes, #kit.read(file.path))
+    end
   end)
 
   it("shows metrics, with the requests of strangers, which nothing is written of", function()
