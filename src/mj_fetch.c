@@ -22,6 +22,7 @@ enum {
     MAX_CONNECTIONS = 64,
     DEFAULT_CONNECT_MS = 10000,
     MAX_URL = 8192,
+    MAX_HEADER = 128 * 1024, /* and trailer, and what informs before: libcurl keeps all of it */
     RETRY_AFTER_MAX = 86400,
     POLL_MS = 1000 /* a bound only */
 };
@@ -44,6 +45,7 @@ typedef struct item {
     unsigned forbidden, allowed; /* addresses that were tried */
     int64_t at;                  /* bytes in the file */
     int64_t total;               /* bytes that a 206 said there would be; 0: not known */
+    size_t header;               /* bytes of it */
     unsigned char head[MJ_IMAGE_HEAD];
     size_t nhead;
     char error[CURL_ERROR_SIZE];
@@ -53,7 +55,9 @@ struct mj_fetch {
     CURLM *multi;
     mj_fetch_options o;
     char *ca_file;
+    bool listed; /* hosts are the only ones, also when they are none */
     struct curl_slist *hosts, *connect_to;
+    pid_t pid;    /* whose connections these are */
     item **items; /* libcurl keeps pointers to them */
     size_t n, running;
 };
@@ -93,6 +97,8 @@ mj_fetch *mj_fetch_new(const mj_fetch_options *o)
         f->o.connections = MAX_CONNECTIONS;
     if (f->o.connect_timeout_ms <= 0)
         f->o.connect_timeout_ms = DEFAULT_CONNECT_MS;
+    f->pid = getpid();
+    f->listed = o->hosts != NULL;
     f->ca_file = o->ca_file ? strdup(o->ca_file) : NULL;
     f->multi = curl_multi_init();
     if (!f->multi || (o->ca_file && !f->ca_file) || !copy_list(&f->hosts, o->hosts) ||
@@ -105,9 +111,15 @@ mj_fetch *mj_fetch_new(const mj_fetch_options *o)
     return f;
 }
 
+/* After a fork the sockets are the parent's, too: a TLS goodbye from here would harm it. */
+static bool forked(const mj_fetch *f)
+{
+    return f->pid != getpid();
+}
+
 static void release(mj_fetch *f, item *t)
 {
-    if (t->easy) {
+    if (t->easy && !forked(f)) {
         curl_multi_remove_handle(f->multi, t->easy);
         curl_easy_cleanup(t->easy);
     }
@@ -127,7 +139,7 @@ void mj_fetch_free(mj_fetch *f)
         free(f->items[i]);
     }
     free(f->items);
-    if (f->multi)
+    if (f->multi && !forked(f))
         curl_multi_cleanup(f->multi);
     curl_slist_free_all(f->hosts);
     curl_slist_free_all(f->connect_to);
@@ -175,7 +187,7 @@ static bool host_is(const char *host, const char *allowed)
 
 static bool host_allowed(const mj_fetch *f, const char *host)
 {
-    if (!f->hosts)
+    if (!f->listed)
         return true;
     for (const struct curl_slist *h = f->hosts; h; h = h->next)
         if (host_is(host, h->data))
@@ -229,6 +241,7 @@ int mj_fetch_add(mj_fetch *f, const mj_fetch_request *r, size_t *index)
     t->req.url = t->req.etag = NULL; /* the caller's: may be gone later */
     t->url = curl_url();
     t->result.retry_after = -1;
+    t->at = r->have;
     /* One byte is asked for again: of a file that has them all there would be nothing to give, which is an error. */
     t->req.have = r->have - 1;
     if (t->req.have >= MJ_IMAGE_HEAD && t->req.have < f->o.max_bytes && r->etag)
@@ -360,7 +373,45 @@ static bool judge(item *t)
         verdict(t, MJ_FETCH_SIZE, "larger than allowed");
         return false;
     }
+    /* libcurl takes a connection that was torn off for the end of such a one, also within TLS. */
+    if (length < 0 && !header(t, "Transfer-Encoding")) {
+        verdict(t, MJ_FETCH_NET, "an answer without a length, of which nobody knows whether it is whole");
+        return false;
+    }
     return begin_fresh(t);
+}
+
+/* A line of the header, for libcurl unpacks what a server says it has packed, asked for or not: gigabytes that come
+ * to nothing can be packed into little, and this would be busy with them beyond any deadline. */
+static bool unpacked(const char *line, size_t n)
+{
+    static const char name[] = "Transfer-Encoding:", value[] = "chunked";
+    size_t at = sizeof name - 1;
+
+    if (n < at || strncasecmp(line, name, at) != 0)
+        return true;
+    while (at < n && (line[at] == ' ' || line[at] == '\t'))
+        at++;
+    while (n > at && strchr(" \t\r\n", line[n - 1]))
+        n--;
+    return n - at == sizeof value - 1 && strncasecmp(line + at, value, n - at) == 0;
+}
+
+static size_t take_header(char *line, size_t size, size_t n, void *arg)
+{
+    item *t = arg;
+    size_t bytes = size * n;
+
+    t->header += bytes;
+    if (t->header > MAX_HEADER) {
+        verdict(t, MJ_FETCH_NET, "the header has no end");
+        return CURL_WRITEFUNC_ERROR;
+    }
+    if (!unpacked(line, bytes)) {
+        verdict(t, MJ_FETCH_TYPE, "packed in a way that it was not asked for");
+        return CURL_WRITEFUNC_ERROR;
+    }
+    return bytes;
 }
 
 static bool judge_once(item *t)
@@ -450,6 +501,8 @@ static bool set_up(mj_fetch *f, item *t)
     SET(HTTPHEADER, t->headers);
     SET(PRIVATE, t);
     SET(ERRORBUFFER, t->error);
+    SET(HEADERFUNCTION, take_header);
+    SET(HEADERDATA, t);
     SET(WRITEFUNCTION, take_body);
     SET(WRITEDATA, t);
     SET(OPENSOCKETFUNCTION, open_socket);
@@ -484,6 +537,7 @@ static void begin(mj_fetch *f, item *t)
     t->judged = t->again = false;
     t->forbidden = t->allowed = 0;
     t->result.status = 0;
+    t->header = 0;
     t->error[0] = '\0';
     t->easy = curl_easy_init();
     if (t->easy && set_up(f, t) && curl_multi_add_handle(f->multi, t->easy) == CURLM_OK) {
@@ -599,18 +653,21 @@ static bool collect(mj_fetch *f)
 int mj_fetch_next(mj_fetch *f, int64_t deadline_ms, size_t *index, mj_fetch_result *out)
 {
     CURLMcode rc;
-    int64_t left;
+    int64_t now, left;
     int n;
 
     while (!give(f, index, out)) {
+        if (forked(f))
+            end_all(f, MJ_FETCH_NET, "the connection belongs to the process that this one was forked from");
         start_waiting(f);
         if (f->running == 0)
             return give(f, index, out) ? MJ_OK : MJ_ENOTFOUND;
-        left = deadline_ms - mj_http_clock();
-        if (left <= 0) {
+        now = mj_http_clock();
+        if (now >= deadline_ms) {
             end_all(f, MJ_FETCH_TIME, "not finished in time");
             continue;
         }
+        left = deadline_ms - now;
         rc = curl_multi_perform(f->multi, &n);
         if (!collect(f) && rc == CURLM_OK)
             rc = curl_multi_poll(f->multi, NULL, 0, (int)(left < POLL_MS ? left : POLL_MS), NULL);
