@@ -169,6 +169,13 @@ describe("the archive handler, of a server that means harm,", function()
     end)
   end
 
+  it("asks for one byte where all are there and only the end was missing", function()
+    assert.is_false((keep "a?size=3000&length=0&cut=3000"))
+    assert_kept(3000, keep "a?size=3000&length=0&cut=3000")
+    local sent = server:wait_requests(2)
+    assert.same({ 2, 1, "bytes=2999-" }, { #sent, sent[2].sent, sent[2].headers.range })
+  end)
+
   it("asks a second time from the start, and never a third time, of a server that only gives parts", function()
     local path = "a?size=3000&cutall=2000&ranges=bad"
     assert.is_false((keep(path)))
@@ -250,6 +257,37 @@ describe("core.fetch", function()
       assert.equal("done", got.outcome)
       d:close()
     end
+  end)
+
+  it("goes on with nothing that turns out to be larger than allowed, or no image", function()
+    local path = "a?size=300000&cut=200000"
+    local d = open()
+    d:add("a", server:url(path))
+    local _, got = d:next(core.clock() + 10000)
+    assert.equal("net", got.outcome)
+    local there = got.received
+    assert.is_true(there > 100000)
+    assert.equal(there, got.bytes)
+    d:close()
+    d = open { max_bytes = 299999 }
+    d:add("a", server:url(path))
+    _, got = d:next(core.clock() + 10000)
+    assert.same({ "size", 206, 0, there }, { got.outcome, got.status, got.received, got.bytes })
+    d:close()
+    d = open { max_bytes = 1000 } -- less than there is
+    d:add("a", server:url(path))
+    _, got = d:next(core.clock() + 10000)
+    assert.same({ "size", 0 }, { got.outcome, got.received })
+    d:add("b", server:url "b?size=1001") -- as announced
+    _, got = d:next(core.clock() + 10000)
+    assert.same({ "size", 200, 0 }, { got.outcome, got.status, got.received })
+    d:close()
+    kit.sh(("printf '<svg onload=alert(1)>' | dd of=%s/kept/day/.a.part conv=notrunc 2>&1"):format(server.dir))
+    d = open()
+    d:add("a", server:url(path))
+    _, got = d:next(core.clock() + 10000)
+    assert.same({ "type", 206, 0 }, { got.outcome, got.status, got.received })
+    d:close()
   end)
 
   it("takes names of files only", function()

@@ -39,8 +39,11 @@ TEST("each kind is known by its first bytes, from as many on as tell it, and nev
 {
     for (size_t i = 0; i < sizeof samples / sizeof samples[0]; i++) {
         const sample *s = &samples[i];
-        for (size_t n = 0; n <= s->n; n++)
+        for (size_t n = 0; n <= s->n; n++) {
             CHECK_INT(kind_of(s->head, n), n >= s->needed ? s->kind : MJ_IMAGE_NONE);
+            /* also when the right bytes lie beyond */
+            CHECK_INT(mj_image_of((const unsigned char *)s->head, n), n >= s->needed ? s->kind : MJ_IMAGE_NONE);
+        }
         CHECK(s->needed <= MJ_IMAGE_HEAD);
     }
 }

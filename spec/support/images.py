@@ -6,10 +6,10 @@ Usage: images.py DIR CERTIFICATE KEY.  DIR/port gets the port; DIR/requests a JS
 A path is any name; its query says what is to be sent: kind=png|jpg|webp|gif|html|text|fifo (png), size=N (1000),
 type=CONTENT-TYPE (by the kind; "" for none), status=N, retry=SECONDS, to=LOCATION, length=N (announced; 0: chunked),
 etag=TEXT (a strong one of the content; weak, none, or changes: another one each time), ranges=no (ignored), bad (from the
-wrong byte), lie (of another entity), cut=N (closes after so many bytes of the body, the first time only; cutall=N: each
-time), drip=SECONDS (between pieces of 1000 bytes), hang (no answer), seed=N (which image), range=TEXT (the Content-Range
-of a 206, {from}, {last} and {size} in it filled in), header=NAME:VALUE (one more), raw=NAME (an answer that is none of
-HTTP's best: see RAW).
+wrong byte), lie (of another entity), range=TEXT (the Content-Range of a 206, {from}, {last} and {size} in it filled in),
+cut=N (closes after so many bytes of the body, without saying that they are all, the first time only; cutall=N: each
+time), drip=SECONDS (between pieces of 1000 bytes), hang (no answer), seed=N (which image), header=NAME:VALUE (one more),
+raw=NAME (an answer that is none of HTTP's best: see RAW).
 """
 import gzip
 import hashlib
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
                 sent += len(part)
                 if "drip" in query:
                     time.sleep(float(query["drip"]))
-            if limit < len(rest):
+            if limit < len(rest) or ("cut" in query and nth == 1):
                 self.close_connection = True
             elif chunked:
                 self.wfile.write(b"0\r\n\r\n")
