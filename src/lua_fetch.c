@@ -11,10 +11,13 @@
 #define FETCH "mjhook.fetch"
 enum { MAX_ITEMS = 64, MAX_LIST = 64 };
 
+typedef enum { RUNS, ENDED, WHOLE } step; /* as long as it runs, the batch writes to its file */
+
 typedef struct box {
     mj_shelf shelf;
     mj_fetch *fetch;
     size_t n;
+    step steps[MAX_ITEMS];
     mj_part parts[MAX_ITEMS];
 } box;
 
@@ -61,15 +64,17 @@ static const char *check_name(lua_State *L, int i)
     return name;
 }
 
-static size_t check_index(lua_State *L, const box *b)
+static size_t check_ended(lua_State *L, const box *b)
 {
     lua_Integer i = luaL_checkinteger(L, 2);
 
     luaL_argcheck(L, i >= 1 && (size_t)i <= b->n, 2, "no such download");
+    luaL_argcheck(L, b->steps[i - 1] != RUNS, 2, "not ended yet");
     return (size_t)i - 1;
 }
 
-/* A list of strings in field `name`, which stay alive in it; NULL when absent. */
+/* A list of strings in field `name`, which stay alive in it; NULL when absent.  Something else in it must not make it
+ * a shorter one: it may say which hosts are allowed. */
 static const char *const *read_list(lua_State *L, const char *name, const char *list[MAX_LIST + 1])
 {
     lua_getfield(L, 1, name);
@@ -77,18 +82,21 @@ static const char *const *read_list(lua_State *L, const char *name, const char *
         lua_pop(L, 1);
         return NULL;
     }
-    luaL_checktype(L, -1, LUA_TTABLE);
-    for (int i = 0; i <= MAX_LIST; i++) {
+    for (int i = 0; lua_istable(L, -1); i++) {
         lua_rawgeti(L, -1, i + 1);
         list[i] = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
+        if (lua_isnil(L, -1)) {
+            lua_pop(L, 2);
+            return list;
+        }
+        if (i == MAX_LIST)
+            luaL_error(L, "field '%s' is too long", name);
         lua_pop(L, 1);
         if (!list[i])
             break;
-        if (i == MAX_LIST)
-            luaL_error(L, "field '%s' is too long", name);
     }
-    lua_pop(L, 1);
-    return list;
+    luaL_error(L, "field '%s': a list of strings expected", name);
+    return NULL;
 }
 
 /* core.fetch{dir=, sub=, mode=, max_bytes=, connections=, ca_file=, hosts=, connect_to=, allow_private=}
@@ -98,7 +106,7 @@ static int core_fetch(lua_State *L)
     const char *hosts[MAX_LIST + 1], *connect_to[MAX_LIST + 1];
     mj_fetch_options o = {0};
     mj_str dir, sub;
-    unsigned mode;
+    int64_t mode;
     box *b;
     int rc;
 
@@ -108,7 +116,10 @@ static int core_fetch(lua_State *L)
     luaL_argcheck(L, dir.n > 0 && strlen(dir.p) == dir.n, 1, "dir: a path expected");
     luaL_argcheck(L, sub.n > 0 && strlen(sub.p) == sub.n && !strchr(sub.p, '/') && sub.p[0] != '.', 1,
                   "sub: a name expected");
-    mode = (unsigned)mjl_int(L, 1, "mode", 0600);
+    mode = mjl_int(L, 1, "mode", 0600);
+    /* What was kept is read again to be known. */
+    luaL_argcheck(L, mode >= 0 && mode <= 0777 && (mode & 0400), 1,
+                  "mode: 0400 to 0777 expected, with reading for the owner");
     o.max_bytes = mjl_int(L, 1, "max_bytes", 64 << 20);
     o.connections = (int)mjl_int(L, 1, "connections", 0);
     o.ca_file = mjl_str(L, 1, "ca_file").p;
@@ -120,7 +131,7 @@ static int core_fetch(lua_State *L)
     b->shelf.fd = -1;
     luaL_getmetatable(L, FETCH);
     lua_setmetatable(L, -2);
-    rc = mj_shelf_open(&b->shelf, dir.p, sub.p, mode);
+    rc = mj_shelf_open(&b->shelf, dir.p, sub.p, (unsigned)mode);
     if (rc != MJ_OK) {
         lua_pushfstring(L, "%s/%s", dir.p, sub.p);
         return failed(L, rc, lua_tostring(L, -1));
@@ -160,7 +171,7 @@ static int fetch_add(lua_State *L)
         mj_part_close(p);
         return mjl_fail(L, rc, NULL);
     }
-    b->n++; /* as many as the batch has */
+    b->steps[b->n++] = RUNS; /* as many as the batch has */
     lua_pushinteger(L, (lua_Integer)index + 1);
     return 1;
 }
@@ -171,12 +182,15 @@ static int fetch_next(lua_State *L)
 {
     static const char *const outcomes[] = {"done", "url", "address", "status", "type", "size", "net", "time", "disk"};
     box *b = check_box(L);
-    int64_t deadline = (int64_t)luaL_checknumber(L, 2);
+    lua_Number deadline = luaL_checknumber(L, 2);
     mj_fetch_result r;
     size_t index;
 
-    if (mj_fetch_next(b->fetch, deadline, &index, &r) != MJ_OK)
+    if (!(deadline >= 0)) /* nor a number */
+        deadline = 0;
+    if (mj_fetch_next(b->fetch, deadline < 9e15 ? (int64_t)deadline : INT64_MAX, &index, &r) != MJ_OK)
         return 0;
+    b->steps[index] = r.outcome == MJ_FETCH_DONE ? WHOLE : ENDED;
     lua_pushinteger(L, (lua_Integer)index + 1);
     lua_createtable(L, 0, 8);
     mjl_set_lit(L, "outcome", outcomes[r.outcome]);
@@ -214,13 +228,14 @@ static int push_hash(lua_State *L, const uint8_t sha[32], int64_t bytes)
 static int fetch_keep(lua_State *L)
 {
     box *b = check_box(L);
-    mj_part *p = &b->parts[check_index(L, b)];
+    size_t i = check_ended(L, b);
+    mj_part *p = &b->parts[i];
     const char *name = check_name(L, 3);
     uint8_t sha[32];
     int64_t bytes;
     int rc;
 
-    luaL_argcheck(L, p->fd >= 0, 2, "kept or dropped already");
+    luaL_argcheck(L, b->steps[i] == WHOLE && p->fd >= 0, 2, "not whole, or kept or dropped already");
     rc = mj_part_keep(&b->shelf, p, name, sha, &bytes);
     return rc == MJ_OK ? push_hash(L, sha, bytes) : failed(L, rc, name);
 }
@@ -230,7 +245,7 @@ static int fetch_drop(lua_State *L)
 {
     box *b = check_box(L);
 
-    mj_part_drop(&b->shelf, &b->parts[check_index(L, b)]);
+    mj_part_drop(&b->shelf, &b->parts[check_ended(L, b)]);
     return 0;
 }
 

@@ -1,139 +1,20 @@
-#include "mj_fetch.h"
-
 #include "mj_addr.h"
-#include "mj_error.h"
 #include "mj_fault.h"
-#include "mj_http.h"
+#include "mj_fetch_impl.h"
+#include "mj_fetch_judge.h"
 
-#include <curl/curl.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-_Static_assert(LIBCURL_VERSION_NUM >= 0x075700, "mjhook needs libcurl 7.87 or newer"); /* see mj_http.c */
-
 enum {
-    DEFAULT_CONNECTIONS = 4,
-    MAX_CONNECTIONS = 64,
-    DEFAULT_CONNECT_MS = 10000,
     MAX_URL = 8192,
-    RETRY_AFTER_MAX = 86400,
-    POLL_MS = 1000 /* a bound only */
+    MAX_HEADER = 128 * 1024, /* and trailer, and what informs before: libcurl keeps all of it */
+    RETRY_AFTER_MAX = 86400
 };
-
-typedef enum { WAITING, RUNNING, ENDED, GIVEN } step;
-
-typedef struct item {
-    step step;
-    mj_fetch_request req; /* its url is ours */
-    mj_fetch_result result;
-    const mj_fetch *f;
-    CURL *easy;
-    CURLU *url;
-    struct curl_slist *headers;
-    char *etag; /* ours; NULL: starts from the first byte */
-    char host[80];
-    bool judged;                 /* the header was looked at, and is good */
-    bool over;                   /* the outcome is known, whatever libcurl says */
-    bool again;                  /* it can't be gone on with: once more, from its start */
-    unsigned forbidden, allowed; /* addresses that were tried */
-    int64_t at;                  /* bytes in the file */
-    int64_t total;               /* bytes that a 206 said there would be; 0: not known */
-    unsigned char head[MJ_IMAGE_HEAD];
-    size_t nhead;
-    char error[CURL_ERROR_SIZE];
-} item;
-
-struct mj_fetch {
-    CURLM *multi;
-    mj_fetch_options o;
-    char *ca_file;
-    struct curl_slist *hosts, *connect_to;
-    item **items; /* libcurl keeps pointers to them */
-    size_t n, running;
-};
-
-static pthread_once_t init_once = PTHREAD_ONCE_INIT;
-static bool initialised;
-
-/* libcurl counts these and guards them itself, so mj_http's own does no harm. */
-static void init(void)
-{
-    initialised = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-}
-
-static bool copy_list(struct curl_slist **to, const char *const *from)
-{
-    for (; from && *from; from++) {
-        struct curl_slist *more = curl_slist_append(*to, *from);
-        if (!more)
-            return false;
-        *to = more;
-    }
-    return true;
-}
-
-mj_fetch *mj_fetch_new(const mj_fetch_options *o)
-{
-    mj_fetch *f;
-
-    pthread_once(&init_once, init);
-    f = initialised ? calloc(1, sizeof *f) : NULL;
-    if (!f)
-        return NULL;
-    f->o = *o;
-    if (f->o.connections <= 0)
-        f->o.connections = DEFAULT_CONNECTIONS;
-    if (f->o.connections > MAX_CONNECTIONS)
-        f->o.connections = MAX_CONNECTIONS;
-    if (f->o.connect_timeout_ms <= 0)
-        f->o.connect_timeout_ms = DEFAULT_CONNECT_MS;
-    f->ca_file = o->ca_file ? strdup(o->ca_file) : NULL;
-    f->multi = curl_multi_init();
-    if (!f->multi || (o->ca_file && !f->ca_file) || !copy_list(&f->hosts, o->hosts) ||
-        !copy_list(&f->connect_to, o->connect_to)) {
-        mj_fetch_free(f);
-        return NULL;
-    }
-    curl_multi_setopt(f->multi, CURLMOPT_MAXCONNECTS, (long)f->o.connections);
-    curl_multi_setopt(f->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)f->o.connections);
-    return f;
-}
-
-static void release(mj_fetch *f, item *t)
-{
-    if (t->easy) {
-        curl_multi_remove_handle(f->multi, t->easy);
-        curl_easy_cleanup(t->easy);
-    }
-    curl_slist_free_all(t->headers);
-    t->easy = NULL;
-    t->headers = NULL;
-}
-
-void mj_fetch_free(mj_fetch *f)
-{
-    if (!f)
-        return;
-    for (size_t i = 0; i < f->n; i++) {
-        release(f, f->items[i]);
-        curl_url_cleanup(f->items[i]->url);
-        free(f->items[i]->etag);
-        free(f->items[i]);
-    }
-    free(f->items);
-    if (f->multi)
-        curl_multi_cleanup(f->multi);
-    curl_slist_free_all(f->hosts);
-    curl_slist_free_all(f->connect_to);
-    free(f->ca_file);
-    free(f);
-}
 
 /* ---- verdicts ---- */
 
@@ -161,91 +42,50 @@ static void disk_verdict(item *t)
 
 /* ---- the URL ---- */
 
-/* A trailing dot is the same host. */
-static bool host_is(const char *host, const char *allowed)
-{
-    size_t n = strlen(host), m = strlen(allowed);
-
-    if (n > 0 && host[n - 1] == '.')
-        n--;
-    if (allowed[0] == '.')
-        return n > m && strncasecmp(host + n - m, allowed, m) == 0;
-    return n == m && strncasecmp(host, allowed, n) == 0;
-}
-
 static bool host_allowed(const mj_fetch *f, const char *host)
 {
-    if (!f->hosts)
+    if (!f->listed)
         return true;
     for (const struct curl_slist *h = f->hosts; h; h = h->next)
-        if (host_is(host, h->data))
+        if (mj_fetch_host_is(host, h->data))
             return true;
     return false;
 }
 
-/* NULL: it may be fetched.  What is checked here is what libcurl goes by: it is given this very CURLU. */
-static const char *read_url(item *t, const char *url)
+/* What is checked here is what libcurl goes by: it is given this very CURLU. */
+bool mj_fetch_url(item *t, const char *url)
 {
     char *scheme = NULL, *host = NULL, *port = NULL;
     const char *why = NULL;
     CURLUcode rc =
         strlen(url) > MAX_URL ? CURLUE_MALFORMED_INPUT : curl_url_set(t->url, CURLUPART_URL, url, CURLU_DISALLOW_USER);
 
+    if (rc == CURLUE_OK)
+        rc = curl_url_get(t->url, CURLUPART_SCHEME, &scheme, 0);
+    if (rc == CURLUE_OK)
+        rc = curl_url_get(t->url, CURLUPART_HOST, &host, 0);
+    if (rc == CURLUE_OK)
+        rc = curl_url_get(t->url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT);
     if (rc == CURLUE_USER_NOT_ALLOWED)
-        return "a URL with a user in it is not fetched";
-    if (rc == CURLUE_OUT_OF_MEMORY)
-        return "out of memory";
-    if (rc != CURLUE_OK || curl_url_get(t->url, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
-        curl_url_get(t->url, CURLUPART_HOST, &host, 0) != CURLUE_OK ||
-        curl_url_get(t->url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) != CURLUE_OK)
+        why = "a URL with a user in it is not fetched";
+    else if (rc != CURLUE_OK)
         why = "not a URL";
     else if (strcmp(scheme, "https") != 0)
         why = "not an https URL";
-    if (!why)
+    else
         snprintf(t->host, sizeof t->host, "%s", host);
     if (!why && strcmp(port, "443") != 0)
         why = "a port other than 443 is not fetched from";
     else if (!why && !host_allowed(t->f, host))
         why = "not one of the hosts that are allowed";
+    if (rc == CURLUE_OUT_OF_MEMORY)
+        verdict(t, MJ_FETCH_NET, "out of memory");
+    else if (why)
+        verdict(t, MJ_FETCH_URL, why);
     curl_free(scheme);
     curl_free(host);
     curl_free(port);
-    return why;
-}
-
-int mj_fetch_add(mj_fetch *f, const mj_fetch_request *r, size_t *index)
-{
-    item **more = realloc(f->items, (f->n + 1) * sizeof *more), *t;
-    const char *why;
-
-    if (!more)
-        return MJ_ENOMEM;
-    f->items = more;
-    t = calloc(1, sizeof *t);
-    if (!t)
-        return MJ_ENOMEM;
-    t->f = f;
-    t->req = *r;
-    t->req.url = t->req.etag = NULL; /* the caller's: may be gone later */
-    t->url = curl_url();
-    t->result.retry_after = -1;
-    /* One byte is asked for again: of a file that has them all there would be nothing to give, which is an error. */
-    t->req.have = r->have - 1;
-    if (t->req.have >= MJ_IMAGE_HEAD && t->req.have < f->o.max_bytes && r->etag)
-        t->etag = strdup(r->etag);
-    if (!t->url) {
-        free(t->etag);
-        free(t);
-        return MJ_ENOMEM;
-    }
-    why = read_url(t, r->url);
-    if (why) {
-        verdict(t, MJ_FETCH_URL, why);
-        t->step = ENDED;
-    }
-    *index = f->n;
-    f->items[f->n++] = t;
-    return MJ_OK;
+    return why == NULL;
 }
 
 /* ---- what libcurl calls ---- */
@@ -287,25 +127,14 @@ static bool begin_fresh(item *t)
     return true;
 }
 
-/* "bytes FROM-TO/TOTAL", all of the rest. */
-static bool is_rest(const item *t, int64_t *total)
-{
-    const char *range = header(t, "Content-Range"), *etag = header(t, "ETag");
-    long long from, to, all;
-    int end = 0;
-
-    if (!range || sscanf(range, "bytes %18lld-%18lld/%18lld%n", &from, &to, &all, &end) != 3 || range[end])
-        return false;
-    *total = all;
-    return from == t->req.have && to == all - 1 && all > from && etag && strcmp(etag, t->etag) == 0;
-}
-
 static bool judge_rest(item *t)
 {
+    const char *etag = header(t, "ETag");
     ssize_t n;
 
     /* Beside If-Range a 206 need not say the type again. */
-    if (!is_rest(t, &t->total) || (header(t, "Content-Type") && !mj_image_named(header(t, "Content-Type")))) {
+    if (!etag || strcmp(etag, t->etag) != 0 || !mj_fetch_is_rest(header(t, "Content-Range"), t->req.have, &t->total) ||
+        (header(t, "Content-Type") && !mj_image_named(header(t, "Content-Type")))) {
         t->again = true;
         return false;
     }
@@ -360,7 +189,29 @@ static bool judge(item *t)
         verdict(t, MJ_FETCH_SIZE, "larger than allowed");
         return false;
     }
+    /* libcurl takes a connection that was torn off for the end of such a one, also within TLS. */
+    if (length < 0 && !header(t, "Transfer-Encoding")) {
+        verdict(t, MJ_FETCH_NET, "an answer without a length, of which nobody knows whether it is whole");
+        return false;
+    }
     return begin_fresh(t);
+}
+
+static size_t take_header(char *line, size_t size, size_t n, void *arg)
+{
+    item *t = arg;
+    size_t bytes = size * n;
+
+    t->header += bytes;
+    if (t->header > MAX_HEADER) {
+        verdict(t, MJ_FETCH_NET, "the header has no end");
+        return CURL_WRITEFUNC_ERROR;
+    }
+    if (!mj_fetch_unpacked(line, bytes)) {
+        verdict(t, MJ_FETCH_TYPE, "packed in a way that it was not asked for");
+        return CURL_WRITEFUNC_ERROR;
+    }
+    return bytes;
 }
 
 static bool judge_once(item *t)
@@ -450,6 +301,8 @@ static bool set_up(mj_fetch *f, item *t)
     SET(HTTPHEADER, t->headers);
     SET(PRIVATE, t);
     SET(ERRORBUFFER, t->error);
+    SET(HEADERFUNCTION, take_header);
+    SET(HEADERDATA, t);
     SET(WRITEFUNCTION, take_body);
     SET(WRITEDATA, t);
     SET(OPENSOCKETFUNCTION, open_socket);
@@ -479,11 +332,12 @@ static bool set_up(mj_fetch *f, item *t)
     return ok;
 }
 
-static void begin(mj_fetch *f, item *t)
+void mj_fetch_begin(mj_fetch *f, item *t)
 {
     t->judged = t->again = false;
     t->forbidden = t->allowed = 0;
     t->result.status = 0;
+    t->header = 0;
     t->error[0] = '\0';
     t->easy = curl_easy_init();
     if (t->easy && set_up(f, t) && curl_multi_add_handle(f->multi, t->easy) == CURLM_OK) {
@@ -492,7 +346,7 @@ static void begin(mj_fetch *f, item *t)
         return;
     }
     verdict(t, MJ_FETCH_NET, "out of memory");
-    release(f, t);
+    mj_fetch_release(f, t);
     t->step = ENDED;
 }
 
@@ -522,13 +376,13 @@ static void complete(item *t)
     }
 }
 
-static void finish(mj_fetch *f, item *t, CURLcode rc)
+void mj_fetch_finish(mj_fetch *f, item *t, CURLcode rc)
 {
     if (rc == CURLE_OK && judge_once(t))
         complete(t);
     else if (!t->over && !t->again)
         net_verdict(t, rc);
-    release(f, t);
+    mj_fetch_release(f, t);
     f->running--;
     if (t->again) { /* once: then it has no ETag any more */
         free(t->etag);
@@ -539,83 +393,10 @@ static void finish(mj_fetch *f, item *t, CURLcode rc)
     t->step = ENDED;
 }
 
-/* ---- the batch ---- */
-
-static void end_all(mj_fetch *f, mj_fetch_outcome outcome, const char *why)
+void mj_fetch_end(mj_fetch *f, item *t, mj_fetch_outcome outcome, const char *why)
 {
-    for (size_t i = 0; i < f->n; i++) {
-        item *t = f->items[i];
-        if (t->step == RUNNING)
-            f->running--;
-        if (t->step == RUNNING || t->step == WAITING) {
-            if (!t->over)
-                verdict(t, outcome, why);
-            release(f, t);
-            t->step = ENDED;
-        }
-    }
-}
-
-static bool give(mj_fetch *f, size_t *index, mj_fetch_result *out)
-{
-    for (size_t i = 0; i < f->n; i++) {
-        item *t = f->items[i];
-        if (t->step == ENDED) {
-            t->step = GIVEN;
-            t->result.bytes = t->at;
-            *out = t->result;
-            *index = i;
-            return true;
-        }
-    }
-    return false;
-}
-
-static void start_waiting(mj_fetch *f)
-{
-    for (size_t i = 0; i < f->n && f->running < (size_t)f->o.connections; i++)
-        if (f->items[i]->step == WAITING)
-            begin(f, f->items[i]);
-}
-
-/* True when something ended. */
-static bool collect(mj_fetch *f)
-{
-    bool any = false;
-    CURLMsg *m;
-    int left;
-
-    while ((m = curl_multi_info_read(f->multi, &left)) != NULL) {
-        item *t = NULL;
-        if (m->msg != CURLMSG_DONE)
-            continue;
-        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &t);
-        finish(f, t, m->data.result);
-        any = true;
-    }
-    return any;
-}
-
-int mj_fetch_next(mj_fetch *f, int64_t deadline_ms, size_t *index, mj_fetch_result *out)
-{
-    CURLMcode rc;
-    int64_t left;
-    int n;
-
-    while (!give(f, index, out)) {
-        start_waiting(f);
-        if (f->running == 0)
-            return give(f, index, out) ? MJ_OK : MJ_ENOTFOUND;
-        left = deadline_ms - mj_http_clock();
-        if (left <= 0) {
-            end_all(f, MJ_FETCH_TIME, "not finished in time");
-            continue;
-        }
-        rc = curl_multi_perform(f->multi, &n);
-        if (!collect(f) && rc == CURLM_OK)
-            rc = curl_multi_poll(f->multi, NULL, 0, (int)(left < POLL_MS ? left : POLL_MS), NULL);
-        if (rc != CURLM_OK)
-            end_all(f, MJ_FETCH_NET, curl_multi_strerror(rc));
-    }
-    return MJ_OK;
+    if (!t->over)
+        verdict(t, outcome, why);
+    mj_fetch_release(f, t);
+    t->step = ENDED;
 }

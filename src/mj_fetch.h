@@ -10,12 +10,15 @@
  *
  * What arrives goes to the file at once, never more than some kilobytes are in
  * memory, and is cut off when it is longer than allowed, also when no length was
- * announced, or is no image by its header or by its first bytes.
+ * announced, or is no image by its header or by its first bytes, or when its
+ * header has no end.  Whole is what has a length, or chunks of which the last
+ * one came; an answer that ends with its connection is refused.
  *
  * A file that has bytes already is gone on with (Range and If-Range, by ETag).
  * If the server does not do that, or has another entity now, it starts over.
  *
- * One mj_fetch is a batch, used by one thread, gone with it. */
+ * One mj_fetch is a batch, used by one thread, gone with it.  In a process that
+ * was forked from its owner everything in it has ended. */
 #ifndef MJ_FETCH_H
 #define MJ_FETCH_H
 
@@ -32,7 +35,8 @@ typedef struct mj_fetch_options {
     int connect_timeout_ms;   /* 0: 10,000 */
     int64_t max_bytes;        /* of one file */
     const char *ca_file;      /* certificates to trust instead of the system's; NULL: the system's */
-    const char *const *hosts; /* the only ones allowed: "name", or ".name" for all below it; NULL: any */
+    const char *const *hosts; /* the only ones allowed: "name", or ".name" for all below it; NULL: any;
+                               * of an empty list, none */
     const char *const
         *connect_to;    /* for tests: as CURLOPT_CONNECT_TO; NULL: none.  Addresses are judged all the same */
     bool allow_private; /* DANGEROUS, for tests: connects to any address and any port */

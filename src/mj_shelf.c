@@ -66,24 +66,41 @@ static bool write_all(int fd, const char *p, size_t n)
 
 /* ---- the directory ---- */
 
+/* EINVAL: a file system that syncs no directories; there is nothing more to do about it. */
+static int sync_dir(int fd)
+{
+    return fsync(fd) == 0 || errno == EINVAL ? MJ_OK : code();
+}
+
+/* The directory above: it has this one's name. */
+static int sync_name(int fd)
+{
+    int up = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc;
+
+    if (up < 0 && errno == EACCES) /* it may be entered, but not read */
+        return syncfs(fd) == 0 ? MJ_OK : code();
+    rc = up < 0 ? code() : sync_dir(up);
+    closing(up);
+    return rc;
+}
+
 /* at/name, made when missing; then its own name is synced, too. */
 static int open_dir(int at, const char *name, int flags, unsigned mode, int *out)
 {
-    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags), up;
+    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags), rc;
 
     if (fd < 0 && errno == ENOENT) {
         if (mkdirat(at, name, 0700) != 0 && errno != EEXIST)
             return code();
         fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags);
-        if (fd < 0 || fchmod(fd, (mode | (mode & 0444) >> 2) & 0777) != 0)
+        /* The owner goes on writing to it, also when the files are for reading only. */
+        if (fd < 0 || fchmod(fd, (0700 | mode | (mode & 0444) >> 2) & 0777) != 0)
             return closing(fd);
-        up = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (up < 0 || fsync(up) != 0) {
-            int rc = closing(up);
-            close(fd);
+        rc = sync_name(fd);
+        if (rc != MJ_OK) {
+            closing(fd);
             return rc;
         }
-        close(up);
     }
     if (fd < 0)
         return code();
@@ -93,16 +110,14 @@ static int open_dir(int at, const char *name, int flags, unsigned mode, int *out
 
 int mj_shelf_open(mj_shelf *s, const char *dir, const char *sub, unsigned mode)
 {
-    int top, fd, rc, why;
+    int top, fd, rc;
 
     *s = (mj_shelf){.fd = -1, .mode = mode};
     rc = open_dir(AT_FDCWD, dir, 0, mode, &top);
     if (rc != MJ_OK)
         return rc;
     rc = open_dir(top, sub, O_NOFOLLOW, mode, &fd);
-    why = errno;
-    close(top);
-    errno = why;
+    closing(top);
     if (rc == MJ_OK)
         s->fd = fd;
     return rc;
@@ -115,9 +130,12 @@ void mj_shelf_close(mj_shelf *s)
     s->fd = -1;
 }
 
+/* The directory's own name, too: who made it may have died before that was synced, or not be there yet. */
 int mj_shelf_sync(const mj_shelf *s)
 {
-    return fsync(s->fd) == 0 ? MJ_OK : code();
+    int rc = sync_dir(s->fd);
+
+    return rc == MJ_OK ? sync_name(s->fd) : rc;
 }
 
 /* ---- whole files ---- */
@@ -161,27 +179,44 @@ static int hash_fd(int fd, uint8_t sha[32], int64_t *bytes)
 
 int mj_shelf_hash(const mj_shelf *s, const char *name, uint8_t sha[32], int64_t *bytes)
 {
-    int fd = open_file(s, name), rc, why;
+    int fd = open_file(s, name), rc;
 
     if (fd < 0)
         return code();
     rc = hash_fd(fd, sha, bytes);
-    why = errno;
-    close(fd);
-    errno = why;
+    closing(fd);
     return rc;
 }
 
 /* ---- parts ---- */
 
-/* A regular file with this one name, to write to; whatever else is in its place is removed.  -1: see errno. */
+/* A part that was about to get its name has its last mode already, and that may be one for reading only.  It is made
+ * writable again, unless it is another's who is about to. */
+static bool make_writable(const mj_shelf *s, const char *name)
+{
+    int fd = open_file(s, name);
+    bool ok = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && fchmod(fd, 0600) == 0;
+
+    closing(fd);
+    return ok;
+}
+
+/* A regular file with this one name, to write to; whatever else is in its place is removed, but for a directory.
+ * -1: see errno. */
 static int open_own(const mj_shelf *s, const char *name)
 {
     struct stat st;
 
     for (int i = 0; i < TRIES; i++) {
         int fd = openat(s->fd, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
-        if (fd < 0 && errno != ELOOP)
+        if (fd < 0 && errno == EACCES) {
+            if (make_writable(s, name))
+                continue;
+            if (errno != EWOULDBLOCK)
+                errno = EACCES;
+            return -1;
+        }
+        if (fd < 0 && errno != ELOOP && errno != ENXIO) /* a link, a socket */
             return -1;
         if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink <= 1)
             return fd;
@@ -194,23 +229,33 @@ static int open_own(const mj_shelf *s, const char *name)
     return -1;
 }
 
-/* As open_own, and locked.  Who waits for the lock of another process may find that the file has got another name
- * since, and would write to that one. */
-static int open_locked(const mj_shelf *s, const char *name, int *out)
+/* MJ_EBUSY: that name is another file's. */
+static int still_named(const mj_shelf *s, const char *name, int fd)
 {
     struct stat ours, there;
 
+    if (fstat(fd, &ours) != 0 || fstatat(s->fd, name, &there, AT_SYMLINK_NOFOLLOW) != 0)
+        return code();
+    if (ours.st_ino == there.st_ino && ours.st_dev == there.st_dev)
+        return MJ_OK;
+    errno = EBUSY;
+    return MJ_EBUSY;
+}
+
+/* As open_own, and locked.  Between opening and locking another process may have given the file its final name, and
+ * it would be written to under that one. */
+static int open_locked(const mj_shelf *s, const char *name, int *out)
+{
     for (int i = 0; i < TRIES; i++) {
         int fd = open_own(s, name);
         if (fd < 0)
-            return code();
+            return errno == EWOULDBLOCK ? MJ_EBUSY : code();
         if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
             int rc = errno == EWOULDBLOCK ? MJ_EBUSY : code();
             closing(fd);
             return rc;
         }
-        if (fstat(fd, &ours) == 0 && fstatat(s->fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
-            ours.st_ino == there.st_ino && ours.st_dev == there.st_dev) {
+        if (still_named(s, name, fd) == MJ_OK) {
             *out = fd;
             return MJ_OK;
         }
@@ -261,7 +306,8 @@ static void read_note(mj_part *p)
     if (got <= 0 || note[got - 1] != '\n' || !note_head(p, head, &n) || got <= n || memcmp(note, head, (size_t)n) != 0)
         return;
     note[got - 1] = '\0';
-    if (!strong(note + n) || fstat(p->fd, &st) != 0)
+    /* No more in it than the ETag: strong() stops at a NUL. */
+    if (!strong(note + n) || strlen(note + n) != (size_t)(got - n) - 1 || fstat(p->fd, &st) != 0)
         return;
     memcpy(p->etag, note + n, (size_t)(got - n));
     p->have = st.st_size;
@@ -317,6 +363,9 @@ int mj_part_keep(const mj_shelf *s, mj_part *p, const char *final, uint8_t sha[3
         return code();
     MJ_FAULT("shelf.synced");
     hidden(file, p->name, "part");
+    rc = still_named(s, file, p->fd); /* somebody may have cleaned up, and another process have begun anew */
+    if (rc != MJ_OK)
+        return rc;
     if (renameat(s->fd, file, s->fd, final) != 0)
         return code();
     MJ_FAULT("shelf.renamed");
@@ -339,7 +388,8 @@ void mj_part_drop(const mj_shelf *s, mj_part *p)
 {
     char file[NAME_ROOM];
 
-    if (p->fd >= 0) { /* unlocked it may be another's by now */
+    hidden(file, p->name, "part");
+    if (p->fd >= 0 && still_named(s, file, p->fd) == MJ_OK) { /* unlocked it may be another's by now */
         hidden(file, p->name, "from");
         unlinkat(s->fd, file, 0);
         hidden(file, p->name, "part");

@@ -23,7 +23,7 @@
 
 typedef struct mj_shelf {
     int fd;        /* -1: not open */
-    unsigned mode; /* of files; directories are searchable by who may read */
+    unsigned mode; /* of files; directories are searchable by who may read, and their owner's to write to */
 } mj_shelf;
 
 typedef struct mj_part {
@@ -40,14 +40,15 @@ int mj_shelf_open(mj_shelf *s, const char *dir, const char *sub, unsigned mode);
 void mj_shelf_close(mj_shelf *s);
 /* A file's SHA-256 and length. */
 int mj_shelf_hash(const mj_shelf *s, const char *name, uint8_t sha[32], int64_t *bytes);
-/* Makes names last that were given since. */
+/* Makes names last that were given since, and the directory's. */
 int mj_shelf_sync(const mj_shelf *s);
 
 /* Opens or makes the part of that name; `source` tells from where it is.  MJ_EBUSY: another process has it. */
 int mj_part_open(const mj_shelf *s, const char *name, const uint8_t source[32], mj_part *p);
 /* Its bytes were cut away, and those of an entity with this ETag come (NULL: none). */
 int mj_part_fresh(mj_part *p, const char *etag);
-/* It is whole: synced, hashed, and under its final name at once.  Closed if that worked, as before if not. */
+/* It is whole: synced, hashed, and under its final name at once.  Closed if that worked, as before if not.
+ * MJ_ENOTFOUND, MJ_EBUSY: somebody removed it meanwhile, and maybe another process has begun anew. */
 int mj_part_keep(const mj_shelf *s, mj_part *p, const char *final, uint8_t sha[32], int64_t *bytes);
 /* Left to be gone on with; and: thrown away. */
 void mj_part_close(mj_part *p);

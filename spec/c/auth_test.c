@@ -334,6 +334,58 @@ TEST("SHA-256 and HMAC-SHA256 agree with the published examples")
     CHECK_STR(hex(out, 32), "b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad");
 }
 
+/* In pieces of so many bytes. */
+static const char *hash_in(const uint8_t *p, size_t n, size_t piece)
+{
+    mj_hash *h = mj_hash_new();
+    uint8_t out[32];
+
+    CHECK(h != NULL);
+    for (size_t at = 0; at < n; at += piece)
+        CHECK_INT(mj_hash_add(h, p + at, n - at < piece ? n - at : piece), MJ_OK);
+    CHECK_INT(mj_hash_end(h, out), MJ_OK);
+    return hex(out, 32);
+}
+
+TEST("SHA-256 in pieces agrees with the published examples, and with that of the whole, however it is cut")
+{
+    static uint8_t data[1000000];
+    uint8_t out[32];
+    char whole[129];
+
+    CHECK_STR(hash_in((const uint8_t *)"", 0, 1), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    CHECK_STR(hash_in((const uint8_t *)"abc", 3, 1),
+              "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    CHECK_STR(hash_in((const uint8_t *)"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 56, 9),
+              "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+    memset(data, 'a', sizeof data);
+    CHECK_STR(hash_in(data, sizeof data, 777), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    for (size_t i = 0; i < 1000; i++)
+        data[i] = (uint8_t)(i * 7);
+    for (size_t n = 0; n < 200; n++) { /* around one, two and three blocks of 64 */
+        CHECK_INT(mj_sha256(data, n, out), MJ_OK);
+        snprintf(whole, sizeof whole, "%s", hex(out, 32));
+        for (size_t piece = 1; piece <= 130; piece += piece < 4 || piece > 60 ? 1 : 7)
+            CHECK_STR(hash_in(data, n, piece), whole);
+    }
+}
+
+TEST("two hashes at once do not mix")
+{
+    mj_hash *a = mj_hash_new(), *b = mj_hash_new();
+    uint8_t out[32];
+
+    CHECK(a != NULL && b != NULL);
+    CHECK_INT(mj_hash_add(a, "a", 1), MJ_OK);
+    CHECK_INT(mj_hash_add(b, "x", 1), MJ_OK);
+    CHECK_INT(mj_hash_add(a, "bc", 2), MJ_OK);
+    CHECK_INT(mj_hash_add(b, NULL, 0), MJ_OK);
+    CHECK_INT(mj_hash_end(a, out), MJ_OK);
+    CHECK_STR(hex(out, 32), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    CHECK_INT(mj_hash_end(b, out), MJ_OK);
+    CHECK_STR(hex(out, 32), "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881");
+}
+
 TEST("base64url has no padding and its own two last digits")
 {
     static const struct {

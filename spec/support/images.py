@@ -6,9 +6,12 @@ Usage: images.py DIR CERTIFICATE KEY.  DIR/port gets the port; DIR/requests a JS
 A path is any name; its query says what is to be sent: kind=png|jpg|webp|gif|html|text|fifo (png), size=N (1000),
 type=CONTENT-TYPE (by the kind; "" for none), status=N, retry=SECONDS, to=LOCATION, length=N (announced; 0: chunked),
 etag=TEXT (a strong one of the content; weak, none, or changes: another one each time), ranges=no (ignored), bad (from the
-wrong byte), lie (of another entity), cut=N (closes after so many bytes of the body, the first time only; cutall=N: each
-time), drip=SECONDS (between pieces of 1000 bytes), hang (no answer), seed=N (which image).
+wrong byte), lie (of another entity), range=TEXT (the Content-Range of a 206, {from}, {last} and {size} in it filled in),
+cut=N (closes after so many bytes of the body, without saying that they are all, the first time only; cutall=N: each
+time), drip=SECONDS (between pieces of 1000 bytes), hang (no answer), seed=N (which image), header=NAME:VALUE (one more),
+raw=NAME (an answer that is none of HTTP's best: see RAW).
 """
+import gzip
 import hashlib
 import json
 import os
@@ -16,6 +19,7 @@ import ssl
 import sys
 import threading
 import time
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -60,6 +64,14 @@ class Handler(BaseHTTPRequestHandler):
             self.note(0)
             time.sleep(20)
             return
+        if "raw" in query:
+            self.note(0)
+            self.close_connection = True
+            try:
+                RAW[query["raw"]](self)
+            except OSError:
+                pass
+            return
         kind = query.get("kind", "png")
         body = content(kind, int(query.get("size", 1000)), int(query.get("seed", 0)))
         etag = '"%s"' % hashlib.sha256(body).hexdigest()[:16]
@@ -80,8 +92,11 @@ class Handler(BaseHTTPRequestHandler):
         if "to" in query:
             self.send_header("Location", query["to"])
         rest = body[start:]
+        if "header" in query:
+            self.send_header(*query["header"].split(":", 1))
         if status == 206:
-            self.send_header("Content-Range", "bytes %d-%d/%d" % (start - (ranges == "bad"), len(body) - 1, len(body)))
+            self.send_header("Content-Range", query.get("range", "bytes {from}-{last}/{size}").format(
+                **{"from": start - (ranges == "bad"), "last": len(body) - 1, "size": len(body)}))
         length = int(query.get("length", len(rest)))
         chunked = length == 0
         if chunked:
@@ -104,13 +119,91 @@ class Handler(BaseHTTPRequestHandler):
                 sent += len(part)
                 if "drip" in query:
                     time.sleep(float(query["drip"]))
-            if limit < len(rest):
+            if limit < len(rest) or ("cut" in query and nth == 1):
                 self.close_connection = True
             elif chunked:
                 self.wfile.write(b"0\r\n\r\n")
         except OSError:
             self.close_connection = True
         return sent
+
+
+IMAGE = content("png", 1000, 0)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n"
+
+
+def chunks(data, size=16384):
+    return b"".join(b"%x\r\n%s\r\n" % (len(data[i:i + size]), data[i:i + size]) for i in range(0, len(data), size))
+
+
+def forever(handler, first, piece):
+    handler.wfile.write(first)
+    while True:
+        handler.wfile.write(piece)
+
+
+def slowly(handler, first, rest):
+    handler.wfile.write(first)
+    for i in range(len(rest)):
+        handler.wfile.write(rest[i:i + 1])
+        handler.wfile.flush()
+        time.sleep(0.2)
+
+
+def closed(handler, data):
+    handler.wfile.write(data)
+    handler.connection.unwrap()
+
+
+def bomb(handler):
+    """Gigabytes that come to nothing, in gzip, in gzip, in gzip: empty blocks and no end."""
+    start = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+
+    def packed(data):
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+        return deflate.compress(data) + deflate.flush(zlib.Z_FULL_FLUSH)  # may stand any number of times
+
+    inner = packed(b"\0\0\0\xff\xff" * 200000)
+    outer = packed(inner * 1000)
+    first = packed(start + packed(start))
+    forever(handler, HEAD + b"Transfer-Encoding: gzip, gzip, gzip, chunked\r\n\r\n" + chunks(start + first),
+            chunks(outer))
+
+
+RAW = {
+    # No header at all.
+    "http09": lambda h: h.wfile.write(IMAGE),
+    # A header without an end; many headers before the one; a trailer without an end.
+    "header": lambda h: forever(h, HEAD, b"X-Header: %s\r\n" % (b"x" * 900)),
+    "line": lambda h: forever(h, HEAD + b"X-Header: ", b"x" * 9000),
+    "hints": lambda h: forever(h, b"", b"HTTP/1.1 103 Early Hints\r\nX-Hint: %s\r\n\r\n" % (b"x" * 900)),
+    "trailer": lambda h: forever(h, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks(IMAGE) + b"0\r\n",
+                                 b"X-Trailer: %s\r\n" % (b"x" * 900)),
+    # As much as a server may say.
+    "long": lambda h: h.wfile.write(HEAD + b"X-Header: %s\r\n" % (b"x" * 900) * 50
+                                    + b"Content-Length: 1000\r\n\r\n" + IMAGE),
+    # Packed, though nobody asked for it.
+    "zipped": lambda h: h.wfile.write(HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(
+        gzip.compress(IMAGE)) + gzip.compress(IMAGE)),
+    "packed": lambda h: h.wfile.write(HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + chunks(gzip.compress(IMAGE))
+                                      + b"0\r\n\r\n"),
+    "unpacked": lambda h: h.wfile.write(HEAD + b"transfer-encoding:gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                        + chunks(gzip.compress(IMAGE)) + b"0\r\n\r\n"),
+    "bomb": bomb,
+    # No length: ended by TLS, or torn off.
+    "closed": lambda h: closed(h, HEAD + b"\r\n" + IMAGE),
+    "torn": lambda h: h.wfile.write(HEAD + b"\r\n" + IMAGE[:500]),
+    # A byte at a time.
+    "slow": lambda h: slowly(h, HEAD + b"Content-Length: 1000\r\n\r\n", IMAGE),
+    "slowhead": lambda h: slowly(h, b"HTTP/1.1 200 OK\r\n", b"X-Header: %s\r\n" % (b"x" * 900)),
+    # Lengths that are none.
+    "negative": lambda h: h.wfile.write(HEAD + b"Content-Length: -1\r\n\r\n" + IMAGE),
+    "huge": lambda h: h.wfile.write(HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n" + IMAGE),
+    "large": lambda h: h.wfile.write(HEAD + b"Content-Length: 9223372036854775807\r\n\r\n" + IMAGE),
+    "chunk": lambda h: h.wfile.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n" + IMAGE),
+    "types": lambda h: h.wfile.write(HEAD + b"Content-Type: text/html\r\nContent-Length: 1000\r\n\r\n" + IMAGE),
+    "words": lambda h: h.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: \x1b[31mr\xc3\xa4d\r\nContent-Length: 0\r\n\r\n"),
+}
 
 
 class Server(ThreadingHTTPServer):
