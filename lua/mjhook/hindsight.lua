@@ -3,7 +3,7 @@
 -- What the record does not tell:
 --
 -- - A full timeline has lost entries behind its fourth. `polls` and `tries` are right all the same, but for attempts
---   before the last one.
+--   before the last one; `updated_at` just behind the gap is from before it.
 -- - An earlier error's code is that of its text, `due_at` is nil, `expires_at` before a resubmission is nil, and an
 --   adopted task has the prompt that it learned later.
 local core = require "mjhook.core"
@@ -13,8 +13,8 @@ local M = {}
 local FIRST_KEPT = 4 -- of a full timeline the core keeps so many from the beginning (mj_state.c)
 
 local FINAL = { succeeded = true, failed = true, lost = true, cancelled = true }
+local WORD = { running = true, succeeded = true, hint = true, failed = true }
 local BEARS_ERROR = { queued = true, ambiguous = true, failed = true, lost = true }
-local ANSWER = { running = true, succeeded = true, hint = true, failed = true, absent = true }
 
 --- A deep copy.
 local function copy(value)
@@ -31,7 +31,11 @@ end
 M.copy = copy
 
 local function is_poll(m)
-  return m.source == "poll" and ANSWER[m.signal] and 1 or 0
+  return m.source == "poll" and (WORD[m.signal] or m.signal == "absent") and 1 or 0
+end
+
+local function is_call(m)
+  return m.source == "callback" and (m.signal == "look" or WORD[m.signal] ~= nil)
 end
 
 local function is_try(m)
@@ -177,13 +181,14 @@ function M.refusal_code(task, m)
   return "refused"
 end
 
+local UNKNOWN = "the provider does not know this task" -- mj_state.c's, of a lost task without a reason
+
 function Record:error_of(m)
-  local task = self.task
-  if task.error and task.error.message == m.reason then
-    return core.error(task.error.code, m.reason, m.to == "queued")
-  end
-  local code = ERROR_CODES[m.signal] or M.refusal_code(task, m)
-  return core.error(code, m.reason or "", m.to == "queued")
+  local err, reason = self.task.error, m.reason or (m.to == "lost" and UNKNOWN) or ""
+  local code = err and err.message == reason and err.code or ERROR_CODES[m.signal] or M.refusal_code(self.task, m)
+  local made = core.error(code, reason, m.to == "queued")
+  made.message = reason -- also an empty one
+  return made
 end
 
 -- What entering a state makes of the task, as mj_state.c's enter().
@@ -214,6 +219,7 @@ function Record:pass(i, till)
     self:attempt(m.attempt + 1)
     self.error, self.late, self.finished_at, self.source = nil, nil, nil, nil
   end
+  self.called_at = self.called_at or (is_call(m) and m.at or nil)
   self.state = m.to
   self.updated_at = till
 end
@@ -246,7 +252,10 @@ function Record:snapshot(i, k, before)
   out.polls = self.polls[i] + (m and is_poll(m) or 0) * (k - 1)
   out.tries = self.tries[i] > 0 and self.tries[i] or nil
   out.updated_at = before or self.updated_at
-  out.called_at = task.called_at and task.called_at <= out.updated_at and task.called_at or nil
+  out.called_at = self.called_at or (k > 1 and is_call(m) and m.at or nil)
+  if not out.called_at and i > FIRST_KEPT and task.timeline_dropped and (task.called_at or math.huge) <= out.updated_at then
+    out.called_at = task.called_at
+  end
   out.images = {}
   if out.state == "submitting" then
     out.owner = "alive"

@@ -43,11 +43,12 @@ local function word_of(task, i)
     return nil
   end
   local ids = (task.attempts and task.attempts[m.attempt] or {}).task_ids or {}
-  local word = { kind = told.signal, task_id = ids[m.note == "conflict" and #ids or 1], images = {} }
+  local word = { kind = told.signal, task_id = ids[m.note == "conflict" and #ids or 1], images = {},
+                 mj_prompt = task.mj_prompt or task.prompt }
   if told.signal == "failed" then
     word.error_code, word.error = "provider", told.reason or ""
   elseif told.signal == "succeeded" then
-    word.image, word.images, word.mj_prompt = task.image, copy(task.images or {}), task.mj_prompt
+    word.image, word.images = task.image, copy(task.images or {})
     word.meta = task.meta ~= nil and json.encode(task.meta) or nil -- as text: so it is on its way to the store
   end
   return word
