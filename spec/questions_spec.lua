@@ -321,7 +321,8 @@ describe("questions", function()
     local at, polls, lengths = {}, {}, {}
     for i, q in ipairs(list) do
       local seen, now = q.arguments()
-      at[i], polls[i], lengths[i] = (now - T0) / 1000, seen.polls, seen.timeline[4] and (seen.timeline[4].count or 1) or 0
+      at[i], polls[i] = (now - T0) / 1000, seen.polls
+      lengths[i] = seen.timeline[4] and (seen.timeline[4].count or 1) or 0
       assert.equal(q.at, seen.due_at)
     end
     assert.same({ 60, 160, 260, 360 }, at)
@@ -383,8 +384,9 @@ describe("questions", function()
 
   it("know a refusal's code by the task's error, or by its text", function()
     for text, code in pairs {
-      ["quota not enough"] = "quota", ["Concurrency limit reached"] = "concurrency", ["Too many requests"] = "rate_limit",
-      ["rate limit"] = "rate_limit", ["the provider refuses the API key"] = "auth", Unauthorized = "auth",
+      ["quota not enough"] = "quota", ["Concurrency limit reached"] = "concurrency",
+      ["Too many requests"] = "rate_limit", ["rate limit"] = "rate_limit",
+      ["the provider refuses the API key"] = "auth", Unauthorized = "auth",
       ["base_url answers with a redirect"] = "redirect", ["come back tomorrow"] = "refused",
     } do
       local err, default = refused("refused", text)

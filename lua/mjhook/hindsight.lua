@@ -253,8 +253,8 @@ function Record:snapshot(i, k, before)
   out.tries = self.tries[i] > 0 and self.tries[i] or nil
   out.updated_at = before or self.updated_at
   out.called_at = self.called_at or (k > 1 and is_call(m) and m.at or nil)
-  if not out.called_at and i > FIRST_KEPT and task.timeline_dropped and (task.called_at or math.huge) <= out.updated_at then
-    out.called_at = task.called_at
+  if task.called_at and task.timeline_dropped and i > FIRST_KEPT and task.called_at <= out.updated_at then
+    out.called_at = task.called_at -- the first callback may be among what was lost
   end
   out.images = {}
   if out.state == "submitting" then

@@ -9,7 +9,7 @@ local policy = require "mjhook.policy"
 local M = {}
 
 --- Seconds that a decision may take, and that loading a policy may.
-M.DECISION_S, M.LOAD_S = 1, 10
+M.DECISION_S, M.LOAD_S = 1, 5
 
 local FORBIDDEN = {
   os = { "execute", "exit", "remove", "rename", "tmpname" },
