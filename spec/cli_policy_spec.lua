@@ -26,7 +26,7 @@ describe("mjhook policy", function()
       quoted[i] = kit.quote(word)
     end
     kit.write(dir .. "/in", input or "")
-    local _, code = kit.sh(("cd / && env -u MJHOOK_CONFIG -u MJHOOK_STORE TZ=UTC %s %s/scripts/mjhook %s "
+    local _, code = kit.sh(("cd / && env -u MJHOOK_CONFIG -u MJHOOK_STORE TZ=UTC timeout 60 %s %s/scripts/mjhook %s "
       .. "<%s/in >%s/out 2>%s/err"):format(kit.lua, kit.quote(kit.root), table.concat(quoted, " "), dir, dir, dir))
     return { code = code, out = kit.read(dir .. "/out"), err = kit.read(dir .. "/err") }
   end
@@ -149,6 +149,19 @@ describe("mjhook policy", function()
                     undecided = { on_callback = 1, resolve_ambiguous = 1, next_poll = 0, on_refused = 0 },
                     answers = { on_callback = {}, resolve_ambiguous = {}, next_poll = { wait = 2 },
                                 on_refused = { ["fail, at fault"] = 1, ["retry, at fault"] = 1 } } }, total)
+    end)
+
+    it("gives equal moments in a row a line of their own each time", function()
+      local mj = history()
+      local ref = assert(mj:adopt { task_id = "Elsewhere", prompt = "a wolf" }).ref
+      for _, kind in ipairs { "running", "running", "unanswered", "running" } do
+        local signal = { op = "signal", ref = ref, kind = kind, source = "poll" }
+        assert.equal("ok", assert(mj.exec:commit { signal })[1].code)
+      end
+      local list = objects(policy("test", "--json", "--limit", "1", file("p",
+        "return { next_poll = function() return 30 end }")))
+      assert.same({ 2, "none" }, { list[1].count, list[2].count or "none" })
+      assert.equal(2, #list)
     end)
 
     it("says which decisions a policy leaves to mjhook", function()
@@ -473,7 +486,8 @@ describe("mjhook policy", function()
       local text = recorded()
       local path = file("p", "return { next_poll = function(t) return 10 + t.polls end, "
         .. "on_refused = function(t, e) return e.retryable and tostring(e):find 'quota' and 'fail' or nil end, "
-        .. "on_callback = function(t, w) return t.context.tier == 'gold' and w.image and 'accept' or 'ignore' end }")
+        .. "on_callback = function(t, w) return t.context.tier == 'gold' and "
+        .. "tostring(t.created_at):find '^%d+$' and w.image and 'accept' or 'ignore' end }")
       local expected = policy("test", path).out
       local name = kit.write(dir .. "/recorded.jsonl", "\n" .. text:gsub("\n", "\n  \n"))
       for _, words in ipairs { { "test", path, "--fixtures", name }, { "test", path, "--fixtures=-" } } do

@@ -420,6 +420,64 @@ describe("questions", function()
       questions.about(task, { grace_ms = 60000 })[1].arguments().attempts[1].slot_until)
   end)
 
+  it("tell a second task id from the moment on that it was heard of", function()
+    local task = record("succeeded", sent(moment(9, "running", "callback", "pending", "pending"),
+      moment(10, "running", "callback", "pending", "pending", { note = "conflict" }),
+      moment(11, "succeeded", "callback", "pending", "succeeded")))
+    task.attempts[1].task_ids = { "A", "B" }
+    local ids, said = {}, {}
+    for i, q in ipairs(questions.about(task)) do
+      local seen, word = q.arguments()
+      ids[i], said[i] = table.concat(seen.attempts[1].task_ids, " "), word.task_id
+      assert.equal("A", seen.task_id)
+    end
+    assert.same({ "A", "A", "A B" }, ids)
+    assert.same({ "A", "B", "A" }, said)
+  end)
+
+  it("show the files that a handler stored once it had stored them", function()
+    local again = { note = "duplicate" }
+    local task = record("succeeded", sent(moment(9, "succeeded", "callback", "pending", "succeeded"),
+      moment(10, "succeeded", "callback", "succeeded", "succeeded", again),
+      moment(11, "kept", "policy", "succeeded", "succeeded"),
+      moment(12, "succeeded", "callback", "succeeded", "succeeded", again)), { files = { "a.png" } })
+    local list = questions.about(task)
+    assert.is_nil(list[2].arguments().files)
+    assert.same({ "a.png" }, list[3].arguments().files)
+    assert.same({ T0 + 9000, "callback" }, { list[3].arguments().finished_at, list[3].arguments().source })
+  end)
+
+  it("know the attempt that waits to be sent, and why it was not", function()
+    local task = record("pending", { moment(0, "create", "user", "queued", "queued"),
+      moment(1, "claim", "submit", "queued", "submitting"),
+      moment(2, "rejected", "submit", "submitting", "failed", { reason = "no" }),
+      moment(3, "resubmit", "user", "failed", "queued"),
+      moment(4, "look", "callback", "queued", "queued", { note = "old_attempt" }),
+      moment(5, "claim", "submit", "queued", "submitting", { attempt = 2 }),
+      moment(6, "refused", "submit", "submitting", "queued", { attempt = 2, reason = "quota not enough" }),
+      moment(7, "running", "callback", "queued", "pending", { attempt = 2 }),
+      moment(8, "running", "poll", "pending", "pending") })
+    task.attempts[2] = { attempt = 2, task_ids = { "B" } }
+    local shows = {}
+    for i, q in ipairs(questions.about(task)) do
+      local seen = q.arguments()
+      shows[i] = ("%s %d %s %s"):format(q.decision, seen.attempt, seen.state,
+        seen.error and ("%s %s"):format(seen.error.code, seen.error.retryable) or "-")
+    end
+    assert.same({ "on_refused 1 submitting -", "on_callback 2 queued -", "on_refused 2 submitting -",
+                  "on_callback 2 queued quota true", "next_poll 2 pending -" }, shows)
+  end)
+
+  it("are asked about a refusal that came late with the task as it was when it was sent", function()
+    local seen = questions.about(record("pending", { moment(0, "create", "user", "queued", "queued"),
+      moment(1, "claim", "submit", "queued", "submitting"),
+      moment(2, "running", "callback", "submitting", "pending"),
+      moment(3, "refused", "submit", "pending", "pending", { note = "stale", reason = "quota not enough" }) }))[2]
+      .arguments()
+    assert.same({ "submitting", "submitting", 2 }, { seen.state, seen.attempts[1].word, #seen.timeline })
+    assert.is_nil(seen.task_id)
+  end)
+
   it("are not asked where a person decided", function()
     assert.same({}, questions.about(record("queued", { moment(0, "create", "user", "queued", "queued"),
       moment(2, "maybe_sent", "submit", "submitting", "ambiguous"),

@@ -1,5 +1,4 @@
 --- Tasks from a file: recorded ones, a JSON object on each line, as `mjhook list --json` and `get --json` print them.
-local core = require "mjhook.core"
 local fail = require "mjhook.cli.fail"
 local json = require "mjhook.json"
 local lines = require "mjhook.cli.lines"
@@ -115,11 +114,7 @@ function M.tasks(file)
         if why then
           stop(":%d: %s", number, why)
         end
-        local task = json.whole(value)
-        if task.error then
-          task.error = core.error(task.error.code, task.error.message, task.error.retryable)
-        end
-        return task
+        return json.whole(value)
       end
     end
   end
