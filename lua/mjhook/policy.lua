@@ -33,15 +33,18 @@ end
 --- Loads a policy.
 -- @param given a table of functions, the path of a Lua file that returns one, or nil
 -- @tparam function log called with (level, message)
+-- @tparam[opt] table how for mjhook.trial: call (instead of pcall, for the file and for decisions), env (the file's
+-- globals)
 -- @return a policy, or nil and an error
-function M.load(given, log)
+function M.load(given, log, how)
   local functions = given
+  local call = how and how.call or pcall
   if type(given) == "string" then
-    local chunk, why = loadfile(given)
+    local chunk, why = loadfile(given, "bt", how and how.env or _G)
     if not chunk then
       return bad("%s", why)
     end
-    local ok, value = pcall(chunk)
+    local ok, value = call(chunk)
     if not ok then
       return bad("%s", tostring(value))
     end
@@ -64,7 +67,7 @@ function M.load(given, log)
       return bad("%s: function expected, got an empty list", name)
     end
   end
-  return setmetatable({ functions = functions or {}, present = functions ~= nil, log = log }, Policy)
+  return setmetatable({ functions = functions or {}, present = functions ~= nil, log = log, call = call }, Policy)
 end
 
 --- Whether there is a decision function of that name.
@@ -107,7 +110,7 @@ function Policy:decide(name, ...)
   if not f then
     return nil
   end
-  local ok, answer, seconds = pcall(f, ...)
+  local ok, answer, seconds = self.call(f, ...)
   local what, ms
   if ok then
     what, ms = interpret(name, answer, seconds)
@@ -122,8 +125,12 @@ function Policy:decide(name, ...)
   return CAREFUL[name], nil, fault
 end
 
--- Interrupts Lua code that runs too long.  A call that blocks inside C can't be interrupted this way.
-local function limited(f, timeout, ...)
+--- pcall of at most four values that interrupts Lua code which runs too long. A call that blocks inside C can't be
+-- interrupted this way.
+-- @tparam function f
+-- @tparam number timeout seconds
+-- @tparam string limit its name, for the error
+local function limited(f, timeout, limit, ...)
   local compiled = jit and jit.status()
   if compiled then -- compiled code runs no hooks, neither the handler's nor what it calls
     jit.off()
@@ -136,7 +143,7 @@ local function limited(f, timeout, ...)
       debug.sethook(watch, "", 1) -- code that catches the error gets it again, at once
     end
     if over and debug.getinfo(2, "f").func ~= limited then
-      error(("took longer than handler_timeout (%s s)"):format(timeout), 0)
+      error("took longer than " .. limit, 0)
     end
   end
   debug.sethook(watch, "", 10000)
@@ -147,12 +154,13 @@ local function limited(f, timeout, ...)
   end
   return ok, result, reason, how
 end
+M.limited = limited
 
 -- One handler. False, why and what the handler said of it besides; or true and the files that it stored.
 local function run(self, name, f, timeout, task, ctx)
   local ok, result, reason, how
   if timeout then
-    ok, result, reason, how = limited(f, timeout, task, ctx)
+    ok, result, reason, how = limited(f, timeout, ("handler_timeout (%s s)"):format(timeout), task, ctx)
   else
     ok, result, reason, how = pcall(f, task, ctx)
   end

@@ -10,12 +10,13 @@ local text = require "mjhook.cli.text"
 --   check(values, arguments)            may be there: what else there is to find fault with, before a store is opened
 --   dash                                what to add about words that begin with a dash
 --   makes_store                         the store need not be there yet
---   opens_nothing                       it gets no mj: it is about what keeps one from being opened
+--   opens_nothing                       it gets no mj: it is about what keeps one from being opened; or a function of
+--                                       values that says whether
 --   needs_policy                        the policy is loaded; otherwise a broken one keeps nobody from looking
 --   run(mj, values, arguments, out)     gives the exit code, nothing for 0; ends early through mjhook.cli.fail
 local COMMANDS = {
   "submit", "get", "list", "watch", "refresh", "cancel", "resubmit", "events", "kick", "bury", "replay", "refused",
-  "readmit", "stats", "metrics", "prune", "check", "backup", "doctor",
+  "readmit", "stats", "metrics", "prune", "check", "backup", "policy", "doctor",
 }
 
 local GLOBAL = {
@@ -132,7 +133,11 @@ end
 
 local function perform(command, values, arguments)
   local out = require("mjhook.cli.output").new(values)
-  local mj = not command.opens_nothing and open(command, values) or nil
+  local without = command.opens_nothing
+  if type(without) == "function" then
+    without = without(values)
+  end
+  local mj = not without and open(command, values) or nil
   local ok, exit = pcall(command.run, mj, values, arguments, out)
   if mj then
     mj:close()
