@@ -214,7 +214,7 @@ static int push_hash(lua_State *L, const uint8_t sha[32], int64_t bytes)
     static const char digits[] = "0123456789abcdef";
     char hex[64];
 
-    for (int i = 0; i < 32; i++) {
+    for (size_t i = 0; i < 32; i++) {
         hex[2 * i] = digits[sha[i] >> 4];
         hex[2 * i + 1] = digits[sha[i] & 15];
     }

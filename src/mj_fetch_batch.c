@@ -103,7 +103,7 @@ void mj_fetch_free(mj_fetch *f)
 
 int mj_fetch_add(mj_fetch *f, const mj_fetch_request *r, size_t *index)
 {
-    item **more = realloc(f->items, (f->n + 1) * sizeof *more), *t;
+    item **more = realloc(f->items, (f->n + 1) * sizeof(item *)), *t;
 
     if (!more)
         return MJ_ENOMEM;

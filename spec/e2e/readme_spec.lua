@@ -50,8 +50,9 @@ describe("README", function()
   for _, lua in ipairs { "lua5.4", "luajit" } do
     it("has an example of a spec that passes on " .. lua, function()
       local path = kit.write(kit.tmp() .. "/orders_spec.lua", block("Testing your own code", "lua"))
-      local out, status = kit.sh(kit.lua_command(('arg = { [0] = "busted", "--ignore-lua", "-o", "plainTerminal", %q }; '
-        .. 'require "busted.runner" { standalone = false }'):format(path), lua))
+      local busted = ([[arg = { [0] = "busted", "--ignore-lua", "-o", "plainTerminal", %q }
+        require "busted.runner" { standalone = false }]]):format(path)
+      local out, status = kit.sh(kit.lua_command(busted, lua))
       assert.equal(0, status, out)
       assert.matches("1 success / 0 failures / 0 errors", out)
     end)
