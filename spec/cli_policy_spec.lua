@@ -211,6 +211,7 @@ describe("mjhook policy", function()
       ["mjhook.core.run"] = "require('mjhook.core').run { 'touch', target }",
       ["mjhook.core.fork"] = "require('mjhook.core').fork(function() io.open(target, 'w') end)",
       ["mjhook.core.stream"] = "require('mjhook.core').stream {}",
+      ["mjhook.core.fetch"] = "require('mjhook.core').fetch { dir = target, sub = 'x' }",
       ["mjhook.core.lock"] = "require('mjhook.core').lock(target)",
     }
     for _, mode in ipairs { "w", "a", "r+", "w+", "wb", "a+b" } do

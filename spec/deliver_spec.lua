@@ -253,6 +253,19 @@ describe("deliver", function()
         local x = 0
         while true do x = spin(x) end
       end,
+      ["loops in a coroutine"] = function()
+        coroutine.wrap(function() while true do end end)()
+      end,
+      ["loops in a coroutine that catches errors"] = function()
+        local co = coroutine.create(function()
+          while true do
+            pcall(function() while true do end end)
+          end
+        end)
+        while true do
+          coroutine.resume(co)
+        end
+      end,
       ["catches errors and goes on"] = function()
         while true do
           pcall(function() while true do end end)

@@ -36,6 +36,23 @@ describe("the exec handler", function()
       { event.task.ref, event.task.state, event.task.prompt, event.task.images, event.task.attempt })
   end)
 
+  it("hands it over also where it was itself started without standard input, output and error", function()
+    local command = kit.lua_command(([[
+      local exec = require "mjhook.handlers.exec"
+      local handled, why = exec { %q }({ ref = "01KB" }, { timeout = 5, event_id = "01KB-1" })
+      local file = io.open(%q, "w")
+      file:write(tostring(handled), " ", tostring(why))
+      file:close()
+    ]]):format(script(("cat >%s/in; echo said >&2; exit 1"):format(dir)), dir .. "/result"))
+    for _, closed in ipairs { "<&-", "2>&-", "<&- >&-", "<&- 2>&-", "<&- >&- 2>&-" } do
+      kit.sh(command .. " " .. closed)
+      assert.equal("01KB-1", cjson.decode(kit.read(dir .. "/in")).event_id)
+      assert.matches("^false .*/program exited with 1: said$", kit.read(dir .. "/result"))
+      os.remove(dir .. "/in")
+      os.remove(dir .. "/result")
+    end
+  end)
+
   it("gives the program no key and no secret, and what it is told to give", function()
     local command = kit.lua_command(([[
       local exec = require "mjhook.handlers.exec"

@@ -173,6 +173,37 @@ describe("a handler in a process of its own", function()
     assert.equal("slow", lines("done")[21])
   end)
 
+  it("that is slow holds back none of those that it was handed over with", function()
+    open({ on_event = function(task)
+      if task.prompt == "slow" then
+        os.execute "sleep 1.5"
+      end
+      note("done", task.prompt)
+    end }, { handlers = 2, handler_timeout = 5 })
+    ended("quick", 300) -- so many that they are handed over by the dozen
+    ended "slow"
+    ended("late", 300)
+    assert.same({ delivered = 601, buried = 0, errors = 0 }, deliver())
+    assert.equal("slow", lines("done")[601])
+    assert.is_true(mj:check().ok)
+  end)
+
+  it("that hangs costs those that it was handed over with neither time nor a try", function()
+    open({ on_event = function(task)
+      note("begun", task.ref)
+      if task.prompt == "bad" then
+        os.execute "sleep 20"
+      end
+    end }, { handlers = 2, handler_timeout = 0.5 })
+    ended("quick", 100)
+    local bad = ended "bad"
+    ended("late", 100)
+    assert.same({ delivered = 200, buried = 0, errors = 1 }, deliver())
+    assert.equal(201, #lines "begun") -- each once
+    assert.equal(1, mj:events { ref = bad }().tries)
+    assert.equal(1, #mj:events { ref = bad }().errors)
+  end)
+
   it("runs once at a time for a task, its events in order", function()
     open({ on_event = function(task, ctx)
       note(task.ref, "begin " .. ctx.event_id)
@@ -367,6 +398,27 @@ describe("a handler in a process of its own", function()
       assert.truthy(kit.log_text():find("files: a list that makes at most 65536 bytes of JSON expected", 1, true))
     end)
 
+    it("what JSON can't tell, which is said and does no harm", function()
+      local answers = {
+        function() return false, "no", { retry_after = 0 / 0 } end,
+        function() return false, "no", { retry_after = 300, why = print } end,
+        function() return { files = { print } } end,
+        function() return { files = { { path = "\255" } } } end,
+        function() return { files = { ("x"):rep(2000000) } } end,
+      }
+      open { on_event = function(task) return answers[tonumber(task.prompt)]() end }
+      local refs = {}
+      for i = 1, #answers do
+        refs[i] = ended(tostring(i))
+      end
+      assert.same({ delivered = 3, buried = 0, errors = 2 }, deliver())
+      assert.equal("on_event: no", error_of(refs[1]))
+      assert.equal("on_event: no", error_of(refs[2]))
+      assert.is_true(math.abs(mj:events { ref = refs[2] }().next_at - core.now() - 300000) < 5000)
+      local _, count = kit.log_text():gsub("files: a list that makes at most 65536 bytes of JSON expected", "")
+      assert.equal(3, count)
+    end)
+
     it("strange numbers and texts, and none does harm", function()
       local answers = { { retry_after = 0 / 0 }, { retry_after = -1 }, { retry_after = 1e300 },
                         { retry_after = "x" }, 7 }
@@ -397,6 +449,25 @@ describe("a handler in a process of its own", function()
     kit.travel(60)
     assert.equal(1, mj:deliver().delivered)
     assert.same({ "one", "two", "one", "two", "three" }, lines "seen")
+  end)
+
+  it("of a list has what the others have left of handler_timeout, and is told so", function()
+    open({ on_succeeded = function() socket.sleep(0.3) end,
+           on_event = { function(_, ctx)
+             note("left", ctx.timeout)
+             socket.sleep(0.3)
+             while true do end
+           end, function() note("seen", "three") end } }, { handler_timeout = 0.8 })
+    local ref = ended "x"
+    for i, isolate in ipairs { false, true } do
+      local before = socket.gettime()
+      assert.equal(1, mj:deliver({ isolate = isolate }).errors)
+      assert.is_true(socket.gettime() - before < 1.3, isolate)
+      assert.truthy(error_of(ref):find("on_event raised: took longer than handler_timeout (0.8 s)", 1, true))
+      assert.is_true(tonumber(lines("left")[i]) < 0.51)
+      kit.travel(60)
+    end
+    assert.same({}, lines "seen")
   end)
 
   it("of a list that is empty or holds something else is a configuration error", function()

@@ -38,6 +38,13 @@ static int tell(lua_State *L)
     return 0;
 }
 
+/* claim() -> boolean: what the function in the child asks before each piece of its work. */
+static int claim(lua_State *L)
+{
+    lua_pushboolean(L, mj_child_claim(lua_touserdata(L, lua_upvalueindex(1))));
+    return 1;
+}
+
 static void push_ending(lua_State *L, int status)
 {
     lua_createtable(L, 0, 2);
@@ -49,10 +56,12 @@ static void push_ending(lua_State *L, int status)
     }
 }
 
-/* core.fork(function(tell)) -> child | nil, err.  The function runs in a process of its own, which ends with it; what
- * it raises is lost.  Not from a process with threads that hold locks the function needs. */
+/* core.fork(function(tell, claim)) -> child | nil, err.  The function runs in a process of its own, which ends with it;
+ * what it raises is lost.  Work that may be taken back from it is begun piece by piece, each once claim() gave true.
+ * Not from a process with threads that hold locks the function needs. */
 static int core_fork(lua_State *L)
 {
+    atomic_uint *claimed;
     mj_child *c;
     int fd, rc;
 
@@ -61,7 +70,7 @@ static int core_fork(lua_State *L)
     *c = (mj_child){.fd = -1};
     luaL_getmetatable(L, CHILD);
     lua_setmetatable(L, -2);
-    rc = mj_child_fork(c, &fd);
+    rc = mj_child_fork(c, &fd, &claimed);
     if (rc < 0) {
         lua_pushfstring(L, "no process can be started: %s", strerror(errno));
         return mjl_fail(L, MJ_EBUSY, lua_tostring(L, -1));
@@ -71,7 +80,9 @@ static int core_fork(lua_State *L)
     lua_pushvalue(L, 1);
     lua_pushinteger(L, fd);
     lua_pushcclosure(L, tell, 1);
-    rc = lua_pcall(L, 1, 0, 0);
+    lua_pushlightuserdata(L, claimed);
+    lua_pushcclosure(L, claim, 1);
+    rc = lua_pcall(L, 2, 0, 0);
     _exit(rc == LUA_OK ? 0 : 1); /* without what this process and its libraries do at exit: that is the parent's */
 }
 
@@ -88,6 +99,15 @@ static int child_hear(lua_State *L)
         lua_pushnil(L);
     else
         lua_pushboolean(L, 0);
+    return 1;
+}
+
+/* child:take_back() -> how many pieces of its work it has begun; it begins no more */
+static int child_take_back(lua_State *L)
+{
+    mj_child *c = luaL_checkudata(L, 1, CHILD);
+
+    lua_pushinteger(L, (lua_Integer)mj_child_take_back(c));
     return 1;
 }
 
@@ -179,8 +199,11 @@ static int core_run(lua_State *L)
 
 void mjl_open_child(lua_State *L)
 {
-    static const luaL_Reg methods[] = {
-        {"hear", child_hear}, {"stop", child_stop}, {"close", child_close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"hear", child_hear},
+                                       {"take_back", child_take_back},
+                                       {"stop", child_stop},
+                                       {"close", child_close},
+                                       {NULL, NULL}};
     static const luaL_Reg functions[] = {{"fork", core_fork}, {"await", core_await}, {"run", core_run}, {NULL, NULL}};
 
     mjl_class(L, CHILD, methods);

@@ -185,5 +185,6 @@ int luaopen_mjhook_core(lua_State *L)
     mjl_open_wire(L);
     mjl_open_sys(L);
     mjl_open_child(L);
+    mjl_open_watch(L);
     return 1;
 }

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -30,28 +31,68 @@ static void settle_in(pid_t parent)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-int mj_child_fork(mj_child *c, int *fd)
-{
-    int ends[2];
-    pid_t parent = getpid(), pid;
+/* Of the number of claims: there are no more to be had. */
+#define TAKEN_BACK 0x80000000U
 
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+/* Memory that stays the same for both sides of a fork; NULL. */
+static atomic_uint *shared_word(void)
+{
+    void *p = mmap(NULL, sizeof(atomic_uint), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p; /* zeroed, as a counter begins */
+}
+
+static void unshare_word(atomic_uint *word)
+{
+    if (word)
+        munmap(word, sizeof *word);
+}
+
+int mj_child_fork(mj_child *c, int *fd, atomic_uint **claimed)
+{
+    int ends[2], why;
+    pid_t parent = getpid(), pid;
+    atomic_uint *word = shared_word();
+
+    if (!word)
         return -1;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+        why = errno;
+        unshare_word(word);
+        errno = why;
+        return -1;
+    }
     pid = fork();
     if (pid == 0) {
         settle_in(parent);
         close(ends[0]);
         *fd = ends[1];
+        *claimed = word;
         return 0;
     }
-    close(ends[1]);
     if (pid < 0) {
-        close(ends[0]);
+        why = errno;
+        close(ends[0]), close(ends[1]);
+        unshare_word(word);
+        errno = why;
         return -1;
     }
+    close(ends[1]);
     setpgid(pid, pid); /* whoever of the two is first */
-    *c = (mj_child){.pid = pid, .fd = ends[0]};
+    *c = (mj_child){.pid = pid, .fd = ends[0], .claimed = word};
     return 1;
+}
+
+bool mj_child_claim(atomic_uint *claimed)
+{
+    return (atomic_fetch_add(claimed, 1) & TAKEN_BACK) == 0;
+}
+
+unsigned mj_child_take_back(mj_child *c)
+{
+    unsigned word = c->claimed ? atomic_fetch_or(c->claimed, TAKEN_BACK) : 0;
+
+    return word & ~TAKEN_BACK;
 }
 
 static bool send_all(int fd, const void *p, size_t n)
@@ -132,6 +173,8 @@ void mj_child_end(mj_child *c, int *status)
             ;
     }
     c->pid = 0;
+    unshare_word(c->claimed);
+    c->claimed = NULL;
     mj_buf_free(&c->got);
 }
 
@@ -152,11 +195,22 @@ static void close_pair(int *ends)
             close(ends[i]);
 }
 
+/* The same file under a number that is not about to become something else's: where a parent was started without
+ * standard input, a pipe may have got its number. */
+static int out_of_the_way(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
 /* In the child.  What fails before the program runs goes through `failed`, which the program's start closes. */
 static void become(const mj_command *c, int in, int err, int failed)
 {
-    int null = open("/dev/null", O_WRONLY | O_CLOEXEC), why;
+    int null, why;
 
+    failed = out_of_the_way(failed);
+    in = out_of_the_way(in);
+    err = out_of_the_way(err);
+    null = out_of_the_way(open("/dev/null", O_WRONLY | O_CLOEXEC));
     if (null >= 0 && dup2(in, 0) == 0 && dup2(null, 1) == 1 && dup2(err, 2) == 2)
         execve(c->argv[0], c->argv, c->envp);
     why = errno;

@@ -7,20 +7,27 @@
 
 #include "mj_buf.h"
 
+#include <stdatomic.h>
 #include <sys/types.h>
 
 #define MJ_MAX_FRAME 1048576 /* bytes of one message from a child */
 
 /* A child that runs our own code and tells how it goes in messages. */
 typedef struct mj_child {
-    pid_t pid;   /* 0: it was waited for */
-    int fd;      /* our end; -1: closed */
-    mj_buf got;  /* bytes of messages ... */
-    size_t used; /* ... of which so many were given */
+    pid_t pid;            /* 0: it was waited for */
+    int fd;               /* our end; -1: closed */
+    mj_buf got;           /* bytes of messages ... */
+    size_t used;          /* ... of which so many were given */
+    atomic_uint *claimed; /* how many pieces of its work it has begun; memory that both share.  NULL: none */
 } mj_child;
 
-/* Forks.  Parent: 1 and *c.  Child: 0 and *fd, its end.  An error: negative, errno is set. */
-int mj_child_fork(mj_child *c, int *fd);
+/* Forks.  Parent: 1 and *c.  Child: 0, *fd, its end, and *claimed, for mj_child_claim().  An error: negative, errno
+ * is set. */
+int mj_child_fork(mj_child *c, int *fd, atomic_uint **claimed);
+/* In the child, before each piece of work that it was forked for: false when the parent has taken the rest back. */
+bool mj_child_claim(atomic_uint *claimed);
+/* Takes back what it has not begun, and gives how many pieces it has; it begins no more. */
+unsigned mj_child_take_back(mj_child *c);
 /* In the child: sends one message, whole.  false: the parent is gone, or it is too long. */
 bool mj_child_tell(int fd, mj_str message);
 /* Reads what there is, without waiting.  1: *message is the next one, valid until the next call; 0: none yet;

@@ -125,30 +125,20 @@ function Policy:decide(name, ...)
   return CAREFUL[name], nil, fault
 end
 
---- pcall of at most four values that interrupts Lua code which runs too long. A call that blocks inside C can't be
--- interrupted this way.
+--- pcall of at most four values that interrupts Lua code which runs too long, also in coroutines that it makes. A call
+-- that blocks inside C can't be interrupted this way.
 -- @tparam function f
 -- @tparam number timeout seconds
--- @tparam string limit its name, for the error
+-- @tparam string limit its name, for the error (at most some 60 bytes)
 local function limited(f, timeout, limit, ...)
   local compiled = jit and jit.status()
   if compiled then -- compiled code runs no hooks, neither the handler's nor what it calls
     jit.off()
     jit.flush()
   end
-  local stop_at, over = core.clock() + timeout * 1000, false
-  local function watch()
-    if not over and core.clock() > stop_at then
-      over = true
-      debug.sethook(watch, "", 1) -- code that catches the error gets it again, at once
-    end
-    if over and debug.getinfo(2, "f").func ~= limited then
-      error("took longer than " .. limit, 0)
-    end
-  end
-  debug.sethook(watch, "", 10000)
+  core.watch(timeout, "took longer than " .. limit)
   local ok, result, reason, how = pcall(f, ...)
-  debug.sethook()
+  core.watch()
   if compiled then
     jit.on()
   end
@@ -156,11 +146,13 @@ local function limited(f, timeout, limit, ...)
 end
 M.limited = limited
 
+local LEAST_S = 0.001
+
 -- One handler. False, why and what the handler said of it besides; or true and the files that it stored.
-local function run(self, name, f, timeout, task, ctx)
+local function run(self, name, f, left, limit, task, ctx)
   local ok, result, reason, how
-  if timeout then
-    ok, result, reason, how = limited(f, timeout, ("handler_timeout (%s s)"):format(timeout), task, ctx)
+  if left then
+    ok, result, reason, how = limited(f, left, limit, task, ctx)
   else
     ok, result, reason, how = pcall(f, task, ctx)
   end
@@ -179,19 +171,28 @@ end
 
 --- Runs the handlers of one event: on_<type>, then on_event; of a list one after the other.
 -- @tparam table task
--- @tparam table ctx event_id, type, attempt, created_at (ms); log(level, message), timeout (seconds), store (its
--- directory), mj
--- @tparam[opt] number timeout seconds; without it nothing interrupts a handler
+-- @tparam table ctx event_id, type, attempt, created_at (ms); log(level, message), timeout (seconds that are left, kept
+-- up to date), store (its directory), mj
+-- @tparam[opt] number timeout seconds for all of them together; without it nothing interrupts a handler
 -- @treturn boolean handled
 -- @treturn string|nil the reason when not
 -- @treturn table|nil {retry_after = seconds} or {bury = true} when not
 -- @treturn table|nil files that handlers stored
 function Policy:handle(task, ctx, timeout)
   local files
+  local whole, begun, first = ctx.timeout, core.clock(), true
+  local limit = timeout and ("handler_timeout (%s s)"):format(timeout)
   for _, name in ipairs { "on_" .. ctx.type, "on_event" } do
     local f = self.functions[name]
     for _, one in ipairs(f and (callable(f) and { f } or f) or {}) do
-      local handled, what, how = run(self, name, one, timeout, task, ctx)
+      local left = timeout
+      if not first then -- its share is what the others have left
+        local spent = (core.clock() - begun) / 1000
+        left = timeout and math.max(timeout - spent, LEAST_S)
+        ctx.timeout = whole and math.max(whole - spent, LEAST_S)
+      end
+      first = false
+      local handled, what, how = run(self, name, one, left, limit, task, ctx)
       if not handled then
         return false, what, how
       end

@@ -17,7 +17,9 @@ local QUICK_MS = 5   -- a handler at most this slow on average lets their number
 -- A deliverer that died may have run the event or not: it counts for little. But a handler that takes its deliverer
 -- with it, every time, must not do so for ever.
 local DEATHS = 100
+local SLOW_MS = 100   -- who waits behind a handler for so long, in the same process, goes to another one
 local SLACK_MS = 1000 -- for a handler that is interrupted to come back by itself, before its process is killed
+local MOST_TOLD = 524288 -- bytes; the core takes twice as much
 local FAIR_MS = 5000 -- one that had so long and was cut off by the end of the budget has had its try
 
 -- Runs one event's handlers; nil when its lease has not enough time left for them. Its record may be gone: then there
@@ -41,6 +43,21 @@ local function handle(mj, lease)
     event_id = event.event_id, type = event.type, attempt = event.attempt, created_at = event.created_at,
     log = mj.log, timeout = mj.config.handler_timeout, store = mj.config.store, mj = mj,
   }, timeout)
+end
+
+local function finite(value)
+  return type(value) == "number" and value == value and value < math.huge and value > -math.huge and value or nil
+end
+
+-- What a child says of a handler's end: JSON. A handler may have answered what can't be told so, or at any length.
+local function told(handled, reason, how, files)
+  local text = json.encode { handled = handled, reason = reason, how = how, files = files }
+  if text and #text <= MOST_TOLD then
+    return text
+  end
+  how = type(how) == "table" and { bury = how.bury and true or nil, retry_after = finite(how.retry_after) } or nil
+  return json.encode { handled = handled, reason = reason and tostring(reason):sub(1, MOST_TOLD / 8), how = how,
+                       files = files ~= nil and "strange" or nil } -- which is no list: the deliverer says so
 end
 
 local function grown(size, mean_ms)
@@ -102,10 +119,12 @@ end
 local function serve(mj, leases)
   local parents = mj.exec.client -- kept, so that nobody collects and closes it
   mj.exec.client = nil
-  return function(tell)
+  return function(tell, claim)
     for _, lease in ipairs(leases) do
-      local handled, reason, how, files = handle(mj, lease)
-      tell(json.encode { handled = handled, reason = reason, how = how, files = files })
+      if not claim() then
+        break
+      end
+      tell(told(handle(mj, lease)))
     end
     return parents
   end
@@ -171,6 +190,19 @@ local function named(child)
   return "on_" .. (event and event.type or "event")
 end
 
+-- Whether events wait for the one that a child has at hand.
+local function others_wait(child)
+  return child.at < #child.leases
+end
+
+-- A handler is slow: those that its child has not begun are handed back, so that they wait for nobody.
+local function relieve(child, out)
+  local begun = math.max(child.process:take_back(), child.at)
+  for i = #child.leases, begun + 1, -1 do
+    out[#out + 1] = { lease = table.remove(child.leases) }
+  end
+end
+
 -- Hears what a child has to say. True when it has ended.
 function Isolated:hear(child, out)
   while true do
@@ -187,7 +219,9 @@ function Isolated:hear(child, out)
       end
       return true
     end
-    over(child, out, json.decode(message) or { handled = false, reason = "its process talked nonsense" })
+    if child.leases[child.at] then -- a handler that forks may talk for two
+      over(child, out, json.decode(message) or { handled = false, reason = "its process talked nonsense" })
+    end
   end
 end
 
@@ -220,13 +254,18 @@ function Isolated:wait(stop_at)
   local until_ms = stop_at - now
   for i, child in ipairs(self.children) do
     processes[i] = child.process
-    until_ms = math.min(until_ms, child.since + self.mj.config.handler_timeout * 1000 + SLACK_MS - now)
+    until_ms = math.min(until_ms, child.since + self.mj.config.handler_timeout * 1000 + SLACK_MS - now,
+      others_wait(child) and child.since + SLOW_MS - now or math.huge)
   end
   core.await(processes, math.max(0, math.min(until_ms, 1000))) -- at most a second: whether to stop is asked in between
   now = core.clock()
   for _, child in ipairs(self.children) do
     if not self:hear(child, out) and not self:cut(child, out, now, stop_at) then
       left[#left + 1] = child
+      if others_wait(child) and now - child.since >= SLOW_MS then
+        relieve(child, out)
+        self.size = 1
+      end
     end
   end
   self.children = left

@@ -14,7 +14,7 @@ M.DECISION_S, M.LOAD_S = 1, 5
 local FORBIDDEN = {
   os = { "execute", "exit", "remove", "rename", "tmpname" },
   io = { "popen", "tmpfile" },
-  ["mjhook.core"] = { "open", "http", "stream", "fork", "run", "lock" },
+  ["mjhook.core"] = { "open", "http", "stream", "fetch", "fork", "run", "lock" },
 }
 local PLACES = { os = os, io = io, ["mjhook.core"] = core }
 
