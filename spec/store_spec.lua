@@ -24,6 +24,25 @@ describe("the store", function()
     return task
   end
 
+  it("is not written to by a process that says something and was started without standard files", function()
+    local mj = open()
+    finished(mj, "k")
+    mj:close()
+    for _, closed in ipairs { "2>&-", ">&-", "<&- >&- 2>&-" } do
+      kit.sh(kit.lua_command(([[
+        local mj = require("mjhook").open { store = %q, api_key = "k", policy = {} }
+        mj:adopt { task_id = "T2", prompt = "p" }
+        io.stdout:write(("x"):rep(20000))
+        io.stdout:flush()
+        io.stderr:write(("x"):rep(20000))
+      ]]):format(kit.store)) .. " " .. closed)
+      mj = open()
+      assert.is_true(mj:check().ok)
+      assert.truthy(mj:find "T2")
+      mj:close()
+    end
+  end)
+
   it("lets go of the memory of what was read, and reads it again", function()
     local mj = open()
     for first = 1, 4000, 400 do

@@ -7,6 +7,7 @@
 #include "mj_store_impl.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <pthread.h>
 #include <pwd.h>
@@ -273,6 +274,22 @@ static int create_dbs(mj_env *e)
     return rc;
 }
 
+/* A process that was started without standard output or error writes to whatever got that number, and that must not
+ * be the store. */
+static bool fill_standard_files(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR);
+        if (fd < 0)
+            fd = open("/", O_RDONLY | O_DIRECTORY); /* no /dev in here */
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
 static int open_lmdb(mj_env *e, bool fresh)
 {
     mode_t mode = e->mode ? e->mode : 0600;
@@ -286,6 +303,8 @@ static int open_lmdb(mj_env *e, bool fresh)
     /* An old file knows how large its map was. */
     if (fresh && (rc = mdb_env_set_mapsize(e->lmdb, (size_t)(e->map_max < MAP_START ? e->map_max : MAP_START))) != 0)
         return rc;
+    if (!fill_standard_files())
+        return errno;
     if ((rc = mdb_env_open(e->lmdb, e->dir, MDB_NOTLS, mode)) != 0)
         return rc;
     if (fresh && (mode & 060)) { /* what the umask took away; best effort, the owner can repair it */
