@@ -108,7 +108,7 @@ describe("the archive handler, of a server that means harm,", function()
     } do
       local _, reason, how = keep("a?status=503&retry=" .. given)
       assert.matches("answered 503", reason)
-      local got = how.retry_after or false
+      local got = how.not_before or false
       if #given ~= 23 then -- that one is beyond libcurl's numbers: none, or the most
         assert.same({ given, wanted }, { given, got })
       end

@@ -294,7 +294,7 @@ describe("the archive handler", function()
       local _, reason, how = keep { "a?status=429&retry=7", "b?status=503&retry=20", "c?status=500" }
       assert.matches("image 1: img.example: answered 429; image 2: img.example: answered 503; "
         .. "image 3: img.example: answered 500$", reason)
-      assert.same({ retry_after = 20 }, how)
+      assert.same({ not_before = 20 }, how)
     end)
 
     it("when some are hopeless and others are not, and gives up when the others are there", function()

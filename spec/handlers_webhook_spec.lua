@@ -313,7 +313,7 @@ describe("the webhook handler", function()
           answers[i] = answer(status, "Retry-After: " .. case[1] .. "\r\n")
         end
         for i, got in ipairs(outcomes((unpack or table.unpack)(answers))) do
-          local wanted, after = cases[i][2], got[3].retry_after
+          local wanted, after = cases[i][2], got[3].not_before
           assert.is_false(got[1])
           assert.is_nil(got[3].bury)
           if status == "500 Oops" then

@@ -360,6 +360,19 @@ describe("a handler in a process of its own", function()
       assert.equal("on_event: busy", event.errors[1].message)
     end)
 
+    it("before when it must not be: backoff comes first, when that is later", function()
+      open { on_event = function(task)
+        return false, "busy", { not_before = tonumber(task.prompt) or task.prompt }
+      end }
+      for said, wanted in pairs { ["1"] = 17, ["0"] = 17, ["-5"] = 17, ["nonsense"] = 17, ["300"] = 300,
+                                  ["1e300"] = 86400 } do
+        local ref = ended(said)
+        mj:deliver()
+        local wait = (mj:events { ref = ref }().next_at - core.now()) / 1000
+        assert.is_true(wait > wanted * 0.85 and wait < wanted * 1.11, said .. ": " .. wait)
+      end
+    end)
+
     it("that it never wants to be", function()
       open { on_event = function() return false, "gone for good", { bury = true } end }
       ended "x"

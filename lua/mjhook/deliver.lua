@@ -13,16 +13,22 @@ local FIRST_S, CAP_S, JITTER, TRIES = 15, 3600, 0.1, 20
 local LEASE_SLACK_MS = 30000
 local RETRY_MAX_S = 86400 -- that a handler may name
 
+-- Seconds that a handler has named; nil when they are none.
+local function named(seconds)
+  if type(seconds) == "number" and seconds >= 0 then -- which NaN is not
+    return math.min(seconds, RETRY_MAX_S)
+  end
+end
+
+-- When it is tried again; 0: never, it is buried. `retry_after` is the handler's own word. `not_before` is somebody
+-- else's: one who names a second, every time, must not be asked twenty times within twenty seconds.
 local function retry_at(failed, how)
   if failed >= TRIES or how.bury then
-    return 0 -- buried
+    return 0
   end
-  local seconds = math.min(CAP_S, FIRST_S + 2 ^ failed)
-  local named = how.retry_after
-  if type(named) == "number" and named >= 0 then -- which NaN is not
-    return core.now() + math.floor(math.min(named, RETRY_MAX_S) * 1000)
-  end
-  return core.now() + math.floor(seconds * (1 + JITTER * (2 * math.random() - 1)) * 1000)
+  local backoff = math.min(CAP_S, FIRST_S + 2 ^ failed) * (1 + JITTER * (2 * math.random() - 1))
+  local seconds = named(how.retry_after) or math.max(backoff, named(how.not_before) or 0)
+  return core.now() + math.floor(seconds * 1000)
 end
 
 -- What a handler stored of the task, for its record.

@@ -55,7 +55,8 @@ local function told(handled, reason, how, files)
   if text and #text <= MOST_TOLD then
     return text
   end
-  how = type(how) == "table" and { bury = how.bury and true or nil, retry_after = finite(how.retry_after) } or nil
+  how = type(how) == "table" and { bury = how.bury and true or nil, retry_after = finite(how.retry_after),
+    not_before = finite(how.not_before) } or nil
   return json.encode { handled = handled, reason = reason and tostring(reason):sub(1, MOST_TOLD / 8), how = how,
                        files = files ~= nil and "strange" or nil } -- which is no list: the deliverer says so
 end

@@ -18,7 +18,8 @@
 -- whole and on disk; what broke off is gone on with by the next try, which leaves whole files alone.
 --
 -- A URL that may not be fetched, an image that is too large or gone (410) is hopeless: once nothing else is missing,
--- the event is buried. Anything else is tried again, after `Retry-After` (at most a day) where a server names it.
+-- the event is buried. Anything else is tried again, not before `Retry-After` is over (at most a day) where a server
+-- names one; what only lacked time, after 5 seconds.
 -- @module mjhook.handlers.archive
 local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
@@ -107,7 +108,8 @@ local function settle(image, shelf, i, got)
   end
   image.why = got.error
   image.hopeless = HOPELESS[got.outcome] or got.status == 410
-  image.retry_after = got.retry_after or (got.outcome == "time" and got.received > 0 and GO_ON_S) or nil
+  image.not_before = got.retry_after
+  image.goes_on = got.outcome == "time" and got.received > 0
 end
 
 local function download(list, shelf, deadline)
@@ -137,7 +139,7 @@ end
 
 -- What the handler returns.
 local function report(list)
-  local files, missing, hopeless, after = {}, {}, true, nil
+  local files, missing, how = {}, {}, { bury = true }
   for _, image in ipairs(list) do
     local source = image.same or image
     if source.file then
@@ -148,15 +150,16 @@ local function report(list)
       files[#files + 1] = file
     elseif not image.same then
       missing[#missing + 1] = ("image %d: %s"):format(image.index, image.why)
-      hopeless = hopeless and image.hopeless
-      after = math.max(after or 0, image.retry_after or 0)
+      how.bury = how.bury and image.hopeless or nil
+      how.not_before = image.not_before and math.max(how.not_before or 0, image.not_before) or how.not_before
+      how.retry_after = image.goes_on and GO_ON_S or how.retry_after
     end
   end
   if #missing == 0 then
     return { files = files }
   end
   return false, ("archive: %d of %d kept; %s"):format(#files, #list, table.concat(missing, "; ")),
-    { bury = hopeless or nil, retry_after = not hopeless and after > 0 and after or nil }
+    { bury = how.bury, not_before = how.not_before, retry_after = not how.not_before and how.retry_after or nil }
 end
 
 --- @tparam table given the settings above

@@ -187,7 +187,7 @@ local function judge(target, answer, ctx)
     return false, reason .. ": redirects are not followed, set url to where it is now"
   end
   local after = (status == 429 or status == 503) and answer.retry_after
-  return false, reason, after and { retry_after = after } or nil
+  return false, reason, after and { not_before = after } or nil
 end
 
 local function send(target, task, ctx)
