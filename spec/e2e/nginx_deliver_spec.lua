@@ -97,6 +97,42 @@ describe("delivery under nginx", function()
     assert.equal(200, (sim.request("GET", web.url .. "/ping")))
   end)
 
+  it("holds back no other task's event while a handler is slow", function()
+    start(NOTE .. [[
+      return { on_event = function(task, ctx)
+        note("begun", task.key)
+        if task.key == "slow" then
+          os.execute "sleep 4"
+        end
+        note("done", task.key)
+      end }
+    ]])
+    local slow = assert(mj:submit { prompt = "a fox", key = "slow" })
+    sim.finish(slow.task_id)
+    kit.wait_until(function() return #lines "begun" == 1 end)
+    local before = socket.gettime()
+    for i = 1, 8 do
+      sim.finish(assert(mj:submit { prompt = "a fox", key = "quick " .. i }).task_id)
+    end
+    kit.wait_until(function() return #lines "done" == 8 end)
+    assert.is_true(socket.gettime() - before < 2)
+    assert.equal(9, #lines "begun")
+  end)
+
+  it("tries about once a second, not in circles, while nothing can be delivered", function()
+    start([[ return { on_event = function() end } ]])
+    kit.write(dir .. "/policy.lua", "return 7") -- what a thread reads when it is needed first
+    local task = submit()
+    mj.exec:commit { { op = "signal", ref = task.ref, attempt = 1, kind = "failed", source = "poll",
+                       task_id = task.task_id, error = "no" } }
+    local function said()
+      return select(2, web:log():gsub("events could not be delivered", ""))
+    end
+    local before = socket.gettime()
+    kit.wait_until(function() return said() >= 3 end, 10)
+    assert.is_true(said() <= 2 + socket.gettime() - before, said())
+  end)
+
   it("runs a policy that is a table in the worker itself", function()
     dir = kit.tmp()
     local conf = [[

@@ -2,6 +2,9 @@
 --
 -- Handlers may block there. A policy that is a table of functions can't go into another thread: its handlers run on the
 -- event loop, in a timer, and have to use nginx's own sockets.
+--
+-- One deliverer is enough as long as handlers are quick. While one has something slow at hand, others are begun beside
+-- it for what waits: at most `handlers` of a worker, and no more than the pool has threads.
 local core = require "mjhook.core"
 local log = require("resty.mjhook.log").log
 
@@ -10,6 +13,7 @@ local M = {}
 local POOL = "mjhook_deliver"
 local TURN = { budget = 5 } -- seconds; then what was logged is told, and a worker that is to end can end
 local LOOK_S = 1 -- how often a worker looks for events whose next try is due
+local SLOW_S = 0.1 -- what nobody took for so long waits behind a slow handler
 
 -- What mjhook.open is given in the thread: what init() was given, as plain data.
 local function plain(given)
@@ -53,30 +57,44 @@ function M.new(mj, given)
   if not handles(mj) then
     return function() end
   end
-  local run, running, missing = runner(mj, given), false, false
+  local run, busy, missing, watching, not_before = runner(mj, given), 0, false, false, 0
   local look
   local function work(premature)
+    local report, err
     if not premature then
-      local report, err = run()
-      missing = err and err.code == "no_pool"
-      if missing then
-        log("notice", "no thread_pool " .. POOL .. " in nginx.conf: events wait for mjhook-reconcile")
+      report, err = run()
+      if err and err.code == "no_pool" then
+        if not missing then
+          log("notice", "no thread_pool " .. POOL .. " in nginx.conf: events wait for mjhook-reconcile")
+        end
+        missing = true
       elseif not report then
+        not_before = core.clock() + LOOK_S * 1000 -- it would fail again at once, and again
         log("error", "events could not be delivered: " .. err.message)
       end
     end
-    running = false
+    busy = busy - 1
     if not premature then
       look() -- what was committed meanwhile
     end
   end
+  local function watch(premature)
+    watching = false
+    if not premature then
+      look()
+    end
+  end
   function look()
-    if running or missing or not mj.store then
+    if missing or not mj.store or core.clock() < not_before then
       return
     end
-    local stats = mj.store:stats()
-    if stats and stats.event_due and stats.event_due <= core.now() then
-      running = ngx.timer.at(0, work) and true or false
+    local stats = busy < mj.config.handlers and mj.store:stats()
+    local waited = stats and stats.event_due and core.now() - stats.event_due or -1
+    if waited >= (busy == 0 and 0 or SLOW_S * 1000) and ngx.timer.at(0, work) then
+      busy = busy + 1
+    end
+    if busy > 0 and not watching then
+      watching = ngx.timer.at(SLOW_S, watch) and true or false
     end
   end
   ngx.timer.every(LOOK_S, look)
