@@ -162,6 +162,9 @@ describe("mjhook policy", function()
         "return { next_poll = function() return 30 end }")))
       assert.same({ 2, "none" }, { list[1].count, list[2].count or "none" })
       assert.equal(2, #list)
+      list = objects(policy("test", "--json", "--limit", "1", file("q", -- and one that is answered otherwise, too
+        "return { next_poll = function(task) return 30 + task.polls end }")))
+      assert.same({ { 30 }, { 31 }, { 32 } }, { { list[1].seconds }, { list[2].seconds }, { list[3].seconds } })
     end)
 
     it("says which decisions a policy leaves to mjhook", function()

@@ -121,6 +121,22 @@ describe("deliver", function()
     assert.is_true(seen[3].late)
   end)
 
+  it("says of an event itself that it overruled an earlier one, whatever became of the task since", function()
+    open { on_event = note }
+    local ref = task_with("maybe_sent", "give_up")
+    local function signal(kind, source)
+      assert.equal("ok", assert(mj.exec:commit { { op = "signal", ref = ref, attempt = 1, kind = kind, source = source,
+                                                   task_id = kind == "failed" and "Id" .. n or nil } })[1].code)
+    end
+    signal("failed", "callback") -- the provider's word, after ours
+    signal("resubmit", "user")   -- and nothing of it holds any more
+    assert.equal(3, assert(mj:deliver()).delivered)
+    assert.equal("ambiguous lost failed", types())
+    assert.is_nil(seen[1].late or seen[2].late)
+    assert.is_true(seen[3].late)
+    assert.is_nil(mj:get(ref).late)
+  end)
+
   it("keeps events until there is a policy", function()
     open(nil)
     task_with "succeeded"
@@ -224,14 +240,19 @@ describe("deliver", function()
       note(task, ctx)
     end }
     task_with("maybe_sent", "succeeded")
+    local least, most = math.huge, 0 -- of what was planned
     for i = 1, 19 do
       assert.same({ delivered = 0, buried = 0, errors = 1 }, mj:deliver())
       assert.equal(i, tries)
       local wait = (waiting()[1].next_at - core.now()) / 1000
       local planned = math.min(3600, 15 + 2 ^ i)
       assert.is_true(wait >= planned * 0.9 - 1 and wait <= planned * 1.1 + 1, i .. ": " .. wait)
+      if i > 5 then -- where a millisecond is nothing
+        least, most = math.min(least, wait / planned), math.max(most, wait / planned)
+      end
       kit.travel(wait + 1)
     end
+    assert.is_true(most - least > 0.02, "no jitter: those that failed together would always come together")
     assert.same({ delivered = 1, buried = 1, errors = 1 }, mj:deliver())
     assert.equal(20, tries)
     assert.equal("succeeded", types())
@@ -328,6 +349,22 @@ describe("deliver", function()
     assert.is_true(first >= 1 and first <= 4, first)
     assert.equal(6 - first, assert(mj:deliver()).delivered)
     assert.equal(6, #seen)
+  end)
+
+  it("takes no more at once than it is told to", function()
+    local leased = 0
+    open { on_event = function()
+      local now = 0
+      for event in mj:events() do
+        now = now + (event.leased and 1 or 0)
+      end
+      leased = math.max(leased, now)
+    end }
+    for _ = 1, 40 do
+      task_with "succeeded"
+    end
+    assert.equal(40, assert(mj:deliver { batch = 4 }).delivered)
+    assert.equal(4, leased)
   end)
 
   it("gives back what it has leased when it is to stop, due at once", function()

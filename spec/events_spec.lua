@@ -128,6 +128,10 @@ describe("an event", function()
     assert.same({}, calls)
     local event = mj:events { buried = true }()
     assert.equal("the customer has left", event.errors[1].message)
+    assert.is_true(mj:kick(ref .. "-1"))
+    assert.is_true(mj:bury(ref .. "-1"))
+    assert.equal("given up by hand", mj:events { buried = true }().errors[2].message)
+    calls = {}
     assert.same({ delivered = 0, buried = 0, errors = 0 }, mj:deliver())
   end)
 
@@ -141,6 +145,7 @@ describe("an event", function()
     for i = 1, 3 do
       assert.equal("state", said[i].code)
     end
+    assert.is_true(said[1].retryable and said[2].retryable) -- in a moment it is over
   end)
 
   it("is replayed under its own id, also long after it was delivered", function()

@@ -100,6 +100,14 @@ describe("the archive handler", function()
       assert.is_number(before)
     end)
 
+    it("days as they are in UTC, wherever the machine is", function()
+      local out, code = kit.sh("TZ=XYZ-14 " .. kit.lua_command(([[
+        require "mjhook.handlers.archive" { dir = %q }({ ref = "01KB", created_at = 1777852800000 + 82800000,
+          image = "http://img.example/" }, { type = "succeeded", timeout = 5 })
+      ]]):format(server.dir .. "/kept")))
+      assert.same({ "", 0, "2026-05-04" }, { out, code, (kit.sh("ls " .. server.dir .. "/kept")) })
+    end)
+
     it("files that nobody else can read, or in the mode asked for", function()
       local function modes(more)
         keep("a", more)
@@ -299,6 +307,7 @@ describe("the archive handler", function()
 
     it("when some are hopeless and others are not, and gives up when the others are there", function()
       assert_refused("410.*404", false, keep { "a", "b?status=410", "c?status=404" })
+      assert_refused("404.*410", false, keep { "a", "b?status=404", "c?status=410" })
       assert_refused("1 of 2 kept; image 2: img.example: answered 410", true, keep { "a", "b?status=410" })
     end)
 
@@ -314,6 +323,22 @@ describe("the archive handler", function()
         dir = server.dir .. "/file" }))
       assert_refused("archive: .*/none/kept/2026%-05%-04: No such file", false,
         keep("a", { dir = server.dir .. "/none/kept" }))
+    end)
+
+    it("when it can't make the names last, though every image is there", function()
+      local fetch, synced = core.fetch, 0
+      kit.finally(function() core.fetch = fetch end)
+      core.fetch = function(settings)
+        local real = assert(fetch(settings))
+        return setmetatable({ sync = function()
+          synced = synced + 1
+          return nil, core.error("io", "the directory: Input/output error", true)
+        end }, { __index = function(_, name)
+          return function(_, ...) return real[name](real, ...) end
+        end })
+      end
+      assert_refused("^archive: the directory: Input/output error$", false, keep "a")
+      assert.equal(1, synced)
     end)
 
     it("when another process is at the same image", function()

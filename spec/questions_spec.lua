@@ -255,7 +255,11 @@ describe("questions", function()
       for _, a in ipairs(asked) do
         by_time[a.at] = a
       end
+      record.called_at = record.timeline[5].at - 1 -- as if a callback were among what was lost
       local list = questions.about(record, { grace_ms = mj.config.ambiguous_grace * 1000 })
+      for i, q in ipairs(list) do
+        assert.equal(q.moment > 5 and record.called_at or nil, q.arguments().called_at, "called_at of question " .. i)
+      end
       assert.truthy(#list < #asked and #list > 10)
       for i, q in ipairs(list) do
         local was, now = by_time[q.at].task, q.arguments()

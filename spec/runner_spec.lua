@@ -151,6 +151,47 @@ describe("a handler in a process of its own", function()
     end)
   end
 
+  it("that crashes costs those that it was handed over with nothing", function()
+    open { on_event = function(task)
+      note("begun", task.ref)
+      if task.prompt == "bad" then
+        os.execute "kill -SEGV $PPID"
+      end
+    end }
+    ended("quick", 100) -- so many that they are handed over by the dozen
+    local bad = ended "bad"
+    ended("late", 100)
+    assert.same({ delivered = 200, buried = 0, errors = 1 }, deliver())
+    assert.equal(201, #lines "begun")
+    assert.truthy(error_of(bad):find("SIGSEGV", 1, true))
+  end)
+
+  it("is ended when the store fails under who waits for it", function()
+    open({ on_event = function(task)
+      if task.prompt == "slow" then
+        os.execute(("echo $PPID >>%s/pids; exec sleep 30"):format(dir))
+      else
+        kit.wait_until(function() return #lines "pids" == 1 end)
+      end
+    end }, { handlers = 2, handler_timeout = 20 })
+    ended "slow"
+    ended "quick"
+    local commit, taken = mj.exec.commit, 0
+    mj.exec.commit = function(self, ops)
+      for _, op in ipairs(ops) do
+        taken = taken + (op.op == "take" and 1 or 0)
+        if op.op == "done" then
+          return nil, core.error("no_space", "no space left for the store", true)
+        end
+      end
+      return commit(self, ops)
+    end
+    local report, err = mj:deliver { isolate = true }
+    mj.exec.commit = nil
+    assert.same({ nil, "no_space" }, { report, err.code })
+    assert.is_false(lives(lines("pids")[1]))
+  end)
+
   it("that ends its process says so", function()
     open { on_event = function() os.exit(3) end }
     local ref = ended "x"
@@ -256,7 +297,9 @@ describe("a handler in a process of its own", function()
   end)
 
   it("begins only while its lease lasts: what comes too late in a batch is handed back, not counted", function()
+    local least = math.huge
     open { on_event = function(task)
+      least = math.min(least, mj:events { ref = task.ref }().next_at - core.now())
       if task.prompt == "slow" then
         kit.travel(30) -- as if it had taken so long, with the clock of this process
       end
@@ -264,7 +307,8 @@ describe("a handler in a process of its own", function()
     ended("quick", 3)
     ended "slow"
     local _, late = ended("late", 4)
-    assert.equal(8, mj:deliver().delivered)
+    assert.equal(8, mj:deliver({ limit = 8 }).delivered) -- nor does it count for the limit
+    assert.is_true(least >= 1000, least) -- handler_timeout
     for _, ref in ipairs(late) do
       assert.is_nil(mj:events { ref = ref }())
     end

@@ -126,6 +126,21 @@ describe("mjhook.testing", function()
     assert.equal("pending", t.mj:get(two.ref).state)
   end)
 
+  it("speaks of the newest submission of a job", function()
+    new()
+    local task = t.mj:submit { prompt = "a fox" }
+    t.provider:fail(task.ref, "no foxes")
+    t:drain()
+    assert(t.mj:resubmit(task.ref))
+    t:drain()
+    t:assert_submitted { prompt = "a fox", times = 2 }
+    t.provider:finish(task.ref)
+    t:drain()
+    assert.same({ "failed a fox: no foxes", "ready a fox" }, told)
+    assert.equal("test-000002", t.mj:get(task.ref).task_id)
+    assert.same({ 1, 1, 0, 2 }, { #t:delivered "failed", #t:delivered "succeeded", #t:delivered "lost", #t:delivered() })
+  end)
+
   it("tries a handler again as the real delivery does", function()
     local calls = 0
     new { policy = { on_event = function()
@@ -164,6 +179,18 @@ describe("mjhook.testing", function()
     assert.equal(at + 1000000, t.mj:submit({ prompt = "b" }).created_at)
     t:close()
     assert.is_true(core.now() - before < 60000)
+  end)
+
+  it("leaves no file behind, whatever handlers left in the store's directory", function()
+    new { policy = { on_event = function(_, ctx)
+      assert(io.open(ctx.store .. "/webhook-0123456789abcdef.disabled", "w")):close()
+    end } }
+    t.provider:finish(t.mj:submit({ prompt = "a fox" }).ref)
+    t:drain()
+    local dir = t.dir
+    assert.truthy(core.stat(dir .. "/webhook-0123456789abcdef.disabled"))
+    t:close()
+    assert.is_nil((core.stat(dir)))
   end)
 
   it("leaves no file behind, and closes twice", function()

@@ -12,7 +12,7 @@ local view = require("mjhook.task").view
 
 local M = {}
 
-local MOST = 256     -- events at once when handlers are quick
+local MOST = 256     -- events at once when handlers are quick, and nobody says
 local QUICK_MS = 5   -- a handler at most this slow on average lets their number grow
 -- A deliverer that died may have run the event or not: it counts for little. But a handler that takes its deliverer
 -- with it, every time, must not do so for ever.
@@ -61,8 +61,8 @@ local function told(handled, reason, how, files)
                        files = files ~= nil and "strange" or nil } -- which is no list: the deliverer says so
 end
 
-local function grown(size, mean_ms)
-  return mean_ms <= QUICK_MS and math.min(size * 2, MOST) or 1
+local function grown(hands, mean_ms)
+  return mean_ms <= QUICK_MS and math.min(hands.size * 2, hands.most) or 1
 end
 
 -- ---- here ----
@@ -70,8 +70,8 @@ end
 local Direct = {}
 Direct.__index = Direct
 
-function M.direct(mj)
-  return setmetatable({ mj = mj, size = 1, leases = {} }, Direct)
+function M.direct(mj, most)
+  return setmetatable({ mj = mj, size = 1, most = most or MOST, leases = {} }, Direct)
 end
 
 function Direct:room()
@@ -94,7 +94,7 @@ function Direct:wait(stop_at)
       out[i].handled, out[i].reason, out[i].how, out[i].files = handle(self.mj, lease)
     end
   end
-  self.size = grown(self.size, (core.clock() - begun) / math.max(#out, 1))
+  self.size = grown(self, (core.clock() - begun) / math.max(#out, 1))
   self.leases = {}
   return out
 end
@@ -104,8 +104,8 @@ end
 local Isolated = {}
 Isolated.__index = Isolated
 
-function M.isolated(mj)
-  return setmetatable({ mj = mj, size = 1, children = {} }, Isolated)
+function M.isolated(mj, most)
+  return setmetatable({ mj = mj, size = 1, most = most or MOST, children = {} }, Isolated)
 end
 
 function Isolated:room()
@@ -213,7 +213,7 @@ function Isolated:hear(child, out)
     elseif message == false then
       local how = child.process:stop()
       if child.at > #child.leases then
-        self.size = grown(self.size, (core.clock() - child.begun) / #child.leases)
+        self.size = grown(self, (core.clock() - child.begun) / #child.leases)
       else
         bury(child, out, { handled = false, reason = ("%s: %s"):format(named(child), ending(how)) })
         self.size = 1

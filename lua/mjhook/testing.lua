@@ -371,6 +371,9 @@ function Kit:close()
     for _, name in ipairs { "/data.mdb", "/lock.mdb", "/reconcile.lock", "" } do
       os.remove(self.dir .. name)
     end
+    if core.stat(self.dir) then -- a handler left something there, as webhook does of a target that is gone
+      os.execute("rm -rf '" .. self.dir .. "'") -- a name of os.tmpname(): nothing in it to quote
+    end
   end
 end
 Kit.__close = Kit.close

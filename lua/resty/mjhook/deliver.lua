@@ -11,7 +11,9 @@ local log = require("resty.mjhook.log").log
 local M = {}
 
 local POOL = "mjhook_deliver"
-local TURN = { budget = 5 } -- seconds; then what was logged is told, and a worker that is to end can end
+-- `budget` in seconds: then what was logged is told, and a worker that is to end can end. `batch`: no more are made to
+-- wait behind a handler that turns out to be slow; more would be hardly quicker (measured).
+local TURN = { budget = 5, batch = 32 }
 local LOOK_S = 1 -- how often a worker looks for events whose next try is due
 local SLOW_S = 0.1 -- what nobody took for so long waits behind a slow handler
 
