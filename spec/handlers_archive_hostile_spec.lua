@@ -169,6 +169,13 @@ describe("the archive handler, of a server that means harm,", function()
     end)
   end
 
+  it("keeps nothing that is shorter than the range had promised, though the answer is whole", function()
+    local path = "a?size=3000&cut=2000&range=bytes%20%7Bfrom%7D-3999%2F4000"
+    assert.is_false((keep(path)))
+    assert_refused("the answer broke off", keep(path))
+    assert.equal(2, #server:wait_requests(2))
+  end)
+
   it("asks for one byte where all are there and only the end was missing", function()
     assert.is_false((keep "a?size=3000&length=0&cut=3000"))
     assert_kept(3000, keep "a?size=3000&length=0&cut=3000")
@@ -204,6 +211,13 @@ describe("core.fetch", function()
   local function fds()
     return tonumber((kit.sh("ls /proc/" .. kit.read("/proc/self/stat"):match "%d+" .. "/fd | wc -l")))
   end
+
+  it("begins with nothing that is announced as larger than allowed, also when it comes in pieces", function()
+    local d = open { max_bytes = 200000 }
+    d:add("a", server:url "a?size=300000&drip=0")
+    local _, got = d:next(core.clock() + 5000)
+    assert.same({ "size", 0 }, { got.outcome, got.received })
+  end)
 
   it("keeps and drops only what has ended, and keeps only what is whole", function()
     local d = open()

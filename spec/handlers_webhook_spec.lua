@@ -241,6 +241,17 @@ describe("the webhook handler", function()
       end
     end)
 
+    it("it by no proxy of the environment", function()
+      local proxy, there = peer.http(answer "200 OK"), peer.http(answer "200 OK")
+      local out = kit.sh(("no_proxy= NO_PROXY= http_proxy=%s ALL_PROXY=%s "):format(proxy.url, proxy.url)
+        .. kit.lua_command(([[
+          print(require "mjhook.handlers.webhook" { url = %q, secret = %q }({ ref = "01KB" },
+            { event_id = "01KB-1", type = "lost", created_at = 1776211261000, timeout = 5 }))
+        ]]):format(there.url, SECRET)))
+      assert.equal("true", out)
+      assert.same({ 0, 1 }, { #proxy:received(), #there:received() })
+    end)
+
     it("with secrets from a private file, and with no other", function()
       local path = kit.write(kit.tmp() .. "/secret", SECRET .. "\n" .. OTHER .. "\n")
       local there = peer.http(answer "200 OK")
