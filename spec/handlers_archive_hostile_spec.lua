@@ -217,6 +217,7 @@ describe("core.fetch", function()
     d:add("a", server:url "a?size=300000&drip=0")
     local _, got = d:next(core.clock() + 5000)
     assert.same({ "size", 0 }, { got.outcome, got.received })
+    d:close()
   end)
 
   it("keeps and drops only what has ended, and keeps only what is whole", function()
@@ -368,6 +369,8 @@ describe("core.fetch", function()
 
   it("leaves nothing open, closed or forgotten in the middle, and can't be used after", function()
     open():close()
+    collectgarbage() -- what others left
+    collectgarbage()
     local before = fds()
     for _ = 1, 5 do
       local d = open()
