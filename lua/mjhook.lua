@@ -329,8 +329,8 @@ end
 
 --- Runs waiting events through the policy's handlers.
 -- @tparam[opt] table options limit, budget (seconds), isolate (true: handlers run in processes of their own, up to
--- `handlers` of them side by side, which are killed when they hang), batch (how many are taken at once when handlers are
--- quick, 256: in place, those behind a slow one wait for it)
+-- `handlers` of them side by side, which are killed when they hang), batch (how many are taken at once when handlers
+-- are quick, 256: in place, those behind a slow one wait for it)
 -- @treturn table|nil {delivered=, buried=, errors=}, or nil and an error
 function Mjhook:deliver(options)
   check_open(self, 2)

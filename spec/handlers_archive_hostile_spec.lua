@@ -176,6 +176,25 @@ describe("the archive handler, of a server that means harm,", function()
     assert.equal(2, #server:wait_requests(2))
   end)
 
+  it("begins anew when the rest is said to be something else, and not when nothing is said of it", function()
+    for path, requests in pairs { ["a?size=3000&cut=2000&resttype=text/html"] = 3,
+                                  ["b?size=3000&cut=2000&resttype="] = 2 } do
+      server = images.start()
+      assert.is_false((keep(path)))
+      assert_kept(3000, keep(path))
+      local sent = server:wait_requests(requests)
+      assert.same({ requests, true, requests == 2 },
+        { #sent, sent[2].headers.range ~= nil, sent[requests].headers.range ~= nil })
+    end
+  end)
+
+  it("begins anew where there is less than an image begins with", function()
+    assert.is_false((keep "a?size=3000&cut=8"))
+    assert.equal(8, #kit.read(server.dir .. "/kept/2026-05-04/.01KB-1.part"))
+    assert_kept(3000, keep "a?size=3000&cut=8")
+    assert.is_nil(server:wait_requests(2)[2].headers.range)
+  end)
+
   it("asks for one byte where all are there and only the end was missing", function()
     assert.is_false((keep "a?size=3000&length=0&cut=3000"))
     assert_kept(3000, keep "a?size=3000&length=0&cut=3000")
@@ -364,6 +383,46 @@ describe("core.fetch", function()
     end
     assert.equal(64, seen)
     assert.is_true(d:sync())
+    d:close()
+  end)
+
+  -- One download is at work when the other has ended.
+  local function at_work()
+    local d = open()
+    d:add("a", server:url "a?size=100000&drip=0.01")
+    d:add("b", server:url "b")
+    local i, got = d:next(core.clock() + 5000)
+    assert.same({ 2, "done" }, { i, got.outcome })
+    return d
+  end
+
+  it("is left alone by a process that was forked from its own", function()
+    local d = at_work()
+    local child = assert(core.fork(function()
+      d:close()
+    end))
+    kit.wait_until(function() return child:hear() == false end)
+    assert.same({ exit = 0 }, child:stop())
+    local i, got = d:next(core.clock() + 10000)
+    assert.same({ 1, "done", 100000 }, { i, got.outcome, got.bytes })
+    d:close()
+  end)
+
+  it("gives no connection to programs that are started meanwhile", function()
+    local d = at_work()
+    local pid = kit.read("/proc/self/stat"):match "%d+"
+    local connections = kit.read "/proc/net/tcp"
+    local sockets, kept = 0, 0
+    for fd in kit.sh("ls /proc/" .. pid .. "/fd"):gmatch "%d+" do
+      local flags = (kit.read(("/proc/%s/fdinfo/%s"):format(pid, fd)) or ""):match "flags:%s*(%d+)"
+      local inode = kit.sh(("readlink /proc/%s/fd/%s"):format(pid, fd)):match "^socket:%[(%d+)%]$"
+      if flags and inode and connections:find(" " .. inode .. " ", 1, true) then
+        sockets = sockets + 1
+        kept = kept + (math.floor(tonumber(flags, 8) / 524288) % 2 == 0 and 1 or 0) -- O_CLOEXEC
+      end
+    end
+    assert.is_true(sockets > 0)
+    assert.equal(0, kept)
     d:close()
   end)
 

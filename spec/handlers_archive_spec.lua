@@ -276,8 +276,8 @@ describe("the archive handler", function()
     it("to go by a proxy of the environment", function()
       local proxy = require("peer").start { { { "hang" } } }
       -- Not with `no_proxy=*`, which the suites run with: nothing would go by a proxy then, whatever the code says.
-      local out = kit.sh(("no_proxy= NO_PROXY= https_proxy=%s ALL_PROXY=%s HTTPS_PROXY=%s "):format(proxy.url, proxy.url,
-        proxy.url)
+      local out = kit.sh(("no_proxy= NO_PROXY= https_proxy=%s ALL_PROXY=%s HTTPS_PROXY=%s "):format(
+        proxy.url, proxy.url, proxy.url)
         .. kit.lua_command(([[
         local archive = require "mjhook.handlers.archive"
         local result, why = archive { dir = %q, ca_file = %q, allow_private = true, connect_to = { %q } }(

@@ -144,10 +144,34 @@ describe("the exec handler", function()
     assert.equal(before, (count()))
   end)
 
+  it("buries a task that can't be written as JSON, and runs nothing", function()
+    local handler = exec { script(("touch %s/ran"):format(dir)) }
+    local handled, why, how = handler({ ref = "01KB", context = { "a", b = "c" } }, ctx())
+    assert.same({ false, true, nil }, { handled, how.bury, kit.read(dir .. "/ran") })
+    assert.matches("/program: the task can't be written as JSON: ", why)
+  end)
+
+  it("gives a program 256 words and 256 variables", function()
+    local command, env = { script(("echo $# >%s/args; env | grep -c ^V >%s/env"):format(dir, dir)) }, {}
+    for i = 1, 255 do
+      command[i + 1] = "x"
+    end
+    for i = 1, 240 do -- beside those that it inherits
+      env["V" .. i] = "x"
+    end
+    command.env = env
+    assert.is_true(exec(command)(task, ctx()))
+    assert.same({ "255\n", "240\n" }, { kit.read(dir .. "/args"), kit.read(dir .. "/env") })
+  end)
+
   it("with bad options is an error when the policy is loaded", function()
+    local many, variables = { "/x" }, {}
+    for i = 1, 257 do
+      many[i], variables["V" .. i] = "/x", "x"
+    end
     for _, wrong in ipairs { "x", {}, { "relative" }, { "/x", 7 }, { "/x", "a\0b" }, { "/x", nonsense = 1 },
                              { "/x", timeout = "7" }, { "/x", timeout = 0 }, { "/x", env = { ["A=B"] = "c" } },
-                             { "/x", env = { A = 7 } } } do
+                             { "/x", env = { A = 7 } }, many, { "/x", env = variables } } do
       local ok, err = pcall(exec, wrong)
       assert.is_false(ok)
       assert.truthy(tostring(err):find("mjhook.handlers.exec: ", 1, true))

@@ -138,7 +138,8 @@ describe("mjhook.testing", function()
     t:drain()
     assert.same({ "failed a fox: no foxes", "ready a fox" }, told)
     assert.equal("test-000002", t.mj:get(task.ref).task_id)
-    assert.same({ 1, 1, 0, 2 }, { #t:delivered "failed", #t:delivered "succeeded", #t:delivered "lost", #t:delivered() })
+    assert.same({ 1, 1, 0, 2 },
+      { #t:delivered "failed", #t:delivered "succeeded", #t:delivered "lost", #t:delivered() })
   end)
 
   it("tries a handler again as the real delivery does", function()

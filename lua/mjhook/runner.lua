@@ -199,7 +199,7 @@ end
 -- A handler is slow: those that its child has not begun are handed back, so that they wait for nobody.
 local function relieve(child, out)
   local begun = math.max(child.process:take_back(), child.at)
-  for i = #child.leases, begun + 1, -1 do
+  for _ = begun + 1, #child.leases do
     out[#out + 1] = { lease = table.remove(child.leases) }
   end
 end

@@ -4,7 +4,8 @@ Usage: images.py DIR CERTIFICATE KEY.  DIR/port gets the port; DIR/requests a JS
 "headers": {...}, "sent": bytes of the body}, written when its answer has been sent.
 
 A path is any name; its query says what is to be sent: kind=png|jpg|webp|gif|html|text|fifo (png), size=N (1000),
-type=CONTENT-TYPE (by the kind; "" for none), status=N, retry=SECONDS, to=LOCATION, length=N (announced; 0: chunked),
+type=CONTENT-TYPE (by the kind; "" for none), resttype=CONTENT-TYPE (of a 206), status=N, retry=SECONDS, to=LOCATION,
+length=N (announced; 0: chunked),
 etag=TEXT (a strong one of the content; weak, none, or changes: another one each time), ranges=no (ignored), bad (from the
 wrong byte), lie (of another entity), range=TEXT (the Content-Range of a 206, {from}, {last} and {size} in it filled in),
 cut=N (closes after so many bytes of the body, without saying that they are all, the first time only; cutall=N: each
@@ -83,8 +84,9 @@ class Handler(BaseHTTPRequestHandler):
             if self.headers.get("If-Range") == etag or ranges == "lie":
                 start, status = int(wanted[6:-1]), 206
         self.send_response(status)
-        if query.get("type", HEADS[kind][1]):
-            self.send_header("Content-Type", query.get("type", HEADS[kind][1]))
+        named = query.get("resttype" if status == 206 and "resttype" in query else "type", HEADS[kind][1])
+        if named:
+            self.send_header("Content-Type", named)
         if etag:
             self.send_header("ETag", etag)
         if "retry" in query:

@@ -14,6 +14,7 @@ local event = require "mjhook.handlers.event"
 local json = require "mjhook.json"
 
 local INHERITED = { "PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "TMPDIR" }
+local MOST_WORDS = 256 -- of its arguments, and of its environment; the core takes no more
 local NEVER_AGAIN = { [65] = true, [100] = true }
 
 local function check(condition, text, ...)
@@ -39,8 +40,9 @@ local function environment(more)
 end
 
 local function event_text(task, ctx)
-  return json.encode { event_id = ctx.event_id, type = ctx.type, attempt = ctx.attempt, created_at = ctx.created_at,
-                       task = event.data(task, ctx) } .. "\n"
+  local text, why = json.encode { event_id = ctx.event_id, type = ctx.type, attempt = ctx.attempt,
+                                  created_at = ctx.created_at, task = event.data(task, ctx) }
+  return text and text .. "\n", why
 end
 
 local function last_line(said)
@@ -74,12 +76,18 @@ return function(command)
     check(key == "env" or key == "timeout" or (type(key) == "number" and key <= #command), "unknown option %q",
       tostring(key))
   end
+  check(#command <= MOST_WORDS, "at most %d words expected", MOST_WORDS)
   check(command.timeout == nil or (type(command.timeout) == "number" and command.timeout > 0),
     "timeout: seconds expected")
   local env = environment(command.env)
+  check(#env <= MOST_WORDS, "env: at most %d expected", MOST_WORDS)
   return function(task, ctx)
+    local text, bad = event_text(task, ctx)
+    if not text then
+      return false, ("%s: the task can't be written as JSON: %s"):format(command[1], bad), { bury = true }
+    end
     local how, err = core.run {
-      argv = command, env = env, input = event_text(task, ctx),
+      argv = command, env = env, input = text,
       timeout_ms = event.milliseconds(ctx, command.timeout),
     }
     if not how then
