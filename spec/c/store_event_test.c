@@ -50,6 +50,30 @@ TEST("an event comes with its task, once, and is gone when it is done")
     mj_store_close(s);
 }
 
+TEST("what a handler stored is the task's when its event is done, unless it is more than a task holds")
+{
+    static char large[MJ_MAX_JSON + 1];
+    mj_store *s = open_store();
+    mj_buf b = {0};
+
+    memset(large, 'x', sizeof large);
+    for (uint32_t n = MJ_MAX_JSON; n <= sizeof large; n++) {
+        ref r = with_events(s, 1, T0 + n);
+        mj_event_record e = takes(s, r, 1, T0 + n);
+        mj_op op = {.kind = MJ_OP_EVENT_DONE, .body = {large, n}};
+        op.event.tries = e.tries;
+        op.event.seq = e.seq;
+        memcpy(op.event.ref, e.ref, sizeof e.ref);
+        CHECK_INT(do_op(s, op, T0 + n), MJ_OK);
+        CHECK_INT(get_task(s, r, &b).files.n, n <= MJ_MAX_JSON ? n : 0);
+        CHECK_INT(get_task(s, r, &b).state, MJ_FAILED);
+        CHECK_INT(stats(s).events, 0);
+    }
+    check_store(s);
+    mj_buf_free(&b);
+    mj_store_close(s);
+}
+
 TEST("events of one task come in order, each only when the one before is done")
 {
     mj_store *s = open_store();

@@ -193,6 +193,21 @@ describe("mjhook-reconcile", function()
     assert.equal(4000, first + report.polled) -- none twice, none left out
   end)
 
+  it("cuts a handler off at its end, which has had its try by then if it ran for five seconds", function()
+    prepare(nil, [[ return { on_event = function() os.execute "exec sleep 30" end } ]])
+    local task = assert(mj:adopt { task_id = "T1", prompt = "p" })
+    assert.equal("ok", assert(mj.exec:commit { { op = "signal", ref = task.ref, kind = "failed", source = "callback",
+                                                 task_id = "T1", error = "no" } })[1].code)
+    local before = core.clock()
+    local _, code = kit.sh(("%s -c %s -q --budget 5.5"):format(PROGRAM, config))
+    local took = core.clock() - before
+    assert.is_true(took > 5000 and took < 7000, took)
+    assert.equal(1, code)
+    local event = mj:events()()
+    assert.same({ 1, 1, false }, { event.tries, event.failed, event.leased })
+    assert.matches("^on_failed was killed: after 5%.%d s the sweep's budget was over$", event.errors[1].message)
+  end)
+
   it("takes 45 s unless it is told otherwise", function()
     prepare {}
     due(1)
