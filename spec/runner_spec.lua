@@ -192,6 +192,26 @@ describe("a handler in a process of its own", function()
     assert.is_false(lives(lines("pids")[1]))
   end)
 
+  it("that can't have one is not tried again and again: its event stays due, and the log says why once", function()
+    open { on_event = function() end }
+    local _, refs = ended("x", 3)
+    local fork, tried = core.fork, 0
+    kit.finally(function() core.fork = fork end)
+    core.fork = function()
+      tried = tried + 1
+      return nil, core.error("busy", "no process can be started: Resource temporarily unavailable", true)
+    end
+    assert.same({ delivered = 0, buried = 0, errors = 0 }, deliver { budget = 1 })
+    assert.equal(1, tried)
+    assert.equal(1, select(2, kit.log_text():gsub("no process can be started", "")))
+    for _, ref in ipairs(refs) do
+      local event = mj:events { ref = ref }()
+      assert.same({ 0, false }, { event.tries, event.leased })
+    end
+    core.fork = fork
+    assert.equal(3, deliver().delivered)
+  end)
+
   it("that ends its process says so", function()
     open { on_event = function() os.exit(3) end }
     local ref = ended "x"

@@ -108,8 +108,9 @@ function M.isolated(mj, most)
   return setmetatable({ mj = mj, size = 1, most = most or MOST, children = {} }, Isolated)
 end
 
+-- When no process can be started, there is no point in taking more: those that run go on.
 function Isolated:room()
-  return (self.mj.config.handlers - #self.children) * self.size
+  return self.denied and 0 or (self.mj.config.handlers - #self.children) * self.size
 end
 
 function Isolated:idle()
@@ -151,13 +152,19 @@ function Isolated:start(leases)
     for i = first, math.min(first + share - 1, #leases) do
       mine[#mine + 1] = leases[i]
     end
-    local ok, err = self:fork(mine)
+    local ok, err = nil, self.denied
+    if not err then
+      ok, err = self:fork(mine)
+    end
     if not ok then
       self.unable = self.unable or {}
       for _, lease in ipairs(mine) do
         table.insert(self.unable, { lease = lease })
       end
-      self.mj.log("error", err.message)
+      if not self.denied then
+        self.denied = err
+        self.mj.log("error", ("events wait: %s"):format(err.message))
+      end
     end
   end
 end
