@@ -182,6 +182,8 @@ describe("mjhook policy", function()
       ["never comes back"] = { "while true do end", "verify", "took longer than 1 s" },
       ["never comes back and catches what stops it"] = {
         "while true do pcall(function() while true do end end) end", "verify", "took longer than 1 s" },
+      ["never comes back from a coroutine"] = {
+        "coroutine.wrap(function() while true do end end)()", "verify", "took longer than 1 s" },
       ["takes too long where nothing interrupts it"] = {
         "require('mjhook.core').sleep(1.1) return 'accept'", "verify", "took longer than 1 s" },
     } do
