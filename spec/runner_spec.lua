@@ -131,7 +131,7 @@ describe("a handler in a process of its own", function()
   end)
 
   for what, case in pairs {
-    ["crashes"] = { "kill -SEGV $PPID", "ended by signal 11 (SIGSEGV)" },
+    ["crashes"] = { "kill -ABRT $PPID", "ended by signal 6 (SIGABRT)" }, -- not SEGV: sanitizers make an exit of it
     ["is killed from outside"] = { "kill -KILL $PPID", "ended by signal 9 (SIGKILL)" },
   } do
     it("that " .. what .. " costs its event a try, and nobody else", function()
@@ -155,7 +155,7 @@ describe("a handler in a process of its own", function()
     open { on_event = function(task)
       note("begun", task.ref)
       if task.prompt == "bad" then
-        os.execute "kill -SEGV $PPID"
+        os.execute "kill -ABRT $PPID"
       end
     end }
     ended("quick", 100) -- so many that they are handed over by the dozen
@@ -163,7 +163,7 @@ describe("a handler in a process of its own", function()
     ended("late", 100)
     assert.same({ delivered = 200, buried = 0, errors = 1 }, deliver())
     assert.equal(201, #lines "begun")
-    assert.truthy(error_of(bad):find("SIGSEGV", 1, true))
+    assert.truthy(error_of(bad):find("SIGABRT", 1, true))
   end)
 
   it("is ended when the store fails under who waits for it", function()
@@ -234,6 +234,39 @@ describe("a handler in a process of its own", function()
     assert.equal("slow", lines("done")[21])
   end)
 
+  it("begins what it has claimed, and nothing of what was taken back by then", function()
+    local child = assert(core.fork(function(tell, claim)
+      for i = 1, 3 do
+        assert(claim())
+        tell(tostring(i))
+      end
+      while claim() do -- until the parent has had enough
+        socket.sleep(0.01)
+        tell "more"
+      end
+      tell "no more"
+    end))
+    local last, heard = nil, 0
+    local function hear()
+      local message = child:hear()
+      while message do
+        last, heard = message, heard + 1
+        message = child:hear()
+      end
+      return message == false
+    end
+    kit.wait_until(function()
+      hear()
+      return heard >= 4
+    end)
+    local begun = child:take_back()
+    assert.is_true(begun >= heard)
+    kit.wait_until(hear)
+    assert.same({ "no more", begun + 1 }, { last, heard }) -- each that was begun, and the last word
+    assert.same({ exit = 0 }, child:stop())
+    assert.equal(0, child:take_back())
+  end)
+
   it("that is slow holds back none of those that it was handed over with", function()
     open({ on_event = function(task)
       if task.prompt == "slow" then
@@ -246,6 +279,7 @@ describe("a handler in a process of its own", function()
     ended("late", 300)
     assert.same({ delivered = 601, buried = 0, errors = 0 }, deliver())
     assert.equal("slow", lines("done")[601])
+    assert.equal(601, #lines "done") -- what was taken back from it, it does not go on with
     assert.is_true(mj:check().ok)
   end)
 
@@ -328,7 +362,7 @@ describe("a handler in a process of its own", function()
     ended "slow"
     local _, late = ended("late", 4)
     assert.equal(8, mj:deliver({ limit = 8 }).delivered) -- nor does it count for the limit
-    assert.is_true(least >= 1000, least) -- handler_timeout
+    assert.is_true(least > 900, least) -- handler_timeout, but for the moment between looking and running
     for _, ref in ipairs(late) do
       assert.is_nil(mj:events { ref = ref }())
     end
@@ -447,7 +481,7 @@ describe("a handler in a process of its own", function()
     it("which files it stored, and the task tells of them", function()
       open { on_succeeded = function(task)
         return { files = { { index = 0, path = "/images/" .. task.ref .. ".png", bytes = 7 } } }
-      end }
+      end, on_event = function() end } -- which has none to add, and takes none away
       local ref = ended "x"
       assert.equal(1, deliver().delivered)
       assert.same({ { index = 0, path = "/images/" .. ref .. ".png", bytes = 7 } }, mj:get(ref).files)
@@ -529,19 +563,18 @@ describe("a handler in a process of its own", function()
   end)
 
   it("of a list has what the others have left of handler_timeout, and is told so", function()
-    open({ on_succeeded = function() socket.sleep(0.3) end,
+    open({ on_succeeded = function() socket.sleep(1) end,
            on_event = { function(_, ctx)
              note("left", ctx.timeout)
-             socket.sleep(0.3)
              while true do end
-           end, function() note("seen", "three") end } }, { handler_timeout = 0.8 })
+           end, function() note("seen", "three") end } }, { handler_timeout = 1.3 })
     local ref = ended "x"
     for i, isolate in ipairs { false, true } do
       local before = socket.gettime()
       assert.equal(1, mj:deliver({ isolate = isolate }).errors)
-      assert.is_true(socket.gettime() - before < 1.3, isolate)
-      assert.truthy(error_of(ref):find("on_event raised: took longer than handler_timeout (0.8 s)", 1, true))
-      assert.is_true(tonumber(lines("left")[i]) < 0.51)
+      assert.is_true(socket.gettime() - before < 2, isolate)
+      assert.truthy(error_of(ref):find("on_event raised: took longer than handler_timeout (1.3 s)", 1, true))
+      assert.is_true(tonumber(lines("left")[i]) < 0.31)
       kit.travel(60)
     end
     assert.same({}, lines "seen")
