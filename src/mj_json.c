@@ -43,7 +43,8 @@ bool mj_utf8_valid(const char *s, size_t n)
 typedef struct scan {
     const char *p, *end;
     unsigned depth;
-    bool odd;        /* something that is not plain went by */
+    bool picky;      /* whether it matters that ... */
+    bool odd;        /* ... something that is not plain went by */
     const char *why; /* NULL as long as nothing is wrong */
 } scan;
 
@@ -170,7 +171,14 @@ static const bool special[256] = {
 
 static bool string(scan *s)
 {
-    s->p++; /* the quote */
+    const char *quote;
+
+    s->p++; /* the one that opens */
+    quote = memchr(s->p, '"', (size_t)(s->end - s->p));
+    if (quote && !s->picky && !memchr(s->p, '\\', (size_t)(quote - s->p))) { /* nearly all there are */
+        s->p = quote + 1;
+        return true;
+    }
     for (;;) {
         while (s->p < s->end && !special[(unsigned char)*s->p])
             s->p++;
@@ -420,7 +428,7 @@ bool mj_json_whole(const mj_json *v, int64_t *out)
 
 bool mj_json_plain(const mj_json *v)
 {
-    scan s = {.p = v->text.p, .end = v->text.p + v->text.n};
+    scan s = {.p = v->text.p, .end = v->text.p + v->text.n, .picky = true};
 
     if (v->type == MJ_JSON_STRING)
         s.p--, s.end++; /* its quotes are there, in the document */
