@@ -125,12 +125,12 @@ end
 -- ---- request handlers ----
 
 local function send(reply)
-  local header, given = ngx.header, reply.headers
+  local header, headers = ngx.header, reply.headers
   ngx.status = reply.status
-  header["Content-Type"] = given["Content-Type"]
+  header["Content-Type"] = headers["Content-Type"]
   header["Content-Length"] = #reply.body
   if reply.status ~= 200 then -- without a loop, which the compiler would stop at
-    header["Retry-After"], header["Allow"] = given["Retry-After"], given["Allow"]
+    header["Retry-After"], header["Allow"] = headers["Retry-After"], headers["Allow"]
   end
   ngx.print(reply.body)
 end

@@ -33,51 +33,47 @@ function M.new(conf)
   }, Threads)
 end
 
--- What a function of mjhook.worker said.
-local function said(status, result, ...)
-  if status == "ok" then
-    return result, nil, ...
+-- What a function of mjhook.worker said, in a thread or here. A commit says more: see there.
+local function heard(ran, status, result, lot, outcomes, unreadable)
+  if not ran then
+    local missing = tostring(status):find "thread pool"
+    return nil, core.error(missing and "no_pool" or "internal", "worker thread: " .. tostring(status), true)
+  elseif status == "ok" then
+    return result, nil, lot, outcomes, unreadable
+  elseif status == "failed" then
+    return nil, core.error(result.code, result.message, result.retryable), lot
   end
-  return nil, core.error(result.code, result.message, result.retryable), ...
+  return nil, core.error("unconfigured", "worker thread: not configured", true)
 end
 
 --- Calls a function of mjhook.worker in a thread. Its Lua VM is told the settings when it does not know the id yet.
 -- @treturn table|nil its result, or nil
 -- @treturn table|nil an error: "no_pool" when nginx.conf has none of that name
--- @return what else it said
+-- @return what else a commit says
 function Threads.call(_, pool, name, id, settings, payload, extra)
-  local known = false
-  local function answer(ran, status, ...)
-    if not ran then
-      local missing = tostring(status):find "thread pool"
-      return nil, core.error(missing and "no_pool" or "internal", "worker thread: " .. tostring(status), true)
-    elseif status ~= "unconfigured" then
-      return said(status, ...)
-    elseif known then
-      return nil, core.error("internal", "worker thread: not configured", true)
+  local result, err, lot, outcomes, unreadable
+  for attempt = 1, 2 do
+    result, err, lot, outcomes, unreadable = heard(ngx.run_worker_thread(pool, "mjhook.worker", name, id,
+      attempt == 2 and settings, payload, extra or false))
+    if not err or err.code ~= "unconfigured" then
+      break
     end
-    known = settings -- a fresh VM: it needs the configuration once
-    return answer(ngx.run_worker_thread(pool, "mjhook.worker", name, id, known, payload, extra or false))
   end
-  return answer(ngx.run_worker_thread(pool, "mjhook.worker", name, id, known, payload, extra or false))
+  return result, err, lot, outcomes, unreadable
 end
 
--- In the pool, or where there is none in place.
-local function in_thread_or_here(self, pool, name, payload, extra)
+--- As call(), with this worker's settings; here and now where there is no such pool.
+function Threads:in_thread(pool, name, payload, extra)
   if not self.missing[pool] then
-    local function answer(result, err, ...)
-      if result or err.code ~= "no_pool" then
-        return result, err, ...
-      end
-      self.missing[pool] = true
-      log("error", ("no thread_pool %s in nginx.conf: the event loop waits for every commit and request"):format(pool))
-      return in_thread_or_here(self, pool, name, payload, extra)
+    local result, err, lot, outcomes, unreadable = self:call(pool, name, self.id, self.settings, payload, extra)
+    if not err or err.code ~= "no_pool" then
+      return result, err, lot, outcomes, unreadable
     end
-    return answer(self:call(pool, name, self.id, self.settings, payload, extra))
+    self.missing[pool] = true
+    log("error", ("no thread_pool %s in nginx.conf: the event loop waits for every commit and request"):format(pool))
   end
-  return said(require("mjhook.worker")[name](self.id, self.settings, payload, extra or false))
+  return heard(true, require("mjhook.worker")[name](self.id, self.settings, payload, extra or false))
 end
-Threads.in_thread = in_thread_or_here
 
 -- ---- commits ----
 
