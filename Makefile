@@ -76,7 +76,7 @@ LIBS = -llmdb -lcurl -lcrypto -lpthread -lm
 # ---- what there is: every file is found, none is listed ----
 
 # The core knows no Lua and is compiled once; the binding once per Lua.
-BINDING = src/mj_wire.c $(wildcard src/lua_*.c)
+BINDING = $(wildcard src/lua_*.c)
 CORE = $(filter-out $(BINDING),$(wildcard src/mj_*.c))
 CORE_O = $(sort $(CORE:src/%.c=$(BUILD)/obj/%.o))
 binding_o = $(sort $(BINDING:src/%.c=$(BUILD)/obj/$(1)/%.o))

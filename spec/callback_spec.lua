@@ -907,7 +907,7 @@ describe("callback", function()
     it("answers 503 to whatever else goes wrong inside, and says what in the log", function()
       open()
       local task, uri = submit()
-      mj.exec.commit = function()
+      mj.exec.callback = function()
         error "the roof is on fire"
       end
       local reply = post(uri, success(task.task_id))

@@ -4,6 +4,7 @@
 -- MJHOOK_SEED=n      begins with that seed: what it does is the same on every machine and Lua
 -- MJHOOK_STEPS=n     how many operations, over as many stores as it takes (seed, seed + 1, ...)
 -- MJHOOK_REPLAY=file does the operations in that file, as a failure prints them
+local cjson = require "cjson"
 local core = require "mjhook.core"
 local kit = require "kit"
 local Model = require "model"
@@ -282,7 +283,7 @@ function Inventor:payload(op)
     op.image = r:maybe(80, "https://cdn.example/grid" .. n)
     op.images = r:maybe(40, { "https://cdn.example/" .. n, "https://cdn.example/other" .. n })
   end
-  op.meta, op.mj_prompt = r:maybe(40, "{}" .. n), r:maybe(40, "as run " .. n)
+  op.meta, op.mj_prompt = r:maybe(40, ('{"n":%d}'):format(n)), r:maybe(40, "as run " .. n)
   op.error, op.error_code = r:maybe(30, "because " .. n), r:maybe(15, "code" .. n)
   return op
 end
@@ -308,7 +309,10 @@ function invent.callback(self, model)
   if op then
     op.attempt = self:about(t)
     op.task_id = self:id_for(t, op.attempt)
-    op.to, op.packed = r:maybe(85, op.to), r:maybe(40, true)
+    op.to, op.raw = r:maybe(85, op.to), r:maybe(40, true)
+    if op.raw then
+      op.attempt = op.attempt or math.max(#t.attempts, 1) -- its token names it
+    end
     return self:payload(op)
   end
 end
@@ -846,7 +850,8 @@ World.__index = World
 
 --- A fresh store and a fresh model.  `spoil`: changes the model, so that it is wrong.
 function World.new(case, dir, spoil)
-  local self = setmetatable({ dir = dir, rules = case.rules, names = {}, seen = {}, last_ref = "", clean = 0 }, World)
+  local self = setmetatable({ dir = dir, rules = case.rules, names = {}, seen = {}, last_ref = "", clean = 0,
+                              inbox = core.inbox() }, World)
   self.model = Model.new(case.rules, case.caps)
   if spoil then
     spoil(self.model)
@@ -884,21 +889,18 @@ end
 
 local STATUS = { running = 0, succeeded = 1, hint = 1, failed = 2 }
 
-local function can_be_packed(op)
-  return op.packed and op.to and op.task_id and (op.kind ~= "succeeded" or op.image) and not op.error_code
+-- Whether it can come as what it is: a callback, in the words of the provider.
+local function is_raw(op)
+  return op.raw and op.to and op.attempt and op.task_id and (op.kind ~= "succeeded" or op.image) and not op.error_code
 end
 
--- A callback as it crosses to another thread: one string, made of what the provider said.
-local function packed(world, op)
+local function in_the_providers_words(op)
   local said = { taskId = op.task_id, status = STATUS[op.kind], image = op.image, images = op.images,
                  mjPrompt = op.mj_prompt, failReason = op.error }
-  return assert(core.wire_signal(said, op.meta, world:ref(op.to), op.attempt or 0))
+  return (cjson.encode(said):gsub("}$", op.meta and ',"meta":' .. op.meta:gsub("%%", "%%%%") .. "}" or "}"))
 end
 
 function translate.signal(world, op)
-  if can_be_packed(op) then
-    return packed(world, op)
-  end
   return { op = "signal", want = true, ref = op.to and world:ref(op.to), kind = op.kind, source = op.source,
            attempt = op.attempt, expect = op.expect, task_id = op.task_id, wait_ms = op.wait, counts = op.counts,
            image = op.image, images = op.images, meta = op.meta, mj_prompt = op.mj_prompt, error = op.error,
@@ -1069,17 +1071,28 @@ end
 
 --- Operations first..last in one transaction.
 function World:commit(ops, first, last)
-  local batch = {}
+  local batch, order, raw = {}, {}, {} -- callbacks as they came are done after all others
   for i = first, last do
-    batch[#batch + 1] = translate[ops[i].op](self, ops[i])
+    if is_raw(ops[i]) then
+      raw[#raw + 1] = i
+      assert(self.inbox:put(self:ref(ops[i].to), ops[i].attempt, in_the_providers_words(ops[i])))
+    else
+      order[#order + 1] = i
+      batch[#batch + 1] = translate[ops[i].op](self, ops[i])
+    end
   end
+  self.inbox:take()
   local store, untold = self.stores[ops[first].handle], {}
-  local results, err = store:write(batch, ops[first].at)
-  differ("write", nil, err and err.code)
-  for i = first, last do
+  local results, outcomes, unreadable = store:write(batch, ops[first].at, self.inbox)
+  differ("write", nil, not results and outcomes.code or nil)
+  differ("unreadable", nil, unreadable)
+  for n, i in ipairs(raw) do
+    order[#order + 1], results[#batch + n] = i, core.codes[outcomes:byte(n)]
+  end
+  for n, i in ipairs(order) do
     self.at = i
-    local want, got = foresee[ops[i].op](self, ops[i]), results[i - first + 1]
-    if type(got) == "string" then -- of what was packed, no more than the code
+    local want, got = foresee[ops[i].op](self, ops[i]), results[n]
+    if type(got) == "string" then -- of a callback no more than the code
       differ("code", want.code, got)
       untold[#untold + 1] = want.task
     else
@@ -1370,7 +1383,7 @@ local function drop_pieces(ops, size, fails)
 end
 
 local OPTIONAL = { "more", "wait", "expect", "attempt", "error", "error_code", "image", "images", "meta", "mj_prompt",
-                   "user", "key", "expires", "counts", "account", "under", "from", "caps", "packed" }
+                   "user", "key", "expires", "counts", "account", "under", "from", "caps", "raw" }
 
 local function drop_fields(ops, fails)
   for i = 1, #ops do

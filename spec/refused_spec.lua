@@ -47,7 +47,7 @@ describe("a refused callback", function()
       mj = kit.open { trust = "verify" }
       local _, uri = adopt "T1"
       assert.equal(400, post(uri, "[]").status)
-      assert.equal("no task in it", assert(mj:refused())[1].reason)
+      assert.equal("not a JSON object", assert(mj:refused())[1].reason)
     end)
 
     it("survives a restart", function()
@@ -90,15 +90,13 @@ describe("a refused callback", function()
       mj = kit.open()
       local task, uri = adopt "T1"
       local good = cjson.encode { taskId = "T1", status = 1, image = "https://cdn.example/x.png" }
-      local decode = provider.read_callback
-      kit.finally(function() provider.read_callback = decode end)
-      provider.read_callback = function() return nil, "a dialect that nobody speaks yet" end
+      mj.exec.callback = function() return "unreadable", "a dialect that nobody speaks yet" end
       assert.equal(400, post(uri, good).status)
       local kept = assert(mj:refused())[1]
       local outcome, err = mj:readmit(kept.id)
       assert.is_nil(outcome)
       assert.matches("still refused: unreadable: a dialect", err.message)
-      provider.read_callback = decode
+      mj.exec.callback = nil -- the class has the real one
       assert.equal("stored", mj:readmit(kept.id))
       assert.equal("succeeded", mj:get(task.ref).state)
       assert.equal("duplicate", mj:readmit(kept.id))
@@ -146,20 +144,22 @@ describe("a refused callback", function()
   it("fails alone: others in its transaction are stored, and each hears of its own", function()
     mj = kit.open()
     local one, two = adopt "T1", adopt "T2"
-    local function said(task, body)
-      return provider.callback_operation(task.ref, 1, body)
+    local inbox = core.inbox()
+    for i, said in ipairs {
+      { one, "poison" }, { one, '{"taskId":"T1","status":2}' }, { two, "[[[" }, { two, '{"taskId":"T2","status":0}' },
+      { two, '{"taskId":"T1","status":0}' },
+    } do
+      assert.same({ 1, i }, { inbox:put(said[1].ref, 1, said[2]) })
     end
-    local results = assert(mj.exec:commit {
-      said(one, "poison"), said(one, '{"taskId":"T1","status":2}'), { op = "tick" }, said(two, "[[["),
-      said(two, '{"taskId":"T2","status":0}'), said(two, '{"taskId":"T1","status":0}'),
-    })
-    assert.matches("^unreadable: not JSON", results[1])
-    assert.equal("ok", results[2])
-    assert.equal("ok", results[3].code)
-    assert.matches("^unreadable: not JSON", results[4])
-    assert.matches("^%l+$", results[5])
+    inbox:take()
+    local results, outcomes, unreadable = mj.store:write({ { op = "tick" } }, core.now(), inbox)
+    assert.same({ "ok" }, { results[1].code })
+    assert.matches("^not JSON", unreadable[1])
+    assert.matches("^not JSON", unreadable[3])
+    assert.same({ "invalid", "ok", "invalid" }, { core.codes[outcomes:byte(1)], core.codes[outcomes:byte(2)],
+                                                  core.codes[outcomes:byte(3)] })
     assert.same({ "failed", "pending" }, { mj:get(one.ref).state, mj:get(two.ref).state })
-    assert.equal(6, #results)
+    assert.equal(5, #outcomes)
   end)
 
   describe("without a good token", function()

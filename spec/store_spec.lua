@@ -163,17 +163,30 @@ describe("the store", function()
     assert.equal("exists", err.code)
   end)
 
-  describe("takes a signal as one string and", function()
+  describe("takes callbacks as they came and", function()
     local core = require "mjhook.core"
     local REF = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 
-    it("does with it what the word says", function()
+    -- What became of bodies for one task, by name; and the reasons of those that could not be read.
+    local function hear(mj, ref, bodies, ops)
+      local inbox, names = core.inbox(), {}
+      for _, body in ipairs(bodies) do
+        assert(inbox:put(ref, 1, body))
+      end
+      inbox:take()
+      local results, outcomes, unreadable = assert(mj.store:write(ops or {}, core.now(), inbox))
+      for i = 1, #outcomes do
+        names[i] = core.codes[outcomes:byte(i)]
+      end
+      return names, unreadable, results
+    end
+
+    it("does with them what they say", function()
       local mj = open()
       local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
-      local object = { taskId = "T1", status = "1", image = "https://cdn.example/x.png", mjPrompt = "as run",
-                       images = { "https://cdn.example/1.png", { url = "https://cdn.example/2.png" }, false } }
-      local packed = assert(core.wire_signal(object, '{"width":1}', task.ref, 1))
-      assert.same({ "ok", "duplicate" }, assert(mj.store:write({ packed, packed }, core.now())))
+      local body = [[{"taskId":"T1","status":"1","image":"https:\/\/cdn.example\/x.png","mjPrompt":"as run",
+        "images":["https://cdn.example/1.png",{"url":"https://cdn.example/2.png"},false],"meta":{"width":1}}]]
+      assert.same({ "ok", "duplicate" }, (hear(mj, task.ref, { body, body })))
       task = mj:get(task.ref)
       assert.equal("succeeded", task.state)
       assert.equal("https://cdn.example/x.png", task.image)
@@ -185,11 +198,10 @@ describe("the store", function()
     it("takes a failure with its reason, also beside operations of other kinds", function()
       local mj = open()
       local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
-      local object = { taskId = "T1", status = 2, failReason = "banned\0word" }
-      local packed = assert(core.wire_signal(object, nil, task.ref, 1))
-      local results = assert(mj.store:write({ { op = "tick" }, packed, { op = "take" } }, core.now()))
-      assert.equal("ok", results[2])
-      assert.equal("ok", results[3].code)
+      local names, _, results = hear(mj, task.ref, { [[{"taskId":"T1","status":2,"failReason":"banned\u0000word"}]] },
+        { { op = "tick" }, { op = "take" } })
+      assert.same({ "ok" }, names)
+      assert.same({ "ok", "not_found" }, { results[1].code, results[2].code }) -- callbacks come last
       assert.equal("failed", mj:get(task.ref).state)
       assert.equal("banned?word", tostring(mj:get(task.ref).error))
     end)
@@ -198,37 +210,73 @@ describe("the store", function()
       local mj = open()
       local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
       local url = "https://cdn.example/" .. ("x"):rep(4096 - 20)
-      local images = {}
-      for i = 1, 20 do
-        images[i] = url
-      end
-      local object = { taskId = "T1", status = 1, image = url, images = images, mjPrompt = ("p"):rep(12000) }
-      local meta = '"' .. ("m"):rep(65534) .. '"'
-      assert.same({ "ok" }, mj.store:write({ assert(core.wire_signal(object, meta, task.ref, 1)) }, core.now()))
+      local images = ('"%s",'):format(url):rep(20):sub(1, -2)
+      local meta = '["' .. ("m"):rep(65532) .. '"]'
+      local body = ('{"taskId":"T1","status":1,"image":"%s","images":[%s],"mjPrompt":"%s","meta":%s}'):format(url,
+        images, ("p"):rep(12000), meta)
+      assert.same({ "ok" }, (hear(mj, task.ref, { body })))
       task = mj:get(task.ref)
       assert.equal(16, #task.images)
       assert.equal(url, task.images[16])
       assert.equal(10000, #task.mj_prompt)
-      assert.equal(65534, #task.meta)
+      assert.equal(65532, #task.meta[1])
     end)
 
-    it("raises when it is none", function()
+    it("tells why it can't read some, and stores the others", function()
       local mj = open()
       local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
-      local good = assert(core.wire_signal({ taskId = "T1", status = 0 }, nil, task.ref, 1))
-      for n = 0, #good - 1 do
-        assert.has_error(function() mj.store:write({ good:sub(1, n) }, core.now()) end)
-      end
-      assert.has_error(function() mj.store:write({ good .. "x" }, core.now()) end)
-      for at = 17, 32 do -- kind, source, attempt, images: numbers beyond all there are
-        if at < 25 or at > 28 then
-          local bad = good:sub(1, at - 1) .. "\255" .. good:sub(at + 1)
-          assert.has_error(function() mj.store:write({ bad }, core.now()) end)
-        end
-      end
-      assert.same({ "ok" }, mj.store:write({ good }, core.now()))
-      assert.has_error(function() core.wire_signal({ taskId = "T1", status = 0 }, nil, "no ref", 1) end)
-      assert.is_nil((core.wire_signal({ taskId = "T1" }, nil, REF, 1)))
+      local names, unreadable = hear(mj, task.ref, { "[", '{"taskId":"T1","status":0}', "{}", "" })
+      assert.same({ "invalid", "ok", "invalid", "invalid" }, names)
+      assert.same({ "not JSON: it ends too early (byte 2)", nil, "no task in it", "not JSON: it is empty (byte 1)" },
+        unreadable)
+      local none = select(2, hear(mj, task.ref, { '{"taskId":"T1","status":0}' }))
+      assert.is_nil(none)
+    end)
+
+    it("has what is taken again read once only", function()
+      local mj = open()
+      local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
+      local inbox = core.inbox()
+      assert.same({ 1, 1 }, { inbox:put(task.ref, 1, '{"taskId":"T1","status":0}') })
+      assert.same({ 1, 2 }, { inbox:put(task.ref, 1, '{"taskId":"T1","status":0}') })
+      assert.equal(1, inbox:take())
+      assert.equal(2, #select(2, mj.store:write({}, core.now(), inbox)))
+      assert.is_nil(inbox:take())
+      assert.equal("", select(2, mj.store:write({}, core.now(), inbox)))
+      assert.same({ 2, 1 }, { inbox:put(task.ref, 1, '{"taskId":"T1","status":0}') })
+      assert.equal(2, inbox:take())
+    end)
+
+    it("finds one inbox from many sides by its name, and its own without one", function()
+      local here, there, other, mine = core.inbox "a", core.inbox "a", core.inbox "b", core.inbox()
+      assert.same({ 1, 1 }, { here:put(REF, 1, "x") })
+      assert.is_nil(other:take())
+      assert.is_nil(mine:take())
+      assert.is_nil(core.inbox():take())
+      assert.equal(1, there:take())
+      here:close()
+      assert.same({ 2, 1 }, { there:put(REF, 1, "x") }) -- it is there until the last one has closed it
+      there:close()
+      here = core.inbox "a"
+      assert.is_nil(here:take())
+      assert.same({ 1, 1 }, { here:put(REF, 1, "x") })
+    end)
+
+    it("raises when it is given something else", function()
+      local inbox = core.inbox()
+      assert.has_error(function() inbox:put("no ref", 1, "x") end)
+      assert.has_error(function() inbox:put(REF, 0, "x") end)
+      assert.has_error(function() inbox:put(REF, 65, "x") end)
+      assert.has_error(function() inbox:put(REF, 1) end)
+      assert.is_nil(inbox:take())
+      local mj = open()
+      assert.has_error(function() mj.store:write({ "x" }, core.now()) end)
+      assert.has_error(function() mj.store:write({}, core.now(), {}) end)
+      assert.has_error(function() mj.store:write({}, core.now(), mj.store) end)
+      inbox:close()
+      inbox:close()
+      assert.has_error(function() inbox:put(REF, 1, "x") end)
+      assert.has_error(function() inbox:take() end)
     end)
   end)
 end)

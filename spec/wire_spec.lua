@@ -1,5 +1,11 @@
 -- What of a provider's words is kept: text, addresses of images.
+local cjson = require "cjson"
 local core = require "mjhook.core"
+
+-- What a task object says, given as a table, or text that only its bytes tell.
+local function word(object)
+  return assert(core.wire_callback(type(object) == "string" and object or cjson.encode(object)))
+end
 
 local MAX_REASON = 500
 
@@ -36,7 +42,7 @@ local function cleaned(text, max)
 end
 
 local function reason(text)
-  return assert(core.wire_word { taskId = "T1", status = 2, failReason = text }).error
+  return word { taskId = "T1", status = 2, failReason = text }.error
 end
 
 describe("a provider's text", function()
@@ -80,7 +86,7 @@ end)
 
 describe("a provider's images", function()
   local function images(list)
-    return assert(core.wire_word { taskId = "T1", status = 1, images = list }).images
+    return word { taskId = "T1", status = 1, images = list }.images
   end
 
   it("are addresses, as strings or as objects with a url, without what is none", function()

@@ -153,6 +153,16 @@ static int core_is_ref(lua_State *L)
     return 1;
 }
 
+/* The codes of outcomes, as a list: with it an outcome is a number. */
+static void push_codes(lua_State *L)
+{
+    lua_newtable(L);
+    for (int i = 0; i <= MJ_NERRORS; i++) {
+        lua_pushstring(L, mj_error_name(-i));
+        lua_rawseti(L, -2, i + 1);
+    }
+}
+
 #if defined(__GNUC__)
 __attribute__((visibility("default")))
 #endif
@@ -177,6 +187,8 @@ int luaopen_mjhook_core(lua_State *L)
         lua_rawseti(L, -2, (int)i + 1);
     }
     lua_setfield(L, -2, "latency_bounds");
+    push_codes(L);
+    lua_setfield(L, -2, "codes");
     mjl_open_store(L);
     mjl_open_http(L);
     mjl_open_stream(L);
@@ -186,5 +198,6 @@ int luaopen_mjhook_core(lua_State *L)
     mjl_open_sys(L);
     mjl_open_child(L);
     mjl_open_watch(L);
+    mjl_open_inbox(L);
     return 1;
 }

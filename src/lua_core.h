@@ -41,9 +41,11 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task);
 void mjl_push_result(lua_State *L, const mj_op *op);
 const char *mjl_code(int code); /* an operation's outcome, by name */
 
-/* lua_pack.c: a signal as one string, for crossing to another thread of this process. */
-void mjl_pack(lua_State *L, const mj_op *op);
-void mjl_unpack(lua_State *L, mj_str bytes, mj_op *op); /* its strings stay in bytes; raises when they are none */
+/* lua_inbox.c: the callbacks of the lot that was taken last out of the inbox at index i. */
+size_t mjl_lot_size(lua_State *L, int i);
+/* Reads them into ops, those that can be read (*n), and pushes why the others can't: a table by number in the lot, or
+ * nil.  What ops say stays in the inbox until it is taken from again.  MJ_ENOMEM. */
+int mjl_lot_read(lua_State *L, int i, mj_op *ops, bool *readable, size_t *n);
 
 /* One registration function each; the library's table is on top of the stack. */
 void mjl_open_store(lua_State *L);
@@ -55,5 +57,6 @@ void mjl_open_wire(lua_State *L);
 void mjl_open_sys(lua_State *L);
 void mjl_open_child(lua_State *L);
 void mjl_open_watch(lua_State *L);
+void mjl_open_inbox(lua_State *L);
 
 #endif

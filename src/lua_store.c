@@ -45,6 +45,7 @@ typedef struct batch {
     size_t n;
     mj_op *ops;
     mj_task *tasks;
+    bool *readable; /* of the callbacks of a lot, those that ops have */
     mj_buf buf;
 } batch;
 
@@ -56,6 +57,7 @@ static int batch_close(lua_State *L)
         mj_op_clear(&b->ops[i]);
     free(b->ops);
     free(b->tasks);
+    free(b->readable);
     mj_buf_free(&b->buf);
     memset(b, 0, sizeof *b);
     return 0;
@@ -85,10 +87,6 @@ static size_t count_creates(lua_State *L, size_t n)
 
     for (size_t i = 0; i < n; i++) {
         lua_rawgeti(L, 2, (int)i + 1);
-        if (lua_type(L, -1) == LUA_TSTRING) { /* packed: a signal */
-            lua_pop(L, 1);
-            continue;
-        }
         luaL_checktype(L, -1, LUA_TTABLE);
         lua_getfield(L, -1, "task");
         creates += lua_istable(L, -1);
@@ -97,65 +95,78 @@ static size_t count_creates(lua_State *L, size_t n)
     return creates;
 }
 
-/* The operation on top of the stack, a table or a packed signal. */
-static void read_op(lua_State *L, mj_op *op, mj_task *task)
+/* The batch for n operations, which are read, and a lot of callbacks; MJ_ENOMEM. */
+static int fill_batch(lua_State *L, batch *b, size_t n, size_t lot)
 {
-    mj_str bytes;
-    size_t n;
+    size_t creates = count_creates(L, n);
 
-    if (lua_type(L, -1) != LUA_TSTRING) {
-        mjl_read_op(L, lua_gettop(L), op, task);
-        return;
+    b->ops = calloc(n + lot + 1, sizeof *b->ops); /* one more, since none is no pointer */
+    b->tasks = calloc(creates + 1, sizeof *b->tasks);
+    b->readable = calloc(lot + 1, sizeof *b->readable);
+    if (!b->ops || !b->tasks || !b->readable)
+        return MJ_ENOMEM;
+    creates = 0;
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, 2, (int)i + 1);
+        mjl_read_op(L, lua_gettop(L), &b->ops[i], &b->tasks[creates]);
+        creates += b->ops[i].kind == MJ_OP_CREATE;
+        lua_pop(L, 1);
     }
-    bytes.p = lua_tolstring(L, -1, &n);
-    bytes.n = n > UINT32_MAX ? 0 : (uint32_t)n;
-    mjl_unpack(L, bytes, op);
+    b->n = n;
+    return MJ_OK;
 }
 
-/* store:write(ops, now) -> {results} | nil, err.  An operation is a table, or a packed signal, whose result is
- * its code alone. */
+/* How the callbacks of a lot went: a byte each, which is an index into core.codes. */
+static void push_outcomes(lua_State *L, const batch *b, const mj_op *op, size_t lot)
+{
+    luaL_Buffer bytes;
+
+    luaL_buffinit(L, &bytes);
+    for (size_t i = 0; i < lot; i++) {
+        int code = b->readable[i] ? (op++)->code : MJ_EINVAL;
+        luaL_addchar(&bytes, (char)(1 - code));
+    }
+    luaL_pushresult(&bytes);
+}
+
+/* store:write(ops, now, inbox) -> {results}, outcomes, unreadable | nil, err.  With an inbox (optional), the callbacks
+ * of the lot that was taken last out of it are in the same transaction: `outcomes` has a byte for each, an index into
+ * core.codes; `unreadable` is nil, or tells by their numbers why some could not be read, whatever their byte says. */
 static int store_write(lua_State *L)
 {
     mj_store *s = check(L);
     int64_t now = (int64_t)luaL_checknumber(L, 3);
-    size_t n, creates;
+    size_t n, lot, read = 0;
     batch *b;
     int at, rc;
 
+    lua_settop(L, 4);
     luaL_checktype(L, 2, LUA_TTABLE);
     n = lua_rawlen(L, 2);
-    creates = count_creates(L, n);
+    lot = lua_isnil(L, 4) ? 0 : mjl_lot_size(L, 4);
     b = new_batch(L);
     at = lua_gettop(L);
-    b->ops = calloc(n ? n : 1, sizeof *b->ops);
-    b->tasks = calloc(creates ? creates : 1, sizeof *b->tasks);
-    if (!b->ops || !b->tasks)
-        return mjl_fail(L, MJ_ENOMEM, NULL);
-    b->n = n;
-    creates = 0;
-    for (size_t i = 0; i < n; i++) {
-        lua_rawgeti(L, 2, (int)i + 1);
-        read_op(L, &b->ops[i], &b->tasks[creates]);
-        creates += b->ops[i].kind == MJ_OP_CREATE;
-        lua_pop(L, 1);
-    }
-    rc = mj_store_write(s, b->ops, n, now);
+    rc = fill_batch(L, b, n, lot);
+    if (rc == MJ_OK && lot > 0)
+        rc = mjl_lot_read(L, 4, b->ops + n, b->readable, &read);
+    else
+        lua_pushnil(L);
+    b->n += read;
+    if (rc == MJ_OK)
+        rc = mj_store_write(s, b->ops, b->n, now);
     if (rc != MJ_OK) {
         batch_done(L, at, b);
         return store_fail(L, s, rc);
     }
     lua_createtable(L, (int)n, 0);
     for (size_t i = 0; i < n; i++) {
-        lua_rawgeti(L, 2, (int)i + 1);
-        if (lua_type(L, -1) == LUA_TSTRING)
-            lua_pushstring(L, mjl_code(b->ops[i].code));
-        else
-            mjl_push_result(L, &b->ops[i]);
-        lua_remove(L, -2);
+        mjl_push_result(L, &b->ops[i]);
         lua_rawseti(L, -2, (int)i + 1);
     }
+    push_outcomes(L, b, b->ops + n, lot);
+    lua_pushvalue(L, at + 1);
     batch_done(L, at, b);
-    return 1;
+    return 3;
 }
 
 static int give_task(lua_State *L, mj_store *s, int at, batch *b, int rc)

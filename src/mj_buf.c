@@ -9,7 +9,7 @@ void mj_buf_free(mj_buf *b)
     *b = (mj_buf){0};
 }
 
-static bool reserve(mj_buf *b, size_t n)
+bool mj_buf_reserve(mj_buf *b, size_t n)
 {
     size_t cap = b->cap ? b->cap : 512;
     uint8_t *p;
@@ -32,7 +32,7 @@ static bool reserve(mj_buf *b, size_t n)
 
 void mj_put_raw(mj_buf *b, const void *p, size_t n)
 {
-    if (n == 0 || !reserve(b, n))
+    if (n == 0 || !mj_buf_reserve(b, n))
         return;
     memcpy(b->p + b->n, p, n);
     b->n += n;

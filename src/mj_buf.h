@@ -27,6 +27,8 @@ typedef struct mj_buf {
 } mj_buf;
 
 void mj_buf_free(mj_buf *b);
+/* Room for n more bytes: until they are used up nothing moves.  False (and failed): no memory. */
+bool mj_buf_reserve(mj_buf *b, size_t n);
 void mj_put_raw(mj_buf *b, const void *p, size_t n);
 void mj_put_u8(mj_buf *b, uint8_t v);
 void mj_put_uint(mj_buf *b, uint64_t v);

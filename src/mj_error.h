@@ -40,6 +40,9 @@ enum {
     MJ_ERRORS(X)
 #undef X
 };
+#define X(sym, val, name, retry, text) +1
+enum { MJ_NERRORS = MJ_ERRORS(X) }; /* numbered without gaps, from -1 on */
+#undef X
 
 /* Name ("not_found"), text and retryability of a code.  Never NULL. */
 const char *mj_error_name(int code);

@@ -1,49 +1,17 @@
 #include "mj_wire.h"
 
-#include "lua_core.h"
-
-#include <math.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { STATUS_OK = 0, STATUS_QUOTA = 1001, STATUS_CONCURRENCY = 1002 }; /* PROVIDER.md: envelope */
 enum { TASK_RUNNING = 0, TASK_SUCCEEDED = 1, TASK_FAILED = 2 };         /* PROVIDER.md: task status */
 
+size_t mj_wire_room(size_t n)
+{
+    return n; /* no string becomes longer, and each is kept once */
+}
+
 /* ---- text ---- */
-
-/* Length of the well-formed UTF-8 sequence at s, 0 when there is none. */
-static size_t utf8_len(const unsigned char *s, size_t n)
-{
-    static const struct {
-        unsigned char lo, hi, len, lo2, hi2; /* first byte, length, second byte (Unicode, table 3-7) */
-    } forms[] = {{0x00, 0x7f, 1, 0, 0},       {0xc2, 0xdf, 2, 0x80, 0xbf}, {0xe0, 0xe0, 3, 0xa0, 0xbf},
-                 {0xe1, 0xec, 3, 0x80, 0xbf}, {0xed, 0xed, 3, 0x80, 0x9f}, {0xee, 0xef, 3, 0x80, 0xbf},
-                 {0xf0, 0xf0, 4, 0x90, 0xbf}, {0xf1, 0xf3, 4, 0x80, 0xbf}, {0xf4, 0xf4, 4, 0x80, 0x8f}};
-
-    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-        if (s[0] < forms[i].lo || s[0] > forms[i].hi)
-            continue;
-        if (forms[i].len > n || (forms[i].len > 1 && (s[1] < forms[i].lo2 || s[1] > forms[i].hi2)))
-            return 0;
-        for (size_t k = 2; k < forms[i].len; k++)
-            if ((s[k] & 0xc0) != 0x80)
-                return 0;
-        return forms[i].len;
-    }
-    return 0;
-}
-
-bool mj_utf8_valid(const char *s, size_t n)
-{
-    while (n > 0) {
-        size_t len = utf8_len((const unsigned char *)s, n);
-        if (len == 0)
-            return false;
-        s += len;
-        n -= len;
-    }
-    return true;
-}
 
 /* Length of the character at s if it may be kept as it is: well-formed, and of the controls only \n and \t; or 0. */
 static size_t good_len(const char *s, size_t n)
@@ -54,7 +22,7 @@ static size_t good_len(const char *s, size_t n)
         return 1;
     if (c < 0x80)
         return c == '\n' || c == '\t';
-    return utf8_len((const unsigned char *)s, n);
+    return mj_utf8_length(s, n);
 }
 
 /* How many bytes of good characters s begins with, at most max; *next: the length of the one after them, as above. */
@@ -68,77 +36,60 @@ static size_t good_run(const char *s, size_t n, size_t max, size_t *next)
     return run;
 }
 
-/* Pushes text of at most max bytes with '?' for every byte that may not be kept as it is. */
-static void push_clean(lua_State *L, const char *s, size_t n, size_t max)
+/* At most max bytes of text, in place, with '?' for every byte that may not be kept as it is. */
+static size_t clean_in_place(char *text, size_t n, size_t max)
 {
-    luaL_Buffer b;
+    size_t next, at = 0;
 
-    luaL_buffinit(L, &b);
-    while (n > 0) {
-        size_t next, run = good_run(s, n, max, &next);
-        luaL_addlstring(&b, s, run);
-        s += run;
-        n -= run;
-        max -= run;
-        if (n == 0 || max == 0 || next > 0) /* a good one that no room is left for */
+    while (at < n && at < max) {
+        at += good_run(text + at, n - at, max - at, &next);
+        if (at == n || at == max || next > 0) /* a good one that no room is left for */
             break;
-        luaL_addchar(&b, '?');
-        s++;
-        n--;
-        max--;
+        text[at++] = '?';
     }
-    luaL_pushresult(&b);
+    return at;
 }
 
-/* ---- values of a decoded document; t is an absolute index ---- */
-
-/* A whole number at the top of the stack, also as a string; false when there is none. */
-static bool whole(lua_State *L, int64_t *v)
+/* Room that was reserved.  What is taken stays where it is. */
+static char *room(mj_buf *scratch)
 {
-    lua_Number n;
-
-    if (lua_type(L, -1) == LUA_TNUMBER) {
-        n = lua_tonumber(L, -1);
-    } else if (lua_type(L, -1) == LUA_TSTRING) {
-        size_t len;
-        const char *s = lua_tolstring(L, -1, &len);
-        char *end;
-        if (len == 0 || len > 20 || strspn(s, "-0123456789") != len)
-            return false;
-        n = (lua_Number)strtod(s, &end);
-        if (*end != '\0')
-            return false;
-    } else {
-        return false;
-    }
-    if (!(n >= -9007199254740992.0 && n <= 9007199254740992.0) || floor((double)n) != (double)n)
-        return false;
-    *v = (int64_t)n;
-    return true;
+    return (char *)scratch->p + scratch->n;
 }
 
-static bool get_whole(lua_State *L, int t, const char *name, int64_t *v)
+static bool is_text(const mj_json *v)
 {
-    bool ok;
-
-    lua_getfield(L, t, name);
-    ok = whole(L, v);
-    lua_pop(L, 1);
-    return ok;
+    return v->type == MJ_JSON_STRING && v->text.n > 0;
 }
 
-/* The field as a string of its own, {NULL, 0} when it is anything else; it stays alive in its table. */
-static mj_str get_text(lua_State *L, int t, const char *name)
+/* A string without its escapes; empty when it is anything else. */
+static mj_str unescaped(const mj_json *v, mj_buf *scratch)
 {
     mj_str s = {0};
-    size_t n;
 
-    lua_getfield(L, t, name);
-    if (lua_type(L, -1) == LUA_TSTRING) {
-        s.p = lua_tolstring(L, -1, &n);
-        s.n = n > UINT32_MAX ? 0 : (uint32_t)n;
-    }
-    lua_pop(L, 1);
+    if (!is_text(v))
+        return s;
+    if (!memchr(v->text.p, '\\', v->text.n))
+        return v->text;
+    s.p = room(scratch);
+    s.n = (uint32_t)mj_json_unescape(v, room(scratch));
+    scratch->n += s.n;
+    return s;
+}
+
+/* A string's text as it may be kept. */
+static mj_str clean(const mj_json *v, uint32_t max, mj_buf *scratch)
+{
+    mj_str s = {0};
+    size_t n, next;
+
+    if (!is_text(v))
+        return s;
+    if (!memchr(v->text.p, '\\', v->text.n) && good_run(v->text.p, v->text.n, max, &next) == v->text.n)
+        return v->text;
+    n = mj_json_unescape(v, room(scratch));
+    s.p = room(scratch);
+    s.n = (uint32_t)clean_in_place(room(scratch), n, max);
+    scratch->n += s.n;
     return s;
 }
 
@@ -168,301 +119,233 @@ static bool is_url(mj_str s)
     return !bad;
 }
 
-/* The URL at the top of the stack, given as a string or as an object with a url. */
-static mj_str image_url(lua_State *L)
-{
-    mj_str s = {0};
-    size_t n;
+/* ---- members ---- */
 
-    if (lua_type(L, -1) == LUA_TSTRING) {
-        s.p = lua_tolstring(L, -1, &n);
-        s.n = n > MJ_MAX_URL ? 0 : (uint32_t)n;
-    } else if (lua_istable(L, -1)) {
-        s = get_text(L, lua_gettop(L), "url");
+/* Finds members of an object by name.  Of those that are there twice the last one counts, as for most readers. */
+static void members(mj_json object, const mj_str *names, mj_json *const *out, size_t n)
+{
+    mj_json key, value;
+
+    for (size_t i = 0; i < n; i++)
+        *out[i] = (mj_json){0};
+    if (object.type != MJ_JSON_OBJECT)
+        return;
+    while (mj_json_next(&object, &key, &value))
+        for (size_t i = 0; i < n; i++)
+            if (mj_json_is(&key, names[i])) {
+                *out[i] = value;
+                break;
+            }
+}
+
+static mj_json member(mj_json object, mj_str name)
+{
+    mj_json v, *out[] = {&v};
+
+    members(object, &name, out, 1);
+    return v;
+}
+
+static bool is_missing(const mj_json *v)
+{
+    return v->type == MJ_JSON_NONE || v->type == MJ_JSON_NULL;
+}
+
+/* A URL, given as a string or as an object with a url. */
+static mj_str image_url(mj_json v, mj_buf *scratch)
+{
+    mj_str s;
+
+    if (v.type == MJ_JSON_OBJECT)
+        v = member(v, MJ_LIT("url"));
+    s = unescaped(&v, scratch);
+    return is_url(s) ? s : (mj_str){0};
+}
+
+static unsigned read_images(mj_json list, mj_str *images, mj_buf *scratch)
+{
+    unsigned n = 0;
+    mj_json v;
+
+    if (list.type != MJ_JSON_ARRAY)
+        return 0;
+    for (int i = 0; n < MJ_MAX_IMAGES && i < 4 * MJ_MAX_IMAGES && mj_json_next(&list, NULL, &v); i++) {
+        images[n] = image_url(v, scratch);
+        n += images[n].n > 0;
     }
-    return s.n && is_url(s) ? s : (mj_str){0};
+    return n;
 }
 
 /* ---- words ---- */
 
-static unsigned read_images(lua_State *L, int t, mj_str *images)
+/* NULL, or why there is no word in the task object. */
+static const char *read_word(mj_json object, mj_buf *scratch, mj_signal *w)
 {
-    unsigned n = 0;
+    static const mj_str names[] = {MJ_LIT("taskId"),   MJ_LIT("status"), MJ_LIT("image"),      MJ_LIT("images"),
+                                   MJ_LIT("mjPrompt"), MJ_LIT("prompt"), MJ_LIT("failReason"), MJ_LIT("meta")};
+    mj_json id, status, image, images, mj_prompt, prompt, reason, meta;
+    mj_json *found[] = {&id, &status, &image, &images, &mj_prompt, &prompt, &reason, &meta};
+    int64_t number;
 
-    lua_getfield(L, t, "images");
-    if (lua_istable(L, -1)) {
-        int count = (int)lua_rawlen(L, -1);
-        for (int i = 1; n < MJ_MAX_IMAGES && i <= count && i <= 4 * MJ_MAX_IMAGES; i++) {
-            lua_rawgeti(L, -1, i);
-            images[n] = image_url(L);
-            n += images[n].n > 0;
-            lua_pop(L, 1);
-        }
-    }
-    lua_pop(L, 1);
-    return n;
-}
-
-/* Cleans the text.  Leaves a value on the stack that keeps it alive, if its table does not. */
-static mj_str clean(lua_State *L, mj_str text, size_t max)
-{
-    mj_str s = MJ_LIT("");
-    size_t next, n;
-
-    if (good_run(text.p, text.n, max, &next) == text.n) {
-        lua_pushnil(L);
-        return text.n ? text : s;
-    }
-    push_clean(L, text.p, text.n, max);
-    s.p = lua_tolstring(L, -1, &n);
-    s.n = (uint32_t)n;
-    return s;
-}
-
-/* Reads the word in the task object at absolute index t: NULL, or why there is none.  Its strings live in the object,
- * and in two values that are left on the stack. */
-static const char *read_word(lua_State *L, int t, mj_signal *w)
-{
-    mj_str text;
-    int64_t status;
-
+    members(object, names, found, sizeof names / sizeof names[0]);
     memset(w, 0, sizeof *w);
     w->expect_state = -1;
     w->wait_ms = -1;
-    w->task_id = get_text(L, t, "taskId");
+    w->task_id = unescaped(&id, scratch);
     if (!is_task_id(w->task_id))
         return "no usable taskId";
-    if (!get_whole(L, t, "status", &status))
+    if (!mj_json_whole(&status, &number))
         return "no usable status";
-    lua_getfield(L, t, "image");
-    w->image = image_url(L);
-    lua_pop(L, 1);
-    w->nimages = read_images(L, t, w->images);
-    text = get_text(L, t, "mjPrompt");
-    w->mj_prompt = clean(L, text.n ? text : get_text(L, t, "prompt"), MJ_MAX_PROMPT);
-    if (status == TASK_SUCCEEDED) {
+    w->image = image_url(image, scratch);
+    w->nimages = read_images(images, w->images, scratch);
+    w->mj_prompt = clean(is_text(&mj_prompt) ? &mj_prompt : &prompt, MJ_MAX_PROMPT, scratch);
+    if ((meta.type == MJ_JSON_OBJECT || meta.type == MJ_JSON_ARRAY) && meta.text.n <= MJ_MAX_JSON &&
+        mj_json_plain(&meta))
+        w->meta = meta.text;
+    if (number == TASK_SUCCEEDED) {
         w->kind = w->image.n || w->nimages ? SIG_SUCCEEDED : SIG_HINT;
-    } else if (status == TASK_FAILED) {
+    } else if (number == TASK_FAILED) {
         w->kind = SIG_FAILED;
         w->error_code = MJ_LIT("provider");
-        w->error = clean(L, get_text(L, t, "failReason"), MJ_MAX_REASON);
-        return NULL;
+        w->error = clean(&reason, MJ_MAX_REASON, scratch);
     } else {
-        w->kind = SIG_RUNNING; /* 0, or a number that nobody knows */
+        w->kind = SIG_RUNNING; /* TASK_RUNNING, or a number that nobody knows */
     }
-    lua_pushnil(L);
     return NULL;
 }
 
-/* Pushes the word of the task object at absolute index t, or nothing and why. */
-static const char *push_word(lua_State *L, int t)
+static bool no_word(char why[MJ_WIRE_WHY], const char *text)
 {
-    mj_signal w;
-    int at = lua_gettop(L);
-    const char *why = read_word(L, t, &w);
-
-    if (why)
-        return why;
-    lua_createtable(L, 0, 8);
-    mjl_set_lit(L, "kind", mj_signal_name(w.kind));
-    mjl_set_str(L, "task_id", w.task_id);
-    mjl_set_str(L, "image", w.image);
-    mjl_set_str(L, "mj_prompt", w.mj_prompt);
-    lua_createtable(L, (int)w.nimages, 0);
-    for (unsigned i = 0; i < w.nimages; i++) {
-        lua_pushlstring(L, w.images[i].p, w.images[i].n);
-        lua_rawseti(L, -2, (int)i + 1);
-    }
-    lua_setfield(L, -2, "images");
-    lua_getfield(L, t, "meta");
-    if (lua_istable(L, -1))
-        lua_setfield(L, -2, "meta");
-    else
-        lua_pop(L, 1);
-    if (w.kind == SIG_FAILED) {
-        mjl_set_str(L, "error_code", w.error_code);
-        lua_pushlstring(L, w.error.p, w.error.n);
-        lua_setfield(L, -2, "error");
-    }
-    lua_replace(L, at + 1);
-    lua_settop(L, at + 1);
-    return NULL;
+    snprintf(why, MJ_WIRE_WHY, "%s", text);
+    return false;
 }
 
-static int no_word(lua_State *L, const char *why)
+/* A document, which has to be an object. */
+static bool read_object(mj_str text, mj_json *root, char why[MJ_WIRE_WHY])
 {
-    lua_pushnil(L);
-    lua_pushstring(L, why);
-    return 2;
-}
+    size_t at;
+    const char *fault = mj_json_read(text, root, &at);
 
-int mj_wire_callback(lua_State *L)
-{
-    bool bare;
-
-    lua_settop(L, 1);
-    if (!lua_istable(L, 1))
-        return no_word(L, "not a JSON object");
-    lua_getfield(L, 1, "taskId");
-    bare = !lua_isnil(L, -1);
-    lua_settop(L, 1);
-    if (bare)
-        return 1;
-    lua_getfield(L, 1, "data");
-    if (!lua_istable(L, 2))
-        return no_word(L, "no task in it");
-    if (lua_rawlen(L, 2) > 1)
-        return no_word(L, "more than one task in it");
-    lua_rawgeti(L, 2, 1);
-    if (!lua_istable(L, 3)) /* otherwise data was an array of one */
-        lua_settop(L, 2);
-    return 1;
-}
-
-int mj_wire_word(lua_State *L)
-{
-    const char *why;
-
-    lua_settop(L, 1);
-    if (!lua_istable(L, 1))
-        return no_word(L, "not a JSON object");
-    why = push_word(L, 1);
-    return why ? no_word(L, why) : 1;
-}
-
-int mj_wire_signal(lua_State *L)
-{
-    mj_op op = {.kind = MJ_OP_SIGNAL, .has_ref = true};
-    const char *why;
-    size_t n = 0;
-
-    luaL_checktype(L, 1, LUA_TTABLE);
-    luaL_argcheck(L, mjl_ref(L, 3, op.ref), 3, "not a ref");
-    lua_settop(L, 4);
-    why = read_word(L, 1, &op.sig);
-    if (why)
-        return no_word(L, why);
-    op.sig.source = MJ_FROM_CALLBACK;
-    op.sig.attempt = (uint32_t)luaL_checkinteger(L, 4);
-    op.sig.meta.p = luaL_optlstring(L, 2, NULL, &n);
-    op.sig.meta.n = n > MJ_MAX_JSON ? 0 : (uint32_t)n;
-    mjl_pack(L, &op);
-    return 1;
-}
-
-int mj_wire_status(lua_State *L)
-{
-    int64_t status = -1;
-    int n = 0, count;
-
-    lua_settop(L, 1);
-    if (!lua_istable(L, 1))
-        return no_word(L, "not a JSON object");
-    if (!get_whole(L, 1, "status", &status))
-        return no_word(L, "no envelope");
-    lua_getfield(L, 1, "data");
-    if (status != STATUS_OK) {
-        mj_str text = get_text(L, 1, "message");
-        lua_pushnil(L);
-        push_clean(L, text.n ? text.p : "", text.n, MJ_MAX_REASON);
-        lua_pushinteger(L, (lua_Integer)status);
-        return 3;
+    if (fault) {
+        snprintf(why, MJ_WIRE_WHY, "not JSON: %s (byte %zu)", fault, at + 1);
+        return false;
     }
-    if (!lua_istable(L, 2))
-        return no_word(L, "no data in the answer");
-    count = (int)lua_rawlen(L, 2);
-    lua_createtable(L, count, 0);
-    if (count == 0) { /* one object instead of an array */
-        lua_getfield(L, 2, "taskId");
-        if (!lua_isnil(L, -1)) {
-            lua_pop(L, 1);
-            if (!push_word(L, 2))
-                lua_rawseti(L, 3, ++n);
-            return 1;
-        }
-        lua_pop(L, 1);
+    return root->type == MJ_JSON_OBJECT || no_word(why, "not a JSON object");
+}
+
+/* The task object in a callback; NULL and it, or why there is none. */
+static const char *task_object(mj_json root, mj_json *out)
+{
+    static const mj_str names[] = {MJ_LIT("taskId"), MJ_LIT("data")};
+    mj_json id, data, *found[] = {&id, &data}, second;
+
+    members(root, names, found, 2);
+    *out = data;
+    if (!is_missing(&id)) {
+        *out = root;
+    } else if (data.type == MJ_JSON_ARRAY) {
+        if (!mj_json_next(&data, NULL, out))
+            return "no task in it";
+        if (mj_json_next(&data, NULL, &second))
+            return "more than one task in it";
     }
-    for (int i = 1; i <= count; i++) {
-        lua_rawgeti(L, 2, i);
-        if (lua_istable(L, -1) && !push_word(L, lua_gettop(L)))
-            lua_rawseti(L, 3, ++n);
-        lua_settop(L, 3);
+    return out->type == MJ_JSON_OBJECT ? NULL : "no task in it";
+}
+
+bool mj_wire_callback(mj_str body, mj_buf *scratch, mj_signal *out, char why[MJ_WIRE_WHY])
+{
+    mj_json root, object;
+    const char *none;
+
+    if (!read_object(body, &root, why))
+        return false;
+    none = task_object(root, &object);
+    if (!none)
+        none = read_word(object, scratch, out);
+    return none ? no_word(why, none) : true;
+}
+
+static bool envelope(mj_json root, int64_t *status, mj_json *data, mj_json *message)
+{
+    static const mj_str names[] = {MJ_LIT("status"), MJ_LIT("data"), MJ_LIT("message")};
+    mj_json number, *found[] = {&number, data, message};
+
+    members(root, names, found, 3);
+    return mj_json_whole(&number, status);
+}
+
+bool mj_wire_status(mj_str body, mj_buf *scratch, mj_wire_words *out, char why[MJ_WIRE_WHY])
+{
+    mj_json root, data, message, id;
+    mj_str text;
+
+    *out = (mj_wire_words){.status = -1};
+    if (!read_object(body, &root, why))
+        return false;
+    if (!envelope(root, &out->status, &data, &message))
+        return no_word(why, "no envelope");
+    if (out->status != STATUS_OK) {
+        text = clean(&message, MJ_MAX_REASON, scratch);
+        snprintf(why, MJ_WIRE_WHY, "%.*s", (int)text.n, text.n ? text.p : "");
+        return false;
     }
-    return 1;
+    if (data.type != MJ_JSON_ARRAY && data.type != MJ_JSON_OBJECT)
+        return no_word(why, "no data in the answer");
+    id = member(data, MJ_LIT("taskId"));
+    if (data.type == MJ_JSON_ARRAY || !is_missing(&id)) /* one object instead of an array: a word, or nothing */
+        out->rest = data;
+    return true;
+}
+
+bool mj_wire_next(mj_wire_words *words, mj_buf *scratch, mj_signal *out)
+{
+    mj_json one = words->rest;
+
+    if (one.type == MJ_JSON_OBJECT) {
+        words->rest = (mj_json){0};
+        return !read_word(one, scratch, out);
+    }
+    while (mj_json_next(&words->rest, NULL, &one))
+        if (!read_word(one, scratch, out))
+            return true;
+    return false;
 }
 
 /* ---- submit answers ---- */
 
-static int verdict(lua_State *L, const char *kind, const char *code, mj_str text)
+static void verdict(mj_wire_verdict *out, const char *kind, const char *code, mj_str said, mj_str otherwise)
 {
-    lua_createtable(L, 0, 4);
-    mjl_set_lit(L, "kind", kind);
-    if (code) {
-        mjl_set_lit(L, "error_code", code);
-        push_clean(L, text.p, text.n, MJ_MAX_REASON);
-        lua_setfield(L, -2, "error");
-    }
-    return 1;
+    *out = (mj_wire_verdict){.kind = kind, .code = code, .text = said.n ? said : otherwise};
 }
 
-int mj_wire_submit(lua_State *L)
+void mj_wire_submit(int http, mj_str body, mj_buf *scratch, mj_wire_verdict *out)
 {
-    int http = (int)luaL_checkinteger(L, 1);
+    char why[MJ_WIRE_WHY];
+    mj_json root, data = {0}, message = {0}, id;
     int64_t status = -1;
-    bool envelope;
-    mj_str text, id = {0};
-
-    lua_settop(L, 2);
-    envelope = lua_istable(L, 2) && get_whole(L, 2, "status", &status);
-    text = envelope ? get_text(L, 2, "message") : (mj_str){0};
+    bool enveloped = read_object(body, &root, why) && envelope(root, &status, &data, &message);
+    mj_str text = enveloped ? clean(&message, MJ_MAX_REASON, scratch) : (mj_str){0}, none = {0};
 
     /* A definite refusal is definite under whatever HTTP status it comes. */
-    if (envelope && status == STATUS_QUOTA)
-        return verdict(L, "refused", "quota", text.n ? text : MJ_LIT("quota not enough"));
-    if (envelope && status == STATUS_CONCURRENCY)
-        return verdict(L, "refused", "concurrency", text.n ? text : MJ_LIT("concurrency limit reached"));
-    if (http == 401 || http == 403)
-        return verdict(L, "refused", "auth", text.n ? text : MJ_LIT("the provider refuses the API key"));
-    if (http == 429)
-        return verdict(L, "refused", "rate_limit", text.n ? text : MJ_LIT("rate limit"));
-    if (http >= 300 && http < 400)
-        return verdict(L, "refused", "redirect",
-                       MJ_LIT("base_url answers with a redirect, which is not followed: correct base_url"));
-    if (http == 408 || http >= 500 || http < 200)
-        return verdict(L, "maybe_sent", "server_error", text.n ? text : MJ_LIT("trouble on the provider's side"));
-    if (http >= 400)
-        return verdict(L, "rejected", "rejected", text.n ? text : MJ_LIT("the provider rejects the request"));
-    if (envelope && status != STATUS_OK)
-        return verdict(L, "rejected", "rejected", text.n ? text : MJ_LIT("the provider rejects the request"));
-    if (envelope) {
-        lua_getfield(L, 2, "data");
-        if (lua_istable(L, -1))
-            id = get_text(L, lua_gettop(L), "taskId");
+    if (enveloped && status == STATUS_QUOTA)
+        verdict(out, "refused", "quota", text, MJ_LIT("quota not enough"));
+    else if (enveloped && status == STATUS_CONCURRENCY)
+        verdict(out, "refused", "concurrency", text, MJ_LIT("concurrency limit reached"));
+    else if (http == 401 || http == 403)
+        verdict(out, "refused", "auth", text, MJ_LIT("the provider refuses the API key"));
+    else if (http == 429)
+        verdict(out, "refused", "rate_limit", text, MJ_LIT("rate limit"));
+    else if (http >= 300 && http < 400)
+        verdict(out, "refused", "redirect", none,
+                MJ_LIT("base_url answers with a redirect, which is not followed: correct base_url"));
+    else if (http == 408 || http >= 500 || http < 200)
+        verdict(out, "maybe_sent", "server_error", text, MJ_LIT("trouble on the provider's side"));
+    else if (http >= 400 || (enveloped && status != STATUS_OK))
+        verdict(out, "rejected", "rejected", text, MJ_LIT("the provider rejects the request"));
+    else {
+        id = member(data, MJ_LIT("taskId"));
+        *out = (mj_wire_verdict){.kind = "accepted", .task_id = unescaped(&id, scratch)};
+        if (!is_task_id(out->task_id))
+            verdict(out, "maybe_sent", "unreadable", none, MJ_LIT("the answer has no usable taskId"));
     }
-    if (!is_task_id(id))
-        return verdict(L, "maybe_sent", "unreadable", MJ_LIT("the answer has no usable taskId"));
-    verdict(L, "accepted", NULL, (mj_str){0});
-    mjl_set_str(L, "task_id", id);
-    return 1;
-}
-
-static int utf8(lua_State *L)
-{
-    size_t n;
-    const char *s = luaL_checklstring(L, 1, &n);
-
-    lua_pushboolean(L, mj_utf8_valid(s, n));
-    return 1;
-}
-
-void mjl_open_wire(lua_State *L)
-{
-    static const luaL_Reg functions[] = {{"wire_callback", mj_wire_callback},
-                                         {"wire_word", mj_wire_word},
-                                         {"wire_signal", mj_wire_signal},
-                                         {"wire_status", mj_wire_status},
-                                         {"wire_submit", mj_wire_submit},
-                                         {"utf8", utf8},
-                                         {NULL, NULL}};
-    luaL_setfuncs(L, functions, 0);
 }

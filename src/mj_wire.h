@@ -1,33 +1,45 @@
-/* mj_wire: strict reading of what the provider says.
+/* mj_wire: strict reading of what the provider says (PROVIDER.md).
  *
- * The bytes were decoded as JSON by lua-cjson; from there on nothing is
- * believed.  Types are checked, numbers may come as strings, null and a wrong
- * type count as missing, text has to be UTF-8 (broken bytes become '?'), URLs
- * have to be http(s) and printable, everything has a limit.  What comes out is
- * a `word` for the state machine:
- *   {kind = "running"|"succeeded"|"hint"|"failed", task_id=, image=, images={},
- *    mj_prompt=, meta= (a table still), error=, error_code=} */
+ * Nothing is believed: types are checked, numbers may come as strings, null and a
+ * wrong type count as missing, text is UTF-8 afterwards (broken bytes and control
+ * characters become '?'), URLs are http(s) and printable, everything has a limit.
+ * What comes out is a signal for the state machine, SIG_RUNNING, SIG_SUCCEEDED,
+ * SIG_HINT or SIG_FAILED.
+ *
+ * Its strings lie in the text that was read, or, where they had to be changed, in
+ * `scratch`, in which the caller has reserved mj_wire_room() bytes: so nothing here
+ * can fail for lack of memory, and what was read stays where it is. */
 #ifndef MJ_WIRE_H
 #define MJ_WIRE_H
 
-#include "compat.h"
+#include "mj_json.h"
+#include "mj_state.h"
 
-#include <stdbool.h>
-#include <stddef.h>
+enum { MJ_WIRE_WHY = MJ_MAX_REASON + 1 }; /* bytes of a reason, with its end */
 
-/* wire_callback(doc) -> task object | nil, reason.  Enveloped, bare, or data as a one-element array. */
-int mj_wire_callback(lua_State *L);
-/* wire_word(task object) -> word | nil, reason. */
-int mj_wire_word(lua_State *L);
-/* wire_signal(task object, meta (JSON text) or nil, ref, attempt) -> packed operation | nil, reason.
- * What wire_word says, as one string: that is all that has to cross to another thread. */
-int mj_wire_signal(lua_State *L);
-/* wire_status(doc) -> {words} | nil, reason, envelope status.  Entries that can't be read are left out. */
-int mj_wire_status(lua_State *L);
-/* wire_submit(http status, doc or nil) -> {kind = "accepted"|"refused"|"rejected"|"maybe_sent", task_id=,
- * error_code=, error=}: what the answer to a submission means. */
-int mj_wire_submit(lua_State *L);
-/* True when s is well-formed UTF-8 (no overlong forms, no surrogates, at most U+10FFFF). */
-bool mj_utf8_valid(const char *s, size_t n);
+/* For reading n bytes of text. */
+size_t mj_wire_room(size_t n);
+
+/* A callback's body: enveloped, bare, or with data as an array of one.  False: `why` tells why there is no word in it.
+ */
+bool mj_wire_callback(mj_str body, mj_buf *scratch, mj_signal *out, char why[MJ_WIRE_WHY]);
+
+/* The answer to a status request.  False: `why` tells what is wrong with it, or what the provider says is wrong;
+ * `status` is the envelope's, -1 when there is none. */
+typedef struct mj_wire_words {
+    int64_t status;
+    mj_json rest;
+} mj_wire_words;
+bool mj_wire_status(mj_str body, mj_buf *scratch, mj_wire_words *out, char why[MJ_WIRE_WHY]);
+/* The next word in it; entries that can't be read are passed over. */
+bool mj_wire_next(mj_wire_words *words, mj_buf *scratch, mj_signal *out);
+
+/* What an answer to a submission means: "accepted" with a task_id, "refused" (for now), "rejected" (for good), or
+ * "maybe_sent"; but for the first with a code and a text.  `http`: its status; `body` may be none. */
+typedef struct mj_wire_verdict {
+    const char *kind, *code;
+    mj_str text, task_id;
+} mj_wire_verdict;
+void mj_wire_submit(int http, mj_str body, mj_buf *scratch, mj_wire_verdict *out);
 
 #endif

@@ -176,16 +176,13 @@ local function accept(mj, body, how, ref, attempt)
   if #body > mj.config.max_body then
     return reply(413, "too_large")
   elseif how == "signed" and mj.config.trust ~= "verify" and not mj.policy:decides "on_callback" then
-    local results, err = mj.exec:commit { provider.callback_operation(ref, attempt, body) }
-    local code = results and results[1] or err.message
-    local why = code:match "^unreadable: (.*)"
-    return why and unreadable(mj, ref, attempt, body, why) or outcome(mj, ref, code)
+    local code, why = mj.exec:callback(ref, attempt, body)
+    if code == "unreadable" then
+      return unreadable(mj, ref, attempt, body, why)
+    end
+    return outcome(mj, ref, code or why.message)
   end
-  local word, why
-  word, why = provider.read_callback(body)
-  if word then
-    word, why = provider.word(word)
-  end
+  local word, why = provider.read_callback(body)
   return word and weigh(mj, how, ref, attempt, word) or unreadable(mj, ref, attempt, body, why)
 end
 
@@ -241,14 +238,14 @@ function M.readmit(mj, id)
     return nil, core.error("invalid", ("of the refused callback %d only %d of %d bytes were kept"):format(id,
       #kept.body, kept.size))
   end
-  local results
-  results, err = mj.exec:commit { provider.callback_operation(kept.ref, kept.attempt, kept.body) }
-  if not results then
-    return nil, err
-  elseif ANSWERS[results[1]] then
-    return ANSWERS[results[1]]
+  local code, why = mj.exec:callback(kept.ref, kept.attempt, kept.body)
+  if not code then
+    return nil, why
+  elseif ANSWERS[code] then
+    return ANSWERS[code]
   end
-  return nil, core.error("invalid", ("the refused callback %d is still refused: %s"):format(id, results[1]))
+  return nil, core.error("invalid", ("the refused callback %d is still refused: %s"):format(id,
+    why and code .. ": " .. why or code))
 end
 
 --- mj:callback. Never raises.

@@ -1,7 +1,8 @@
 --- The two blocking primitives, and nothing else that blocks:
---   commit(ops)               a batch of operations in one durable transaction
---   http(requests, deadline)  a batch of requests to the provider
--- Both take plain data and give plain data, so that they can be run here and now
+--   commit(ops)                   a batch of operations in one durable transaction;
+--   callback(ref, attempt, body)  the same for one callback, as it came: it is read where it is committed
+--   http(requests, deadline)      a batch of requests to the provider
+-- They take plain data and give plain data, so that they can be run here and now
 -- (this file) or in another thread (resty.mjhook).  Flows reach them only through
 -- an executor: a flow is written once and blocks no event loop.
 local core = require "mjhook.core"
@@ -31,42 +32,30 @@ function M.direct(config, store)
   return setmetatable({ config = config, store = store }, Direct)
 end
 
--- Callbacks among the operations are read here, off the event loop: what can't be read fails alone.
-local function read_callbacks(ops)
-  local readable, unreadable = {}, nil
-  for i, op in ipairs(ops) do
-    local why
-    if type(op) == "string" then
-      op, why = provider.read_operation(op)
-      if not op then
-        unreadable = unreadable or {}
-        unreadable[i] = why
-      end
-    end
-    readable[#readable + 1] = op
-  end
-  return readable, unreadable
-end
-
---- @tparam table ops see mjhook.core's store:write; or provider.callback_operation, whose result is the outcome's
--- code, or "unreadable" and why
+--- @tparam table ops see mjhook.core's store:write
 -- @treturn table|nil results in the order of ops, or nil and an error: then nothing was stored
 function Direct:commit(ops)
-  local readable, unreadable = read_callbacks(ops)
-  local results, err = self.store:write(readable, core.now())
-  if not results or not unreadable then
-    return results, err
+  return self.store:write(ops, core.now())
+end
+
+--- @tparam string ref whose token it came with
+-- @tparam number attempt
+-- @tparam string body
+-- @treturn string|nil the outcome's code, or "unreadable" and why; or nil and an error: then nothing was stored
+function Direct:callback(ref, attempt, body)
+  self.inbox = self.inbox or core.inbox()
+  local lot, err = self.inbox:put(ref, attempt, body)
+  if not lot then
+    return nil, err
   end
-  local all, n = {}, 0
-  for i = 1, #ops do
-    if unreadable[i] then
-      all[i] = "unreadable: " .. unreadable[i]
-    else
-      n = n + 1
-      all[i] = results[n]
-    end
+  self.inbox:take()
+  local results, outcomes, unreadable = self.store:write({}, core.now(), self.inbox)
+  if not results then
+    return nil, outcomes
+  elseif unreadable then
+    return "unreadable", unreadable[1]
   end
-  return all
+  return core.codes[outcomes:byte()]
 end
 
 --- @tparam table requests see provider.submit_request; deadline in core.clock() milliseconds or nil

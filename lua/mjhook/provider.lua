@@ -86,20 +86,9 @@ function M.read_submit(answer)
   if answer.outcome ~= "answered" then
     return { kind = answer.outcome, error_code = answer.outcome, error = answer.error }
   end
-  local verdict = core.wire_submit(answer.status, (json.decode(answer.body or "")))
+  local verdict = core.wire_submit(answer.status, answer.body)
   verdict.retry_after = answer.retry_after
   return verdict
-end
-
--- What the provider tells besides, as JSON; nil when there is none that can be stored.
-local function meta_text(meta)
-  local text = type(meta) == "table" and json.encode(meta)
-  return text and #text <= core.max_json and core.utf8(text) and text or nil
-end
-
-local function encode_meta(word)
-  word.meta = meta_text(word.meta)
-  return word
 end
 
 --- What the provider says of the tasks it was asked for.
@@ -111,10 +100,9 @@ function M.read_status(answer)
   if answer.status == 401 or answer.status == 403 then
     return nil, core.error("auth", ("the provider refuses the API key (HTTP %d)"):format(answer.status))
   end
-  local doc = json.decode(answer.body or "")
   local words, why
   if answer.status == 200 then
-    words, why = core.wire_status(doc)
+    words, why = core.wire_status(answer.body or "")
   end
   if not words then
     local err = core.error("provider", ("HTTP %d: %s"):format(answer.status, why or "no usable answer"), true)
@@ -123,48 +111,14 @@ function M.read_status(answer)
   end
   local by_id = {}
   for _, word in ipairs(words) do
-    by_id[word.task_id] = encode_meta(word)
+    by_id[word.task_id] = word
   end
   return by_id
 end
 
---- The task object in a callback's body, as it came.
--- @treturn table|nil the object; nil and why there is none
-function M.read_callback(body)
-  local doc, why = json.decode(body)
-  if doc == nil then
-    return nil, "not JSON: " .. tostring(why)
-  end
-  return core.wire_callback(doc)
-end
-
---- What a task object says.
+--- What a callback says.
+-- @tparam string body
 -- @treturn table|nil word; nil and why there is none
-function M.word(object)
-  local word, why = core.wire_word(object)
-  if not word then
-    return nil, why
-  end
-  return encode_meta(word)
-end
-
--- A callback on its way to the disk is one string, the cheapest thing to hand to another thread:
--- ref, attempt as a byte, body.
-local REF_TEXT = 26
-
---- A callback as an operation for an executor's commit().
-function M.callback_operation(ref, attempt, body)
-  return ref .. string.char(attempt) .. body
-end
-
---- The signal that such an operation stands for, as the store takes it.
--- @treturn string|nil the signal; nil and why there is none in the body
-function M.read_operation(op)
-  local object, why = M.read_callback(op:sub(REF_TEXT + 2))
-  if not object then
-    return nil, why
-  end
-  return core.wire_signal(object, meta_text(object.meta), op:sub(1, REF_TEXT), op:byte(REF_TEXT + 1))
-end
+M.read_callback = core.wire_callback
 
 return M

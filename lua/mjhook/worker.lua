@@ -9,7 +9,7 @@ local executor = require "mjhook.executor"
 collectgarbage("setpause", 400)
 
 local M = {}
-local executors = {}
+local executors, inboxes = {}, {}
 
 local function plain(err)
   return { code = err.code, message = err.message, retryable = err.retryable }
@@ -17,36 +17,70 @@ end
 
 local deliverers = {}
 
-local function call(id, settings, name, ...)
-  local exec = executors[id]
-  if not exec then
-    if not settings then
-      return "unconfigured"
-    end
+-- What to work with under that id: made once, from settings.
+local function executor_of(id, settings)
+  if not executors[id] then
     local store, err = core.open(settings.store, executor.store_options(settings))
     if not store then
-      return "failed", plain(err)
+      return nil, err
     end
-    exec = executor.direct(settings, store)
-    executors[id] = exec
+    executors[id] = executor.direct(settings, store)
   end
-  local result, err = exec[name](exec, ...)
-  if result then
-    return "ok", result
+  return executors[id]
+end
+
+local function unknown(id, settings)
+  return not (executors[id] or settings)
+end
+
+local function write(id, settings, ops, inbox)
+  local exec, err = executor_of(id, settings)
+  if not exec then
+    return nil, err
+  end
+  return exec.store:write(ops, core.now(), inbox)
+end
+
+--- Commits operations and whatever is in the inbox at this moment, in one transaction. Once something was taken out it
+-- does not raise: those who wait for it must hear of it.
+-- @tparam string id names the configuration and the inbox
+-- @tparam table|false settings the configuration, given when the last call said "unconfigured"
+-- @tparam table ops see mjhook.core's store:write
+-- @treturn string "ok", "failed" or "unconfigured"
+-- @treturn table the results; or the error, as plain table
+-- @treturn number|false the lot that was taken
+-- @treturn string the outcomes of the lot
+-- @treturn table|false what of it could not be read
+function M.commit(id, settings, ops)
+  if unknown(id, settings) then
+    return "unconfigured"
+  end
+  inboxes[id] = inboxes[id] or assert(core.inbox(id))
+  local lot = inboxes[id]:take() or false
+  local ran, results, outcomes, unreadable = pcall(write, id, settings, ops, inboxes[id])
+  if not ran then
+    return "failed", { code = "internal", message = tostring(results), retryable = true }, lot
+  elseif not results then
+    return "failed", plain(outcomes), lot
+  end
+  return "ok", results, lot, outcomes, unreadable or false
+end
+
+--- Requests to the provider; the deadline is false for none.
+-- @treturn string "ok" and the answers, "failed" and an error as plain table, or "unconfigured"
+function M.http(id, settings, requests, deadline)
+  if unknown(id, settings) then
+    return "unconfigured"
+  end
+  local exec, err = executor_of(id, settings)
+  local answers
+  if exec then
+    answers, err = exec:http(requests, deadline or nil)
+  end
+  if answers then
+    return "ok", answers
   end
   return "failed", plain(err)
-end
-
---- @tparam string id names the configuration
--- @tparam table|false settings the configuration, given when the last call said "unconfigured"
--- @treturn string "ok" and the results, "failed" and an error as plain table, or "unconfigured"
-function M.commit(id, settings, ops)
-  return call(id, settings, "commit", ops)
-end
-
---- As commit(), for requests to the provider; the deadline is false for none.
-function M.http(id, settings, requests, deadline)
-  return call(id, settings, "http", requests, deadline or nil)
 end
 
 --- Delivers events in this thread, with a mjhook of its own that has the policy and may block.

@@ -79,10 +79,7 @@ local function dispatcher(mj)
   end
 end
 
-local function open()
-  if instance or not arguments then
-    return instance
-  end
+local function open_anew()
   local now = core.clock()
   if now - tried_at < REOPEN_MS then
     return nil
@@ -104,6 +101,11 @@ local function open()
   return instance
 end
 
+-- Apart from what it does once, which would keep the compiler from all who call it.
+local function open()
+  return instance or arguments and open_anew()
+end
+
 -- Nothing to commit and nothing to send: but the threads make their Lua VMs and open the store before the first
 -- callback comes, and a pool that is missing is told of at start.
 local function warm_up(premature)
@@ -123,11 +125,13 @@ end
 -- ---- request handlers ----
 
 local function send(reply)
+  local header, headers = ngx.header, reply.headers
   ngx.status = reply.status
-  for name, value in pairs(reply.headers) do
-    ngx.header[name] = value
+  header["Content-Type"] = headers["Content-Type"]
+  header["Content-Length"] = #reply.body
+  if reply.status ~= 200 then -- without a loop, which the compiler would stop at
+    header["Retry-After"], header["Allow"] = headers["Retry-After"], headers["Allow"]
   end
-  ngx.header["Content-Length"] = #reply.body
   ngx.print(reply.body)
 end
 

@@ -1,12 +1,15 @@
 --- The executor under nginx: worker threads, and one commit for all who wait for one.
+--
+-- Callbacks go into an inbox, which the committing thread empties when it begins, not when it was called: so while it
+-- is at work the next call already stands behind it, and what comes until that begins is in its transaction.
 local core = require "mjhook.core"
-local executor = require "mjhook.executor"
 local log = require("resty.mjhook.log").log
 local semaphore = require "ngx.semaphore"
 
 local M = { COMMIT_POOL = "mjhook", HTTP_POOL = "mjhook_http" }
 
-local COMMIT_WAIT_S = 30  -- a disk that takes longer is no disk; the caller hears 503
+local COMMIT_WAIT_S = 30 -- a disk that takes longer is no disk; the caller hears 503
+local CALLS = 2          -- one that the thread works on, one that stands behind it
 
 local Threads = {}
 Threads.__index = Threads
@@ -20,107 +23,189 @@ local function settings_of(conf)
 end
 
 --- An executor for mjhook.open.
-function M.new(conf, store)
+function M.new(conf)
+  local id = conf.store .. "\0" .. core.now()
   return setmetatable({
-    settings = settings_of(conf), id = conf.store .. "\0" .. core.now(), direct = executor.direct(conf, store),
-    missing = {}, committed = function() end, queue_max = conf.queue_max, queued = 0,
+    settings = settings_of(conf), id = id, missing = {}, committed = function() end,
+    inbox = assert(core.inbox(id)), lots = {}, -- those who wait for a lot of the inbox, by its number
+    newest = 0, called = 0,                    -- the newest lot with something in it; the one that a call will take
+    runners = 0, queued = 0, queue_max = conf.queue_max,
   }, Threads)
 end
 
---- Calls a function of mjhook.worker in a thread. Its Lua VM is told the settings when it does not know the id yet.
--- @treturn table|nil its result, or nil and an error: "no_pool" when nginx.conf has none of that name
-function Threads.call(_, pool, name, id, settings, payload, extra)
-  local known = false
-  for _ = 1, 2 do
-    local ran, status, result = ngx.run_worker_thread(pool, "mjhook.worker", name, id, known, payload, extra or false)
-    if not ran then
-      local missing = tostring(status):find "thread pool"
-      return nil, core.error(missing and "no_pool" or "internal", "worker thread: " .. tostring(status), true)
-    elseif status == "ok" then
-      return result
-    elseif status == "failed" then
-      return nil, core.error(result.code, result.message, result.retryable)
-    end
-    known = settings -- a fresh VM: it needs the configuration once
+-- What a function of mjhook.worker said, in a thread or here. A commit says more: see there.
+local function heard(ran, status, result, lot, outcomes, unreadable)
+  if not ran then
+    local missing = tostring(status):find "thread pool"
+    return nil, core.error(missing and "no_pool" or "internal", "worker thread: " .. tostring(status), true)
+  elseif status == "ok" then
+    return result, nil, lot, outcomes, unreadable
+  elseif status == "failed" then
+    return nil, core.error(result.code, result.message, result.retryable), lot
   end
-  return nil, core.error("internal", "worker thread: not configured", true)
+  return nil, core.error("unconfigured", "worker thread: not configured", true)
 end
 
+--- Calls a function of mjhook.worker in a thread. Its Lua VM is told the settings when it does not know the id yet.
+-- @treturn table|nil its result, or nil
+-- @treturn table|nil an error: "no_pool" when nginx.conf has none of that name
+-- @return what else a commit says
+function Threads.call(_, pool, name, id, settings, payload, extra)
+  local result, err, lot, outcomes, unreadable
+  for attempt = 1, 2 do
+    result, err, lot, outcomes, unreadable = heard(ngx.run_worker_thread(pool, "mjhook.worker", name, id,
+      attempt == 2 and settings, payload, extra or false))
+    if not err or err.code ~= "unconfigured" then
+      break
+    end
+  end
+  return result, err, lot, outcomes, unreadable
+end
+
+--- As call(), with this worker's settings; here and now where there is no such pool.
 function Threads:in_thread(pool, name, payload, extra)
   if not self.missing[pool] then
-    local result, err = self:call(pool, name, self.id, self.settings, payload, extra)
-    if result or err.code ~= "no_pool" then
-      return result, err
+    local result, err, lot, outcomes, unreadable = self:call(pool, name, self.id, self.settings, payload, extra)
+    if not err or err.code ~= "no_pool" then
+      return result, err, lot, outcomes, unreadable
     end
     self.missing[pool] = true
     log("error", ("no thread_pool %s in nginx.conf: the event loop waits for every commit and request"):format(pool))
   end
-  return self.direct[name](self.direct, payload, extra or nil)
+  return heard(true, require("mjhook.worker")[name](self.id, self.settings, payload, extra or false))
 end
 
--- One batch: into the thread, and its waiters woken with what became of it.
-local function commit_batch(self, batch)
-  local ok, results, err = pcall(self.in_thread, self, M.COMMIT_POOL, "commit", batch.ops)
-  if ok then
-    batch.results, batch.err = results, err
-  else
-    batch.err = core.error("internal", tostring(results), true)
-  end
-  batch.done = true
-  self.queued = self.queued - batch.waiters
-  batch.wake:post(batch.waiters)
-  if batch.heard then
-    pcall(self.committed) -- whatever it raises, the next batch must not wait for ever
+-- ---- commits ----
+
+local function gathering()
+  return { waiters = 0, wake = semaphore.new() }
+end
+
+local function settle(self, group, err)
+  group.err = err
+  group.done = true
+  self.queued = self.queued - group.waiters
+  group.wake:post(group.waiters)
+end
+
+local function settle_lot(self, number, err, outcomes, unreadable)
+  local lot = self.lots[number]
+  self.lots[number] = nil
+  if lot then
+    lot.outcomes, lot.unreadable = outcomes, unreadable
+    settle(self, lot, err)
   end
 end
 
--- Commits whole batches as long as there are any, one at a time: a second one in the thread's queue would have been
--- gathered for a shorter time, and small batches cost more than the thread's idling does (measured). Between the last
--- look and the flag's fall nothing yields, so that no batch is left behind.
-local function commit_batches(_, self)
-  while self.batch do
-    local batch = self.batch
-    self.batch = nil
-    commit_batch(self, batch)
+-- One transaction: the batch of operations that was gathered, and what is in the inbox when the thread comes to it.
+local function commit_next(self)
+  local batch = self.batch
+  self.batch, self.called = nil, self.newest
+  local ran, results, err, lot, outcomes, unreadable = pcall(self.in_thread, self, M.COMMIT_POOL, "commit",
+    batch and batch.ops or {})
+  if not ran then
+    results, err, lot = nil, core.error("internal", tostring(results), true), nil
   end
-  self.committing = false
+  if batch then
+    batch.results = results
+    settle(self, batch, err)
+  end
+  if lot then
+    settle_lot(self, lot, err, outcomes, unreadable)
+  elseif lot == nil then -- no word from the thread: who waits is not to wait for somebody else's call
+    for number in pairs(self.lots) do
+      settle_lot(self, number, err)
+    end
+  end
+  if results and (lot or batch and batch.heard) then
+    pcall(self.committed) -- whatever it raises, the next commit must not wait for ever
+  end
 end
 
---- Joins the batch that is being gathered and waits until it is on disk.
+local function has_work(self)
+  return self.batch or self.newest > self.called
+end
+
+-- Commits as long as there is something. Between the last look and the end nothing yields, so that nothing is left.
+local function run(_, self)
+  self.starting = false
+  while has_work(self) do
+    commit_next(self)
+  end
+  self.runners = self.runners - 1
+end
+
+-- Waits until the group's transaction is on disk. True, or nil and an error.
+local function wait(self, group)
+  group.waiters = group.waiters + 1
+  self.queued = self.queued + 1
+  if not self.starting and self.runners < CALLS and has_work(self) then
+    self.starting, self.runners = true, self.runners + 1
+    if not ngx.timer.at(0, run, self) then
+      run(false, self) -- no timer to be had: commit here rather than not at all
+    end
+  end
+  if not group.done and not group.wake:wait(COMMIT_WAIT_S) and not group.done then
+    return nil, core.error("io", ("the store did not commit within %d s"):format(COMMIT_WAIT_S), true)
+  end
+  return not group.err or nil, group.err
+end
+
+local function full()
+  return nil, core.error("busy", "too many callbacks wait for the disk", true)
+end
+
+--- Joins the batch that is being gathered and waits until it is on disk. See executor's commit().
 function Threads:commit(ops)
   if self.queued >= self.queue_max then
-    return nil, core.error("busy", "too many callbacks wait for the disk", true)
+    return full()
   end
   local batch = self.batch
   if not batch then
-    batch = { ops = {}, waiters = 0, wake = semaphore.new() }
+    batch = gathering()
+    batch.ops = {}
     self.batch = batch
   end
   local first = #batch.ops
   for i, op in ipairs(ops) do
     batch.ops[first + i] = op
     -- The provider's word may free a slot. What a submission stores is its own to go on with.
-    batch.heard = batch.heard or type(op) == "string" or op.source == "callback" or op.source == "poll"
+    batch.heard = batch.heard or op.source == "callback" or op.source == "poll"
   end
-  batch.waiters = batch.waiters + 1
-  self.queued = self.queued + 1
-  if not self.committing then
-    self.committing = true
-    if not ngx.timer.at(0, commit_batches, self) then
-      commit_batches(false, self) -- no timer to be had: wait here rather than not at all
-    end
-  end
-  if not batch.done and not batch.wake:wait(COMMIT_WAIT_S) and not batch.done then
-    return nil, core.error("io", ("the store did not commit within %d s"):format(COMMIT_WAIT_S), true)
-  end
-  if not batch.results then
-    return nil, batch.err
+  local ok, err = wait(self, batch)
+  if not ok then
+    return nil, err
   end
   local results = {}
   for i = 1, #ops do
     results[i] = batch.results[first + i]
   end
   return results
+end
+
+--- Puts a callback into the inbox and waits until it is on disk. See executor's callback().
+function Threads:callback(ref, attempt, body)
+  if self.queued >= self.queue_max then
+    return full()
+  end
+  local number, index = self.inbox:put(ref, attempt, body)
+  if not number then
+    return nil, index
+  end
+  local lot = self.lots[number]
+  if not lot then
+    lot = gathering()
+    self.lots[number], self.newest = lot, number
+  end
+  local ok, err = wait(self, lot)
+  if not ok then
+    return nil, err
+  end
+  local why = lot.unreadable and lot.unreadable[index]
+  if why then
+    return "unreadable", why
+  end
+  return core.codes[lot.outcomes:byte(index)]
 end
 
 function Threads:http(requests, deadline)

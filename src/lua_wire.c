@@ -1,0 +1,127 @@
+/* mjhook.core's reading of what the provider says: words as tables. */
+#include "lua_core.h"
+#include "mj_wire.h"
+
+#include <string.h>
+
+static mj_str text_arg(lua_State *L, int i)
+{
+    mj_str s;
+    size_t n;
+
+    s.p = luaL_checklstring(L, i, &n);
+    luaL_argcheck(L, n <= UINT32_MAX, i, "too long");
+    s.n = (uint32_t)n;
+    return s;
+}
+
+/* Scratch for reading text, which Lua frees, whatever raises. */
+static mj_buf scratch_for(lua_State *L, mj_str text)
+{
+    size_t n = mj_wire_room(text.n);
+
+    return (mj_buf){.p = lua_newuserdata(L, n ? n : 1), .cap = n};
+}
+
+static void push_word(lua_State *L, const mj_signal *w)
+{
+    lua_createtable(L, 0, 8);
+    mjl_set_lit(L, "kind", mj_signal_name(w->kind));
+    mjl_set_str(L, "task_id", w->task_id);
+    mjl_set_str(L, "image", w->image);
+    mjl_set_str(L, "mj_prompt", w->mj_prompt);
+    mjl_set_str(L, "meta", w->meta);
+    lua_createtable(L, (int)w->nimages, 0);
+    for (unsigned i = 0; i < w->nimages; i++) {
+        lua_pushlstring(L, w->images[i].p, w->images[i].n);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "images");
+    if (w->kind == SIG_FAILED) {
+        mjl_set_str(L, "error_code", w->error_code);
+        lua_pushlstring(L, w->error.n ? w->error.p : "", w->error.n);
+        lua_setfield(L, -2, "error");
+    }
+}
+
+/* core.wire_callback(body) -> word | nil, why.  A word: {kind = "running"|"succeeded"|"hint"|"failed", task_id=,
+ * image=, images={}, mj_prompt=, meta= (JSON), error=, error_code=}. */
+static int wire_callback(lua_State *L)
+{
+    mj_str body = text_arg(L, 1);
+    mj_buf scratch = scratch_for(L, body);
+    char why[MJ_WIRE_WHY];
+    mj_signal w;
+
+    if (!mj_wire_callback(body, &scratch, &w, why)) {
+        lua_pushnil(L);
+        lua_pushstring(L, why);
+        return 2;
+    }
+    push_word(L, &w);
+    return 1;
+}
+
+/* core.wire_status(body) -> {words} | nil, why, the envelope's status (nil: there is none).  Entries that can't be read
+ * are left out. */
+static int wire_status(lua_State *L)
+{
+    mj_str body = text_arg(L, 1);
+    mj_buf scratch = scratch_for(L, body);
+    char why[MJ_WIRE_WHY];
+    mj_wire_words words;
+    mj_signal w;
+
+    if (!mj_wire_status(body, &scratch, &words, why)) {
+        lua_pushnil(L);
+        lua_pushstring(L, why);
+        if (words.status < 0)
+            return 2;
+        lua_pushinteger(L, (lua_Integer)words.status);
+        return 3;
+    }
+    lua_newtable(L);
+    for (int n = 1; mj_wire_next(&words, &scratch, &w); n++) {
+        push_word(L, &w);
+        lua_rawseti(L, -2, n);
+    }
+    return 1;
+}
+
+/* core.wire_submit(http status, body or nil) -> {kind = "accepted"|"refused"|"rejected"|"maybe_sent", task_id=,
+ * error_code=, error=}: what the answer to a submission means. */
+static int wire_submit(lua_State *L)
+{
+    int http = (int)luaL_checkinteger(L, 1);
+    mj_str body = lua_isnoneornil(L, 2) ? MJ_LIT("") : text_arg(L, 2);
+    mj_buf scratch = scratch_for(L, body);
+    mj_wire_verdict v;
+
+    mj_wire_submit(http, body, &scratch, &v);
+    lua_createtable(L, 0, 4);
+    mjl_set_lit(L, "kind", v.kind);
+    mjl_set_str(L, "task_id", v.task_id);
+    if (v.code)
+        mjl_set_lit(L, "error_code", v.code);
+    mjl_set_str(L, "error", v.text);
+    return 1;
+}
+
+/* core.utf8(text) -> whether it is well-formed UTF-8 */
+static int utf8(lua_State *L)
+{
+    mj_str s = text_arg(L, 1);
+
+    lua_pushboolean(L, mj_utf8_valid(s.p, s.n));
+    return 1;
+}
+
+void mjl_open_wire(lua_State *L)
+{
+    static const luaL_Reg functions[] = {{"wire_callback", wire_callback},
+                                         {"wire_status", wire_status},
+                                         {"wire_submit", wire_submit},
+                                         {"utf8", utf8},
+                                         {NULL, NULL}};
+    luaL_setfuncs(L, functions, 0);
+}
