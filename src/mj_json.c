@@ -314,6 +314,8 @@ const char *mj_json_read(mj_str text, mj_json *root, size_t *where)
         if (s.p < s.end)
             s.why = "something after the value";
     }
+    if (s.why)
+        *root = (mj_json){0};
     *where = text.n ? (size_t)(s.p - text.p) : 0;
     return s.why;
 }
@@ -393,7 +395,7 @@ size_t mj_json_unescape(const mj_json *v, char *out)
 
 bool mj_json_is(const mj_json *v, mj_str name)
 {
-    char small[64];
+    char small[MJ_JSON_KEY];
     size_t n;
 
     if (v->type != MJ_JSON_STRING)
@@ -422,8 +424,10 @@ bool mj_json_whole(const mj_json *v, int64_t *out)
     if (v->type == MJ_JSON_NUMBER && skip(&s, '.')) /* 1.0 is whole, too */
         while (skip(&s, '0'))
             continue;
+    if (s.p < s.end)
+        return false;
     *out = minus ? -n : n;
-    return s.p == s.end;
+    return true;
 }
 
 bool mj_json_plain(const mj_json *v)

@@ -345,7 +345,7 @@ void mj_wire_submit(int http, mj_str body, mj_buf *scratch, mj_wire_verdict *out
     else {
         id = member(data, MJ_LIT("taskId"));
         *out = (mj_wire_verdict){.kind = "accepted", .task_id = unescaped(&id, scratch)};
-        if (!is_task_id(out->task_id))
+        if (!enveloped || !is_task_id(out->task_id))
             verdict(out, "maybe_sent", "unreadable", none, MJ_LIT("the answer has no usable taskId"));
     }
 }
