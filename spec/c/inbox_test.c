@@ -345,9 +345,10 @@ static void *put_all(void *arg)
     for (uint32_t i = 0; i < ITEMS; i++) {
         uint32_t head[2] = {s->who, i};
         named *n = &s->names[i];
-        n->lot =
-            mj_inbox_put(s->b, (mj_str){(const char *)head, sizeof head}, (mj_str){body, i % sizeof body}, &n->index);
-        CHECK(n->lot != 0);
+        uint64_t lot;
+        lot = mj_inbox_put(s->b, (mj_str){(const char *)head, sizeof head}, (mj_str){body, i % sizeof body}, &n->index);
+        CHECK(lot != 0);
+        __atomic_store_n(&n->lot, lot, __ATOMIC_RELEASE);
     }
     return NULL;
 }
@@ -380,6 +381,7 @@ static uint64_t take_all(mj_inbox *b, side *sides, uint32_t nsides)
             while (__atomic_load_n(&n->lot, __ATOMIC_ACQUIRE) == 0) /* it may be written only now */
                 sched_yield();
             CHECK_INT(n->lot, lot.number);
+            CHECK_INT(n->index, k);
             total++;
         }
         CHECK(!r.bad && r.p == r.end);
