@@ -145,11 +145,12 @@ static int32_t code_point(const char *p, const char *end, size_t *used)
 
 static bool escape(scan *s)
 {
+    static const char escapes[] = {'"', '\\', '/', 'b', 'f', 'n', 'r', 't', 'u'};
     size_t used;
     int32_t c;
 
     s->p++; /* the backslash */
-    if (s->p == s->end || !memchr("\"\\/bfnrtu", *s->p, 9))
+    if (s->p == s->end || !memchr(escapes, *s->p, sizeof escapes))
         return wrong(s, "a bad escape");
     if (*s->p++ != 'u')
         return true;
@@ -326,11 +327,11 @@ bool mj_json_next(mj_json *rest, mj_json *name, mj_json *out)
 {
     scan s = {.p = rest->text.p, .end = rest->text.p + rest->text.n};
 
-    if ((rest->type != MJ_JSON_OBJECT && rest->type != MJ_JSON_ARRAY) || rest->text.n == 0)
+    if (rest->type != MJ_JSON_OBJECT && rest->type != MJ_JSON_ARRAY)
         return false;
-    s.p++; /* the bracket that opens, or the comma behind the last one */
+    s.p++; /* the bracket that opens, or the comma behind the last one; behind the one that closes there is nothing */
     blanks(&s);
-    if (at(&s, ']') || at(&s, '}') || !key(&s, rest->type == MJ_JSON_OBJECT, name) || !value(&s, out))
+    if (!key(&s, rest->type == MJ_JSON_OBJECT, name) || !value(&s, out))
         return false;
     blanks(&s);
     rest->text = (mj_str){s.p, (uint32_t)(s.end - s.p)};
@@ -363,10 +364,20 @@ static size_t put_utf8(char *out, int32_t c)
 
 static char escaped(char c)
 {
-    static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
-    const char *found = memchr(from, c, 5);
-
-    return found ? to[found - from] : c;
+    switch (c) {
+    case 'b':
+        return '\b';
+    case 'f':
+        return '\f';
+    case 'n':
+        return '\n';
+    case 'r':
+        return '\r';
+    case 't':
+        return '\t';
+    default:
+        return c; /* a quote, a slash or a backslash */
+    }
 }
 
 size_t mj_json_unescape(const mj_json *v, char *out)

@@ -134,7 +134,7 @@ TEST("is found by its name, however often it is opened, and by no other")
 
 TEST("without a name it is one's own, and closing it leaves the named ones alone")
 {
-    mj_inbox *a = inbox("a"), *mine = inbox(NULL), *another = inbox(NULL), *none = inbox("");
+    mj_inbox *a = inbox("a"), *none = inbox(""), *mine = inbox(NULL), *another = inbox(NULL);
 
     CHECK(mine != another && mine != a && mine != none && another != none);
     put(mine, "", "x", 1, 1);
