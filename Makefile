@@ -7,7 +7,8 @@
 #   make lint           format, luacheck, layers, cppcheck, clang-tidy, -Werror
 #   make sanitize       the suites under AddressSanitizer and UBSan
 #   make valgrind       the C suite under valgrind
-#   make bench fuzz chaos   spec/*/run, with ARGS
+#   make bench chaos    spec/*/run, with ARGS
+#   make fuzz           mutated callbacks, answers, tokens and records, sanitized; ARGS="SECONDS SEED CASE"
 #   make doc format clean
 #
 # LUAS="5.4 5.1" picks the Luas (5.1 stands for LuaJIT; default: those whose
@@ -223,7 +224,8 @@ valgrind: tests
 	@BUILD=$(BUILD) VARIANT=$(VARIANT) VALGRIND=1 scripts/dev/run-tests c
 
 bench: DEPS_HERE = $(DEPS_DEMO) wrk python3
-fuzz: DEPS_HERE = $(DEPS_TEST)
+fuzz: DEPS_HERE = $(DEPS_BUILD)
+fuzz: VARIANT = asan
 chaos: DEPS_HERE = $(DEPS_TEST)
 chaos: VARIANT = faults
 bench fuzz chaos:

@@ -1,6 +1,7 @@
 -- What of a provider's words is kept: text, addresses of images.
 local cjson = require "cjson"
 local core = require "mjhook.core"
+local slow = require "slow"
 
 -- What a task object says, given as a table, or text that only its bytes tell.
 local function word(object)
@@ -8,38 +9,6 @@ local function word(object)
 end
 
 local MAX_REASON = 500
-
--- Well-formed UTF-8 (Unicode, table 3-7): patterns of one character.
-local CHARACTERS = {
-  "^[\n\t\32-\126]", "^[\194-\223][\128-\191]", "^\224[\160-\191][\128-\191]",
-  "^[\225-\236\238\239][\128-\191][\128-\191]", "^\237[\128-\159][\128-\191]",
-  "^\240[\144-\191][\128-\191][\128-\191]", "^[\241-\243][\128-\191][\128-\191][\128-\191]",
-  "^\244[\128-\143][\128-\191][\128-\191]",
-}
-
-local function good(text, from)
-  for _, pattern in ipairs(CHARACTERS) do
-    local found = text:sub(from, from + 3):match(pattern)
-    if found then
-      return found
-    end
-  end
-end
-
--- The same as the C, a character at a time.
-local function cleaned(text, max)
-  local out, length, at = {}, 0, 1
-  while at <= #text do
-    local character = good(text, at)
-    local kept = character or "?"
-    if length + #kept > max then
-      break
-    end
-    out[#out + 1] = kept
-    length, at = length + #kept, at + (character and #character or 1)
-  end
-  return table.concat(out)
-end
 
 local function reason(text)
   return word { taskId = "T1", status = 2, failReason = text }.error
@@ -79,7 +48,7 @@ describe("a provider's text", function()
         text[i] = parts[state % (state % 2 == 0 and 4 or #parts) + 1]
       end
       text = table.concat(text)
-      assert.equal(cleaned(text, MAX_REASON), reason(text))
+      assert.equal(slow.cleaned(text, MAX_REASON), reason(text))
     end
   end)
 end)

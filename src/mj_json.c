@@ -145,11 +145,12 @@ static int32_t code_point(const char *p, const char *end, size_t *used)
 
 static bool escape(scan *s)
 {
+    static const char escapes[] = {'"', '\\', '/', 'b', 'f', 'n', 'r', 't', 'u'};
     size_t used;
     int32_t c;
 
     s->p++; /* the backslash */
-    if (s->p == s->end || !memchr("\"\\/bfnrtu", *s->p, 9))
+    if (s->p == s->end || !memchr(escapes, *s->p, sizeof escapes))
         return wrong(s, "a bad escape");
     if (*s->p++ != 'u')
         return true;
@@ -314,6 +315,8 @@ const char *mj_json_read(mj_str text, mj_json *root, size_t *where)
         if (s.p < s.end)
             s.why = "something after the value";
     }
+    if (s.why)
+        *root = (mj_json){0};
     *where = text.n ? (size_t)(s.p - text.p) : 0;
     return s.why;
 }
@@ -324,11 +327,11 @@ bool mj_json_next(mj_json *rest, mj_json *name, mj_json *out)
 {
     scan s = {.p = rest->text.p, .end = rest->text.p + rest->text.n};
 
-    if ((rest->type != MJ_JSON_OBJECT && rest->type != MJ_JSON_ARRAY) || rest->text.n == 0)
+    if (rest->type != MJ_JSON_OBJECT && rest->type != MJ_JSON_ARRAY)
         return false;
-    s.p++; /* the bracket that opens, or the comma behind the last one */
+    s.p++; /* the bracket that opens, or the comma behind the last one; behind the one that closes there is nothing */
     blanks(&s);
-    if (at(&s, ']') || at(&s, '}') || !key(&s, rest->type == MJ_JSON_OBJECT, name) || !value(&s, out))
+    if (!key(&s, rest->type == MJ_JSON_OBJECT, name) || !value(&s, out))
         return false;
     blanks(&s);
     rest->text = (mj_str){s.p, (uint32_t)(s.end - s.p)};
@@ -361,10 +364,20 @@ static size_t put_utf8(char *out, int32_t c)
 
 static char escaped(char c)
 {
-    static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
-    const char *found = memchr(from, c, 5);
-
-    return found ? to[found - from] : c;
+    switch (c) {
+    case 'b':
+        return '\b';
+    case 'f':
+        return '\f';
+    case 'n':
+        return '\n';
+    case 'r':
+        return '\r';
+    case 't':
+        return '\t';
+    default:
+        return c; /* a quote, a slash or a backslash */
+    }
 }
 
 size_t mj_json_unescape(const mj_json *v, char *out)
@@ -393,7 +406,7 @@ size_t mj_json_unescape(const mj_json *v, char *out)
 
 bool mj_json_is(const mj_json *v, mj_str name)
 {
-    char small[64];
+    char small[MJ_JSON_KEY];
     size_t n;
 
     if (v->type != MJ_JSON_STRING)
@@ -422,8 +435,10 @@ bool mj_json_whole(const mj_json *v, int64_t *out)
     if (v->type == MJ_JSON_NUMBER && skip(&s, '.')) /* 1.0 is whole, too */
         while (skip(&s, '0'))
             continue;
+    if (s.p < s.end)
+        return false;
     *out = minus ? -n : n;
-    return s.p == s.end;
+    return true;
 }
 
 bool mj_json_plain(const mj_json *v)

@@ -10,7 +10,10 @@
 
 #include "mj_buf.h"
 
-enum { MJ_JSON_DEPTH = 24 }; /* the provider nests 4 deep; a well is refused, not climbed into */
+enum {
+    MJ_JSON_DEPTH = 24, /* the provider nests 4 deep; a well is refused, not climbed into */
+    MJ_JSON_KEY = 64    /* bytes of a key with escapes that is still looked at */
+};
 
 typedef enum {
     MJ_JSON_NONE,
@@ -27,20 +30,21 @@ typedef struct mj_json {
     mj_str text; /* as it stands in the document; of a string without its quotes, and with its escapes */
 } mj_json;
 
-/* Reads a document: NULL, or what is wrong with it at byte *at (from 0). */
+/* Reads a document: NULL, or what is wrong with it at byte *at (from 0), and *root is none. */
 const char *mj_json_read(mj_str text, mj_json *root, size_t *at);
 
 /* The next element of an array, or member of an object with its key (NULL: not wanted).  *rest begins as the array or
  * object and becomes what is left of it; false when that is nothing, and for a value of another type. */
 bool mj_json_next(mj_json *rest, mj_json *key, mj_json *value);
-/* Whether a key (or any string) is this one, however it is escaped. */
+/* Whether a key (or any string) is this one, however it is escaped, unless that makes it longer than MJ_JSON_KEY. */
 bool mj_json_is(const mj_json *key, mj_str name);
 
 /* The text of a string, its escapes undone, into `out`, which has room for string.text.n bytes.  Half a surrogate pair
  * becomes '?'.  The number of bytes. */
 size_t mj_json_unescape(const mj_json *string, char *out);
 
-/* A whole number of at most 2^53 in magnitude, given as a number or as a string of digits. */
+/* A whole number of at most 2^53 in magnitude, given as a number without an exponent or as a string of at most 16
+ * digits, none of them escaped.  False: it is none, and *out is as it was. */
 bool mj_json_whole(const mj_json *value, int64_t *out);
 
 /* Whether a value that was read is nothing that another reader might refuse or take for something else: all text is

@@ -276,7 +276,7 @@ static bool envelope(mj_json root, int64_t *status, mj_json *data, mj_json *mess
 
 bool mj_wire_status(mj_str body, mj_buf *scratch, mj_wire_words *out, char why[MJ_WIRE_WHY])
 {
-    mj_json root, data, message, id;
+    mj_json root, data = {0}, message = {0}, id;
     mj_str text;
 
     *out = (mj_wire_words){.status = -1};
@@ -345,7 +345,7 @@ void mj_wire_submit(int http, mj_str body, mj_buf *scratch, mj_wire_verdict *out
     else {
         id = member(data, MJ_LIT("taskId"));
         *out = (mj_wire_verdict){.kind = "accepted", .task_id = unescaped(&id, scratch)};
-        if (!is_task_id(out->task_id))
+        if (!enveloped || !is_task_id(out->task_id))
             verdict(out, "maybe_sent", "unreadable", none, MJ_LIT("the answer has no usable taskId"));
     }
 }

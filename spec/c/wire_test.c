@@ -1,0 +1,912 @@
+/* mj_wire: what the provider's words are taken to mean. */
+#include "json_help.h"
+#include "mj_wire.h"
+#include "rng.h"
+
+/* ---- the reader, with scratch of exactly what it asks for ---- */
+
+typedef struct heard {
+    bool ok;
+    mj_signal word;
+    char why[MJ_WIRE_WHY];
+} heard;
+
+static mj_str body; /* what was read last */
+static mj_buf scratch;
+
+static void make_scratch(mj_str text)
+{
+    size_t n = mj_wire_room(text.n);
+
+    free(scratch.p);
+    scratch = (mj_buf){.p = malloc(n), .cap = n};
+    CHECK(scratch.p != NULL);
+}
+
+/* It lies in the text or in scratch, and nowhere else. */
+static void inside(mj_str s)
+{
+    const char *room = (const char *)scratch.p;
+
+    CHECK(s.n == 0 || (s.p >= body.p && s.p + s.n <= body.p + body.n) ||
+          (s.p >= room && s.p + s.n <= room + scratch.n));
+}
+
+static void check_word(const mj_signal *w)
+{
+    const mj_str all[] = {w->task_id, w->image, w->mj_prompt, w->meta, w->error};
+
+    for (size_t i = 0; i < N(all); i++) {
+        inside(all[i]);
+        CHECK(mj_utf8_valid(all[i].p, all[i].n));
+    }
+    for (unsigned i = 0; i < w->nimages; i++)
+        inside(w->images[i]);
+    CHECK(w->task_id.n > 0 && w->task_id.n <= MJ_MAX_TASK_ID);
+    CHECK(w->mj_prompt.n <= MJ_MAX_PROMPT && w->error.n <= MJ_MAX_REASON && w->meta.n <= MJ_MAX_JSON);
+    CHECK(w->image.n <= MJ_MAX_URL && w->nimages <= MJ_MAX_IMAGES);
+    CHECK_INT(w->expect_state, -1);
+    CHECK_INT(w->wait_ms, -1);
+}
+
+static void check_scratch(const uint8_t *was)
+{
+    CHECK(scratch.p == was);
+    CHECK(scratch.n <= scratch.cap);
+    CHECK_INT(scratch.cap, mj_wire_room(body.n));
+    CHECK(!scratch.failed);
+}
+
+static heard callback_of(const char *text, size_t n)
+{
+    heard h = {.why = "untouched"};
+    const uint8_t *was;
+
+    body = exactly(text, n);
+    make_scratch(body);
+    was = scratch.p;
+    h.ok = mj_wire_callback(body, &scratch, &h.word, h.why);
+    check_scratch(was);
+    CHECK(body.n == 0 || memcmp(body.p, text, n) == 0);
+    if (h.ok) {
+        check_word(&h.word);
+        CHECK_STR(h.why, "untouched");
+    } else {
+        CHECK(h.why[0] != '\0' && strcmp(h.why, "untouched") != 0);
+    }
+    return h;
+}
+
+static heard callback(const char *text)
+{
+    return callback_of(text, strlen(text));
+}
+
+/* The word in it, which has to be there. */
+static mj_signal word(const char *text)
+{
+    heard h = callback(text);
+
+    if (!h.ok)
+        MJ_TEST_FAIL("%s: %s", text, h.why);
+    return h.word;
+}
+
+static void no_word(const char *text, const char *why)
+{
+    heard h = callback(text);
+
+    if (h.ok || strcmp(h.why, why) != 0)
+        MJ_TEST_FAIL("%s: \"%s\", not \"%s\"", text, h.ok ? "(a word)" : h.why, why);
+}
+
+/* ---- callbacks: where the task object is ---- */
+
+#define FULL                                                                                                           \
+    "{\"taskId\":\"MtAd7mCuc4YqK_a1iAQSW\",\"status\":1,\"jobId\":\"3dbbd469-36af-4a0f-8f02-df6c579e7011\","           \
+    "\"image\":\"https://cdn.example/grid.png\",\"images\":[\"https://cdn.example/0.png\","                            \
+    "\"https://cdn.example/1.png\"],\"prompt\":\"as sent\",\"mjPrompt\":\"as run\",\"failReason\":\"\","               \
+    "\"createdAt\":1776211200000,\"meta\":{\"width\":1024, \"height\":1024}}"
+
+static void check_full(const char *text)
+{
+    mj_signal w = word(text);
+
+    CHECK_INT(w.kind, SIG_SUCCEEDED);
+    CHECK_TEXT(w.task_id, "MtAd7mCuc4YqK_a1iAQSW");
+    CHECK_TEXT(w.image, "https://cdn.example/grid.png");
+    CHECK_INT(w.nimages, 2);
+    CHECK_TEXT(w.images[0], "https://cdn.example/0.png");
+    CHECK_TEXT(w.images[1], "https://cdn.example/1.png");
+    CHECK_TEXT(w.mj_prompt, "as run");
+    CHECK_TEXT(w.meta, "{\"width\":1024, \"height\":1024}");
+    CHECK_INT(w.error.n, 0);
+    CHECK_INT(w.error_code.n, 0);
+    CHECK_INT(scratch.n, 0); /* nothing of it has to be changed */
+}
+
+TEST("a task is read bare, in the envelope, and in an array of one in the envelope")
+{
+    check_full(FULL);
+    check_full(" \r\n" FULL "\n");
+    check_full("{\"status\":0,\"message\":\"success\",\"data\":" FULL "}");
+    check_full("{\"status\":0,\"message\":\"success\",\"data\":[" FULL "]}");
+    check_full("{\"data\":[ " FULL " ]}");
+    check_full("{\"data\":" FULL ",\"status\":0}");
+    check_full("{\"status\":1001,\"data\":" FULL "}"); /* whatever the envelope says of itself */
+    check_full("{\"taskId\":null,\"status\":0,\"data\":" FULL "}");
+    check_full("{\"\\u0064ata\":" FULL "}");
+    check_full("{\"data\":null,\"data\":" FULL "}");
+}
+
+TEST("a task id at the top makes it bare, whatever data says beside it")
+{
+    CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":0,\"data\":{\"taskId\":\"T2\",\"status\":1}}").task_id, "T1");
+    CHECK_TEXT(word("{\"data\":[],\"taskId\":\"T1\",\"status\":0}").task_id, "T1");
+    no_word("{\"taskId\":\"\",\"data\":{\"taskId\":\"T2\",\"status\":1}}", "no usable taskId");
+    no_word("{\"taskId\":7,\"data\":{\"taskId\":\"T2\",\"status\":1}}", "no usable taskId");
+    no_word("{\"taskId\":false,\"data\":{\"taskId\":\"T2\",\"status\":1}}", "no usable taskId");
+    no_word("{\"taskId\":\"T1\",\"data\":{\"status\":1}}", "no usable status");
+}
+
+TEST("a callback without one task in it is told apart by why")
+{
+    static const struct {
+        const char *text, *why;
+    } none[] = {
+        {"", "not JSON: it is empty (byte 1)"},
+        {"a fox", "not JSON: no JSON value (byte 1)"},
+        {"{\"taskId\":\"T1\"", "not JSON: it ends too early (byte 15)"},
+        {"{\"taskId\":\"T1\",\"status\":0}x", "not JSON: something after the value (byte 27)"},
+        {"[[[[[[[[[[[[[[[[[[[[[[[[[0]]]]]]]]]]]]]]]]]]]]]]]]]", "not JSON: nested too deep (byte 25)"},
+        {"null", "not a JSON object"},
+        {"7", "not a JSON object"},
+        {"\"T1\"", "not a JSON object"},
+        {"[]", "not a JSON object"},
+        {"[{\"taskId\":\"T1\",\"status\":0}]", "not a JSON object"},
+        {"{}", "no task in it"},
+        {"{\"status\":0}", "no task in it"},
+        {"{\"taskId\":null,\"status\":0}", "no task in it"},
+        {"{\"status\":0,\"data\":null}", "no task in it"},
+        {"{\"status\":0,\"data\":\"T1\"}", "no task in it"},
+        {"{\"status\":0,\"data\":7}", "no task in it"},
+        {"{\"status\":0,\"data\":true}", "no task in it"},
+        {"{\"status\":0,\"data\":[]}", "no task in it"},
+        {"{\"status\":0,\"data\":[ ]}", "no task in it"},
+        {"{\"status\":0,\"data\":[null]}", "no task in it"},
+        {"{\"status\":0,\"data\":[\"T1\"]}", "no task in it"},
+        {"{\"status\":0,\"data\":[[{\"taskId\":\"T1\",\"status\":0}]]}", "no task in it"},
+        {"{\"data\":{\"taskId\":\"T1\",\"status\":0},\"data\":null}", "no task in it"},
+        {"{\"data\":[{\"taskId\":\"T1\",\"status\":0},{\"taskId\":\"T2\",\"status\":0}]}", "more than one task in it"},
+        {"{\"data\":[{\"taskId\":\"T1\",\"status\":0},null]}", "more than one task in it"},
+        {"{\"data\":[null,{\"taskId\":\"T1\",\"status\":0}]}", "more than one task in it"},
+        {"{\"data\":[[],[]]}", "more than one task in it"},
+        {"{\"data\":{}}", "no usable taskId"},
+        {"{\"data\":[{}]}", "no usable taskId"},
+        {"{\"data\":{\"data\":{\"taskId\":\"T1\",\"status\":0}}}", "no usable taskId"},
+        {"{\"data\":{\"task_id\":\"T1\",\"status\":0}}", "no usable taskId"},
+        {"{\"data\":{\"taskid\":\"T1\",\"status\":0}}", "no usable taskId"},
+        {"{\"taskId\":\"T1\"}", "no usable status"},
+        {"{\"status\":0,\"data\":{\"taskId\":\"T1\"}}", "no usable status"}, /* not the envelope's */
+    };
+
+    for (size_t i = 0; i < N(none); i++)
+        no_word(none[i].text, none[i].why);
+}
+
+/* ---- task ids and statuses ---- */
+
+TEST("a task id is what a URL may hold, as a string of one to 256 of it")
+{
+    static const char *const bad[] = {
+        "\"\"",     "\"a b\"",      "\"a/b\"", "\"a.b\"",   "\"a+b\"",   "\"a=\"",  "\"a\\u0000\"", "\"\\ud800\"",
+        "\"a\\n\"", "\"\xc3\xa9\"", "\"a@\"",  "\"a[\"",    "\"a`\"",    "\"a{\"",  "\"a:\"",       "7",
+        "true",     "[\"T1\"]",     "{}",      "{\"a\":1}", "\"a\x01\"", "\"\xff\""};
+    static const char *const good[] = {"a", "Z", "0", "-", "_", "azAZ09-_", "MtAd7mCuc4YqK_a1iAQSW"};
+    char text[700], id[300];
+
+    for (size_t i = 0; i < N(bad); i++) {
+        snprintf(text, sizeof text, "{\"taskId\":%s,\"status\":0}", bad[i]);
+        no_word(text, "no usable taskId");
+    }
+    for (size_t i = 0; i < N(good); i++) {
+        snprintf(text, sizeof text, "{\"taskId\":\"%s\",\"status\":0}", good[i]);
+        CHECK_TEXT(word(text).task_id, good[i]);
+    }
+    memset(id, 'x', sizeof id);
+    snprintf(text, sizeof text, "{\"taskId\":\"%.256s\",\"status\":0}", id);
+    CHECK_INT(word(text).task_id.n, 256);
+    snprintf(text, sizeof text, "{\"taskId\":\"%.257s\",\"status\":0}", id);
+    no_word(text, "no usable taskId");
+    CHECK_TEXT(word("{\"taskId\":\"\\u0054\\u0031\",\"status\":0}").task_id, "T1");
+}
+
+TEST("a status is a whole number, also as a string, and one that nobody knows means running")
+{
+    static const struct {
+        const char *status;
+        int kind; /* -1: none */
+    } statuses[] = {
+        {"0", SIG_RUNNING},
+        {"\"0\"", SIG_RUNNING},
+        {"1", SIG_SUCCEEDED},
+        {"\"1\"", SIG_SUCCEEDED},
+        {"1.0", SIG_SUCCEEDED},
+        {"2", SIG_FAILED},
+        {"\"2\"", SIG_FAILED},
+        {"2.00", SIG_FAILED},
+        {"3", SIG_RUNNING},
+        {"-1", SIG_RUNNING},
+        {"\"-2\"", SIG_RUNNING},
+        {"9007199254740992", SIG_RUNNING},
+        {"\"01\"", SIG_SUCCEEDED},
+        {"null", -1},
+        {"true", -1},
+        {"\"\"", -1},
+        {"\"done\"", -1},
+        {"1.5", -1},
+        {"[1]", -1},
+        {"{}", -1},
+        {"\"1x\"", -1},
+        {"\" 1\"", -1},
+        {"9007199254740993", -1},
+        {"1e0", -1},
+    };
+    char text[200];
+
+    for (size_t i = 0; i < N(statuses); i++) {
+        snprintf(text, sizeof text, "{\"taskId\":\"T1\",\"status\":%s,\"image\":\"https://a.example\"}",
+                 statuses[i].status);
+        if (statuses[i].kind < 0)
+            no_word(text, "no usable status");
+        else
+            CHECK_INT(word(text).kind, statuses[i].kind);
+    }
+}
+
+TEST("of members that are there twice the last counts, also when it is null or another type")
+{
+    mj_signal w = word("{\"taskId\":\"T1\",\"status\":2,\"mjPrompt\":\"x\",\"image\":\"https://a.example\",\"taskId\":"
+                       "\"T2\",\"\\u0073tatus\":1,\"mjPrompt\":\"y\",\"image\":null,\"failReason\":\"z\"}");
+
+    CHECK_TEXT(w.task_id, "T2");
+    CHECK_INT(w.kind, SIG_HINT);
+    CHECK_TEXT(w.mj_prompt, "y");
+    CHECK_INT(w.image.n, 0);
+    no_word("{\"taskId\":\"T1\",\"status\":1,\"taskId\":7}", "no usable taskId");
+    no_word("{\"taskId\":\"T1\",\"status\":1,\"status\":null}", "no usable status");
+    CHECK_TEXT(
+        word("{\"taskId\":\"T1\",\"status\":1,\"image\":{\"url\":\"https://a.example\",\"url\":\"https://b\"}}").image,
+        "https://b");
+}
+
+TEST("members that nobody asks for may be anything")
+{
+    CHECK_TEXT(word("{\"x\":[[{\"taskId\":\"no\",\"status\":2}],\"\xff\x01\\ud800\"],\"taskId\":\"T1\",\"jobId\":{},"
+                    "\"status\":0,\"\":null,\"createdAt\":1e999,\"taskIds\":\"no\",\"TASKID\":\"no\"}")
+                   .task_id,
+               "T1");
+}
+
+/* ---- images ---- */
+
+TEST("success without a usable image is a hint")
+{
+    static const char *const without[] = {
+        "",
+        ",\"image\":null,\"images\":null",
+        ",\"image\":\"\",\"images\":[]",
+        ",\"image\":\"grid.png\",\"images\":[\"\",7,null]",
+        ",\"image\":[\"https://a.example\"],\"images\":\"https://a.example\"",
+        ",\"image\":{},\"images\":{\"0\":\"https://a.example\"}",
+        ",\"image\":{\"URL\":\"https://a.example\"},\"images\":[{}]",
+        ",\"images\":[[\"https://a.example\"]]",
+        ",\"images\":[{\"url\":{\"url\":\"https://a.example\"}}]",
+        ",\"Image\":\"https://a.example\"",
+    };
+    char text[300];
+
+    for (size_t i = 0; i < N(without); i++) {
+        snprintf(text, sizeof text, "{\"taskId\":\"T1\",\"status\":1%s}", without[i]);
+        CHECK_INT(word(text).kind, SIG_HINT);
+    }
+    CHECK_INT(word("{\"taskId\":\"T1\",\"status\":1,\"image\":\"https://a.example\"}").kind, SIG_SUCCEEDED);
+    CHECK_INT(word("{\"taskId\":\"T1\",\"status\":1,\"images\":[\"https://a.example\"]}").kind, SIG_SUCCEEDED);
+}
+
+TEST("an address is http or https, printable, and at most 4096 bytes long")
+{
+    static const struct {
+        const char *raw, *url; /* NULL: none */
+    } urls[] = {
+        {"https://a", "https://a"},
+        {"http://a", "http://a"},
+        {"https:\\/\\/cdn.example\\/x.png?a=1&b=2#c", "https://cdn.example/x.png?a=1&b=2#c"}, /* as PHP does it */
+        {"https://a/\\u0041", "https://a/A"},
+        {"\\u0068ttps://a", "https://a"},
+        {"https://a/~!$'()*,;=:@[]^`{|}", "https://a/~!$'()*,;=:@[]^`{|}"},
+        {"https://", NULL},
+        {"http://", NULL},
+        {"HTTPS://a", NULL},
+        {"ftp://aaaaaaa", NULL},
+        {"//a.example/x", NULL},
+        {" https://a", NULL},
+        {"https://a ", NULL},
+        {"https:/a.example", NULL},
+        {"https://a\\n", NULL},
+        {"https://a\\u0000", NULL},
+        {"https://a\\u007f", NULL},
+        {"https://a/\\\"", NULL},
+        {"https://a/\\\\", NULL},
+        {"https://a/<", NULL},
+        {"https://a/>", NULL},
+        {"https://a/\xc3\xa9", NULL},
+        {"https://a/\\u00e9", NULL},
+        {"https://a/\\ud800", "https://a/?"}, /* what half a pair is taken for */
+        {"https://a/\xff", NULL},
+        {"https://a/\x01", NULL},
+        {"javascript:alert(1)", NULL},
+        {"data:image/png;base64,AAAA", NULL},
+    };
+    char text[9000];
+
+    for (size_t i = 0; i < N(urls); i++) {
+        mj_signal w;
+        snprintf(text, sizeof text, "{\"taskId\":\"T1\",\"status\":1,\"image\":\"%s\",\"images\":[{\"url\":\"%s\"}]}",
+                 urls[i].raw, urls[i].raw);
+        w = word(text);
+        CHECK_TEXT(w.image, urls[i].url ? urls[i].url : "");
+        CHECK_INT(w.nimages, urls[i].url != NULL);
+        if (urls[i].url)
+            CHECK_TEXT(w.images[0], urls[i].url);
+    }
+    for (int n = 4096; n <= 4097; n++) {
+        mj_signal w;
+        snprintf(text, sizeof text,
+                 "{\"taskId\":\"T1\",\"status\":1,\"image\":\"https://%0*d\",\"images\":[\"http://%0*d\"]}", n - 8, 0,
+                 n - 7, 0);
+        w = word(text);
+        CHECK_INT(w.image.n, n == 4096 ? 4096 : 0);
+        CHECK_INT(w.nimages, n == 4096);
+    }
+}
+
+TEST("images are strings or objects with a url, in their order, without what is none")
+{
+    mj_signal w =
+        word("{\"taskId\":\"T1\",\"status\":1,\"images\":[null,\"https://a/0\",{\"url\":\"https:\\/\\/a\\/1\",\"w\":"
+             "1},7,\"\",\"no\",{},{\"url\":null},[\"https://a/x\"],true,\"https://a/\\u0032\"]}");
+
+    CHECK_INT(w.nimages, 3);
+    CHECK_TEXT(w.images[0], "https://a/0");
+    CHECK_TEXT(w.images[1], "https://a/1");
+    CHECK_TEXT(w.images[2], "https://a/2");
+    CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":1,\"image\":{\"w\":1,\"url\":\"https://a\"}}").image, "https://a");
+}
+
+static char *list_of(unsigned none, unsigned good)
+{
+    static char text[20000];
+    size_t n = (size_t)sprintf(text, "{\"taskId\":\"T1\",\"status\":1,\"images\":[");
+
+    for (unsigned i = 0; i < none + good; i++)
+        n += (size_t)(i < none ? sprintf(text + n, "null,") : sprintf(text + n, "\"https://a/%u\",", i));
+    sprintf(text + n - 1, "]}");
+    return text;
+}
+
+TEST("sixteen images are taken, out of the first sixty-four there are")
+{
+    mj_signal w;
+
+    CHECK_INT(word(list_of(0, 15)).nimages, 15);
+    CHECK_INT(word(list_of(0, 16)).nimages, 16);
+    w = word(list_of(0, 17));
+    CHECK_INT(w.nimages, 16);
+    CHECK_TEXT(w.images[15], "https://a/15");
+    CHECK_INT(word(list_of(0, 1000)).nimages, 16);
+    CHECK_INT(word(list_of(48, 100)).nimages, 16);
+    CHECK_INT(word(list_of(49, 100)).nimages, 15);
+    CHECK_INT(word(list_of(63, 100)).nimages, 1);
+    CHECK_INT(word(list_of(64, 100)).nimages, 0);
+}
+
+/* ---- texts ---- */
+
+TEST("the prompt is as run, or as sent where that is missing, empty or no text")
+{
+    static const struct {
+        const char *members, *want;
+    } prompts[] = {
+        {"", ""},
+        {",\"mjPrompt\":\"run\"", "run"},
+        {",\"prompt\":\"sent\"", "sent"},
+        {",\"mjPrompt\":\"run\",\"prompt\":\"sent\"", "run"},
+        {",\"prompt\":\"sent\",\"mjPrompt\":\"run\"", "run"},
+        {",\"mjPrompt\":\"\",\"prompt\":\"sent\"", "sent"},
+        {",\"mjPrompt\":null,\"prompt\":\"sent\"", "sent"},
+        {",\"mjPrompt\":7,\"prompt\":\"sent\"", "sent"},
+        {",\"mjPrompt\":{},\"prompt\":[]", ""},
+        {",\"mjPrompt\":\" \",\"prompt\":\"sent\"", " "},
+        {",\"mjPrompt\":\"a \\u201cfox\\u201d\\n\\ud83e\\udd8a\\t\\/\"", "a \xe2\x80\x9c"
+                                                                         "fox\xe2\x80\x9d\n\xf0\x9f\xa6\x8a\t/"},
+        {",\"mjPrompt\":\"a\\r\\b\\u0000\\u007f\\ud800b\"", "a?????b"},
+        {",\"mjPrompt\":\"a\x01\x7f\xff\xc3\x28\xed\xa0\x80z\"", "a???"
+                                                                 "?(???z"},
+        {",\"mjPrompt\":\"\xc3\\u00e9\"", "?\xc3\xa9"},
+    };
+    char text[300];
+
+    for (size_t i = 0; i < N(prompts); i++) {
+        snprintf(text, sizeof text, "{\"taskId\":\"T1\",\"status\":0%s}", prompts[i].members);
+        CHECK_TEXT(word(text).mj_prompt, prompts[i].want);
+    }
+}
+
+/* A reason of `pad` x's and then `end`. */
+static mj_signal failed_with(int pad, const char *end)
+{
+    char text[1200], xs[1000];
+
+    memset(xs, 'x', sizeof xs);
+    snprintf(text, sizeof text, "{\"taskId\":\"T1\",\"status\":2,\"failReason\":\"%.*s%s\"}", pad, xs, end);
+    return word(text);
+}
+
+TEST("a failure has the provider's reason, of at most 500 bytes of whole characters")
+{
+    CHECK_INT(failed_with(500, "").error.n, 500);
+    CHECK_INT(failed_with(501, "").error.n, 500);
+    CHECK_INT(failed_with(900, "").error.n, 500);
+    CHECK_INT(failed_with(498, "\xc3\xa9").error.n, 500);
+    CHECK_INT(failed_with(499, "\xc3\xa9").error.n, 499);
+    CHECK_INT(failed_with(499, "\\u00e9").error.n, 499);
+    CHECK_INT(failed_with(496, "\\ud83e\\udd8a").error.n, 500);
+    CHECK_INT(failed_with(497, "\xf0\x9f\xa6\x8a").error.n, 497);
+    CHECK_INT(failed_with(499, "\xff").error.n, 500);
+    CHECK_INT(failed_with(499, "\xff\xff").error.n, 500);
+    CHECK_INT(failed_with(500, "\xff").error.n, 500);
+    CHECK_INT(failed_with(494, "\\n").error.n, 495);
+    CHECK_TEXT(failed_with(0, "Banned \\\"word\\\"").error, "Banned \"word\"");
+    CHECK_TEXT(failed_with(0, "").error, "");
+    CHECK_TEXT(failed_with(0, "x").error_code, "provider");
+    CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":2,\"failReason\":null}").error, "");
+    CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":2,\"failReason\":{\"a\":1}}").error, "");
+    CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":2}").error, "");
+    CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":2,\"image\":\"https://a\"}").image, "https://a");
+}
+
+TEST("only a failure has a reason")
+{
+    mj_signal w = word("{\"taskId\":\"T1\",\"status\":1,\"image\":\"https://a\",\"failReason\":\"odd\"}");
+
+    CHECK_INT(w.error.n, 0);
+    CHECK_INT(w.error_code.n, 0);
+    CHECK_INT(word("{\"taskId\":\"T1\",\"status\":0,\"failReason\":\"odd\"}").error.n, 0);
+}
+
+TEST("a prompt is cut at 10,000 bytes")
+{
+    static char text[40000];
+    int n;
+
+    for (n = 9999; n <= 10001; n++) {
+        snprintf(text, sizeof text, "{\"taskId\":\"T1\",\"status\":0,\"mjPrompt\":\"%0*d\"}", n, 0);
+        CHECK_INT(word(text).mj_prompt.n, n < 10000 ? n : 10000);
+        snprintf(text, sizeof text, "{\"taskId\":\"T1\",\"status\":0,\"prompt\":\"%0*d\\n\"}", n - 1, 0);
+        CHECK_INT(word(text).mj_prompt.n, n < 10000 ? n : 10000);
+    }
+}
+
+/* ---- meta ---- */
+
+TEST("meta is kept byte for byte, when it is an object or an array that is plain")
+{
+    static const char *const kept[] = {
+        "{}",
+        "[]",
+        "{ \"width\" : 1024,\n\"height\":1024.0 }",
+        "[1,\"\\u00e9\xc3\xa9\\/\",{\"a\":[null]}]",
+        "{\"a\":1,\"a\":2}",
+    };
+    static const char *const dropped[] = {
+        "null",
+        "7",
+        "\"{}\"",
+        "true",
+        "{\"a\":\"\x01\"}",
+        "{\"a\":\"\xff\"}",
+        "{\"\x7f\":1}",
+        "[\"\\ud800\"]",
+        "{\"a\":1e999}",
+        "[[[\"\xc3\"]]]",
+        "\"\"",
+    };
+    char text[300];
+
+    for (size_t i = 0; i < N(kept); i++) {
+        snprintf(text, sizeof text, "{\"taskId\":\"T1\",\"meta\": %s ,\"status\":0}", kept[i]);
+        CHECK_TEXT(word(text).meta, kept[i]);
+    }
+    for (size_t i = 0; i < N(dropped); i++) {
+        snprintf(text, sizeof text, "{\"taskId\":\"T1\",\"meta\": %s ,\"status\":0}", dropped[i]);
+        CHECK_TEXT(word(text).meta, "");
+    }
+    /* what is odd elsewhere does not matter */
+    CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":0,\"mjPrompt\":\"\xff\",\"meta\":{\"a\":1}}").meta, "{\"a\":1}");
+}
+
+TEST("meta of more than 65,536 bytes is dropped, not cut")
+{
+    static char text[70000];
+
+    for (int n = 65535; n <= 65537; n++) {
+        snprintf(text, sizeof text, "{\"taskId\":\"T1\",\"status\":0,\"meta\":[\"%0*d\"]}", n - 4, 0);
+        CHECK_INT(word(text).meta.n, n > 65536 ? 0 : n);
+    }
+}
+
+/* ---- room ---- */
+
+/* Documents whose texts all have to be changed. */
+TEST("scratch of mj_wire_room() is enough for the nastiest of documents")
+{
+    static const char *const filler[] = {"\\u0041",        "\\n",   "\\/",  "\xff",    "\\ud800",
+                                         "\\ud83e\\udd8a", "a\\\\", "\x01", "\\u20ac", "\xc3\xa9\\t"};
+    static char text[1 << 20];
+
+    for (size_t f = 0; f < N(filler); f++)
+        for (int long_ones = 0; long_ones < 2; long_ones++) {
+            size_t n = (size_t)sprintf(text, "{\"taskId\":\"\\u0054\\u0031\",\"status\":2");
+            static const char *const names[] = {"image", "mjPrompt", "prompt", "failReason", "mjPrompt", "failReason"};
+            for (size_t i = 0; i < N(names); i++) {
+                n += (size_t)sprintf(text + n, ",\"%s\":\"https:\\/\\/", names[i]);
+                for (int k = long_ones ? 5000 : 3; k > 0; k--)
+                    n += (size_t)sprintf(text + n, "%s", filler[f]);
+                n += (size_t)sprintf(text + n, "\"");
+            }
+            n += (size_t)sprintf(text + n, ",\"images\":[");
+            for (int i = 0; i < 70; i++) {
+                n += (size_t)sprintf(text + n, i % 2 ? "%s{\"url\":\"https:\\/\\/" : "%s\"https:\\/\\/", i ? "," : "");
+                for (int k = long_ones ? 300 : 1; k > 0; k--)
+                    n += (size_t)sprintf(text + n, "%s", filler[f]);
+                n += (size_t)sprintf(text + n, i % 2 ? "\"}" : "\"");
+            }
+            n += (size_t)sprintf(text + n, "]}");
+            CHECK(n < sizeof text);
+            callback_of(text, n); /* checks it */
+        }
+}
+
+TEST("scratch is used one after the other for many words, and what was read stays")
+{
+    mj_signal first, second;
+    mj_str a = MJ_LIT("{\"taskId\":\"T\\u0031\",\"status\":0,\"mjPrompt\":\"a\\nb\"}");
+    mj_str b = MJ_LIT("{\"taskId\":\"T\\u0032\",\"status\":0,\"mjPrompt\":\"c\\nd\"}");
+    mj_buf both = {0};
+    char why[MJ_WIRE_WHY];
+
+    CHECK(mj_buf_reserve(&both, mj_wire_room(a.n + b.n)));
+    CHECK(mj_wire_callback(a, &both, &first, why));
+    CHECK(mj_wire_callback(b, &both, &second, why));
+    CHECK_TEXT(first.task_id, "T1");
+    CHECK_TEXT(first.mj_prompt, "a\nb");
+    CHECK_TEXT(second.task_id, "T2");
+    CHECK_TEXT(second.mj_prompt, "c\nd");
+    mj_buf_free(&both);
+}
+
+TEST("any text of the provider's pieces in any order is read within its room")
+{
+    static const char *const pieces[] = {"{",
+                                         "}",
+                                         "[",
+                                         "]",
+                                         ",",
+                                         ":",
+                                         "\"taskId\":",
+                                         "\"status\":",
+                                         "\"data\":",
+                                         "\"T1\"",
+                                         "1",
+                                         "2",
+                                         "\"image\":",
+                                         "\"https:\\/\\/a\"",
+                                         "\"images\":",
+                                         "\"meta\":",
+                                         "\"\\ud800\"",
+                                         "null",
+                                         "\"failReason\":",
+                                         "\"\xff\\n\"",
+                                         " ",
+                                         "\"url\":",
+                                         "{}"};
+    rng r = rng_of(5);
+    char text[1000];
+
+    for (int i = 0; i < 30000; i++) {
+        size_t n = (size_t)sprintf(text, "{");
+        for (uint32_t k = below(&r, 40); k > 0; k--)
+            n += (size_t)sprintf(text + n, "%s", pieces[below(&r, N(pieces))]);
+        callback_of(text, n);
+    }
+}
+
+/* ---- answers to status requests ---- */
+
+typedef struct answer {
+    bool ok;
+    mj_wire_words words;
+    char why[MJ_WIRE_WHY];
+} answer;
+
+static answer status_of(const char *text)
+{
+    answer a = {.why = "untouched"};
+    const uint8_t *was;
+
+    body = exact(text);
+    make_scratch(body);
+    was = scratch.p;
+    a.ok = mj_wire_status(body, &scratch, &a.words, a.why);
+    check_scratch(was);
+    return a;
+}
+
+/* The task ids in it, joined by spaces. */
+static const char *ids_in(const char *text)
+{
+    static char ids[1000];
+    answer a = status_of(text);
+    mj_signal w;
+    size_t n = 0;
+
+    if (!a.ok)
+        MJ_TEST_FAIL("%s: %s", text, a.why);
+    CHECK_INT(a.words.status, 0);
+    ids[0] = '\0';
+    while (mj_wire_next(&a.words, &scratch, &w)) {
+        check_word(&w);
+        check_scratch(scratch.p);
+        n += (size_t)sprintf(ids + n, "%s%.*s", n ? " " : "", (int)w.task_id.n, w.task_id.p);
+    }
+    CHECK(!mj_wire_next(&a.words, &scratch, &w)); /* and stays at its end */
+    return ids;
+}
+
+TEST("an answer has the words of its array, or of the one object instead")
+{
+    CHECK_STR(ids_in("{\"status\":0,\"message\":\"success\",\"data\":[]}"), "");
+    CHECK_STR(ids_in("{\"status\":0,\"data\":[{\"taskId\":\"T1\",\"status\":0}]}"), "T1");
+    CHECK_STR(
+        ids_in("{\"status\":\"0\",\"data\":[{\"taskId\":\"T2\",\"status\":0},{\"taskId\":\"T1\",\"status\":\"2\"}]}"),
+        "T2 T1");
+    CHECK_STR(ids_in("{\"data\":{\"taskId\":\"T1\",\"status\":0},\"status\":0.0}"), "T1");
+    CHECK_STR(
+        ids_in("{\"status\":0,\"data\":[{\"taskId\":\"\\u0054\",\"status\":0},{\"taskId\":\"\\u0055\",\"status\":0}]}"),
+        "T U");
+    CHECK_STR(ids_in("{\"status\":0,\"data\":{}}"), "");
+    CHECK_STR(ids_in("{\"status\":0,\"data\":{\"taskId\":null}}"), "");
+    CHECK_STR(ids_in("{\"status\":0,\"data\":{\"taskId\":\"T1\"}}"), "");
+    CHECK_STR(ids_in("{\"status\":0,\"data\":{\"0\":{\"taskId\":\"T1\",\"status\":0}}}"), "");
+    CHECK_STR(ids_in("{\"status\":0,\"taskId\":\"T0\",\"data\":[{\"taskId\":\"T1\",\"status\":0}]}"), "T1");
+}
+
+TEST("entries that can't be read are passed over, and no other is lost for them")
+{
+    CHECK_STR(ids_in("{\"status\":0,\"data\":[null,7,\"T0\",true,[],{},[{\"taskId\":\"T0\",\"status\":0}],"
+                     "{\"taskId\":\"T1\",\"status\":0},{\"taskId\":\"T0\"},{\"taskId\":\"\",\"status\":0},"
+                     "{\"taskId\":\"T2\",\"status\":1},{\"data\":{\"taskId\":\"T0\",\"status\":0}},{\"status\":0}]}"),
+              "T1 T2");
+}
+
+TEST("each word is what a callback would say, one after the other")
+{
+    answer a = status_of("{\"status\":0,\"data\":[{\"taskId\":\"T1\",\"status\":2,\"failReason\":\"no\\ttext\"},"
+                         "{\"taskId\":\"T2\",\"status\":1,\"image\":\"https:\\/\\/a\"}," FULL "]}");
+    mj_signal one, two, three;
+
+    CHECK(a.ok);
+    CHECK(mj_wire_next(&a.words, &scratch, &one));
+    CHECK(mj_wire_next(&a.words, &scratch, &two));
+    CHECK(mj_wire_next(&a.words, &scratch, &three));
+    CHECK_INT(one.kind, SIG_FAILED);
+    CHECK_TEXT(one.error, "no\ttext");
+    CHECK_INT(one.image.n, 0);
+    CHECK_INT(two.kind, SIG_SUCCEEDED);
+    CHECK_TEXT(two.image, "https://a");
+    CHECK_INT(two.error.n, 0); /* nothing of the one before */
+    CHECK_INT(two.meta.n, 0);
+    CHECK_TEXT(three.meta, "{\"width\":1024, \"height\":1024}");
+}
+
+static void no_answer(const char *text, const char *why, int64_t status)
+{
+    answer a = status_of(text);
+    mj_signal w;
+
+    if (a.ok || strcmp(a.why, why) != 0 || a.words.status != status)
+        MJ_TEST_FAIL("%s: %s, %lld", text, a.ok ? "(words)" : a.why, (long long)a.words.status);
+    CHECK(!mj_wire_next(&a.words, &scratch, &w));
+}
+
+TEST("an answer that is none says why, and its envelope's status if there is one")
+{
+    no_answer("", "not JSON: it is empty (byte 1)", -1);
+    no_answer("<html>", "not JSON: no JSON value (byte 1)", -1);
+    no_answer("[]", "not a JSON object", -1);
+    no_answer("null", "not a JSON object", -1);
+    no_answer("{}", "no envelope", -1);
+    no_answer("{\"data\":[]}", "no envelope", -1);
+    no_answer("{\"status\":null,\"data\":[]}", "no envelope", -1);
+    no_answer("{\"status\":\"ok\",\"data\":[]}", "no envelope", -1);
+    no_answer("{\"status\":\"1001x\",\"data\":[]}", "no envelope", -1); /* which is not 1001 */
+    no_answer("{\"status\":1001.5,\"data\":[]}", "no envelope", -1);
+    no_answer("{\"status\":0}", "no data in the answer", 0);
+    no_answer("{\"status\":0,\"data\":null}", "no data in the answer", 0);
+    no_answer("{\"status\":0,\"data\":\"x\"}", "no data in the answer", 0);
+    no_answer("{\"status\":0,\"data\":[],\"data\":7}", "no data in the answer", 0);
+}
+
+TEST("an envelope that is an error says what the provider says, cleaned and cut")
+{
+    char text[800], xs[700];
+    answer a;
+
+    no_answer("{\"status\":1001,\"message\":\"quota not enough\",\"data\":null}", "quota not enough", 1001);
+    no_answer("{\"status\":\"1002\",\"message\":\"too many\\u0000\",\"data\":[{\"taskId\":\"T1\",\"status\":0}]}",
+              "too many?", 1002);
+    no_answer("{\"status\":500,\"message\":\"\xff%s%n\"}", "?%s%n", 500);
+    no_answer("{\"status\":7}", "", 7);
+    no_answer("{\"status\":7,\"message\":null}", "", 7);
+    no_answer("{\"status\":7,\"message\":{\"a\":1}}", "", 7);
+    memset(xs, 'x', sizeof xs);
+    snprintf(text, sizeof text, "{\"status\":1,\"message\":\"%.499s\\u00e9x\"}", xs);
+    a = status_of(text);
+    CHECK(!a.ok);
+    CHECK_INT(strlen(a.why), 499);
+    snprintf(text, sizeof text, "{\"status\":1,\"message\":\"%.600s\"}", xs);
+    a = status_of(text);
+    CHECK_INT(strlen(a.why), 500);
+}
+
+/* ---- answers to submissions ---- */
+
+static mj_wire_verdict submit_of(int http, const char *text)
+{
+    mj_wire_verdict v;
+    const uint8_t *was;
+
+    body = exact(text);
+    make_scratch(body);
+    was = scratch.p;
+    mj_wire_submit(http, body, &scratch, &v);
+    check_scratch(was);
+    inside(v.task_id);
+    CHECK(mj_utf8_valid(v.text.p, v.text.n));
+    CHECK(v.text.n <= MJ_MAX_REASON);
+    return v;
+}
+
+#define ACCEPTED "{\"status\":0,\"message\":\"success\",\"data\":{\"taskId\":\"T1\"}}"
+
+TEST("what an answer to a submission means: by its status and by its envelope")
+{
+#define QUOTA "quota not enough"
+#define FULL_UP "concurrency limit reached"
+#define BAD_KEY "the provider refuses the API key"
+#define MOVED "base_url answers with a redirect, which is not followed: correct base_url"
+#define TROUBLE "trouble on the provider's side"
+#define NO "the provider rejects the request"
+#define NO_ID "the answer has no usable taskId"
+    static const struct {
+        int http;
+        const char *text, *kind, *code, *said; /* of what is accepted: the id */
+    } answers[] = {
+        {200, ACCEPTED, "accepted", NULL, "T1"},
+        {201, ACCEPTED, "accepted", NULL, "T1"},
+        {299, ACCEPTED, "accepted", NULL, "T1"},
+        {200, "{\"status\":\"0\",\"data\":{\"taskId\":\"\\u0054\\u0031\"}}", "accepted", NULL, "T1"},
+        {200, "{\"data\":{\"x\":[],\"taskId\":\"T0\",\"taskId\":\"T1\"},\"status\":0.0}", "accepted", NULL, "T1"},
+        /* the envelope refuses, under whatever status */
+        {200, "{\"status\":1001,\"message\":\"no money\"}", "refused", "quota", "no money"},
+        {200, "{\"status\":1001}", "refused", "quota", QUOTA},
+        {200, "{\"status\":\"1001\",\"message\":\"\"}", "refused", "quota", QUOTA},
+        {402, "{\"status\":1001,\"message\":7}", "refused", "quota", QUOTA},
+        {500, "{\"status\":1001}", "refused", "quota", QUOTA},
+        {429, "{\"status\":1001}", "refused", "quota", QUOTA},
+        {301, "{\"status\":1001}", "refused", "quota", QUOTA},
+        {0, "{\"status\":1001}", "refused", "quota", QUOTA},
+        {200, "{\"status\":1001,\"data\":{\"taskId\":\"T1\"}}", "refused", "quota", QUOTA},
+        {200, "{\"status\":1002,\"message\":\"ten\\nrun\"}", "refused", "concurrency", "ten\nrun"},
+        {401, "{\"status\":1002}", "refused", "concurrency", FULL_UP},
+        {503, "{\"status\":1002.0}", "refused", "concurrency", FULL_UP},
+        /* the status refuses */
+        {401, "", "refused", "auth", BAD_KEY},
+        {403, ACCEPTED, "refused", "auth", "success"},
+        {403, "<html>", "refused", "auth", BAD_KEY},
+        {401, "{\"status\":401,\"message\":\"bad\\u0000key\"}", "refused", "auth", "bad?key"},
+        {401, "{\"message\":\"no envelope\"}", "refused", "auth", BAD_KEY},
+        {429, "", "refused", "rate_limit", "rate limit"},
+        {429, "{\"status\":7,\"message\":\"slower\"}", "refused", "rate_limit", "slower"},
+        {300, "", "refused", "redirect", MOVED},
+        {302, "{\"status\":0,\"message\":\"go there\"}", "refused", "redirect", MOVED},
+        {399, ACCEPTED, "refused", "redirect", MOVED},
+        /* nobody knows */
+        {408, "", "maybe_sent", "server_error", TROUBLE},
+        {500, "", "maybe_sent", "server_error", TROUBLE},
+        {502, "<html>", "maybe_sent", "server_error", TROUBLE},
+        {504, "{\"status\":9,\"message\":\"later\"}", "maybe_sent", "server_error", "later"},
+        {599, ACCEPTED, "maybe_sent", "server_error", "success"},
+        {600, "", "maybe_sent", "server_error", TROUBLE},
+        {199, ACCEPTED, "maybe_sent", "server_error", "success"},
+        {101, "", "maybe_sent", "server_error", TROUBLE},
+        {0, "", "maybe_sent", "server_error", TROUBLE},
+        {-1, "", "maybe_sent", "server_error", TROUBLE},
+        /* no, for good */
+        {400, "", "rejected", "rejected", NO},
+        {404, "{\"status\":404,\"message\":\"nothing here\"}", "rejected", "rejected", "nothing here"},
+        {402, ACCEPTED, "rejected", "rejected", "success"},
+        {407, "", "rejected", "rejected", NO},
+        {409, "", "rejected", "rejected", NO},
+        {428, "", "rejected", "rejected", NO},
+        {499, "", "rejected", "rejected", NO},
+        {200, "{\"status\":1003,\"message\":\"banned\"}", "rejected", "rejected", "banned"},
+        {200, "{\"status\":1000,\"data\":{\"taskId\":\"T1\"}}", "rejected", "rejected", NO},
+        {200, "{\"status\":1}", "rejected", "rejected", NO},
+        {200, "{\"status\":-1,\"message\":null}", "rejected", "rejected", NO},
+        /* perhaps it was taken */
+        {200, "", "maybe_sent", "unreadable", NO_ID},
+        {204, "", "maybe_sent", "unreadable", NO_ID},
+        {200, "<html>", "maybe_sent", "unreadable", NO_ID},
+        {200, "null", "maybe_sent", "unreadable", NO_ID},
+        {200, "[" ACCEPTED "]", "maybe_sent", "unreadable", NO_ID},
+        {200, "{}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"taskId\":\"T1\"}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"data\":{\"taskId\":\"T1\"}}", "maybe_sent", "unreadable", NO_ID}, /* no envelope */
+        {200, "{\"status\":null,\"data\":{\"taskId\":\"T1\"}}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":\"1001x\",\"data\":{\"taskId\":\"T1\"}}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0.5,\"data\":{\"taskId\":\"T1\"}}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"message\":\"success\"}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"data\":null}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"data\":\"T1\"}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"data\":[{\"taskId\":\"T1\"}]}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"data\":{\"taskId\":\"\"}}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"data\":{\"taskId\":7}}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"data\":{\"taskId\":\"a b\"}}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"data\":{\"taskId\":\"T1\"}", "maybe_sent", "unreadable", NO_ID}, /* cut */
+    };
+
+    for (size_t i = 0; i < N(answers); i++) {
+        mj_wire_verdict v = submit_of(answers[i].http, answers[i].text);
+        bool accepted = !answers[i].code;
+        mj_str said = accepted ? v.task_id : v.text, none = accepted ? v.text : v.task_id;
+
+        if (strcmp(v.kind, answers[i].kind) != 0)
+            MJ_TEST_FAIL("%d %s: %s", answers[i].http, answers[i].text, v.kind);
+        CHECK_STR(v.code, answers[i].code);
+        CHECK_TEXT(said, answers[i].said);
+        CHECK_INT(none.n, 0);
+    }
+}
+
+TEST("what the provider says to a submission is cut at 500 bytes")
+{
+    char text[800], xs[700];
+
+    memset(xs, 'x', sizeof xs);
+    snprintf(text, sizeof text, "{\"status\":1003,\"message\":\"%.700s\"}", xs);
+    CHECK_INT(submit_of(200, text).text.n, 500);
+}
+
+TEST("an answer without a body is none")
+{
+    mj_wire_verdict v;
+    mj_buf none = {0};
+
+    mj_wire_submit(200, (mj_str){0}, &none, &v);
+    CHECK_STR(v.code, "unreadable");
+    mj_wire_submit(500, (mj_str){0}, &none, &v);
+    CHECK_STR(v.code, "server_error");
+    CHECK(none.p == NULL);
+}

@@ -1,0 +1,761 @@
+/* Mutations of good inputs, for all that reads bytes of others: the provider's words, tokens in addresses, and records
+ * as they lie on disk.  What holds whatever the bytes: nothing is read or written beyond its end (so run it with the
+ * sanitizers), results lie inside of what was read or of the scratch, limits hold, text that is kept is UTF-8, and a
+ * record that is let through can be computed with and written again.
+ *
+ *   wire_fuzz [SECONDS [SEED [CASE]]]      that one case alone, when it is named */
+#include "mj_error.h"
+#include "mj_store.h"
+#include "mj_wire.h"
+#include "rng.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_INPUT = 1 << 18, MAX_SEEDS = 64 };
+
+/* What the parent tells when the child has died of it. */
+static struct shown {
+    uint64_t number, kinds[16], accepted[16];
+    size_t target, n;
+    uint8_t bytes[MAX_INPUT];
+} * now;
+
+#define MUST(cond_)                                                                                                    \
+    do {                                                                                                               \
+        if (!(cond_)) {                                                                                                \
+            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #cond_);                                 \
+            abort();                                                                                                   \
+        }                                                                                                              \
+    } while (0)
+
+/* ---- readers, and what holds for what they say: whether they took it ---- */
+
+static mj_str input;
+static mj_buf scratch;
+
+static bool within(mj_str s, const void *from, size_t n)
+{
+    return s.n == 0 || (s.p >= (const char *)from && s.p + s.n <= (const char *)from + n);
+}
+
+/* Lies in what was read, or in scratch. */
+static void must_lie(mj_str s)
+{
+    MUST(within(s, input.p, input.n) || within(s, scratch.p, scratch.n));
+}
+
+static void must_be_text(mj_str s, size_t max)
+{
+    must_lie(s);
+    MUST(s.n <= max);
+    MUST(mj_utf8_valid(s.p, s.n));
+    for (uint32_t i = 0; i < s.n; i++)
+        MUST(((unsigned char)s.p[i] >= 0x20 && s.p[i] != 0x7f) || s.p[i] == '\n' || s.p[i] == '\t');
+}
+
+static void must_be_url(mj_str s)
+{
+    must_be_text(s, MJ_MAX_URL);
+    MUST(s.n == 0 || memcmp(s.p, "http", 4) == 0);
+    for (uint32_t i = 0; i < s.n; i++)
+        MUST(s.p[i] > ' ' && s.p[i] < 0x7f && !strchr("\"<>\\", s.p[i]));
+}
+
+static void must_be_id(mj_str s)
+{
+    must_lie(s);
+    MUST(s.n > 0 && s.n <= MJ_MAX_TASK_ID);
+    for (uint32_t i = 0; i < s.n; i++)
+        MUST(strchr("-_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", s.p[i]) && s.p[i]);
+}
+
+static void must_be_why(const char *why)
+{
+    MUST(memchr(why, '\0', MJ_WIRE_WHY) != NULL);
+    MUST(mj_utf8_valid(why, strlen(why)));
+}
+
+static void must_be_word(const mj_signal *w)
+{
+    mj_json meta;
+    size_t at;
+
+    must_be_id(w->task_id);
+    must_be_url(w->image);
+    must_be_text(w->mj_prompt, MJ_MAX_PROMPT);
+    must_be_text(w->error, MJ_MAX_REASON);
+    MUST(w->nimages <= MJ_MAX_IMAGES);
+    for (unsigned i = 0; i < w->nimages; i++) {
+        MUST(w->images[i].n > 0);
+        must_be_url(w->images[i]);
+    }
+    MUST(within(w->meta, input.p, input.n) && w->meta.n <= MJ_MAX_JSON);
+    MUST(w->meta.n == 0 || (!mj_json_read(w->meta, &meta, &at) && mj_json_plain(&meta)));
+    MUST(w->kind == SIG_RUNNING || w->kind == SIG_SUCCEEDED || w->kind == SIG_HINT || w->kind == SIG_FAILED);
+    MUST((w->kind == SIG_SUCCEEDED) <= (w->image.n || w->nimages));
+    MUST(w->kind == SIG_FAILED || w->error.n == 0);
+}
+
+static void make_scratch(void)
+{
+    free(scratch.p);
+    scratch = (mj_buf){.p = malloc(mj_wire_room(input.n)), .cap = mj_wire_room(input.n)};
+    MUST(scratch.p != NULL);
+}
+
+static void must_have_room(const uint8_t *was)
+{
+    MUST(scratch.p == was && scratch.n <= scratch.cap && scratch.cap == mj_wire_room(input.n) && !scratch.failed);
+}
+
+/* A document that was taken is none without its last byte. */
+static void must_be_whole(void)
+{
+    mj_str cut = input;
+    mj_json root;
+    size_t at;
+
+    while (strchr(" \t\r\n", cut.p[cut.n - 1]))
+        cut.n--;
+    cut.n--;
+    MUST(mj_json_read(cut, &root, &at) != NULL);
+    MUST(at <= cut.n);
+}
+
+static bool callback(void)
+{
+    char why[MJ_WIRE_WHY];
+    const uint8_t *was;
+    mj_signal w;
+
+    make_scratch();
+    was = scratch.p;
+    if (!mj_wire_callback(input, &scratch, &w, why)) {
+        must_be_why(why);
+        must_have_room(was);
+        return false;
+    }
+    must_have_room(was);
+    must_be_word(&w);
+    must_be_whole();
+    return true;
+}
+
+static bool status(void)
+{
+    char why[MJ_WIRE_WHY];
+    const uint8_t *was;
+    mj_wire_words words;
+    mj_signal w;
+    size_t n = 0;
+
+    make_scratch();
+    was = scratch.p;
+    if (!mj_wire_status(input, &scratch, &words, why)) {
+        must_be_why(why);
+        must_have_room(was);
+        return false;
+    }
+    MUST(words.status == 0);
+    for (; mj_wire_next(&words, &scratch, &w); n++) {
+        must_be_word(&w);
+        must_have_room(was);
+    }
+    MUST(n <= input.n);
+    must_have_room(was);
+    return true;
+}
+
+static bool submit(void)
+{
+    static const int https[] = {200, 200, 200, 201, 400, 401, 429, 302, 500, 0};
+    const uint8_t *was;
+    mj_wire_verdict v;
+
+    make_scratch();
+    was = scratch.p;
+    mj_wire_submit(https[now->number % (sizeof https / sizeof https[0])], input, &scratch, &v);
+    must_have_room(was);
+    MUST(strcmp(v.kind, "accepted") == 0 || strcmp(v.kind, "refused") == 0 || strcmp(v.kind, "rejected") == 0 ||
+         strcmp(v.kind, "maybe_sent") == 0);
+    if (v.code) {
+        MUST(v.text.n > 0 && v.text.n <= MJ_MAX_REASON && mj_utf8_valid(v.text.p, v.text.n));
+        MUST(v.task_id.n == 0);
+        return false;
+    }
+    MUST(strcmp(v.kind, "accepted") == 0 && v.text.n == 0);
+    must_be_id(v.task_id);
+    return true;
+}
+
+static bool token(void)
+{
+    mj_token t, again;
+
+    mj_token_read(input.p, input.n, &t);
+    MUST(t.ref[MJ_ULID_TEXT] == '\0' && t.kid[MJ_KID_TEXT] == '\0' && t.sig[MJ_SIG_TEXT] == '\0');
+    MUST(t.attempt <= 999);
+    MUST(t.present || (!t.kid[0] && !t.sig[0]));
+    mj_token_read(input.p, input.n, &again);
+    MUST(memcmp(&t, &again, sizeof t) == 0);
+    return t.ref[0] && t.kid[0] && t.sig[0];
+}
+
+static void must_be_in(mj_str s)
+{
+    MUST(within(s, input.p, input.n));
+}
+
+static void must_be_task(const mj_task *t)
+{
+    const mj_str all[] = {t->account, t->prompt, t->mj_prompt, t->user_id, t->context,   t->key,
+                          t->image,   t->meta,   t->error,     t->files,   t->error_code};
+    const int64_t times[] = {t->created_at, t->updated_at,   t->finished_at, t->due_at,   t->expires_at,
+                             t->asked_at,   t->absent_since, t->silent_ms,   t->called_at};
+
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        must_be_in(all[i]);
+    for (size_t i = 0; i < sizeof times / sizeof times[0]; i++)
+        MUST(times[i] >= 0 && times[i] <= MJ_MAX_TIME);
+    MUST(t->account.n <= MJ_MAX_NAME && t->user_id.n <= MJ_MAX_NAME && t->key.n <= MJ_MAX_NAME);
+    MUST(t->state < MJ_NSTATES && t->source < MJ_NSOURCES && t->nimages <= MJ_MAX_IMAGES);
+    MUST(t->nattempts >= 1 && t->nattempts <= MJ_MAX_ATTEMPTS && t->nmoments <= MJ_MAX_TIMELINE);
+    for (unsigned i = 0; i < t->nimages; i++)
+        must_be_in(t->images[i]);
+    for (unsigned i = 0; i < t->nattempts; i++) {
+        MUST(t->attempts[i].word < MJ_NWORDS && t->attempts[i].nids <= MJ_MAX_IDS);
+        for (unsigned k = 0; k < t->attempts[i].nids; k++)
+            must_be_in(t->attempts[i].ids[k]);
+    }
+    for (unsigned i = 0; i < t->nmoments; i++) {
+        must_be_in(t->moments[i].reason);
+        MUST(t->moments[i].from < MJ_NSTATES && t->moments[i].to < MJ_NSTATES);
+    }
+}
+
+static void must_be_written_again(const mj_task *t)
+{
+    static mj_task again;
+    mj_buf one = {0}, two = {0};
+
+    MUST(mj_task_encode(t, &one) == MJ_OK);
+    MUST(mj_task_decode(one.p, one.n, &again) == MJ_OK);
+    MUST(mj_task_encode(&again, &two) == MJ_OK);
+    MUST(one.n == two.n && memcmp(one.p, two.p, one.n) == 0);
+    mj_buf_free(&one);
+    mj_buf_free(&two);
+}
+
+/* One after the other, whatever it makes of them. */
+static void hear_signals(mj_task *t)
+{
+    uint64_t bits = now->number;
+
+    for (int i = 0; i < 4; i++, bits /= SIG_COUNT) {
+        mj_signal s = {.kind = (mj_signal_kind)(bits % SIG_COUNT), .expect_state = -1, .wait_ms = -1};
+        mj_step step;
+        s.attempt = (uint32_t)(bits % 3);
+        s.source = (mj_source)(bits % MJ_NSOURCES);
+        s.task_id = bits % 5 ? MJ_LIT("T1") : MJ_LIT("T7");
+        s.image = MJ_LIT("https://cdn.example/grid.png");
+        s.error = MJ_LIT("because");
+        s.account = MJ_LIT("main");
+        if (s.kind == SIG_CREATE)
+            continue;
+        mj_state_apply(t, &s, &mj_rules_default, 1776211300000, &step);
+        mj_state_due(t);
+    }
+}
+
+static bool task(void)
+{
+    static mj_task t, blank;
+
+    memset(&t, 0xa5, sizeof t);
+    memset(&blank, 0xa5, sizeof blank);
+    if (mj_task_decode(input.p, input.n, &t) != MJ_OK) {
+        MUST(memcmp(&t, &blank, sizeof t) == 0);
+        return false;
+    }
+    must_be_task(&t);
+    must_be_written_again(&t);
+    hear_signals(&t);
+    must_be_written_again(&t);
+    return true;
+}
+
+static bool tomb(void)
+{
+    mj_tomb t, blank;
+
+    memset(&t, 0xa5, sizeof t);
+    memset(&blank, 0xa5, sizeof blank);
+    if (mj_tomb_decode(input, &t) != MJ_OK) {
+        MUST(memcmp(&t, &blank, sizeof t) == 0);
+        return false;
+    }
+    MUST(t.state < MJ_NSTATES && t.nids <= MJ_MAX_ATTEMPTS * MJ_MAX_IDS);
+    must_be_in(t.key);
+    for (unsigned i = 0; i < t.nids; i++)
+        must_be_in(t.ids[i]);
+    return true;
+}
+
+static bool event(void)
+{
+    mj_event_record e, blank;
+
+    memset(&e, 0xa5, sizeof e);
+    memset(&blank, 0xa5, sizeof blank);
+    if (mj_event_decode(input, &e) != MJ_OK) {
+        MUST(memcmp(&e, &blank, sizeof e) == 0);
+        return false;
+    }
+    MUST(mj_event_name(e.type) && e.nerrors <= MJ_MAX_EVENT_ERRORS && e.before <= e.tries);
+    for (unsigned i = 0; i < e.nerrors; i++)
+        must_be_in(e.errors[i].text);
+    return true;
+}
+
+static bool refused(void)
+{
+    mj_refused f, blank;
+
+    memset(&f, 0xa5, sizeof f);
+    memset(&blank, 0xa5, sizeof blank);
+    if (mj_refused_decode(input, &f) != MJ_OK) {
+        MUST(memcmp(&f, &blank, sizeof f) == 0);
+        return false;
+    }
+    must_be_in(f.why);
+    must_be_in(f.body);
+    return true;
+}
+
+static const struct target {
+    const char *name;
+    bool (*run)(void);
+    bool words; /* pieces of JSON are worth putting in */
+} targets[] = {
+    {"callback", callback, true}, {"status", status, true}, {"submit", submit, true}, {"token", token, true},
+    {"task", task, false},        {"tomb", tomb, false},    {"event", event, false},  {"refused", refused, false},
+};
+enum { TARGETS = sizeof targets / sizeof targets[0] };
+
+/* ---- good inputs ---- */
+
+static struct seed {
+    size_t target;
+    mj_buf bytes;
+} seeds[MAX_SEEDS];
+static size_t nseeds;
+
+static mj_buf *add_seed(const char *target)
+{
+    struct seed *s = &seeds[nseeds++];
+
+    MUST(nseeds <= MAX_SEEDS);
+    while (strcmp(targets[s->target].name, target) != 0)
+        s->target++;
+    return &s->bytes;
+}
+
+#define TASK                                                                                                           \
+    "{\"taskId\":\"MtAd7mCuc4YqK_a1iAQSW\",\"status\":1,\"jobId\":\"3dbb\",\"image\":\"https:\\/\\/cdn.example\\/"     \
+    "g.png\","                                                                                                         \
+    "\"images\":[\"https://cdn.example/0.png\",{\"url\":\"https://cdn.example/1.png\"},null],\"prompt\":\"as sent\","  \
+    "\"mjPrompt\":\"as \\u201crun\\u201d \\ud83e\\udd8a\",\"failReason\":\"\",\"createdAt\":1776211200000,"            \
+    "\"meta\":{\"width\":1024,\"height\":1024.5e-1}}"
+#define FAILED                                                                                                         \
+    "{\"taskId\":\"T1\",\"status\":\"2\",\"failReason\":\"Banned\\n\\u0000 \xc3\xa9 word\",\"meta\":[null,true]}"
+
+static void text_seeds(void)
+{
+    static const char *const all[][2] = {
+        {"callback", TASK},
+        {"callback", FAILED},
+        {"callback", "{\"status\":0,\"message\":\"success\",\"data\":" TASK "}"},
+        {"callback", "{\"status\":0,\"data\":[" FAILED "]}"},
+        {"callback", "{\"taskId\":\"T\\u0031\",\"status\":0,\"image\":null,\"images\":[],\"prompt\":\"a\\/b\"}"},
+        {"status", "{\"status\":0,\"message\":\"success\",\"data\":[" TASK "," FAILED ",null,{}]}"},
+        {"status", "{\"status\":\"0\",\"data\":" FAILED "}"},
+        {"status", "{\"status\":1002,\"message\":\"too \\u00e9 many\",\"data\":null}"},
+        {"submit", "{\"status\":0,\"message\":\"success\",\"data\":{\"taskId\":\"MtAd7mCuc4YqK_a1iAQSW\"}}"},
+        {"submit", "{\"status\":1001,\"message\":\"quota\\tnot enough\",\"data\":null}"},
+        {"submit", "{\"status\":1003,\"message\":\"\xff banned\"}"},
+        {"token", "/hook?ref=01ARZ3NDEKTSV4RRFFQ69G5FAV&a=1&kid=abcdefgh&sig=abcdefghijklmnopqrstuv"},
+        {"token", "https://u:p@a.example:8443/h?x=1&ref=%30%31ARZ3NDEKTSV4RRFFQ69G5FAV&a=12&kid=ab%2ddefgh&sig="
+                  "abcdefghijklmnopqrstuv&ref=01ARZ3NDEKTSV4RRFFQ69G5FAW#ref=1"},
+    };
+
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        mj_put_raw(add_seed(all[i][0]), all[i][1], strlen(all[i][1]));
+}
+
+static void task_seeds(void)
+{
+    static mj_task t;
+    mj_buf *b;
+
+    t = (mj_task){.state = MJ_PENDING,
+                  .timeout = 600,
+                  .priority = -5,
+                  .created_at = 1776211200000,
+                  .updated_at = 1776211200001,
+                  .due_at = 1776211290000,
+                  .account = MJ_LIT("main"),
+                  .prompt = MJ_LIT("a fox --ar 4:5"),
+                  .user_id = MJ_LIT("u1"),
+                  .context = MJ_LIT("{\"order\":7}"),
+                  .key = MJ_LIT("key-7"),
+                  .nattempts = 1};
+    t.attempts[0] = (mj_attempt){.word = MJ_WORD_ACCEPTED,
+                                 .slot = true,
+                                 .submitted_at = 1776211200000,
+                                 .slot_until = 1776211900000,
+                                 .account = MJ_LIT("main"),
+                                 .nids = 1,
+                                 .ids = {MJ_LIT("T1")}};
+    mj_task_encode(&t, add_seed("task"));
+
+    t.state = MJ_SUBMITTING;
+    t.has_owner = true;
+    t.owner.pid = 4242;
+    t.attempts[1] = t.attempts[0];
+    t.attempts[1].word = MJ_WORD_INTENT;
+    t.attempts[1].nids = 0;
+    t.nattempts = 2;
+    t.nmoments = 3;
+    for (unsigned i = 0; i < t.nmoments; i++)
+        t.moments[i] = (mj_moment){.at = 1776211200000 + i,
+                                   .until = 1776211200500 + i,
+                                   .count = 1 + i,
+                                   .attempt = 1,
+                                   .signal = SIG_CLAIM,
+                                   .to = MJ_SUBMITTING,
+                                   .reason = MJ_LIT("network")};
+    mj_task_encode(&t, add_seed("task"));
+
+    t.state = MJ_SUCCEEDED;
+    t.has_owner = false;
+    t.image = MJ_LIT("https://cdn.example/grid.png");
+    t.nimages = 2;
+    t.images[0] = t.images[1] = t.image;
+    t.meta = MJ_LIT("{\"width\":1024}");
+    t.mj_prompt = MJ_LIT("as run");
+    t.files = MJ_LIT("[\"/srv/a.png\"]");
+    t.called_at = t.finished_at = 1776211300000;
+    mj_task_encode(&t, add_seed("task"));
+
+    t.state = MJ_AMBIGUOUS; /* as the first version wrote it: without what came since, of one byte each */
+    t.files = (mj_str){0};
+    t.called_at = 0;
+    b = add_seed("task");
+    mj_task_encode(&t, b);
+    b->p[0] = 1;
+    b->n -= 2;
+}
+
+static void put_ref(mj_buf *b)
+{
+    mj_put_raw(b, "0123456789abcdef", MJ_ULID_BYTES);
+}
+
+/* As their writers in the store do it; those are nobody else's. */
+static void record_seeds(void)
+{
+    mj_buf *b = add_seed("tomb");
+
+    mj_put_u8(b, 1);
+    put_ref(b);
+    mj_put_u8(b, MJ_SUCCEEDED);
+    for (int i = 0; i < 3; i++)
+        mj_put_int(b, 1776211200000 + i);
+    mj_put_str(b, MJ_LIT("key-7"));
+    mj_put_uint(b, 2);
+    mj_put_str(b, MJ_LIT("T1"));
+    mj_put_str(b, MJ_LIT("T2"));
+
+    for (unsigned older = 0; older < 2; older++) {
+        b = add_seed("event");
+        mj_put_u8(b, 1);
+        put_ref(b);
+        mj_put_uint(b, 3);
+        mj_put_u8(b, MJ_EVENT_FAILED);
+        mj_put_u8(b, 1);
+        mj_put_uint(b, 1);
+        mj_put_uint(b, 4);
+        mj_put_int(b, 1776211200000);
+        mj_put_int(b, 1776211200500);
+        mj_put_u8(b, 2);
+        for (int i = 0; i < 2; i++) {
+            mj_put_int(b, 1776211200000);
+            mj_put_str(b, MJ_LIT("no route"));
+        }
+        if (older)
+            continue;
+        mj_put_uint(b, 2);
+        mj_put_uint(b, 1);
+    }
+
+    b = add_seed("refused");
+    mj_put_uint(b, 7);
+    mj_put_int(b, 1776211200000);
+    put_ref(b);
+    mj_put_uint(b, 1);
+    mj_put_uint(b, 70000);
+    mj_put_str(b, MJ_LIT("not JSON"));
+    mj_put_str(b, MJ_LIT("{\"taskId\":"));
+}
+
+/* ---- mutations, in place: *n bytes of MAX_INPUT ---- */
+
+static const struct seed *any_seed(rng *r, size_t target)
+{
+    for (;;) {
+        const struct seed *s = &seeds[below(r, (uint32_t)nseeds)];
+        if (s->target == target)
+            return s;
+    }
+}
+
+static void put_in(uint8_t *p, size_t *n, size_t at, const void *what, size_t len)
+{
+    if (*n + len > MAX_INPUT)
+        return;
+    memmove(p + at + len, p + at, *n - at);
+    memcpy(p + at, what, len);
+    *n += len;
+}
+
+static void put_token(rng *r, uint8_t *p, size_t *n, size_t at)
+{
+    static const char *const all[] = {
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"",
+        "\\",
+        "\\u",
+        "\\ud83e",
+        "\\udd8a",
+        "\\u0000",
+        "null",
+        "true",
+        "-",
+        "1",
+        "1001",
+        "1002",
+        "1.0",
+        "1e5",
+        "0",
+        "\"2\"",
+        "\"taskId\":",
+        "\"status\":",
+        "\"data\":",
+        "\"image\":",
+        "{}",
+        "\"images\":",
+        "\"url\":",
+        "\"mjPrompt\":",
+        "\"prompt\":",
+        "\"meta\":",
+        "\"failReason\":",
+        "[]",
+        "\"message\":",
+        "\"T1\"",
+        "\"http://a\"",
+        "\xff",
+        "\xc3",
+        "\xf0\x9f",
+        "\x7f",
+        "\t",
+        "&ref=",
+        "&sig=",
+        "&kid=",
+        "%41",
+        "?",
+        "#",
+        "&a=999",
+        "9007199254740993",
+        "\"\"",
+        "[[[[[[[[",
+    };
+    const char *s = all[below(r, sizeof all / sizeof all[0])];
+
+    put_in(p, n, at, s, strlen(s));
+}
+
+/* A part of it over again, so often that it is long. */
+static void grow(rng *r, uint8_t *p, size_t *n, size_t at)
+{
+    uint8_t part[64];
+    size_t len = 1 + below(r, sizeof part), times = 1 + below(r, chance(r, 5) ? 5000 : 40);
+
+    len = len < *n - at ? len : *n - at;
+    if (len == 0 || *n + len * times > MAX_INPUT)
+        return;
+    memcpy(part, p + at, len);
+    memmove(p + at + len * times, p + at, *n - at);
+    for (size_t i = 0; i < times; i++)
+        memcpy(p + at + i * len, part, len);
+    *n += len * times;
+}
+
+static void mutate(rng *r, size_t target, uint8_t *p, size_t *n)
+{
+    static const uint8_t bytes[] = {0,    1,    2,    3,    7,    8,    9,    0x1f, 0x20,
+                                    0x22, 0x5c, 0x7f, 0x80, 0x81, 0xbf, 0xc0, 0xfe, 0xff};
+    size_t at = *n ? below(r, (uint32_t)*n) : 0, len = 1 + below(r, 16), from;
+    const mj_buf *other = &any_seed(r, target)->bytes;
+
+    len = len < *n - at ? len : *n - at;
+    switch (below(r, targets[target].words ? 10 : 8)) {
+    case 0:
+        if (*n)
+            p[at] = (uint8_t)(p[at] ^ 1u << below(r, 8));
+        break;
+    case 1:
+        if (*n)
+            p[at] = bytes[below(r, sizeof bytes)];
+        break;
+    case 2:
+        put_in(p, n, at, &(uint8_t){(uint8_t)draw(r)}, 1);
+        break;
+    case 3:
+        memmove(p + at, p + at + len, *n - at - len);
+        *n -= len;
+        break;
+    case 4:
+        *n = at;
+        break;
+    case 5:
+        grow(r, p, n, at);
+        break;
+    case 6: /* a part of another one, put in or put over */
+        from = below(r, (uint32_t)other->n);
+        len = 1 + below(r, (uint32_t)(other->n - from));
+        if (chance(r, 50))
+            put_in(p, n, at, other->p + from, len);
+        else
+            memcpy(p + at, other->p + from, len < *n - at ? len : *n - at);
+        break;
+    case 7:
+        if (*n)
+            p[at] = (uint8_t)draw(r);
+        break;
+    default:
+        put_token(r, p, n, at);
+    }
+}
+
+/* ---- cases ---- */
+
+static void run_case(uint64_t seed, uint64_t number)
+{
+    static uint8_t *exact;
+    rng r = {seed * 0x100000001b3u + number};
+    const struct seed *s = &seeds[below(&r, (uint32_t)nseeds)];
+
+    now->number = number;
+    now->target = s->target;
+    now->n = s->bytes.n;
+    memcpy(now->bytes, s->bytes.p, s->bytes.n);
+    for (uint32_t times = number < nseeds ? 0 : 1 + below(&r, 1 + below(&r, 6)); times > 0; times--)
+        mutate(&r, now->target, now->bytes, &now->n);
+    free(exact);
+    exact = malloc(now->n); /* which ends where it ends */
+    MUST(exact != NULL);
+    memcpy(exact, now->bytes, now->n);
+    input = (mj_str){(const char *)exact, (uint32_t)now->n};
+    now->kinds[now->target]++;
+    now->accepted[now->target] += targets[now->target].run();
+    MUST(memcmp(exact, now->bytes, now->n) == 0); /* it is only read */
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void must_take_seeds(void)
+{
+    for (size_t i = 0; i < nseeds; i++) {
+        input = (mj_str){(const char *)seeds[i].bytes.p, (uint32_t)seeds[i].bytes.n};
+        if (targets[seeds[i].target].words)
+            targets[seeds[i].target].run(); /* some of them are refusals */
+        else
+            MUST(targets[seeds[i].target].run());
+    }
+}
+
+static void run(double limit, uint64_t seed, const char *only)
+{
+    double from = seconds(), took;
+    uint64_t n = 0;
+
+    must_take_seeds();
+    if (only) {
+        run_case(seed, strtoull(only, NULL, 0));
+        return;
+    }
+    do
+        for (int i = 0; i < 256; i++)
+            run_case(seed, n++);
+    while ((took = seconds() - from) < limit);
+    printf("%" PRIu64 " cases in %.1f s, %.0f/s; taken:", n, took, (double)n / took);
+    for (size_t i = 0; i < TARGETS; i++)
+        printf(" %s %" PRIu64 " of %" PRIu64 "%s", targets[i].name, now->accepted[i], now->kinds[i],
+               i + 1 < TARGETS ? "," : "\n");
+}
+
+static void tell(uint64_t seed)
+{
+    fprintf(stderr,
+            "\ncase %" PRIu64 " of seed %" PRIu64 " (%s, %zu bytes); again: make fuzz ARGS='0 %" PRIu64 " %" PRIu64
+            "'\n",
+            now->number, seed, targets[now->target].name, now->n, seed, now->number);
+    for (size_t i = 0; i < now->n && i < 4096; i++)
+        fprintf(stderr, now->bytes[i] >= ' ' && now->bytes[i] < 0x7f && now->bytes[i] != '\\' ? "%c" : "\\x%02x",
+                now->bytes[i]);
+    fprintf(stderr, "\n");
+}
+
+int main(int argc, char **argv)
+{
+    double limit = argc > 1 ? strtod(argv[1], NULL) : 20;
+    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : (uint64_t)time(NULL);
+    int ended;
+    pid_t pid;
+
+    now = mmap(NULL, sizeof *now, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    MUST(now != MAP_FAILED);
+    printf("seed %" PRIu64 "\n", seed);
+    fflush(stdout);
+    pid = fork(); /* so that somebody is left to tell which one it was */
+    MUST(pid >= 0);
+    if (pid == 0) {
+        text_seeds();
+        task_seeds();
+        record_seeds();
+        run(limit, seed, argc > 3 ? argv[3] : NULL);
+        for (size_t i = 0; i < nseeds; i++)
+            mj_buf_free(&seeds[i].bytes);
+        exit(0);
+    }
+    MUST(waitpid(pid, &ended, 0) == pid);
+    if (ended != 0)
+        tell(seed);
+    return ended != 0;
+}
