@@ -262,10 +262,50 @@ describe("the store", function()
       assert.same({ 1, 1 }, { here:put(REF, 1, "x") })
     end)
 
+    it("uses its memory again for the next lot, and lets go of it when it is closed", function()
+      if os.getenv "ASAN_OPTIONS" then
+        return -- a sanitizer keeps what is freed for a while
+      end
+      local mj = open()
+      local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
+      -- 64 KiB of text that has to be changed
+      local images = ('"https:\\/\\/cdn.example\\/%s",'):format(("x"):rep(4000)):rep(16):sub(1, -2)
+      local body = ('{"taskId":"T1","status":1,"images":[%s]}'):format(images)
+      local function hear_lot(inbox)
+        for _ = 1, 30 do
+          assert(inbox:put(task.ref, 1, body))
+        end
+        inbox:take()
+        assert(mj.store:write({}, core.now(), inbox))
+      end
+      local function resident()
+        local file = io.open "/proc/self/status"
+        local kib = tonumber(file:read("*a"):match "VmRSS:%s+(%d+)")
+        file:close()
+        return kib
+      end
+      local inbox = core.inbox()
+      for _ = 1, 3 do
+        hear_lot(inbox)
+      end
+      local before = resident()
+      for _ = 1, 25 do
+        hear_lot(inbox)
+      end
+      assert.is_true(resident() - before < 20000, resident() - before .. " KiB")
+      for _ = 1, 25 do
+        local other = core.inbox()
+        hear_lot(other)
+        other:close()
+      end
+      assert.is_true(resident() - before < 20000, resident() - before .. " KiB")
+    end)
+
     it("raises when it is given something else", function()
       local inbox = core.inbox()
       assert.has_error(function() inbox:put("no ref", 1, "x") end)
       assert.has_error(function() inbox:put(REF, 0, "x") end)
+      assert.has_error(function() inbox:put(REF, 9, "x") end)
       assert.has_error(function() inbox:put(REF, 65, "x") end)
       assert.has_error(function() inbox:put(REF, 1) end)
       assert.is_nil(inbox:take())

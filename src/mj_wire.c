@@ -276,7 +276,7 @@ static bool envelope(mj_json root, int64_t *status, mj_json *data, mj_json *mess
 
 bool mj_wire_status(mj_str body, mj_buf *scratch, mj_wire_words *out, char why[MJ_WIRE_WHY])
 {
-    mj_json root, data = {0}, message = {0}, id;
+    mj_json root, data = {0}, message = {0};
     mj_str text;
 
     *out = (mj_wire_words){.status = -1};
@@ -291,9 +291,7 @@ bool mj_wire_status(mj_str body, mj_buf *scratch, mj_wire_words *out, char why[M
     }
     if (data.type != MJ_JSON_ARRAY && data.type != MJ_JSON_OBJECT)
         return no_word(why, "no data in the answer");
-    id = member(data, MJ_LIT("taskId"));
-    if (data.type == MJ_JSON_ARRAY || !is_missing(&id)) /* one object instead of an array: a word, or nothing */
-        out->rest = data;
+    out->rest = data; /* one object instead of an array: a word, or nothing */
     return true;
 }
 

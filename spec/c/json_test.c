@@ -916,6 +916,19 @@ TEST("what another reader may refuse or change is not plain, wherever it stands"
     CHECK(!mj_json_plain(&(mj_json){0}));
 }
 
+TEST("what is odd stays odd, whatever plain ones follow")
+{
+    static const char *const odd[] = {"\"\\ud800\"", "\"\x01\"", "1e999", "12345678901234567890123456789012345678901"};
+    char around[200];
+
+    for (size_t i = 0; i < N(odd); i++) {
+        mj_json root;
+        snprintf(around, sizeof around, "[%s,1,1.5e7,\"a\\n\\ud83e\\udd8a\",{\"b\":[]},true,null]", odd[i]);
+        root = document(exact(around));
+        CHECK(!mj_json_plain(&root));
+    }
+}
+
 TEST("a part is plain or not for itself, not for what stands beside it")
 {
     mj_json root = document(exact("[{\"a\":\"\x01\"},{\"b\":[1]},\"\\ud800\",\"c\",1e500,7]")), v;
