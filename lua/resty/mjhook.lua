@@ -106,12 +106,9 @@ local function open()
   return instance or arguments and open_anew()
 end
 
--- Nothing to commit and nothing to send: but the threads make their Lua VMs and open the store before the first
--- callback comes, and a pool that is missing is told of at start.
 local function warm_up(premature)
   if instance and not premature then
-    instance.exec:in_thread(threads.COMMIT_POOL, "commit", {})
-    instance.exec:in_thread(threads.HTTP_POOL, "http", {})
+    instance.exec:warm_up()
   end
 end
 

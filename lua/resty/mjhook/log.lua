@@ -25,7 +25,8 @@ function M.log(level, message)
     return
   end
   pending_log[#pending_log + 1] = { LEVELS[level] or ngx.WARN, message }
-  if #pending_log == 1 and not ticking and not ngx.timer.at(0, flush_log) then
+  -- A worker that ends has no timers any more but those that are due at once.
+  if #pending_log == 1 and (not ticking or ngx.worker.exiting()) and not ngx.timer.at(0, flush_log) then
     pending_log = {}
   end
 end

@@ -122,6 +122,13 @@ local function commit_next(self)
   end
 end
 
+--- Lets the threads make their Lua VMs and open the store before the first callback comes; a pool that is missing is
+-- told of. What came all the same is committed: a call that takes it is to be heard of by those who wait.
+function Threads:warm_up()
+  commit_next(self)
+  self:in_thread(M.HTTP_POOL, "http", {})
+end
+
 local function has_work(self)
   return self.batch or self.newest > self.called
 end
@@ -196,6 +203,7 @@ function Threads:callback(ref, attempt, body)
   if not lot then
     lot = gathering()
     self.lots[number], self.newest = lot, number
+    self.called = math.min(self.called, number - 1) -- a call that died may have left this very lot where it was
   end
   local ok, err = wait(self, lot)
   if not ok then

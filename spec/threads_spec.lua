@@ -1,0 +1,275 @@
+-- The executor under nginx, on an nginx of our own that does one thing at a time and in the order we say: what real
+-- threads do in one start of a thousand is done here each time.
+local core = require "mjhook.core"
+local kit = require "kit"
+
+describe("the executor under nginx", function()
+  local exec, mj, nginx
+  local timers, calls, waiting -- begun by nobody yet; in the pool, the first one first; coroutines, by semaphore
+
+  local function start(f, ...)
+    local thread = coroutine.create(f)
+    assert(coroutine.resume(thread, ...))
+    return thread
+  end
+
+  local Semaphore = {}
+  Semaphore.__index = Semaphore
+
+  function Semaphore:wait()
+    if self.count == 0 then
+      waiting[#waiting + 1] = { self, coroutine.running() }
+      return coroutine.yield()
+    end
+    self.count = self.count - 1
+    return true
+  end
+
+  function Semaphore:post(n)
+    self.count = self.count + n
+  end
+
+  -- Wakes those for whom there was a post; with `late` all others, too, whose time is over.
+  local function wake(late)
+    local list = waiting
+    waiting = {}
+    for _, w in ipairs(list) do
+      if w[1].count > 0 then
+        w[1].count = w[1].count - 1
+        assert(coroutine.resume(w[2], true))
+      elseif late then
+        assert(coroutine.resume(w[2], nil, "timeout"))
+      else
+        waiting[#waiting + 1] = w
+      end
+    end
+  end
+
+  local function run_timers()
+    local list = timers
+    timers = {}
+    for _, t in ipairs(list) do
+      start(t.f, false, unpack(t))
+    end
+  end
+
+  -- The thread does what was asked of it first; nginx hears of it with finish().
+  local function work()
+    local call = table.remove(calls, 1)
+    call.answer = { pcall(require("mjhook.worker")[call.name], unpack(call)) }
+    return call
+  end
+
+  local function finish(call)
+    assert(coroutine.resume(call.thread, unpack(call.answer, 1, 6)))
+    wake()
+  end
+
+  local function settle()
+    for _ = 1, 20 do
+      run_timers()
+      while calls[1] do
+        finish(work())
+      end
+    end
+  end
+
+  before_each(function()
+    timers, calls, waiting = {}, {}, {}
+    rawset(_G, "unpack", unpack or table.unpack)
+    nginx = {
+      timer = { at = function(_, f, ...)
+        timers[#timers + 1] = { f = f, ... }
+        return true
+      end },
+      run_worker_thread = function(pool, _, name, ...)
+        if pool == "mjhook" then
+          calls[#calls + 1] = { name = name, thread = coroutine.running(), ... }
+          return coroutine.yield()
+        end
+        return true, "ok", {}
+      end,
+      worker = { exiting = function() return false end }, log = function() end,
+      ERR = 1, WARN = 2, NOTICE = 3, INFO = 4,
+    }
+    rawset(_G, "ngx", nginx)
+    package.loaded["ngx.semaphore"] = { new = function() return setmetatable({ count = 0 }, Semaphore) end }
+    local threads = require "resty.mjhook.threads"
+    mj = kit.open { executor = threads.new }
+    exec = mj.exec
+    start(exec.warm_up, exec)
+    settle()
+  end)
+
+  after_each(function()
+    for _, name in ipairs { "ngx.semaphore", "resty.mjhook.threads", "resty.mjhook.log", "mjhook.worker" } do
+      package.loaded[name] = nil
+    end
+    rawset(_G, "ngx", nil)
+    kit.cleanup()
+  end)
+
+  local function task(id)
+    local results
+    start(function() results = exec:commit { { op = "create", task_id = id, account = "default", source = "user",
+      want = true, task = { prompt = "a fox", mode = "fast", timeout = 600, fingerprint = core.sha256 "x" } } } end)
+    settle()
+    return assert(results[1].task)
+  end
+
+  -- Somebody who says something of a task and waits; answer.code is what he hears.
+  local function say(t, body)
+    local answer = {}
+    start(function()
+      local code, why = exec:callback(t.ref, 1, body or ('{"taskId":"%s","status":2}'):format(t.task_id))
+      answer.code, answer.why = code or why.code, why
+    end)
+    return answer
+  end
+
+  it("answers after the commit, each with his own outcome", function()
+    local one, two = task "T1", task "T2"
+    local a = { say(one), say(two, "poison"), say(one), say(two) }
+    run_timers()
+    assert.same({}, { a[1].code, a[2].code, a[3].code, a[4].code })
+    local call = work()
+    assert.equal("failed", mj:get(two.ref).state)
+    assert.same({}, { a[1].code, a[2].code, a[3].code, a[4].code })
+    finish(call)
+    assert.same({ "ok", "unreadable", "duplicate", "ok" }, { a[1].code, a[2].code, a[3].code, a[4].code })
+    assert.matches("^not JSON", a[2].why)
+    assert.equal(0, #calls)
+  end)
+
+  it("has a second call stand behind the one at work, which takes what comes until it begins", function()
+    local t = task "T1"
+    local first = say(t)
+    run_timers()
+    local call = work()
+    local second = say(t)
+    run_timers()
+    assert.equal(1, #calls)
+    local third = say(t)
+    run_timers()
+    assert.equal(1, #calls)
+    local other = work() -- before nginx has heard of the first one
+    finish(call)
+    assert.same({ "ok" }, { first.code, second.code })
+    finish(other)
+    assert.same({ "ok", "duplicate", "duplicate" }, { first.code, second.code, third.code })
+    assert.same({ 0, 0, 0 }, { #calls, exec.runners, exec.queued })
+  end)
+
+  it("has no third call, and forgets nobody when those two are over", function()
+    local t = task "T1"
+    local answers = { say(t) }
+    run_timers()
+    local one = work()
+    answers[2] = say(t)
+    run_timers()
+    local two = work()
+    answers[3] = say(t)
+    run_timers()
+    assert.equal(0, #calls)
+    finish(one)
+    assert.equal(1, #calls)
+    finish(two)
+    settle()
+    assert.same({ "ok", "duplicate", "duplicate" }, { answers[1].code, answers[2].code, answers[3].code })
+  end)
+
+  it("hears of what the call took that only was to warm the threads up", function()
+    local t = task "T1"
+    start(exec.warm_up, exec)
+    local early = say(t)
+    finish(work())
+    assert.equal("ok", early.code)
+    settle()
+    assert.equal(0, exec.queued)
+  end)
+
+  it("commits operations and callbacks that come together in one transaction", function()
+    local t, results = task "T1", nil
+    start(function() results = exec:commit { { op = "tick" }, { op = "signal", ref = t.ref, kind = "look",
+      source = "callback", want = true } } end)
+    local a = say(t)
+    run_timers()
+    finish(work())
+    assert.same({ "ok", "ok" }, { results[1].code, results[2].code })
+    assert.equal("pending", results[2].task.state)
+    assert.is_string(a.code)
+    assert.equal(0, #calls)
+  end)
+
+  it("tells all who wait when a thread dies of something, and goes on", function()
+    local t = task "T1"
+    local a, b = say(t), say(t)
+    run_timers()
+    local call = table.remove(calls, 1)
+    call.answer = { false, "not enough memory" }
+    finish(call)
+    assert.same({ "internal", "internal" }, { a.code, b.code })
+    local c = say(t)
+    settle()
+    assert.same({ "duplicate", 0 }, { c.code, exec.queued }) -- what a and b said lay in the inbox still
+  end)
+
+  it("tells those whose lot was taken when the commit fails, and nobody else", function()
+    local t = task "T1"
+    local a = say(t)
+    run_timers()
+    local store = getmetatable(mj.store).__index
+    local write = store.write
+    store.write = function() error "the roof is on fire" end
+    local call = work()
+    store.write = write
+    local b = say(t)
+    run_timers()
+    finish(call)
+    assert.same({ "internal" }, { a.code, b.code })
+    assert.matches("the roof is on fire", a.why.message)
+    settle()
+    assert.equal("ok", b.code)
+  end)
+
+  it("gives up on a disk that never answers, and counts nobody twice", function()
+    local t = task "T1"
+    local a = say(t)
+    run_timers()
+    wake(true)
+    assert.equal("io", a.code)
+    assert.matches("did not commit within", a.why.message)
+    finish(work())
+    assert.equal(0, exec.queued)
+  end)
+
+  it("takes no more than queue_max, and who was there before is served", function()
+    exec.queue_max = 2
+    local t = task "T1"
+    local a, b, c = say(t), say(t), say(t)
+    assert.equal("busy", c.code)
+    settle()
+    assert.same({ "ok", "duplicate" }, { a.code, b.code })
+    local d = say(t)
+    settle()
+    assert.equal("duplicate", d.code)
+  end)
+
+  it("commits in place, once told of, where there is no pool", function()
+    local t = task "T1"
+    nginx.run_worker_thread = function() return false, "thread pool mjhook not found" end
+    local a = say(t)
+    run_timers()
+    wake()
+    assert.equal("ok", a.code)
+    assert.is_true(exec.missing.mjhook)
+  end)
+
+  it("commits in the request that finds no timer to be had", function()
+    local t = task "T1"
+    nginx.timer.at = function() return nil, "too many pending timers" end
+    local a = say(t)
+    finish(work())
+    assert.equal("ok", a.code)
+  end)
+end)
