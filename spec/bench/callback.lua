@@ -2,9 +2,10 @@
 --
 --   luajit callback.lua [SECONDS] [ROUNDS] [CONNECTIONS,...]
 --
--- One nginx worker and wrk, which take a core each. Every request to /hook and /single is a real change of a task of
--- its own, with event and index entries; what was acknowledged is counted in the store afterwards. Medians over rounds,
--- in each of which all receivers run one after the other, so that ratios are of neighbours in time.
+-- One nginx worker, and wrk on the last core, as if the load came from elsewhere: left to itself the kernel pulls both
+-- ends of a loopback connection onto one core, while the other idles. Every request to /hook and /single is a real
+-- change of a task of its own, with event and index entries; what was acknowledged is counted in the store afterwards.
+-- Medians over rounds, in each of which all receivers run one after the other, so that ratios are of neighbours in time.
 local core = require "mjhook.core"
 local mjhook = require "mjhook"
 
@@ -214,9 +215,11 @@ end
 
 local next_task, acknowledged = 0, 0
 
+local PINNED = select(2, sh "taskset -c $(($(nproc) - 1)) true") == 0 and "taskset -c $(($(nproc) - 1)) " or ""
+
 local function run(url, pid, connections, counts)
   local cpu = cpu_of(pid)
-  local out = must(sh(("wrk -t1 -c%d -d%ds --timeout 10s -s %s/callback_wrk.lua %s -- %s/tasks %d"):format(
+  local out = must(sh((PINNED .. "wrk -t1 -c%d -d%ds --timeout 10s -s %s/callback_wrk.lua %s -- %s/tasks %d"):format(
     connections, SECONDS, HERE, url, dir, counts and next_task or 0)))
   local requests, us, p50, p99, failed, used = out:match "WRK (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)"
   if not requests or tonumber(failed) > 0 then
