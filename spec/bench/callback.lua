@@ -2,10 +2,11 @@
 --
 --   luajit callback.lua [SECONDS] [ROUNDS] [CONNECTIONS,...]
 --
--- One nginx worker, and wrk on the last core, as if the load came from elsewhere: left to itself the kernel pulls both
--- ends of a loopback connection onto one core, while the other idles. Every request to /hook and /single is a real
--- change of a task of its own, with event and index entries; what was acknowledged is counted in the store afterwards.
--- Medians over rounds, in each of which all receivers run one after the other, so that ratios are of neighbours in time.
+-- One nginx worker and wrk. Every request to /hook and /single is a real change of a task of its own, with event and
+-- index entries; what was acknowledged is counted in the store afterwards. Medians over rounds, in each of which all
+-- receivers run one after the other, so that ratios are of neighbours in time. mjhook and (a) are measured a second
+-- time with wrk kept on the last core: left to itself the kernel likes to pull both ends of a loopback connection onto
+-- one core, whatever idles beside it.
 local core = require "mjhook.core"
 local mjhook = require "mjhook"
 
@@ -217,9 +218,9 @@ local next_task, acknowledged = 0, 0
 
 local PINNED = select(2, sh "taskset -c $(($(nproc) - 1)) true") == 0 and "taskset -c $(($(nproc) - 1)) " or ""
 
-local function run(url, pid, connections, counts)
+local function run(url, pid, connections, counts, apart)
   local cpu = cpu_of(pid)
-  local out = must(sh((PINNED .. "wrk -t1 -c%d -d%ds --timeout 10s -s %s/callback_wrk.lua %s -- %s/tasks %d"):format(
+  local out = must(sh(((apart and PINNED or "") .. "wrk -t1 -c%d -d%ds --timeout 10s -s %s/callback_wrk.lua %s -- %s/tasks %d"):format(
     connections, SECONDS, HERE, url, dir, counts and next_task or 0)))
   local requests, us, p50, p99, failed, used = out:match "WRK (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)"
   if not requests or tonumber(failed) > 0 then
@@ -287,7 +288,7 @@ local function main()
   write_config()
   local needed = 90000 + 20000 -- a second: two workers at most; those during a sweep and before
   for _, c in ipairs(CONNECTIONS) do
-    needed = needed + math.min(90000, 4000 * c) + 5000
+    needed = needed + 2 * math.min(60000, 4000 * c) + 5000
   end
   local mj = load(needed * SECONDS * ROUNDS)
   local url, master = start_nginx(1)
@@ -297,14 +298,14 @@ local function main()
   local result = {}
   for _ = 1, ROUNDS do
     for _, c in ipairs(CONNECTIONS) do
-      result[c] = result[c] or { hook = {}, decode = {}, single = {}, express = {} }
-      for name, runs in pairs(result[c]) do
-        if name == "express" then
-          runs[#runs + 1] = express and run(express, express_pid, c) or nil
-        else
-          runs[#runs + 1] = run(url .. "/" .. name, worker, c, name ~= "decode")
-        end
-      end
+      local r = result[c] or { hook = {}, decode = {}, single = {}, express = {}, apart = {}, decode_apart = {} }
+      result[c] = r
+      r.hook[#r.hook + 1] = run(url .. "/hook", worker, c, true)
+      r.decode[#r.decode + 1] = run(url .. "/decode", worker, c)
+      r.single[#r.single + 1] = run(url .. "/single", worker, c, true)
+      r.express[#r.express + 1] = express and run(express, express_pid, c) or nil
+      r.apart[#r.apart + 1] = run(url .. "/hook", worker, c, true, true)
+      r.decode_apart[#r.decode_apart + 1] = run(url .. "/decode", worker, c, false, true)
     end
     memory[#memory + 1] = ("%.1f"):format(anonymous_mib(master))
   end
@@ -320,6 +321,9 @@ local function main()
       ratios(r.hook, r.decode, "rate"), ratios(r.hook, r.single, "rate"),
       express and (", %.1f times (c)"):format(ratios(r.hook, r.express, "rate")) or "",
       ratios(r.hook, r.single, "p50")))
+    say("mjhook, wrk kept on the last core", c, r.apart)
+    print(("  which is %.2f of (a) measured that way, %.0f/s"):format(ratios(r.apart, r.decode_apart, "rate"),
+      median(r.decode_apart, "rate")))
   end
   print(("  nginx worker's own memory: %.1f MiB at start, then after each round %s MiB, at last after %d callbacks")
     :format(table.remove(memory, 1), table.concat(memory, ", "), acknowledged))
