@@ -47,8 +47,8 @@ size_t mj_json_unescape(const mj_json *string, char *out);
  * digits, none of them escaped.  False: it is none, and *out is as it was. */
 bool mj_json_whole(const mj_json *value, int64_t *out);
 
-/* Whether a value that was read is nothing that another reader might refuse or take for something else: all text is
- * UTF-8 without control characters and half pairs, numbers are within what a double holds. */
+/* Whether a value that was read is nothing that an ordinary reader might refuse: all text is UTF-8 without raw control
+ * characters and half pairs, numbers are within what a double holds. */
 bool mj_json_plain(const mj_json *value);
 
 /* Whether s is well-formed UTF-8 (no overlong forms, no surrogates, at most U+10FFFF). */
