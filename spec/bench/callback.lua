@@ -220,8 +220,9 @@ local PINNED = select(2, sh "taskset -c $(($(nproc) - 1)) true") == 0 and "tasks
 
 local function run(url, pid, connections, counts, apart)
   local cpu = cpu_of(pid)
-  local out = must(sh(((apart and PINNED or "") .. "wrk -t1 -c%d -d%ds --timeout 10s -s %s/callback_wrk.lua %s -- %s/tasks %d"):format(
-    connections, SECONDS, HERE, url, dir, counts and next_task or 0)))
+  local wrk = ("wrk -t1 -c%d -d%ds --timeout 10s -s %s/callback_wrk.lua %s -- %s/tasks %d"):format(connections, SECONDS,
+    HERE, url, dir, counts and next_task or 0)
+  local out = must(sh((apart and PINNED or "") .. wrk))
   local requests, us, p50, p99, failed, used = out:match "WRK (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)"
   if not requests or tonumber(failed) > 0 then
     io.stderr:write(out, read(dir .. "/error.log") or "", "\n")
