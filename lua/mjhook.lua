@@ -329,13 +329,12 @@ end
 
 --- Runs waiting events through the policy's handlers.
 -- @tparam[opt] table options limit, budget (seconds), isolate (true: handlers run in processes of their own, up to
--- `handlers` of them side by side, which are killed when they hang), batch (how many are taken at once when handlers
--- are quick, 256: in place, those behind a slow one wait for it)
+-- `handlers` of them side by side, which are killed when they hang; in place, those behind a slow one wait for it)
 -- @treturn table|nil {delivered=, buried=, errors=}, or nil and an error
 function Mjhook:deliver(options)
   check_open(self, 2)
   return deliver.deliver(self, check_options("deliver", options,
-    { limit = "number", budget = "number", isolate = "boolean", batch = "number" }, 2))
+    { limit = "number", budget = "number", isolate = "boolean" }, 2))
 end
 
 --- Iterates over the events that wait to be delivered or were given up (`buried`), the oldest task's first.

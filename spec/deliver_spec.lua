@@ -1,6 +1,8 @@
 -- mj:deliver: each event to the policy, in order per task, until its handler returns; no network in here.
 local core = require "mjhook.core"
+local deliver = require "mjhook.deliver"
 local kit = require "kit"
+local runner = require "mjhook.runner"
 
 describe("deliver", function()
   after_each(kit.cleanup)
@@ -353,20 +355,64 @@ describe("deliver", function()
     assert.equal(6, #seen)
   end)
 
-  it("takes no more at once than it is told to", function()
-    local leased = 0
-    open { on_event = function()
-      local now = 0
-      for event in mj:events() do
-        now = now + (event.leased and 1 or 0)
+  -- As another thread does it that sees how slow the handler is.
+  local function take_back()
+    local names = core.claims("x"):take_back(-1000)
+    local ops = {}
+    for i, name in ipairs(names) do
+      ops[i] = runner.taken_back(name)
+    end
+    assert(mj.exec:commit(ops))
+    return #names
+  end
+
+  it("lets somebody else take back what lies behind a slow handler: it is due at once, as if nobody had had it", function()
+    local held, back = core.claims "x", 0 -- so that they outlive a turn
+    open { on_event = function(task, ctx)
+      note(task, ctx)
+      if #seen == 10 then -- the third of eight
+        back = take_back()
+        for _, event in ipairs(waiting()) do
+          if not event.leased then
+            assert.same({ 0, {} }, { event.tries, event.errors })
+            assert.is_true(event.next_at <= core.now())
+          end
+        end
       end
-      leased = math.max(leased, now)
     end }
-    for _ = 1, 40 do
+    for _ = 1, 20 do
       task_with "succeeded"
     end
-    assert.equal(40, assert(mj:deliver { batch = 4 }).delivered)
-    assert.equal(4, leased)
+    assert.same({ delivered = 20, buried = 0, errors = 0 }, deliver.deliver(mj, { claims = "x" }))
+    assert.equal(5, back)
+    assert.equal(20, #seen)
+    local once = {}
+    for _, event in ipairs(seen) do
+      assert.is_nil(once[event.id])
+      once[event.id] = true
+    end
+    assert.same({}, waiting())
+    held:close()
+  end)
+
+  it("leaves it to whoever took it back, also when that one had it and is done before the slow one", function()
+    local held = core.claims "x"
+    local others = 0
+    open { on_event = function(task, ctx)
+      note(task, ctx)
+      if #seen == 10 then
+        take_back()
+        others = mj:deliver().delivered -- in the middle of this one, as in another thread
+      end
+    end }
+    for _ = 1, 20 do
+      task_with "succeeded"
+    end
+    assert.equal(10, deliver.deliver(mj, { claims = "x" }).delivered)
+    assert.equal(10, others)
+    assert.equal(20, #seen)
+    assert.same({}, waiting())
+    held:close()
   end)
 
   it("gives back what it has leased when it is to stop, due at once", function()

@@ -199,5 +199,6 @@ int luaopen_mjhook_core(lua_State *L)
     mjl_open_child(L);
     mjl_open_watch(L);
     mjl_open_inbox(L);
+    mjl_open_claims(L);
     return 1;
 }

@@ -58,5 +58,6 @@ void mjl_open_sys(lua_State *L);
 void mjl_open_child(lua_State *L);
 void mjl_open_watch(lua_State *L);
 void mjl_open_inbox(lua_State *L);
+void mjl_open_claims(lua_State *L);
 
 #endif

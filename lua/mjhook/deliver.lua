@@ -81,14 +81,14 @@ local function exchange(mj, ops, n)
   return leased
 end
 
---- mj:deliver{limit=, budget= (seconds), isolate=, batch=}.
+--- mj:deliver{limit=, budget= (seconds), isolate=}; `claims`: see runner.direct.
 -- @treturn table|nil {delivered=, buried=, errors=}; nil and an error when the store failed
 function M.deliver(mj, options)
   local report = { delivered = 0, buried = 0, errors = 0 }
   if not mj.policy.present then
     return report -- without a policy events wait
   end
-  local hands = options.isolate and runner.isolated(mj, options.batch) or runner.direct(mj, options.batch)
+  local hands = options.isolate and runner.isolated(mj) or runner.direct(mj, options.claims)
   local limit = options.limit or math.huge
   local stop_at = options.budget and core.clock() + options.budget * 1000 or math.huge
   local started, ops = 0, {}

@@ -12,12 +12,12 @@ local view = require("mjhook.task").view
 
 local M = {}
 
-local MOST = 256     -- events at once when handlers are quick, and nobody says
+local MOST = 256     -- events at once when handlers are quick
 local QUICK_MS = 5   -- a handler at most this slow on average lets their number grow
 -- A deliverer that died may have run the event or not: it counts for little. But a handler that takes its deliverer
 -- with it, every time, must not do so for ever.
 local DEATHS = 100
-local SLOW_MS = 100   -- who waits behind a handler for so long, in the same process, goes to another one
+M.SLOW_MS = 100 -- who waits behind a handler for so long goes to another process or thread
 local SLACK_MS = 1000 -- for a handler that is interrupted to come back by itself, before its process is killed
 local MOST_TOLD = 524288 -- bytes; the core takes twice as much
 local FAIR_MS = 5000 -- one that had so long and was cut off by the end of the budget has had its try
@@ -62,7 +62,7 @@ local function told(handled, reason, how, files)
 end
 
 local function grown(hands, mean_ms)
-  return mean_ms <= QUICK_MS and math.min(hands.size * 2, hands.most) or 1
+  return mean_ms <= QUICK_MS and math.min(hands.size * 2, MOST) or 1
 end
 
 -- ---- here ----
@@ -70,8 +70,10 @@ end
 local Direct = {}
 Direct.__index = Direct
 
-function M.direct(mj, most)
-  return setmetatable({ mj = mj, size = 1, most = most or MOST, leases = {} }, Direct)
+--- @tparam[opt] string claims the name of core.claims out of which somebody else takes back what lies behind a slow
+-- handler, with M.taken_back
+function M.direct(mj, claims)
+  return setmetatable({ mj = mj, size = 1, leases = {}, claims = claims and core.claims(claims) }, Direct)
 end
 
 function Direct:room()
@@ -80,6 +82,19 @@ end
 
 function Direct:start(leases)
   self.leases = leases
+  local names = {}
+  for i, lease in ipairs(self.claims and leases or {}) do
+    names[i] = ("%s %d %d"):format(lease.event.ref, lease.event.seq, lease.event.tries)
+  end
+  if self.claims and not self.claims:lay(names) then
+    self.claims = nil -- no memory for it
+  end
+end
+
+--- What brings an event back that was taken out of claims: an operation.
+function M.taken_back(name)
+  local ref, seq, tries = name:match "^(%w+) (%d+) (%d+)$"
+  return { op = "retry", ref = ref, seq = tonumber(seq), tries = tonumber(tries), ["until"] = core.now() }
 end
 
 function Direct:idle()
@@ -90,7 +105,7 @@ function Direct:wait(stop_at)
   local out, begun = {}, core.clock()
   for i, lease in ipairs(self.leases) do
     out[i] = { lease = lease }
-    if core.clock() < stop_at and not self.mj.stopping() then
+    if core.clock() < stop_at and not self.mj.stopping() and (not self.claims or self.claims:begin()) then
       out[i].handled, out[i].reason, out[i].how, out[i].files = handle(self.mj, lease)
     end
   end
@@ -104,8 +119,8 @@ end
 local Isolated = {}
 Isolated.__index = Isolated
 
-function M.isolated(mj, most)
-  return setmetatable({ mj = mj, size = 1, most = most or MOST, children = {} }, Isolated)
+function M.isolated(mj)
+  return setmetatable({ mj = mj, size = 1, children = {} }, Isolated)
 end
 
 -- When no process can be started, there is no point in taking more: those that run go on.
@@ -263,14 +278,14 @@ function Isolated:wait(stop_at)
   for i, child in ipairs(self.children) do
     processes[i] = child.process
     until_ms = math.min(until_ms, child.since + self.mj.config.handler_timeout * 1000 + SLACK_MS - now,
-      others_wait(child) and child.since + SLOW_MS - now or math.huge)
+      others_wait(child) and child.since + M.SLOW_MS - now or math.huge)
   end
   core.await(processes, math.max(0, math.min(until_ms, 1000))) -- at most a second: whether to stop is asked in between
   now = core.clock()
   for _, child in ipairs(self.children) do
     if not self:hear(child, out) and not self:cut(child, out, now, stop_at) then
       left[#left + 1] = child
-      if others_wait(child) and now - child.since >= SLOW_MS then
+      if others_wait(child) and now - child.since >= M.SLOW_MS then
         relieve(child, out)
         self.size = 1
       end

@@ -119,6 +119,49 @@ describe("delivery under nginx", function()
     assert.equal(9, #lines "begun")
   end)
 
+  -- Tasks that succeed at one time: so many events that are due at once, in this order.
+  local function burst(count)
+    local made, ops = {}, {}
+    for i = 1, count do
+      made[i] = { op = "create", source = "user", account = "default", task_id = "T" .. i, want = true,
+                  task = { prompt = "p", fingerprint = ("f"):rep(16) } }
+    end
+    for i, result in ipairs(assert(mj.exec:commit(made))) do
+      ops[i] = { op = "signal", ref = result.task.ref, attempt = 1, kind = "succeeded", source = "poll",
+                 task_id = "T" .. i, image = "https://img.example/x" }
+    end
+    assert(mj.exec:commit(ops))
+  end
+
+  -- One in the middle of many quick ones turns out to be slow: it was taken together with some that lie behind it.
+  local function assert_nobody_waits()
+    local before = socket.gettime()
+    burst(60)
+    kit.wait_until(function() return #lines "begun" == 60 end)
+    kit.wait_until(function() return #lines "done" == 59 end)
+    assert.is_true(socket.gettime() - before < 3)
+    kit.wait_until(function() return mj:stats().events == 0 end, 10)
+    local seen = {}
+    for _, id in ipairs(lines "begun") do
+      assert.is_nil(seen[id], id)
+      seen[id] = true
+    end
+    assert.equal(60, #lines "done")
+  end
+
+  it("holds back nothing that was taken together with an event whose handler turns out to be slow", function()
+    start(NOTE .. [[
+      return { on_event = function(task, ctx)
+        note("begun", ctx.event_id)
+        if task.task_id == "T20" then
+          os.execute "sleep 4"
+        end
+        note("done", ctx.event_id)
+      end }
+    ]])
+    assert_nobody_waits()
+  end)
+
   it("tries about once a second, not in circles, while nothing can be delivered", function()
     start([[ return { on_event = function() end } ]])
     kit.write(dir .. "/policy.lua", "return 7") -- what a thread reads when it is needed first
@@ -133,17 +176,17 @@ describe("delivery under nginx", function()
     assert.is_true(said() <= 2 + socket.gettime() - before, said())
   end)
 
-  it("runs a policy that is a table in the worker itself", function()
+  -- A policy that is a table, in the worker itself.
+  local function start_in_worker(handler)
     dir = kit.tmp()
     local conf = [[
       @MAIN@ @THREADS@
       http {
         @HTTP@
         init_by_lua_block {
+          POLICY_NOTE
           require("resty.mjhook").init { config = "@DIR@/config.lua", policy = { on_event = function(task, ctx)
-            local file = assert(io.open("OUT/seen", "a"))
-            file:write(ngx.get_phase(), " ", ctx.event_id, "\n")
-            file:close()
+            HANDLER
           end } }
         }
         init_worker_by_lua_block { require("resty.mjhook").init_worker() }
@@ -154,13 +197,29 @@ describe("delivery under nginx", function()
         }
       }
     ]]
-    web = receiver.start { conf = (conf:gsub("OUT", dir)) }
+    conf = conf:gsub("POLICY_NOTE", function() return (NOTE:gsub("DIR", dir)) end)
+    web = receiver.start { conf = (conf:gsub("HANDLER", function() return handler end)) }
     mj = kit.open({ hook_url = web.url .. "/hook" }, sim)
+  end
+
+  it("runs a policy that is a table in the worker itself", function()
+    start_in_worker [[ note("seen", ngx.get_phase() .. " " .. ctx.event_id) ]]
     local task = submit()
     sim.finish(task.task_id)
     kit.wait_until(function() return #lines "seen" == 1 end)
     assert.equal("timer " .. task.ref .. "-1", lines("seen")[1])
     kit.wait_until(function() return mj:stats().events == 0 end)
+  end)
+
+  it("holds back nobody there either, who waits with nginx's own means", function()
+    start_in_worker [[
+      note("begun", ctx.event_id)
+      if task.task_id == "T20" then
+        ngx.sleep(4)
+      end
+      note("done", ctx.event_id)
+    ]]
+    assert_nobody_waits()
   end)
 
   it("leaves events to the reconciler when there is no pool for it, and says so once", function()

@@ -3,19 +3,19 @@
 -- Handlers may block there. A policy that is a table of functions can't go into another thread: its handlers run on the
 -- event loop, in a timer, and have to use nginx's own sockets.
 --
--- One deliverer is enough as long as handlers are quick. While one has something slow at hand, others are begun beside
--- it for what waits: at most `handlers` of a worker, and no more than the pool has threads.
+-- One deliverer is enough as long as handlers are quick. While one has something slow at hand, what it took together
+-- with that is taken back from it, and others are begun beside it for what waits: at most `handlers` of a worker, and no
+-- more than the pool has threads.
 local core = require "mjhook.core"
+local deliver = require "mjhook.deliver"
 local log = require("resty.mjhook.log").log
+local runner = require "mjhook.runner"
 
 local M = {}
 
 local POOL = "mjhook_deliver"
--- `budget` in seconds: then what was logged is told, and a worker that is to end can end. `batch`: no more are made to
--- wait behind a handler that turns out to be slow; more would be hardly quicker (measured).
-local TURN = { budget = 5, batch = 32 }
+local TURN_S = 5 -- then what was logged is told, and a worker that is to end can end
 local LOOK_S = 1 -- how often a worker looks for events whose next try is due
-local SLOW_S = 0.1 -- what nobody took for so long waits behind a slow handler
 
 -- What mjhook.open is given in the thread: what init() was given, as plain data.
 local function plain(given)
@@ -35,20 +35,109 @@ local function handles(mj)
   return false
 end
 
-local function runner(mj, given)
+-- A function that delivers for a while; whoever has those claims may take back what it has not begun.
+local function turn(mj, given, id)
   if type(mj.config.policy) == "table" then
     mj.on_event_loop = true -- where no hook may interrupt: it would interrupt others, too
-    return function()
-      return mj:deliver(TURN)
+    return function(claims)
+      return deliver.deliver(mj, { budget = TURN_S, claims = claims })
     end
   end
-  local settings, id = plain(given), mj.config.store .. "\0deliver\0" .. core.now()
-  return function()
-    local report, err = mj.exec:call(POOL, "deliver", id, settings, TURN)
+  local settings = plain(given)
+  return function(claims)
+    local report, err = mj.exec:call(POOL, "deliver", id, settings, { budget = TURN_S, claims = claims })
     for _, said in ipairs(report and report.said or {}) do
       log(said.level, said.message)
     end
     return report, err
+  end
+end
+
+-- ---- those who deliver in this worker ----
+
+local Crew = {}
+Crew.__index = Crew
+
+-- Each has a name, under which its claims are found from here and from its thread.
+local function crew_of(mj, given)
+  local id = mj.config.store .. "\0deliver\0" .. core.now()
+  local idle = {}
+  for i = 1, mj.config.handlers do
+    local name = id .. "\0" .. i
+    idle[i] = { name = name, claims = assert(core.claims(name)) }
+  end
+  return setmetatable({ mj = mj, run = turn(mj, given, id), idle = idle, at_work = {}, not_before = 0 }, Crew)
+end
+
+function Crew:deliver(one)
+  local report, err = self.run(one.name)
+  if err and err.code == "no_pool" then
+    if not self.missing then
+      log("notice", "no thread_pool " .. POOL .. " in nginx.conf: events wait for mjhook-reconcile")
+    end
+    self.missing = true
+  elseif not report then
+    self.not_before = core.clock() + LOOK_S * 1000 -- it would fail again at once, and again
+    log("error", "events could not be delivered: " .. err.message)
+  end
+end
+
+local function work(premature, self, one)
+  if not premature then
+    self:deliver(one)
+  end
+  self.at_work[one] = nil
+  table.insert(self.idle, one)
+  if not premature then
+    self:look() -- what was committed meanwhile
+  end
+end
+
+-- What lies behind slow handlers is due again, for somebody else.
+function Crew:take_back()
+  local ops = {}
+  for one in pairs(self.at_work) do
+    for _, name in ipairs(one.claims:take_back(runner.SLOW_MS)) do
+      ops[#ops + 1] = runner.taken_back(name)
+    end
+  end
+  local results, err = true, nil
+  if #ops > 0 then
+    results, err = self.mj.exec:commit(ops)
+  end
+  if not results then
+    log("error", ("%d events wait until their leases are over: %s"):format(#ops, err.message))
+  end
+end
+
+local function watch(premature, self)
+  self.watching = false
+  if not premature then
+    self:take_back()
+    self:look()
+  end
+end
+
+-- How long the first one that nobody has taken has been due, in milliseconds; negative: there is none.
+function Crew:waited()
+  local stats = self.mj.store and self.mj.store:stats()
+  return stats and stats.event_due and core.now() - stats.event_due or -1
+end
+
+-- Begins one, when there is something to deliver that those at work don't get to.
+function Crew:look()
+  if self.missing or core.clock() < self.not_before then
+    return
+  end
+  if self.idle[1] and self:waited() >= (next(self.at_work) and runner.SLOW_MS or 0) then
+    local one = table.remove(self.idle)
+    self.at_work[one] = true
+    if not ngx.timer.at(0, work, self, one) then
+      work(true, self, one)
+    end
+  end
+  if next(self.at_work) and not self.watching then
+    self.watching = ngx.timer.at(runner.SLOW_MS / 1000, watch, self) and true or false
   end
 end
 
@@ -59,45 +148,9 @@ function M.new(mj, given)
   if not handles(mj) then
     return function() end
   end
-  local run, busy, missing, watching, not_before = runner(mj, given), 0, false, false, 0
-  local look
-  local function work(premature)
-    local report, err
-    if not premature then
-      report, err = run()
-      if err and err.code == "no_pool" then
-        if not missing then
-          log("notice", "no thread_pool " .. POOL .. " in nginx.conf: events wait for mjhook-reconcile")
-        end
-        missing = true
-      elseif not report then
-        not_before = core.clock() + LOOK_S * 1000 -- it would fail again at once, and again
-        log("error", "events could not be delivered: " .. err.message)
-      end
-    end
-    busy = busy - 1
-    if not premature then
-      look() -- what was committed meanwhile
-    end
-  end
-  local function watch(premature)
-    watching = false
-    if not premature then
-      look()
-    end
-  end
-  function look()
-    if missing or not mj.store or core.clock() < not_before then
-      return
-    end
-    local stats = busy < mj.config.handlers and mj.store:stats()
-    local waited = stats and stats.event_due and core.now() - stats.event_due or -1
-    if waited >= (busy == 0 and 0 or SLOW_S * 1000) and ngx.timer.at(0, work) then
-      busy = busy + 1
-    end
-    if busy > 0 and not watching then
-      watching = ngx.timer.at(SLOW_S, watch) and true or false
-    end
+  local crew = crew_of(mj, given)
+  local function look()
+    crew:look()
   end
   ngx.timer.every(LOOK_S, look)
   return look
