@@ -366,7 +366,7 @@ describe("deliver", function()
     return #names
   end
 
-  it("lets somebody else take back what lies behind a slow handler: it is due at once, as if nobody had had it", function()
+  it("lets somebody else take back what lies behind a slow handler: due at once, as if nobody had had it", function()
     local held, back = core.claims "x", 0 -- so that they outlive a turn
     open { on_event = function(task, ctx)
       note(task, ctx)

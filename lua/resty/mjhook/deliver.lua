@@ -4,8 +4,8 @@
 -- event loop, in a timer, and have to use nginx's own sockets.
 --
 -- One deliverer is enough as long as handlers are quick. While one has something slow at hand, what it took together
--- with that is taken back from it, and others are begun beside it for what waits: at most `handlers` of a worker, and no
--- more than the pool has threads.
+-- with that is taken back from it, and others are begun beside it for what waits: at most `handlers` of a worker, and
+-- no more than the pool has threads.
 local core = require "mjhook.core"
 local deliver = require "mjhook.deliver"
 local log = require("resty.mjhook.log").log
