@@ -223,7 +223,7 @@ valgrind: tests
 	@$(DEPS) valgrind
 	@BUILD=$(BUILD) VARIANT=$(VARIANT) VALGRIND=1 scripts/dev/run-tests c
 
-bench: DEPS_HERE = $(DEPS_DEMO) wrk python3
+bench: DEPS_HERE = $(DEPS_TEST) wrk
 fuzz: DEPS_HERE = $(DEPS_BUILD)
 fuzz: VARIANT = asan
 chaos: DEPS_HERE = $(DEPS_TEST)

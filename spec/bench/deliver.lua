@@ -1,77 +1,70 @@
 --- make bench, section deliver: events a second through the policy, beside Redis streams.
 --
---   lua deliver.lua [EVENTS] [ROUNDS]
+--   lua5.4 deliver.lua [EVENTS] [ROUNDS]
 --
--- The store lies in BUILD, on a disk. EVENTS tasks have ended; their events go through a handler that does nothing,
--- here and in processes of their own; and through the relay (mjhook.handlers.webhook, signed) to the simulator's sink
--- on this machine. Redis, where it is installed, takes as many by XADD with every write on disk
--- before its answer (`appendfsync always`), from redis-benchmark with 64 clients. Medians over rounds, in each of which
--- everything runs one after the other.
+-- EVENTS tasks have ended; their events go through a handler that does nothing: here, in processes of their own, and in
+-- a thread of nginx; and through the relay (mjhook.handlers.webhook, signed) to the simulator's sink on this machine.
+-- Redis takes as many by XADD with every write on disk before its answer (`appendfsync always`), from redis-benchmark
+-- with 64 clients. Medians over rounds, in each of which everything runs one after the other. At last, with nothing
+-- else to do: how long it takes from a callback's commit under nginx to the handler. All of it lies in TMPDIR, which
+-- should be on a disk.
 local core = require "mjhook.core"
+local kit = require "kit"
 local mjhook = require "mjhook"
+local receiver = require "receiver"
+local redis = require "redis"
+local sim = require "sim"
+local webhook = require "mjhook.handlers.webhook"
 
 local EVENTS, ROUNDS = tonumber(arg[1]) or 20000, tonumber(arg[2]) or 3
-local BUILD, ROOT = os.getenv "MJHOOK_BUILD", os.getenv "MJHOOK_ROOT"
-local SIMULATOR = ("%s/scripts/simulator/simulator"):format(ROOT)
-
-local function sh(command)
-  local pipe = io.popen("( " .. command .. "\n) 2>&1; printf '\\n%s' $?")
-  local out, code = pipe:read("*a"):match "^(.-)\n?\n(%d+)$"
-  pipe:close()
-  return out, tonumber(code)
-end
-
-local dir = assert((sh(("mktemp -d -p %s"):format(BUILD))))
+local CALLBACKS = 60
 local made = 0
 
-local function ended(mj)
+local function open(name, policy)
+  return assert(mjhook.open { store = kit.tmp() .. "/" .. name, api_key = "k", base_url = sim.url, policy = policy })
+end
+
+-- Pending tasks: what takes them to their end.
+local function endings(mj, count)
   local task = { prompt = "a red fox in the snow, golden hour --ar 4:5", timeout = 600, fingerprint = core.sha256 "x" }
+  local ops = {}
+  for i = 1, count do
+    made = made + 1
+    ops[i] = { op = "create", task = task, source = "user", account = "default", task_id = "T" .. made, want = true }
+  end
+  for i, result in ipairs(assert(mj.exec:commit(ops))) do
+    ops[i] = { op = "signal", ref = result.task.ref, kind = "succeeded", source = "callback",
+               task_id = result.task.task_id, image = "https://img.example/x.png" }
+  end
+  return ops
+end
+
+local function store_events(mj)
   for _ = 1, EVENTS, 1000 do
-    local ops = {}
-    for i = 1, 1000 do
-      made = made + 1
-      ops[i] = { op = "create", task = task, source = "user", account = "default", task_id = "T" .. made, want = true }
-    end
-    for i, result in ipairs(assert(mj.exec:commit(ops))) do
-      ops[i] = { op = "signal", ref = result.task.ref, kind = "succeeded", source = "callback",
-                 task_id = result.task.task_id, image = "https://img.example/x.png" }
-    end
-    assert(mj.exec:commit(ops))
+    assert(mj.exec:commit(endings(mj, 1000)))
   end
 end
 
-local function measure(mj, options)
-  ended(mj)
+local function deliver(mj, options)
+  store_events(mj)
   local before = core.clock()
   local report = assert(mj:deliver(options))
   assert(report.delivered == EVENTS, report.delivered)
   return EVENTS / (core.clock() - before) * 1000
 end
 
-local function relay()
-  local url = assert(sh(("%s start --dir %s/sim --key k --set ledger=false"):format(SIMULATOR, dir)))
-  local handler = require "mjhook.handlers.webhook" { url = url .. "/_sim/sink",
-    secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=" }
-  return assert(mjhook.open { store = dir .. "/relay", api_key = "k", base_url = url, policy = { on_event = handler } })
+-- All at once, to nginx, which finds them by itself.
+local function under_nginx(mj)
+  store_events(mj)
+  kit.wait_until(function() return mj:stats().events < EVENTS end, 60)
+  local before, left = core.clock(), mj:stats().events
+  kit.wait_until(function() return mj:stats().events == 0 end, 60)
+  return left / (core.clock() - before) * 1000
 end
 
-local redis -- port
-
-local function start_redis()
-  if select(2, sh "command -v redis-server redis-benchmark") ~= 0 then
-    return
-  end
-  local port = sh [[python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-  ]]
-  sh(("redis-server --port %s --bind 127.0.0.1 --dir %s --appendonly yes --appendfsync always --save '' "
-    .. "--daemonize yes --pidfile %s/redis.pid --logfile %s/redis.log"):format(port, dir, dir, dir))
-  local _, code = sh(("for i in $(seq 200); do redis-cli -p %s ping && exit 0; sleep 0.02; done; exit 1"):format(port))
-  redis = code == 0 and port or nil
-end
-
-local function xadd()
-  local out = sh(("redis-benchmark -p %s -n %d -c 64 -q XADD events '*' event_id 01KB5QW0000000000000000000-1 type "
-    .. "succeeded task '{\"ref\":\"01KB5QW0000000000000000000\"}'"):format(redis, EVENTS))
+local function xadd(server)
+  local out = kit.sh(("redis-benchmark -p %d -n %d -c 64 -q XADD events '*' event_id 01KB5QW0000000000000000000-1 type "
+    .. "succeeded task '{\"ref\":\"01KB5QW0000000000000000000\"}'"):format(server.port, EVENTS))
   local rate = 0
   for figure in out:gmatch "([%d.]+) requests per second" do
     rate = tonumber(figure)
@@ -79,34 +72,69 @@ local function xadd()
   return rate
 end
 
-local function median(list)
+local function at(list, share)
   table.sort(list)
-  return list[math.floor((#list + 1) / 2)]
+  return list[math.max(1, math.ceil(#list * share))]
 end
 
-local ok, err = pcall(function()
-  local mj = assert(mjhook.open { store = dir .. "/store", api_key = "k", base_url = "http://127.0.0.1:1",
-                                  policy = { on_event = function() end } })
-  start_redis()
-  local relaying = relay()
-  local here, apart, relayed, stream = {}, {}, {}, {}
+-- A receiver whose handler does what `text` says; and a mjhook on its store, without a policy.
+local function start_nginx(text)
+  local path = kit.write(kit.tmp() .. "/policy.lua", ("return { on_event = function(task, ctx) %s end }"):format(text))
+  local web = receiver.start { settings = { policy = path } }
+  return kit.open({ hook_url = web.url .. "/hook" }, sim)
+end
+
+-- Milliseconds from each callback's commit to its handler, one callback at a time.
+local function latencies()
+  local told = kit.tmp() .. "/told"
+  local mj = start_nginx(([[
+    local file = io.open(%q, "a")
+    file:write(require("mjhook.core").now() - ctx.created_at, "\n")
+    file:close()
+  ]]):format(told))
+  for i = 1, CALLBACKS do
+    sim.finish(assert(mj:submit { prompt = "a fox" }).task_id)
+    kit.wait_until(function() return select(2, (kit.read(told) or ""):gsub("\n", "")) == i end)
+  end
+  local list = {}
+  for line in io.lines(told) do
+    list[#list + 1] = tonumber(line)
+  end
+  return list
+end
+
+local function main()
+  local nothing = { on_event = function() end }
+  local mj = open("store", nothing)
+  local relaying = open("relay", { on_event = webhook { url = sim.url .. "/_sim/sink",
+    secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=" } })
+  local web = start_nginx ""
+  local server = redis.start { "appendonly yes", "appendfsync always" }
+  local here, apart, threaded, relayed, stream = {}, {}, {}, {}, {}
   for i = 1, ROUNDS do
-    here[i] = measure(mj, {})
-    apart[i] = measure(mj, { isolate = true })
-    relayed[i] = measure(relaying, { isolate = true })
-    stream[i] = redis and xadd() or nil
+    here[i] = deliver(mj, {})
+    apart[i] = deliver(mj, { isolate = true })
+    threaded[i] = under_nginx(web)
+    relayed[i] = deliver(relaying, { isolate = true })
+    stream[i] = xadd(server)
   end
-  print(("  a handler that does nothing, in this process (%s): %.0f events/s"):format(
-    rawget(_G, "jit") and "LuaJIT" or _VERSION, median(here)))
-  print(("  the same in processes of its own:                  %.0f events/s"):format(median(apart)))
-  print(("  through the signed relay, 4 processes:             %.0f events/s"):format(median(relayed)))
-  if redis then
-    print(("  redis XADD, 64 clients, appendfsync always:        %.0f/s"):format(median(stream)))
+  local function say(what, list)
+    print(("  %-50s %.0f/s"):format(what .. ":", at(list, 0.5)))
   end
-  mj:close()
-end)
-sh(("%s stop --dir %s/sim"):format(SIMULATOR, dir))
-sh(("test -f %s/redis.pid && kill $(cat %s/redis.pid) && sleep 0.3; rm -rf %s"):format(dir, dir, dir))
+  say("a handler that does nothing, in this process", here)
+  say("the same in processes of its own", apart)
+  say("the same in a thread of nginx", threaded)
+  say("through the signed relay, 4 processes", relayed)
+  say("redis XADD, 64 clients, appendfsync always", stream)
+  local late = latencies()
+  print(("  from a callback's commit to the handler under nginx: p50 %d ms, p95 %d ms, longest of %d %d ms"):format(
+    at(late, 0.5), at(late, 0.95), #late, at(late, 1)))
+end
+
+sim.start "--set ledger=false"
+local ok, err = pcall(main)
+pcall(kit.cleanup)
+sim.stop()
 if not ok then
   io.stderr:write(tostring(err), "\n")
   os.exit(1)
