@@ -62,8 +62,7 @@ static int wire_callback(lua_State *L)
     return 1;
 }
 
-/* core.wire_status(body) -> {words} | nil, why, the envelope's status (nil: there is none).  Entries that can't be read
- * are left out. */
+/* core.wire_status(body) -> {words} | nil, why.  Entries that can't be read are left out. */
 static int wire_status(lua_State *L)
 {
     mj_str body = text_arg(L, 1);
@@ -75,10 +74,7 @@ static int wire_status(lua_State *L)
     if (!mj_wire_status(body, &scratch, &words, why)) {
         lua_pushnil(L);
         lua_pushstring(L, why);
-        if (words.status < 0)
-            return 2;
-        lua_pushinteger(L, (lua_Integer)words.status);
-        return 3;
+        return 2;
     }
     lua_newtable(L);
     for (int n = 1; mj_wire_next(&words, &scratch, &w); n++) {

@@ -1,5 +1,6 @@
 #include "mj_wire.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -277,16 +278,17 @@ static bool envelope(mj_json root, int64_t *status, mj_json *data, mj_json *mess
 bool mj_wire_status(mj_str body, mj_buf *scratch, mj_wire_words *out, char why[MJ_WIRE_WHY])
 {
     mj_json root, data = {0}, message = {0};
-    mj_str text;
+    int64_t status;
 
-    *out = (mj_wire_words){.status = -1};
+    *out = (mj_wire_words){0};
     if (!read_object(body, &root, why))
         return false;
-    if (!envelope(root, &out->status, &data, &message))
+    if (!envelope(root, &status, &data, &message))
         return no_word(why, "no envelope");
-    if (out->status != STATUS_OK) {
-        text = clean(&message, MJ_MAX_REASON, scratch);
-        snprintf(why, MJ_WIRE_WHY, "%.*s", (int)text.n, text.n ? text.p : "");
+    if (status != STATUS_OK) {
+        mj_str text = clean(&message, MJ_MAX_REASON, scratch);
+        snprintf(why, MJ_WIRE_WHY, "status %" PRId64 "%s%.*s", status, text.n ? ": " : "", (int)text.n,
+                 text.n ? text.p : "");
         return false;
     }
     if (data.type != MJ_JSON_ARRAY && data.type != MJ_JSON_OBJECT)

@@ -15,7 +15,7 @@
 #include "mj_json.h"
 #include "mj_state.h"
 
-enum { MJ_WIRE_WHY = MJ_MAX_REASON + 1 }; /* bytes of a reason, with its end */
+enum { MJ_WIRE_WHY = MJ_MAX_REASON + 32 }; /* bytes of a reason: the provider's, its status before it, and an end */
 
 /* For reading n bytes of text. */
 size_t mj_wire_room(size_t n);
@@ -24,10 +24,8 @@ size_t mj_wire_room(size_t n);
  */
 bool mj_wire_callback(mj_str body, mj_buf *scratch, mj_signal *out, char why[MJ_WIRE_WHY]);
 
-/* The answer to a status request.  False: `why` tells what is wrong with it, or what the provider says is wrong;
- * `status` is the envelope's, -1 when there is none. */
+/* The answer to a status request.  False: `why` tells what is wrong with it, or what the provider says is wrong. */
 typedef struct mj_wire_words {
-    int64_t status;
     mj_json rest;
 } mj_wire_words;
 bool mj_wire_status(mj_str body, mj_buf *scratch, mj_wire_words *out, char why[MJ_WIRE_WHY]);

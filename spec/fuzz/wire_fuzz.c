@@ -161,7 +161,6 @@ static bool status(void)
         must_have_room(was);
         return false;
     }
-    MUST(words.status == 0);
     for (; mj_wire_next(&words, &scratch, &w); n++) {
         must_be_word(&w);
         must_have_room(was);
