@@ -70,7 +70,10 @@ local function crew_of(mj, given)
 end
 
 function Crew:deliver(one)
-  local report, err = self.run(one.name)
+  local ran, report, err = pcall(self.run, one.name)
+  if not ran then -- whatever it is, the next one has to be begun
+    report, err = nil, core.error("internal", tostring(report))
+  end
   if err and err.code == "no_pool" then
     if not self.missing then
       log("notice", "no thread_pool " .. POOL .. " in nginx.conf: events wait for mjhook-reconcile")
