@@ -132,7 +132,7 @@ describe("the exec handler", function()
 
   it("leaves no descriptor open and no child behind", function()
     local function count()
-      return kit.sh "ls /proc/$PPID/fd | wc -l; ps -o pid= --ppid $PPID | wc -l"
+      return kit.sh "ls /proc/$PPID/fd | wc -l; wc -w </proc/$PPID/task/$PPID/children"
     end
     local path = script "exit 0"
     exec { path }(task, ctx())

@@ -40,10 +40,6 @@ describe("the nginx receiver among", function()
 
   local web, mj, worker, serial
 
-  local function worker_pids()
-    return (kit.sh("ps -o pid= --ppid " .. web:pid()):gsub("%s+", " "))
-  end
-
   local function rss()
     return tonumber((kit.read(("/proc/%d/status"):format(worker)) or ""):match "VmRSS:%s*(%d+) kB")
   end
@@ -52,7 +48,7 @@ describe("the nginx receiver among", function()
     web = receiver.start { conf = CONF }
     mj = kit.open({ hook_url = web.url .. "/hook" }, sim)
     serial = 0
-    worker = tonumber(worker_pids())
+    worker = tonumber(web:workers())
   end)
 
   -- A task, and the callback of its success: {ref=, path=, body=, head=, bytes= (all of it)}.
@@ -139,7 +135,7 @@ describe("the nginx receiver among", function()
     assert.is_true(median < 3 * usual + 10, ("%.1f ms, usually %.1f ms"):format(median, usual))
     assert.is_true(longest < 1000, longest) -- nobody waits for a time-out of somebody else's
     assert.is_true(grown < (growth or GROWTH_KIB), grown .. " KiB more")
-    assert.equal(worker, tonumber(worker_pids()))
+    assert.equal(worker, tonumber(web:workers()))
     local log = web:log() .. (kit.read(web.dir .. "/hook.log") or "")
     for _, word in ipairs { "%[emerg%]", "%[alert%]", "%[crit%]", "lua entry thread", "worker process %d+ exited" } do
       assert.is_nil(log:find(word), log)
@@ -420,7 +416,7 @@ describe("the nginx receiver among", function()
         assert.is_truthy((case[2] .. " "):find(code .. " ", 1, true) or (code == "" and case[2]:find " $"), code)
         assert.equal(code == "200" and "succeeded" or "pending", became)
         good(3)
-        assert.equal(worker, tonumber(worker_pids()))
+        assert.equal(worker, tonumber(web:workers()))
       end)
     end
 

@@ -58,10 +58,6 @@ describe("on a disk that", function()
     return code, headers
   end
 
-  local function workers()
-    return (kit.sh("ps -o pid= --ppid " .. web:pid()):gsub("%s+", " "))
-  end
-
   for _, case in ipairs {
     { "turns read-only", "EROFS" }, { "fails to write", "EIO" }, { "fails to sync", "sync" },
     { "fails at the very end of a commit", "meta" },
@@ -70,7 +66,7 @@ describe("on a disk that", function()
       start()
       local tasks = adopt(30)
       assert.equal(200, (post(tasks[1])))
-      local before = workers()
+      local before = web:workers()
       for spell = 0, 2 do -- more than once
         sicken(case[2])
         for i = 2, 6 do
@@ -87,7 +83,7 @@ describe("on a disk that", function()
           assert.equal("succeeded", mj:get(tasks[spell * 6 + i].ref).state)
         end
       end
-      assert.equal(before, workers())
+      assert.equal(before, web:workers())
       kit.wait_until(function() return web:log():find("not stored: ", 1, true) end)
       assert.same({ 19, 19 }, { mj:stats().tasks.succeeded, mj:stats().events })
       assert.same({}, assert(mj:check()).problems)

@@ -156,6 +156,11 @@ function Process:err()
   return kit.read(self.dir .. "/err") or ""
 end
 
+--- The pids of a process' children, with blanks between. Not by ps, which hangs under the sanitizers' libraries.
+function kit.children(pid)
+  return ((kit.read(("/proc/%d/task/%d/children"):format(pid, pid)) or ""):gsub("%s+$", ""))
+end
+
 --- Shell words that run Lua code on `lua` with the modules of this build.
 function kit.lua_command(code, lua)
   local path = kit.write(kit.tmp() .. "/chunk.lua", code)

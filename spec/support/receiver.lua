@@ -146,6 +146,12 @@ function Receiver:pid()
   return tonumber((kit.read(self.dir .. "/nginx.pid") or ""):match "%d+")
 end
 
+--- The pids of its workers, with blanks between.
+function Receiver:workers()
+  local pid = self:pid()
+  return pid and kit.children(pid) or ""
+end
+
 function Receiver:start()
   local out, code = nginx(self.dir)
   assert(code == 0, out)
