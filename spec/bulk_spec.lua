@@ -617,7 +617,7 @@ http {
     it("goes on answering others while a list waits for the provider", function()
       sim.config { submit = { slow = 1 }, slow_ms = 700 }
       local nginx = receiver.start { conf = CONF }
-      local child = kit.spawn(("exec curl -s --data @- %s/many <<'END'\n%s\nEND"):format(nginx.url,
+      local child = kit.spawn(("exec %s -s --data @- %s/many <<'END'\n%s\nEND"):format(kit.curl, nginx.url,
         cjson.encode(jobs(4))))
       kit.wait_until(function() return sim.requests "submit" == 4 end)
       local before = core.clock()

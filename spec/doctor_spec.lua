@@ -402,7 +402,7 @@ describe("mjhook doctor", function()
 
   describe("as a command", function()
     local function command(arguments)
-      return ("cd / && env -i PATH=/usr/bin:/bin MJHOOK_BUILD=%s %s %s doctor %s"):format(kit.quote(kit.build), kit.lua,
+      return ("cd / && %s MJHOOK_BUILD=%s %s %s doctor %s"):format(kit.bare, kit.quote(kit.build), kit.lua,
         kit.quote(kit.root .. "/scripts/mjhook"), arguments)
     end
 

@@ -589,8 +589,8 @@ describe("mjhook doctor", function()
     settings.log = nil
     local config = kit.write(kit.tmp() .. "/config.lua", receiver.config_text(settings))
     local function run(arguments)
-      return kit.sh(("env -i PATH=/usr/bin:/bin MJHOOK_BUILD=%s %s %s doctor -c %s %s"):format(kit.quote(kit.build),
-        kit.lua, kit.quote(kit.root .. "/scripts/mjhook"), config, arguments))
+      return kit.sh(("%s MJHOOK_BUILD=%s %s %s doctor -c %s %s"):format(kit.bare, kit.quote(kit.build), kit.lua,
+        kit.quote(kit.root .. "/scripts/mjhook"), config, arguments))
     end
     local out, code = run("--ca-file " .. certs .. "/ca.pem")
     assert.matches("\nok    hook_url.tls ", out)

@@ -63,7 +63,7 @@ describe("the nginx receiver under fire", function()
         .. 'write-out = "%s %%{http_code}\\n"\nnext\n'):format(tasks[ref].url, (body:gsub('[\\"]', "\\%0")), ref)
     end
     local file = kit.write(kit.tmp() .. "/requests", (table.concat(lines):gsub("next\n$", "")))
-    return kit.spawn(("exec curl -Z --parallel-immediate --parallel-max 60 -K %s"):format(file))
+    return kit.spawn(("exec %s -Z --parallel-immediate --parallel-max 60 -K %s"):format(kit.curl, file))
   end
 
   it("keeps every callback that it acknowledged, and makes one event of each", function()

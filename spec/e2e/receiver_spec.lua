@@ -95,7 +95,7 @@ describe("the nginx receiver", function()
       end
     end
     local file = kit.write(web.dir .. "/requests", (table.concat(lines):gsub("next\n$", "")))
-    local out = kit.sh(("curl -Z --parallel-immediate --parallel-max 100 -K %s 2>/dev/null"):format(file))
+    local out = kit.sh(("%s -Z --parallel-immediate --parallel-max 100 -K %s 2>/dev/null"):format(kit.curl, file))
     local codes = {}
     for code in out:gmatch "%d+" do
       codes[code] = (codes[code] or 0) + 1
@@ -185,7 +185,7 @@ describe("the nginx receiver", function()
     assert.matches("^invalid prompt: ", text)
     -- While the provider thinks, nginx answers others.
     sim.script { submit = { { fault = "slow", ms = 600 } } }
-    local child = kit.spawn(("exec curl -s '%s/jobs?prompt=slow'"):format(web.url))
+    local child = kit.spawn(("exec %s -s '%s/jobs?prompt=slow'"):format(kit.curl, web.url))
     kit.wait_until(function() return sim.requests "submit" == 2 end)
     local task = mj:tasks {}()
     assert.equal("submitting", task.state)

@@ -101,7 +101,7 @@ describe("on a disk that", function()
         (body:gsub('[\\"]', "\\%0")), task.ref)
     end
     local file = kit.write(kit.tmp() .. "/requests", (table.concat(lines):gsub("next\n$", "")))
-    local sender = kit.spawn(("exec curl -Z --parallel-immediate --parallel-max 4 -K %s"):format(file))
+    local sender = kit.spawn(("exec %s -Z --parallel-immediate --parallel-max 4 -K %s"):format(kit.curl, file))
     local n, hows = 0, { "EROFS", "meta", "sync", "EIO" }
     while not sender:status() do
       n = n + 1

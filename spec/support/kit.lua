@@ -27,6 +27,16 @@ if not kit.build:match "^/" then
   kit.build = kit.root .. "/" .. kit.build
 end
 kit.lua = os.getenv "MJHOOK_LUA" or (rawget(_G, "jit") and "luajit" or "lua5.4")
+-- Under a sanitizer, which keeps what is freed for a while: how much memory something takes is not to be seen then.
+kit.sanitized = os.getenv "ASAN_OPTIONS" ~= nil
+-- Without the sanitizers' libraries: what is linked with libgpg-error hangs under them.
+kit.curl = "env -u LD_PRELOAD curl"
+-- A command's environment that is empty, but for where to find programs and what the sanitizers need.
+kit.bare = "env -i PATH=/usr/bin:/bin"
+for _, name in ipairs { "LD_PRELOAD", "ASAN_OPTIONS" } do
+  local value = os.getenv(name)
+  kit.bare = kit.bare .. (value and (" %s=%s"):format(name, kit.quote(value)) or "")
+end
 kit.other_lua = rawget(_G, "jit") and "lua5.4" or "luajit"
 
 -- ---- undoing ----
@@ -156,7 +166,7 @@ function Process:err()
   return kit.read(self.dir .. "/err") or ""
 end
 
---- The pids of a process' children, with blanks between. Not by ps, which hangs under the sanitizers' libraries.
+--- The pids of a process' children, with blanks between. Not by ps, which hangs like curl.
 function kit.children(pid)
   return ((kit.read(("/proc/%d/task/%d/children"):format(pid, pid)) or ""):gsub("%s+$", ""))
 end
