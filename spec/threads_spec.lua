@@ -236,6 +236,7 @@ describe("the executor under nginx", function()
     local t = task "T1"
     local a = say(t)
     run_timers()
+    wake(true) -- the timer had its time to begin, and did
     wake(true)
     assert.equal("io", a.code)
     assert.matches("did not commit within", a.why.message)
@@ -263,6 +264,32 @@ describe("the executor under nginx", function()
     wake()
     assert.equal("ok", a.code)
     assert.is_true(exec.missing.mjhook)
+  end)
+
+  it("commits in the request whose timer nginx drops, and by timers again when it drops none", function()
+    local t = task "T1"
+    local a = say(t)
+    timers = {} -- lua_max_running_timers of others ran
+    local b = say(t)
+    assert.equal(0, #timers)
+    wake(true)
+    finish(work())
+    assert.same({ "ok", "duplicate", 0, 0 }, { a.code, b.code, exec.queued, exec.runners })
+    local c = say(t)
+    settle()
+    assert.same({ "duplicate", 0 }, { c.code, exec.runners })
+  end)
+
+  it("counts nobody twice when a timer begins that was thought to be dropped", function()
+    local t = task "T1"
+    local a = say(t)
+    wake(true) -- the event loop was held up for so long
+    local call = work()
+    local b = say(t)
+    run_timers()
+    finish(call)
+    settle()
+    assert.same({ "ok", "duplicate", 0, 0 }, { a.code, b.code, exec.queued, exec.runners })
   end)
 
   it("commits in the request that finds no timer to be had", function()

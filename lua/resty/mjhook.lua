@@ -55,6 +55,7 @@ end
 local function dispatcher(mj)
   local running, not_before = false, 0
   local function run(premature)
+    running, not_before = true, 0
     local sent, err = 0, nil
     if not premature then
       sent, err = submit.dispatch(mj)
@@ -73,8 +74,8 @@ local function dispatcher(mj)
     end
     local now = core.now()
     local stats = mj.store:stats(now)
-    if stats and submit.has_room(stats, now) then
-      running = ngx.timer.at(0, run) and true or false
+    if stats and submit.has_room(stats, now) and ngx.timer.at(0, run) then
+      not_before = core.clock() + DISPATCH_REST_MS -- by then it has begun, or lua_max_running_timers dropped it
     end
   end
 end

@@ -215,6 +215,38 @@ describe("the nginx receiver", function()
     assert.equal(1, mj:stats().accounts[1].held)
   end)
 
+  it("stores and sends, though others have all the timers that nginx runs", function()
+    local conf = [[@MAIN@ @THREADS@
+      http { @HTTP@
+        lua_max_running_timers 8;
+        init_by_lua_block { require("resty.mjhook").init { config = "@DIR@/config.lua" } }
+        init_worker_by_lua_block { require("resty.mjhook").init_worker() }
+        server { listen 127.0.0.1:@PORT@;
+          location = /ping { return 200 "pong\n"; }
+          location = /hook { content_by_lua_block { require("resty.mjhook").callback() } }
+          location = /occupy { content_by_lua_block {
+            occupied = ngx.worker.pid()
+            for _ = 1, 20 do
+              ngx.timer.at(0, function() while occupied do ngx.sleep(0.01) end end)
+            end
+          } }
+          location = /leave { content_by_lua_block { occupied = nil } }
+        } }]]
+    local mj = start { conf = conf, settings = { max_in_flight = 2 } }
+    local tasks = {}
+    for i = 1, 4 do
+      tasks[i] = assert(mj:submit { prompt = tostring(i) })
+    end
+    sim.request("GET", web.url .. "/occupy")
+    assert.equal(200, (post(hook_of(tasks[1].task_id), success(tasks[1].task_id))))
+    assert.equal("succeeded", mj:get(tasks[1].ref).state)
+    sim.request("GET", web.url .. "/leave")
+    kit.wait_until(function() -- each word is a commit, after which is looked at who waits
+      assert.equal(200, (post(hook_of(tasks[2].task_id), success(tasks[2].task_id))))
+      return sim.requests "submit" == 4
+    end)
+  end)
+
   it("sends nobody who waits while the account rests", function()
     local mj = start { settings = { max_in_flight = 2 } }
     local one = assert(mj:submit { prompt = "1" })
