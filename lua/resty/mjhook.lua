@@ -29,10 +29,14 @@ local DISPATCH_REST_MS = 1000
 local given, arguments, instance -- what init() was given; that and what is ours
 local tried_at = -REOPEN_MS
 
---- In init_by_lua: checks configuration and policy, so that nginx does not start with wrong ones.
+--- In init_by_lua: checks configuration and policy, so that nginx does not start with wrong ones. An nginx has one of
+-- each: a second call would take the first one's callbacks to another store.
 -- Opens nothing: nginx's master must not hold a store open across its forks.
 -- @tparam table args as for mjhook.open
 function M.init(args)
+  if given then
+    error("mjhook: init() was called before: an nginx has one configuration", 0)
+  end
   local conf, err = config.resolve(args)
   if not conf then
     error("mjhook: " .. err.message, 0)
@@ -115,6 +119,9 @@ end
 
 --- In init_worker_by_lua: opens the store in this worker. A failure is logged, answered with 503 and tried again.
 function M.init_worker()
+  if not given then
+    error("mjhook: call init() in init_by_lua first: without it every callback is answered 503", 0)
+  end
   journal.start()
   open()
   ngx.timer.at(0, warm_up)
@@ -164,7 +171,7 @@ function M.callback()
   ngx.req.read_body()
   local body = ngx.req.get_body_data()
   if not body and ngx.req.get_body_file() then
-    return send { status = 413, headers = {}, body = '{"status":"too_large"}\n' } -- beyond client_body_buffer_size
+    return send(callback.refuse(mj, ref, attempt, "nginx put it into a file: client_body_buffer_size is too small"))
   end
   return send(callback.accept(mj, body or "", how, ref, attempt))
 end

@@ -164,6 +164,26 @@ describe("the nginx receiver", function()
       assert.matches("^HTTP/1.1 200 ", raw(head .. chunk .. "0\r\n\r\n"))
     end)
 
+    it("what nginx put into a file with 413, and says why", function()
+      local conf = [[@MAIN@ @THREADS@
+        http { @HTTP@
+          init_by_lua_block { require("resty.mjhook").init { config = "@DIR@/config.lua" } }
+          init_worker_by_lua_block { require("resty.mjhook").init_worker() }
+          server { listen 127.0.0.1:@PORT@;
+            location = /ping { return 200 "pong\n"; }
+            location = /hook {
+              client_body_buffer_size 1k;
+              content_by_lua_block { require("resty.mjhook").callback() }
+            } } }]]
+      local mj = start { conf = conf }
+      local task = assert(mj:submit { prompt = "a fox" })
+      local code, _, headers = post(hook_of(task.task_id), cjson.encode(success(task.task_id)) .. (" "):rep(5000))
+      assert.same({ 413, "application/json" }, { code, headers["content-type"] })
+      assert.matches("client_body_buffer_size is too small", assert(mj:refused())[1].reason)
+      kit.wait_until(function() return web:log():find("client_body_buffer_size is too small", 1, true) end)
+      assert.equal(200, (post(hook_of(task.task_id), success(task.task_id))))
+    end)
+
     it("what is no JSON with 400", function()
       local mj = start()
       local task = assert(mj:submit { prompt = "a fox" })
@@ -317,6 +337,15 @@ describe("the nginx receiver", function()
     assert.equal(2, select(2, web:log():gsub("no thread_pool", ""))) -- once each
   end)
 
+  it("says so when it starts and init() was not called", function()
+    web = receiver.prepare()
+    local conf = kit.read(web.dir .. "/nginx.conf")
+    kit.write(web.dir .. "/nginx.conf", (conf:gsub("init_by_lua_block .-\n", "", 1)))
+    web:start()
+    assert.equal(503, (post(web.url .. "/hook?x", "{}")))
+    assert.is_truthy(web:log():find("call init() in init_by_lua first", 1, true))
+  end)
+
   describe("while the store can't be used", function()
     it("starts, answers 503 with Retry-After, and recovers by itself", function()
       local parent = kit.tmp()
@@ -422,11 +451,16 @@ describe("the nginx receiver", function()
 
   -- nginx -t runs no Lua (ngx_lua's choice), so these are found when nginx starts, or reloads.
   describe("does not start", function()
+    local many_secrets = {}
+    for i = 1, 17 do
+      many_secrets[i] = kit.SECRET
+    end
     local broken = {
       { "an unknown key", { stroe = "/x" }, "stroe: unknown key" },
       { "a bad value", { batch = "many" }, "batch: " },
       { "an http hook_url", { hook_url = "http://app.example/hook" }, "hook_url: https expected" },
       { "a policy that is not there", { policy = "/nowhere/policy.lua" }, "policy: " },
+      { "more secrets than it can hold", { secrets = many_secrets }, "secrets: at most 16 secrets expected, got 17" },
     }
     for _, case in ipairs(broken) do
       it("with " .. case[1] .. ", and names it", function()
@@ -439,6 +473,16 @@ describe("the nginx receiver", function()
         assert.is_nil(core.stat(kit.store)) -- the master opens nothing
       end)
     end
+
+    it("when init() is called twice", function()
+      web = receiver.prepare()
+      local conf = kit.read(web.dir .. "/nginx.conf")
+      kit.write(web.dir .. "/nginx.conf", (conf:gsub("init_by_lua_block { (.-) }\n", "init_by_lua_block { %1 %1 }\n", 1)))
+      local ok, out = pcall(web.start, web)
+      assert.is_false(ok)
+      out = tostring(out) .. web:log() .. kit.read(web.dir .. "/start.log")
+      assert.is_truthy(out:find("init() was called before", 1, true), out)
+    end)
 
     it("with a configuration that others can write", function()
       web = receiver.prepare()
