@@ -211,7 +211,20 @@ describe("the executor under nginx", function()
     assert.same({ "internal", "internal" }, { a.code, b.code })
     local c = say(t)
     settle()
-    assert.same({ "duplicate", 0 }, { c.code, exec.queued }) -- what a and b said lay in the inbox still
+    assert.same({ "ok", 0 }, { c.code, exec.queued })
+  end)
+
+  it("keeps nothing of those whom it told so: the inbox does not grow with calls that die", function()
+    local t = task "T1"
+    for _ = 1, 3 do
+      say(t)
+      run_timers()
+      local call = table.remove(calls, 1)
+      call.answer = { false, "not enough memory" }
+      finish(call)
+    end
+    assert.is_nil(core.inbox(exec.id):take())
+    assert.equal("pending", mj:get(t.ref).state)
   end)
 
   it("tells those whose lot was taken when the commit fails, and nobody else", function()

@@ -117,6 +117,7 @@ local function commit_next(self)
     for number in pairs(self.lots) do
       settle_lot(self, number, err)
     end
+    self.inbox:take() -- and what he said is not to lie there, more with each call that dies
   end
   if results and (lot or batch and batch.heard) then
     pcall(self.committed) -- whatever it raises, the next commit must not wait for ever
@@ -207,7 +208,6 @@ function Threads:callback(ref, attempt, body)
   if not lot then
     lot = gathering()
     self.lots[number], self.newest = lot, number
-    self.called = math.min(self.called, number - 1) -- a call that died may have left this very lot where it was
   end
   local ok, err = wait(self, lot)
   if not ok then
