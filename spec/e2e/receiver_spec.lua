@@ -365,6 +365,34 @@ describe("the nginx receiver", function()
       assert.is_true(select(2, web:log():gsub("the store can't be opened", "")) <= 8) -- once a second at most
     end)
 
+    it("answers 503 after it was moved away, with another in its place or none, until it is back or nginx reloads",
+      function()
+        local mj = start()
+        local tasks = {}
+        for i = 1, 3 do
+          tasks[i] = assert(mj:submit { prompt = tostring(i) })
+        end
+        local function say(i)
+          return (post(hook_of(tasks[i].task_id), success(tasks[i].task_id)))
+        end
+        assert.equal(200, say(1))
+        mj:close()
+        local away = kit.store .. ".away"
+        assert(os.rename(kit.store, away))
+        assert.equal(503, say(2))
+        kit.sh(("cp -R %s %s"):format(away, kit.store)) -- as a backup is put back
+        assert.equal(503, say(2))
+        kit.wait_until(function() return web:log():find("was moved, removed or replaced", 1, true) end)
+        kit.sh(("rm -r %s"):format(kit.store))
+        assert(os.rename(away, kit.store))
+        assert.equal(200, say(2))
+        kit.sh(("mv %s %s && cp -R %s %s"):format(kit.store, away, away, kit.store))
+        kit.sh("kill -HUP " .. web:pid())
+        kit.wait_until(function() return say(3) == 200 end)
+        mj = kit.open()
+        assert.equal(3, mj:stats().tasks.succeeded)
+      end)
+
     it("answers 503 while the disk is full, and 200 by itself as soon as it is not", function()
       local disk = kit.tmp()
       if select(2, kit.sh(("mount -t tmpfs -o size=6m none %s"):format(disk))) ~= 0 then
