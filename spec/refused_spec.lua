@@ -114,6 +114,18 @@ describe("a refused callback", function()
       return assert(mj:refused())[1].id
     end
 
+    it("is the one that was asked for, also among newer ones", function()
+      mj = kit.open()
+      local tasks, ids = {}, {}
+      for i = 1, 3 do
+        tasks[i] = adopt("T" .. i)
+        ids[i] = keep(tasks[i])
+      end
+      assert.equal("stored", mj:readmit(ids[2]))
+      assert.same({ "pending", "succeeded", "pending" },
+        { mj:get(tasks[1].ref).state, mj:get(tasks[2].ref).state, mj:get(tasks[3].ref).state })
+    end)
+
     it("is not believed because it was taken in where callbacks are only hints", function()
       mj = kit.open { trust = "verify" }
       local task = adopt "T1"

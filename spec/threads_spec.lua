@@ -188,6 +188,71 @@ describe("the executor under nginx", function()
     assert.equal(0, exec.queued)
   end)
 
+  -- Somebody who commits operations; answer.results and answer.err are what he hears.
+  local function commit(ops)
+    local answer = {}
+    start(function() answer.results, answer.err = exec:commit(ops) end)
+    return answer
+  end
+
+  it("gives each who commits the results of his own operations, in their order", function()
+    local one, two = task "T1", task "T2"
+    local function look(t)
+      return { op = "signal", ref = t.ref, kind = "look", source = "callback", want = true }
+    end
+    local a = commit { look(one) }
+    local b = commit { look(two), { op = "tick" } }
+    settle()
+    assert.same({ one.ref, two.ref, "ok" }, { a.results[1].task.ref, b.results[1].task.ref, b.results[2].code })
+    assert.is_nil(b.results[3])
+  end)
+
+  it("takes no operations beyond queue_max either, and tells who commits what went wrong and whether to try again",
+    function()
+      exec.queue_max = 1
+      local store = getmetatable(mj.store).__index
+      local write = store.write
+      store.write = function() return nil, core.error("no_space", "the disk is full", true) end
+      local a, b = commit { { op = "tick" } }, commit { { op = "tick" } }
+      assert.same({ "busy", true }, { b.err.code, b.err.retryable })
+      settle()
+      store.write = write
+      assert.is_nil(a.results)
+      assert.same({ "no_space", "the disk is full", true }, { a.err.code, a.err.message, a.err.retryable })
+      assert.equal(0, exec.queued)
+    end)
+
+  it("goes on when what is to follow a commit raises", function()
+    local t = task "T1"
+    exec.committed = function() error "no idea" end
+    local a = say(t)
+    settle()
+    local b = say(t)
+    settle()
+    assert.same({ "ok", "duplicate", 0 }, { a.code, b.code, exec.runners })
+  end)
+
+  it("says a hundred things in a second, and how many more there were", function()
+    local log, said, tick = require "resty.mjhook.log", {}, nil
+    nginx.timer.every = function(_, f)
+      tick = f
+      return true
+    end
+    nginx.log = function(level, ...) said[#said + 1] = level .. table.concat { ... } end
+    log.start()
+    for i = 1, 150 do
+      log.log("error", "thing " .. i)
+    end
+    assert.same({}, said)
+    tick()
+    assert.equal(101, #said)
+    assert.same({ "1mjhook: thing 1", "1mjhook: thing 100", "2mjhook: 50 more messages were dropped" },
+      { said[1], said[100], said[101] })
+    log.log("notice", "one more")
+    tick()
+    assert.same({ 102, "3mjhook: one more" }, { #said, said[102] })
+  end)
+
   it("commits operations and callbacks that come together in one transaction", function()
     local t, results = task "T1", nil
     start(function() results = exec:commit { { op = "tick" }, { op = "signal", ref = t.ref, kind = "look",
