@@ -221,12 +221,13 @@ function Mjhook:refused(options)
   return self.store:refused(0, math.min(math.max(math.floor(options.limit or 20), 0), core.max_refused))
 end
 
---- Takes a refused callback in after all: for when mjhook has learned to read what it could not.
+--- Takes a refused callback in after all: for when mjhook has learned to read what it could not. It is believed no more
+-- than when it came: see trust and on_callback.
 -- @tparam number id as in refused()
--- @treturn string|nil what became of it ("stored", "duplicate", "stale", "unknown"); nil and an error
+-- @treturn string|nil what became of it ("stored", "duplicate", "stale", "unknown", "ignored"); nil and an error
 function Mjhook:readmit(id)
   check_open(self, 2)
-  if type(id) ~= "number" or id ~= math.floor(id) or id < 1 then
+  if type(id) ~= "number" or id % 1 ~= 0 or id < 1 or id > 2 ^ 53 then
     error(("readmit: a whole number from 1 expected, got %s"):format(tostring(id)), 2)
   end
   return callback.readmit(self, id)

@@ -10,7 +10,7 @@
 --   nginx, fcgiwrap  location = /webhooks/midjourney {
 --                      include fastcgi_params; fastcgi_param SCRIPT_FILENAME /usr/lib/cgi-bin/mjhook.cgi;
 --                      fastcgi_pass unix:/run/fcgiwrap.socket; client_max_body_size 1m;
---                      access_log off; error_log /var/log/nginx/mjhook.log crit; }
+--                      access_log off; error_log /var/log/nginx/mjhook.log emerg; }
 --   busybox httpd    /srv/www/cgi-bin/mjhook.cgi
 --
 -- It has to run as the user who owns the store (suexec, or fcgiwrap as that user), or share it by store_mode.

@@ -309,6 +309,13 @@ describe("callback", function()
       assert.equal("stored", post(escaped:gsub("%?", "?sig=theirs&x&=&a=9&why=what?&"), success(task.task_id)).word)
     end)
 
+    it("answers 401 to a token of an attempt that none can be", function()
+      open()
+      local task = submit()
+      assert.equal(200, post(token(task.ref, 8), success(task.task_id)).status)
+      assert.equal(401, post(token(task.ref, 9), success(task.task_id)).status)
+    end)
+
     it("answers 401 to a token of another task", function()
       open()
       local one = submit "1"
@@ -325,6 +332,15 @@ describe("callback", function()
       assert.equal("pending", mj:get(task.ref).state)
       assert.equal(200, post(uri, fits .. (" "):rep(2048 - #fits)).status)
       assert.equal("succeeded", mj:get(task.ref).state)
+    end)
+
+    it("lets a length of max_body pass before the body is read, and no byte more", function()
+      open { max_body = 2048 }
+      local _, uri = submit()
+      local precheck = require("mjhook.callback").precheck
+      local refused, how = precheck(mj, { method = "POST", uri = uri, length = 2048 })
+      assert.same({ nil, "signed" }, { refused, how })
+      assert.equal(413, precheck(mj, { method = "POST", uri = uri, length = 2049 }).status)
     end)
 
     it("refuses two MiB by default, and takes them when told so", function()
@@ -774,10 +790,23 @@ describe("callback", function()
       assert.equal(1, writes)
     end)
 
+    it("writes nothing about a task that is asked about within ten seconds anyway", function()
+      open { allow_unsigned = true, poll = { first = 8, max = 900, learn = false } }
+      local task = submit()
+      local due = mj:get(task.ref).due_at
+      mj.exec.commit = function() error "a commit" end
+      local reply = post("/_sim/sink", success(task.task_id))
+      assert.same({ 200, "noted" }, { reply.status, reply.word })
+      assert.equal(due, mj:get(task.ref).due_at)
+    end)
+
     it("a bad token is still a bad token", function()
       open { allow_unsigned = true }
       local task, uri = submit()
       assert.equal(401, post(uri .. "x", success(task.task_id)).status)
+      for _, part in ipairs { "kid", "sig" } do -- nor does what is left of one count as none
+        assert.equal(401, post("/_sim/sink?" .. uri:match(part .. "=[^&]*"), success(task.task_id)).status)
+      end
     end)
 
     it("a good token is still believed", function()

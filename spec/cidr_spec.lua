@@ -60,6 +60,17 @@ describe("a callback's caller", function()
     assert.equal(401, status(settings, "10.0.0.1"))
   end)
 
+  it("is found in a header that is there twice, among what is no address, and when all are trusted", function()
+    local settings = { allow_cidr = { "203.0.113.0/24", "10.0.0.9" }, trusted_proxies = { "10.0.0.0/8" } }
+    assert.equal(200, status(settings, "10.0.0.1", { "198.51.100.1", "203.0.113.9" }))
+    assert.equal(401, status(settings, "10.0.0.1", { "203.0.113.9", "198.51.100.1" }))
+    assert.equal(200, status(settings, "10.0.0.1", "unknown,,203.0.113.9 ,\t10.0.0.7"))
+    assert.equal(401, status(settings, "10.0.0.1", "203.0.113.9, unknown")) -- the last one who is not trusted
+    assert.equal(401, status(settings, "10.0.0.1", "203.0.113.9:8080"))
+    assert.equal(200, status(settings, "10.0.0.1", "10.0.0.9, 10.0.0.8"))
+    assert.equal(401, status(settings, "10.0.0.9", "10.0.0.8"))
+  end)
+
   it("is checked by ranges that a wrong configuration can't have", function()
     local _, err = require("mjhook").open { store = kit.tmp() .. "/s", allow_cidr = { "300.0.0.0/8" } }
     assert.equal("config", err.code)

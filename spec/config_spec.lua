@@ -325,6 +325,8 @@ describe("configuration", function()
     it("with secrets hold some, each long enough", function()
       assert.matches("^secrets_file%[2%]: ", refused { secrets_file = file(SECRET .. "\nshort\n") })
       assert.matches("^secrets_file: ", refused { secrets_file = file "\n\n" })
+      local text = (SECRET .. "\n"):rep(17)
+      assert.matches("^secrets_file: at most 16 secrets expected, got 17", refused { secrets_file = file(text) })
     end)
   end)
 

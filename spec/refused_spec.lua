@@ -1,4 +1,5 @@
 -- Callbacks that are refused: those whose token is good are kept, the others are counted and cost nothing.
+local callback = require "mjhook.callback"
 local cjson = require "cjson"
 local core = require "mjhook.core"
 local kit = require "kit"
@@ -90,17 +91,102 @@ describe("a refused callback", function()
       mj = kit.open()
       local task, uri = adopt "T1"
       local good = cjson.encode { taskId = "T1", status = 1, image = "https://cdn.example/x.png" }
+      local read = provider.read_callback
+      kit.finally(function() provider.read_callback = read end)
+      provider.read_callback = function() return nil, "a dialect that nobody speaks yet" end
       mj.exec.callback = function() return "unreadable", "a dialect that nobody speaks yet" end
       assert.equal(400, post(uri, good).status)
       local kept = assert(mj:refused())[1]
       local outcome, err = mj:readmit(kept.id)
       assert.is_nil(outcome)
       assert.matches("still refused: unreadable: a dialect", err.message)
-      mj.exec.callback = nil -- the class has the real one
+      provider.read_callback = read
       assert.equal("stored", mj:readmit(kept.id))
       assert.equal("succeeded", mj:get(task.ref).state)
       assert.equal("duplicate", mj:readmit(kept.id))
       assert.equal(1, mj:stats().events)
+    end)
+
+    -- A kept callback of a task, as an earlier mjhook refused it that could not read it.
+    local function keep(task)
+      local body = cjson.encode { taskId = task.task_id, status = 1, image = "https://cdn.example/x.png" }
+      assert(mj.exec:commit { { op = "refuse", ref = task.ref, attempt = 1, error = "a dialect", body = body } })
+      return assert(mj:refused())[1].id
+    end
+
+    it("is the one that was asked for, also among newer ones", function()
+      mj = kit.open()
+      local tasks, ids = {}, {}
+      for i = 1, 3 do
+        tasks[i] = adopt("T" .. i)
+        ids[i] = keep(tasks[i])
+      end
+      assert.equal("stored", mj:readmit(ids[2]))
+      assert.same({ "pending", "succeeded", "pending" },
+        { mj:get(tasks[1].ref).state, mj:get(tasks[2].ref).state, mj:get(tasks[3].ref).state })
+    end)
+
+    it("is not believed because it was taken in where callbacks are only hints", function()
+      mj = kit.open { trust = "verify" }
+      local task = adopt "T1"
+      assert.equal("stored", mj:readmit(keep(task)))
+      task = mj:get(task.ref)
+      assert.equal("pending", task.state)
+      assert.is_true(task.due_at <= core.now())
+    end)
+
+    it("is taken in as on_callback says", function()
+      local answer
+      mj = kit.open { policy = { on_callback = function() return answer end } }
+      local task = adopt "T1"
+      local id = keep(task)
+      answer = "ignore"
+      assert.equal("ignored", mj:readmit(id))
+      assert.equal("pending", mj:get(task.ref).state)
+      answer = "accept"
+      assert.equal("stored", mj:readmit(id))
+      assert.equal("succeeded", mj:get(task.ref).state)
+    end)
+
+    it("stays kept, and says why, when the store can't take it in", function()
+      mj = kit.open()
+      local task = adopt "T1"
+      local id = keep(task)
+      mj.exec.commit = function() return nil, core.error("no_space", "the disk is full", true) end
+      local outcome, err = mj:readmit(id)
+      assert.is_nil(outcome)
+      assert.same({ "no_space", true }, { err.code, err.retryable })
+      assert.equal(id, assert(mj:refused())[1].id)
+    end)
+
+    it("is kept as well when it is too large, with what there is of it", function()
+      mj = kit.open { max_body = 2048 }
+      local task, uri = adopt "T1"
+      assert.equal(413, post(uri, ("x"):rep(3000)).status)
+      local kept = assert(mj:refused())[1]
+      assert.same({ task.ref, 1, 3000, "3000 bytes, max_body is 2048" },
+        { kept.ref, kept.attempt, #kept.body, kept.reason })
+      -- A server that hears of the size first does not read the body.
+      local reply = callback.precheck(mj, { method = "POST", uri = uri, length = 1e20 })
+      assert.equal(413, reply.status)
+      kept = assert(mj:refused())[1]
+      assert.same({ "", "100000000000000000000 bytes, max_body is 2048" }, { kept.body, kept.reason })
+      assert.equal(2, select(2, kit.log_text():gsub("callback for " .. task.ref .. " refused: ", "")))
+    end)
+
+    it("is answered 503 when it can't be kept: when it comes again it may be", function()
+      mj = kit.open { max_body = 2048 }
+      local _, uri = adopt "T1"
+      mj.exec.commit = function() return nil, core.error("no_space", "the disk is full", true) end
+      for _, body in ipairs { "no JSON", ("x"):rep(3000) } do
+        local reply = post(uri, body)
+        assert.equal(503, reply.status)
+        assert.matches("^%d+$", reply.headers["Retry-After"])
+      end
+      assert.matches("refused and not kept: the disk is full", kit.log_text())
+      mj.exec.commit = nil
+      assert.equal(400, post(uri, "no JSON").status)
+      assert.equal(1, #assert(mj:refused()))
     end)
 
     it("that is not there can't be taken in", function()
@@ -111,7 +197,7 @@ describe("a refused callback", function()
       local _, uri = adopt "T1"
       post(uri, "no JSON")
       assert.equal("not_found", select(2, mj:readmit(assert(mj:refused())[1].id + 1)).code)
-      for _, wrong in ipairs { 0, -1, 1.5, "1", false } do
+      for _, wrong in ipairs { 0, -1, 1.5, 2 ^ 53 + 2, 1e300, math.huge, "1", false } do
         assert.has_error(function() mj:readmit(wrong) end)
       end
     end)
@@ -171,6 +257,17 @@ describe("a refused callback", function()
         assert.equal(401, post(bad, "no JSON").status)
       end
       assert.same({}, mj:refused())
+    end)
+
+    it("is kept nowhere where tokens are not asked for, and a flood of it is one line in the log", function()
+      mj = kit.open { allow_unsigned = true, max_body = 2048 }
+      adopt "T1"
+      mj.exec.commit = function() error "a commit" end
+      for i = 1, 20 do
+        assert.equal(i % 2 == 0 and 400 or 413, post("/hook", i % 2 == 0 and "no JSON" or ("x"):rep(3000)).status)
+      end
+      assert.same({}, mj:refused())
+      assert.equal(1, #kit.logged)
     end)
 
     it("is logged at once, then counted and told of once a minute, without its token", function()

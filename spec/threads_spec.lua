@@ -188,6 +188,71 @@ describe("the executor under nginx", function()
     assert.equal(0, exec.queued)
   end)
 
+  -- Somebody who commits operations; answer.results and answer.err are what he hears.
+  local function commit(ops)
+    local answer = {}
+    start(function() answer.results, answer.err = exec:commit(ops) end)
+    return answer
+  end
+
+  it("gives each who commits the results of his own operations, in their order", function()
+    local one, two = task "T1", task "T2"
+    local function look(t)
+      return { op = "signal", ref = t.ref, kind = "look", source = "callback", want = true }
+    end
+    local a = commit { look(one) }
+    local b = commit { look(two), { op = "tick" } }
+    settle()
+    assert.same({ one.ref, two.ref, "ok" }, { a.results[1].task.ref, b.results[1].task.ref, b.results[2].code })
+    assert.is_nil(b.results[3])
+  end)
+
+  it("takes no operations beyond queue_max either, and tells who commits what went wrong and whether to try again",
+    function()
+      exec.queue_max = 1
+      local store = getmetatable(mj.store).__index
+      local write = store.write
+      store.write = function() return nil, core.error("no_space", "the disk is full", true) end
+      local a, b = commit { { op = "tick" } }, commit { { op = "tick" } }
+      assert.same({ "busy", true }, { b.err.code, b.err.retryable })
+      settle()
+      store.write = write
+      assert.is_nil(a.results)
+      assert.same({ "no_space", "the disk is full", true }, { a.err.code, a.err.message, a.err.retryable })
+      assert.equal(0, exec.queued)
+    end)
+
+  it("goes on when what is to follow a commit raises", function()
+    local t = task "T1"
+    exec.committed = function() error "no idea" end
+    local a = say(t)
+    settle()
+    local b = say(t)
+    settle()
+    assert.same({ "ok", "duplicate", 0 }, { a.code, b.code, exec.runners })
+  end)
+
+  it("says a hundred things in a second, and how many more there were", function()
+    local log, said, tick = require "resty.mjhook.log", {}, nil
+    nginx.timer.every = function(_, f)
+      tick = f
+      return true
+    end
+    nginx.log = function(level, ...) said[#said + 1] = level .. table.concat { ... } end
+    log.start()
+    for i = 1, 150 do
+      log.log("error", "thing " .. i)
+    end
+    assert.same({}, said)
+    tick()
+    assert.equal(101, #said)
+    assert.same({ "1mjhook: thing 1", "1mjhook: thing 100", "2mjhook: 50 more messages were dropped" },
+      { said[1], said[100], said[101] })
+    log.log("notice", "one more")
+    tick()
+    assert.same({ 102, "3mjhook: one more" }, { #said, said[102] })
+  end)
+
   it("commits operations and callbacks that come together in one transaction", function()
     local t, results = task "T1", nil
     start(function() results = exec:commit { { op = "tick" }, { op = "signal", ref = t.ref, kind = "look",
@@ -211,7 +276,20 @@ describe("the executor under nginx", function()
     assert.same({ "internal", "internal" }, { a.code, b.code })
     local c = say(t)
     settle()
-    assert.same({ "duplicate", 0 }, { c.code, exec.queued }) -- what a and b said lay in the inbox still
+    assert.same({ "ok", 0 }, { c.code, exec.queued })
+  end)
+
+  it("keeps nothing of those whom it told so: the inbox does not grow with calls that die", function()
+    local t = task "T1"
+    for _ = 1, 3 do
+      say(t)
+      run_timers()
+      local call = table.remove(calls, 1)
+      call.answer = { false, "not enough memory" }
+      finish(call)
+    end
+    assert.is_nil(core.inbox(exec.id):take())
+    assert.equal("pending", mj:get(t.ref).state)
   end)
 
   it("tells those whose lot was taken when the commit fails, and nobody else", function()
@@ -236,6 +314,7 @@ describe("the executor under nginx", function()
     local t = task "T1"
     local a = say(t)
     run_timers()
+    wake(true) -- the timer had its time to begin, and did
     wake(true)
     assert.equal("io", a.code)
     assert.matches("did not commit within", a.why.message)
@@ -263,6 +342,32 @@ describe("the executor under nginx", function()
     wake()
     assert.equal("ok", a.code)
     assert.is_true(exec.missing.mjhook)
+  end)
+
+  it("commits in the request whose timer nginx drops, and by timers again when it drops none", function()
+    local t = task "T1"
+    local a = say(t)
+    timers = {} -- lua_max_running_timers of others ran
+    local b = say(t)
+    assert.equal(0, #timers)
+    wake(true)
+    finish(work())
+    assert.same({ "ok", "duplicate", 0, 0 }, { a.code, b.code, exec.queued, exec.runners })
+    local c = say(t)
+    settle()
+    assert.same({ "duplicate", 0 }, { c.code, exec.runners })
+  end)
+
+  it("counts nobody twice when a timer begins that was thought to be dropped", function()
+    local t = task "T1"
+    local a = say(t)
+    wake(true) -- the event loop was held up for so long
+    local call = work()
+    local b = say(t)
+    run_timers()
+    finish(call)
+    settle()
+    assert.same({ "ok", "duplicate", 0, 0 }, { a.code, b.code, exec.queued, exec.runners })
   end)
 
   it("commits in the request that finds no timer to be had", function()

@@ -107,6 +107,18 @@ bool mj_env_disk_full(const mj_env *e)
     return statvfs(e->dir, &st) == 0 && (uint64_t)st.f_bavail * st.f_frsize < LARGEST;
 }
 
+bool mj_env_in_place(const mj_env *e, char *why, size_t size)
+{
+    char path[4096];
+    struct stat st;
+
+    snprintf(path, sizeof path, "%s/data.mdb", e->dir);
+    if (stat(path, &st) == 0 ? st.st_dev == e->dev && st.st_ino == e->ino : errno != ENOENT && errno != ENOTDIR)
+        return true;
+    snprintf(why, size, "%s was moved, removed or replaced after it was opened: restart what has it open", path);
+    return false;
+}
+
 static bool in_group(gid_t gid)
 {
     gid_t groups[256];

@@ -410,6 +410,8 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, uint64_t *ful
     s->scratch.failed = false;
     *full = mj_env_size(s->env);
     rc = mj_env_schema(s->env, x.t); /* a newer mjhook may have come since we opened the store */
+    if (rc == 0 && !mj_env_in_place(s->env, s->detail, sizeof s->detail))
+        rc = MJ_EIO;
     if (rc == 0)
         rc = load_counters(&x);
     if (rc == 0)

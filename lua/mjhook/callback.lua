@@ -59,6 +59,27 @@ function M.stranger(mj, peer)
   seen.told, seen.told_at = seen.count, now
 end
 
+-- What came with a good token and can't be taken is kept, for a person to look at. A store that can't keep it may be
+-- able to when it comes again. What came without a token is a stranger's, and leaves no line each.
+local function refuse(mj, answer, ref, attempt, body, why)
+  if not ref then
+    M.stranger(mj)
+    return answer
+  end
+  mj.log("warn", ("callback for %s refused: %s"):format(ref, why))
+  local kept, err = mj.exec:commit { { op = "refuse", ref = ref, attempt = attempt, error = why, body = body } }
+  if not kept then
+    mj.log("error", ("callback for %s refused and not kept: %s"):format(ref, err.message))
+    return unavailable()
+  end
+  return answer
+end
+
+local function too_large(mj, ref, attempt, body, size)
+  return refuse(mj, reply(413, "too_large"), ref, attempt, body, ("%.0f bytes, max_body is %d"):format(size,
+    mj.config.max_body))
+end
+
 local function precheck(mj, request)
   if request.method ~= "POST" then
     return reply(405, "method_not_allowed", { Allow = "POST" })
@@ -68,7 +89,7 @@ local function precheck(mj, request)
     return reply(401, "bad_token")
   end
   if request.length and request.length > mj.config.max_body then
-    return reply(413, "too_large")
+    return too_large(mj, ref, attempt, "", request.length)
   end
   return nil, how, ref, attempt
 end
@@ -141,40 +162,33 @@ local function outcome(mj, name, code)
   return unavailable()
 end
 
--- A word that somebody has to weigh before it is believed, or that only gives a reason to ask.
+-- A word that somebody has to weigh before it is believed, or that only gives a reason to ask. What is answered; or
+-- nil, the outcome's code, and an error if there is one.
 local function weigh(mj, how, ref, attempt, word)
   if how == "unsigned" and not worth_a_look(mj, word) then
-    return reply(200, "noted")
+    return "noted"
   end
   for _ = 1, 3 do
     local decision, seen = trust(mj, how, ref, word)
     if decision == "ignore" then
-      return reply(200, "ignored")
+      return "ignored"
     end
     local results, err = mj.exec:commit { operation(how, ref, attempt, word, decision, seen) }
     local code = results and results[1].code or err.message
     if code ~= "changed" then
-      return outcome(mj, ref or word.task_id, code)
+      return ANSWERS[code], code, err
     end
   end
-  return unavailable() -- the task changed under three decisions in a row
+  return nil, "changed" -- under three decisions in a row
 end
 
--- What came with a good token and can't be taken is kept, for a person to look at.
 local function unreadable(mj, ref, attempt, body, why)
-  mj.log("warn", ("callback%s refused: %s"):format(ref and " for " .. ref or "", why))
-  if ref then
-    local kept, err = mj.exec:commit { { op = "refuse", ref = ref, attempt = attempt, error = why, body = body } }
-    if not kept then
-      mj.log("error", ("callback for %s refused and not kept: %s"):format(ref, err.message))
-    end
-  end
-  return reply(400, "unreadable")
+  return refuse(mj, reply(400, "unreadable"), ref, attempt, body, why)
 end
 
 local function accept(mj, body, how, ref, attempt)
   if #body > mj.config.max_body then
-    return reply(413, "too_large")
+    return too_large(mj, ref, attempt, body, #body)
   elseif how == "signed" and mj.config.trust ~= "verify" and not mj.policy:decides "on_callback" then
     local code, why = mj.exec:callback(ref, attempt, body)
     if code == "unreadable" then
@@ -183,7 +197,11 @@ local function accept(mj, body, how, ref, attempt)
     return outcome(mj, ref, code or why.message)
   end
   local word, why = provider.read_callback(body)
-  return word and weigh(mj, how, ref, attempt, word) or unreadable(mj, ref, attempt, body, why)
+  if not word then
+    return unreadable(mj, ref, attempt, body, why)
+  end
+  local answer, code = weigh(mj, how, ref, attempt, word)
+  return answer and reply(200, answer) or outcome(mj, ref or word.task_id, code)
 end
 
 local function guarded(mj, f, ...)
@@ -201,6 +219,12 @@ function M.accept(mj, body, how, ref, attempt)
   return guarded(mj, accept, body, how, ref, attempt)
 end
 
+--- A body that the server did not hand over whole. Never raises.
+-- @treturn table as accept()
+function M.refuse(mj, ref, attempt, why)
+  return guarded(mj, refuse, reply(413, "too_large"), ref, attempt, "", why)
+end
+
 local function header(headers, wanted) -- whatever the case that the server gives names in
   for name, value in pairs(type(headers) == "table" and headers or {}) do
     if type(name) == "string" and name:lower() == wanted then
@@ -212,7 +236,7 @@ end
 local function handle(mj, request)
   local body = type(request.body) == "string" and request.body or ""
   local refused, how, ref, attempt = M.precheck(mj, {
-    method = request.method, uri = request.uri, peer = request.peer, length = #body,
+    method = request.method, uri = request.uri, peer = request.peer,
     forwarded = header(request.headers, "x-forwarded-for"),
   })
   if refused and refused.status == 401 then
@@ -221,10 +245,10 @@ local function handle(mj, request)
   return refused or accept(mj, body, how, ref, attempt)
 end
 
---- Takes a refused callback in after all, as if it had just come.
+--- Takes a refused callback in after all, as if it had just come: what has to be weighed is weighed.
 -- @tparam table mj
 -- @tparam number id as in mj:refused()
--- @treturn string|nil "stored", "duplicate", "stale" or "unknown"; nil and an error
+-- @treturn string|nil "stored", "duplicate", "stale", "unknown" or "ignored"; nil and an error
 function M.readmit(mj, id)
   local page, err = mj.store:refused(id + 1, 1)
   if not page then
@@ -232,20 +256,22 @@ function M.readmit(mj, id)
   end
   local kept = page[1]
   if not kept or kept.id ~= id then
-    return nil, core.error("not_found", ("there is no refused callback %d: the newest %d are kept"):format(id,
+    return nil, core.error("not_found", ("there is no refused callback %.0f: the newest %d are kept"):format(id,
       core.max_refused))
   elseif #kept.body < kept.size then
     return nil, core.error("invalid", ("of the refused callback %d only %d of %d bytes were kept"):format(id,
       #kept.body, kept.size))
   end
-  local code, why = mj.exec:callback(kept.ref, kept.attempt, kept.body)
-  if not code then
-    return nil, why
-  elseif ANSWERS[code] then
-    return ANSWERS[code]
+  local word, why = provider.read_callback(kept.body)
+  local answer, code
+  if word then
+    answer, code, err = weigh(mj, "signed", kept.ref, kept.attempt, word)
+  end
+  if answer or err then
+    return answer, err
   end
   return nil, core.error("invalid", ("the refused callback %d is still refused: %s"):format(id,
-    why and code .. ": " .. why or code))
+    code or "unreadable: " .. why))
 end
 
 --- mj:callback. Never raises.

@@ -5,6 +5,7 @@ local core = require "mjhook.core"
 local M = {}
 
 local MAX_ACCOUNTS = 64 -- mj_store.h
+local MAX_SECRETS = 16  -- mj_auth.c
 local DEFAULT_FILE = "/etc/mjhook/config.lua"
 
 local ENVIRONMENT = {
@@ -334,6 +335,10 @@ local function complete(config)
       fail("secrets_file", "%s should hold secrets, one a line", config.secrets_file)
     end
     KEYS.secrets("secrets_file", config.secrets)
+  end
+  if config.secrets and #config.secrets > MAX_SECRETS then
+    fail(config.secrets_file and "secrets_file" or "secrets", "at most %d secrets expected, got %d", MAX_SECRETS,
+      #config.secrets)
   end
   local accounts = {}
   if config.accounts and (#config.accounts == 0 or #config.accounts > MAX_ACCOUNTS) then

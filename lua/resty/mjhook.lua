@@ -29,10 +29,14 @@ local DISPATCH_REST_MS = 1000
 local given, arguments, instance -- what init() was given; that and what is ours
 local tried_at = -REOPEN_MS
 
---- In init_by_lua: checks configuration and policy, so that nginx does not start with wrong ones.
+--- In init_by_lua: checks configuration and policy, so that nginx does not start with wrong ones. An nginx has one of
+-- each: a second call would take the first one's callbacks to another store.
 -- Opens nothing: nginx's master must not hold a store open across its forks.
 -- @tparam table args as for mjhook.open
 function M.init(args)
+  if given then
+    error("mjhook: init() was called before: an nginx has one configuration", 0)
+  end
   local conf, err = config.resolve(args)
   if not conf then
     error("mjhook: " .. err.message, 0)
@@ -55,6 +59,7 @@ end
 local function dispatcher(mj)
   local running, not_before = false, 0
   local function run(premature)
+    running, not_before = true, 0
     local sent, err = 0, nil
     if not premature then
       sent, err = submit.dispatch(mj)
@@ -73,8 +78,8 @@ local function dispatcher(mj)
     end
     local now = core.now()
     local stats = mj.store:stats(now)
-    if stats and submit.has_room(stats, now) then
-      running = ngx.timer.at(0, run) and true or false
+    if stats and submit.has_room(stats, now) and ngx.timer.at(0, run) then
+      not_before = core.clock() + DISPATCH_REST_MS -- by then it has begun, or lua_max_running_timers dropped it
     end
   end
 end
@@ -114,6 +119,9 @@ end
 
 --- In init_worker_by_lua: opens the store in this worker. A failure is logged, answered with 503 and tried again.
 function M.init_worker()
+  if not given then
+    error("mjhook: call init() in init_by_lua first: without it every callback is answered 503", 0)
+  end
   journal.start()
   open()
   ngx.timer.at(0, warm_up)
@@ -163,7 +171,7 @@ function M.callback()
   ngx.req.read_body()
   local body = ngx.req.get_body_data()
   if not body and ngx.req.get_body_file() then
-    return send { status = 413, headers = {}, body = '{"status":"too_large"}\n' } -- beyond client_body_buffer_size
+    return send(callback.refuse(mj, ref, attempt, "nginx put it into a file: client_body_buffer_size is too small"))
   end
   return send(callback.accept(mj, body or "", how, ref, attempt))
 end

@@ -46,6 +46,28 @@ TEST("a store that was removed and made anew is not taken for the old one")
     mj_store_close(new);
 }
 
+TEST("a store that was moved away takes nothing more until it is back, whatever is in its place; it can be read")
+{
+    mj_store *s = open_store(), *other;
+    ref r = add(s, (job){0}, T0);
+    mj_op op = {.kind = MJ_OP_PAUSE, .sig = {.account = MJ_LIT("a")}, .until = T0};
+
+    CHECK_INT(mj_store_write(s, &op, 1, T0), MJ_OK);
+    CHECK_INT(rename("store", "gone"), 0);
+    CHECK_INT(mj_store_write(s, &op, 1, T0), MJ_EIO);
+    CHECK(strstr(mj_store_detail(s), "moved, removed or replaced") != NULL);
+    CHECK_INT(state_of(s, r), MJ_QUEUED);
+    other = open_store();
+    CHECK_INT(mj_store_write(s, &op, 1, T0), MJ_EIO);
+    CHECK_INT(mj_store_write(other, &op, 1, T0), MJ_OK);
+    mj_store_close(other);
+    CHECK_INT(rename("store", "other"), 0);
+    CHECK_INT(rename("gone", "store"), 0);
+    CHECK_INT(mj_store_write(s, &op, 1, T0), MJ_OK);
+    CHECK_INT(check_store(s), 1);
+    mj_store_close(s);
+}
+
 TEST("after a fork parent and child both go on with the handle, wherever the child goes")
 {
     mj_store *s = open_store();

@@ -185,6 +185,11 @@ describe("the nginx example", function()
       client:shutdown "w"
       client:read "*a"
     end
+    kit.sh("rm -r " .. web.dir .. "/client_body") -- what is more than the buffer as it comes can go nowhere
+    local client = connect()
+    client:write(("POST %s HTTP/1.1\r\nHost: app.example\r\nTransfer-Encoding: chunked\r\n\r\n%s0\r\n\r\n"):format(path,
+      ("1\r\nx\r\n"):rep(200000)))
+    assert.matches("^HTTP/1.1 500 ", client:read "*l")
     sim.request("POST", ("http://127.0.0.1:%d%s"):format(web.port, path), success(task)) -- no TLS
     kit.wait_until(function() return web:log():find("refused: not JSON", 1, true) end)
     assert.is_truthy(web:log():find(task.ref, 1, true)) -- it does say which task

@@ -3,6 +3,7 @@ local cjson = require "cjson"
 local kit = require "kit"
 local receiver = require "receiver"
 local sim = require "sim"
+local socket = require "socket"
 
 -- The block of code after a heading.
 local function block(heading, language)
@@ -61,7 +62,9 @@ describe("README", function()
   describe("has a quick start for OpenResty that", function()
     local function start()
       local conf = block("Quick start: OpenResty", "nginx")
-      conf = put(conf, "http {", "@MAIN@\nhttp {\n@HTTP@")
+      conf = put(conf, "http {", "@MAIN@\nhttp {\n" .. receiver.http("@DIR@"):gsub("access_log[^\n]*\n", ""))
+      conf = put(conf, "/var/log/nginx/access.log", "@DIR@/access.log")
+      conf = put(conf, "/var/log/nginx/mjhook.log", "@DIR@/mjhook.log")
       conf = put(conf, "server {", "server { listen 127.0.0.1:@PORT@; location = /ping { return 200; }")
       conf = put(conf, "/etc/mjhook/config.lua", "@DIR@/config.lua")
       local web = receiver.prepare { conf = conf }
@@ -92,12 +95,19 @@ describe("README", function()
       assert.equal(413, (sim.request("POST", url, body)))
       assert.equal(400, (sim.request("POST", url, "nonsense")))
       kit.wait_until(function() return web:log():find("refused: not JSON", 1, true) end)
-      local sig = url:match "sig=(.*)"
-      assert.is_nil(web:access_log():find(sig, 1, true))
-      if not block("Quick start: OpenResty", "nginx"):find("error_log", 1, true) then
-        pending "README's location needs an error_log of its own, level crit: nginx logs the request line of a 413"
+      local client = assert(socket.connect("127.0.0.1", web.port)) -- nginx refuses it before it looks for a location
+      client:send(("POST %s HTTP/1.1\r\n\r\n"):format(url:match "^http://[^/]+(.*)$"))
+      assert.matches(" 400 ", (client:receive "*l"))
+      client:close()
+      web:stop()
+      local access = web:access_log()
+      for _, status in ipairs { 413, 400 } do
+        assert.is_truthy(access:find("POST /webhooks/midjourney " .. status, 1, true), access)
       end
-      assert.is_nil(web:log():find(sig, 1, true))
+      local sig = url:match "sig=(.*)"
+      assert.is_nil(access:find(sig, 1, true), access)
+      assert.is_nil(kit.read(web.dir .. "/mjhook.log"):find(sig, 1, true))
+      assert.is_nil((web:log():gsub("[^\n]*%[info%][^\n]*\n", "")):find(sig, 1, true)) -- nginx's own level is error
     end)
   end)
 end)

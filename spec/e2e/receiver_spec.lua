@@ -146,6 +146,38 @@ describe("the nginx receiver", function()
       assert.equal("pending", mj:get(task.ref).state)
     end)
 
+    it("bad tokens with a line in the log at once, without them, and no second one for those that follow", function()
+      start()
+      for _ = 1, 20 do
+        assert.equal(401, (post(web.url .. "/hook?ref=x&sig=abcdefghijk", "{}")))
+      end
+      kit.wait_until(function() return web:log():find("1 request without a good token", 1, true) end)
+      assert.is_truthy(web:log():find("the last one from 127.0.0.1", 1, true))
+      assert.equal(1, select(2, web:log():gsub("without a good token", "")))
+      assert.is_nil(web:log():find("abcdefghijk", 1, true))
+    end)
+
+    it("who is not in allow_cidr with 401, seen past trusted proxies", function()
+      local mj = start { settings = { allow_cidr = { "203.0.113.0/24", "2001:db8::/32" },
+                                      trusted_proxies = { "127.0.0.1", "10.0.0.0/8" } } }
+      local task = assert(mj:submit { prompt = "a fox" })
+      local url = hook_of(task.task_id)
+      local function from(forwarded)
+        return (post(url, success(task.task_id), { ["x-forwarded-for"] = forwarded }))
+      end
+      for _, forwarded in ipairs { "203.0.113.9, 198.51.100.1", "unknown", "203.0.113.9:80", ("1.1.1.1,"):rep(500) } do
+        assert.equal(401, from(forwarded))
+      end
+      assert.equal(401, from(nil))
+      local twice = raw(("POST %s HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.9\r\nX-Forwarded-For: 1.1.1.1\r\n"
+        .. "Content-Length: 2\r\n\r\n{}"):format(url:match "^http://[^/]+(.*)$"))
+      assert.matches("^HTTP/1.1 401 ", twice)
+      assert.equal("pending", mj:get(task.ref).state)
+      for _, forwarded in ipairs { "198.51.100.1, 203.0.113.9, 10.0.0.1", "2001:DB8::1", "::ffff:203.0.113.9" } do
+        assert.equal(200, from(forwarded))
+      end
+    end)
+
     it("what is too large with 413, also when its length is not told", function()
       local mj = start { settings = { max_body = 2000 } }
       local task = assert(mj:submit { prompt = "a fox" })
@@ -161,6 +193,26 @@ describe("the nginx receiver", function()
       local body = cjson.encode(success(task.task_id))
       chunk = ("%x\r\n%s\r\n"):format(#body, body)
       assert.matches("^HTTP/1.1 200 ", raw(head .. chunk .. "0\r\n\r\n"))
+    end)
+
+    it("what nginx put into a file with 413, and says why", function()
+      local conf = [[@MAIN@ @THREADS@
+        http { @HTTP@
+          init_by_lua_block { require("resty.mjhook").init { config = "@DIR@/config.lua" } }
+          init_worker_by_lua_block { require("resty.mjhook").init_worker() }
+          server { listen 127.0.0.1:@PORT@;
+            location = /ping { return 200 "pong\n"; }
+            location = /hook {
+              client_body_buffer_size 1k;
+              content_by_lua_block { require("resty.mjhook").callback() }
+            } } }]]
+      local mj = start { conf = conf }
+      local task = assert(mj:submit { prompt = "a fox" })
+      local code, _, headers = post(hook_of(task.task_id), cjson.encode(success(task.task_id)) .. (" "):rep(5000))
+      assert.same({ 413, "application/json" }, { code, headers["content-type"] })
+      assert.matches("client_body_buffer_size is too small", assert(mj:refused())[1].reason)
+      kit.wait_until(function() return web:log():find("client_body_buffer_size is too small", 1, true) end)
+      assert.equal(200, (post(hook_of(task.task_id), success(task.task_id))))
     end)
 
     it("what is no JSON with 400", function()
@@ -212,6 +264,38 @@ describe("the nginx receiver", function()
     end
     assert.equal(6, sim.requests "submit")
     assert.equal(1, mj:stats().accounts[1].held)
+  end)
+
+  it("stores and sends, though others have all the timers that nginx runs", function()
+    local conf = [[@MAIN@ @THREADS@
+      http { @HTTP@
+        lua_max_running_timers 8;
+        init_by_lua_block { require("resty.mjhook").init { config = "@DIR@/config.lua" } }
+        init_worker_by_lua_block { require("resty.mjhook").init_worker() }
+        server { listen 127.0.0.1:@PORT@;
+          location = /ping { return 200 "pong\n"; }
+          location = /hook { content_by_lua_block { require("resty.mjhook").callback() } }
+          location = /occupy { content_by_lua_block {
+            occupied = ngx.worker.pid()
+            for _ = 1, 20 do
+              ngx.timer.at(0, function() while occupied do ngx.sleep(0.01) end end)
+            end
+          } }
+          location = /leave { content_by_lua_block { occupied = nil } }
+        } }]]
+    local mj = start { conf = conf, settings = { max_in_flight = 2 } }
+    local tasks = {}
+    for i = 1, 4 do
+      tasks[i] = assert(mj:submit { prompt = tostring(i) })
+    end
+    sim.request("GET", web.url .. "/occupy")
+    assert.equal(200, (post(hook_of(tasks[1].task_id), success(tasks[1].task_id))))
+    assert.equal("succeeded", mj:get(tasks[1].ref).state)
+    sim.request("GET", web.url .. "/leave")
+    kit.wait_until(function() -- each word is a commit, after which is looked at who waits
+      assert.equal(200, (post(hook_of(tasks[2].task_id), success(tasks[2].task_id))))
+      return sim.requests "submit" == 4
+    end)
   end)
 
   it("sends nobody who waits while the account rests", function()
@@ -284,6 +368,15 @@ describe("the nginx receiver", function()
     assert.equal(2, select(2, web:log():gsub("no thread_pool", ""))) -- once each
   end)
 
+  it("says so when it starts and init() was not called", function()
+    web = receiver.prepare()
+    local conf = kit.read(web.dir .. "/nginx.conf")
+    kit.write(web.dir .. "/nginx.conf", (conf:gsub("init_by_lua_block .-\n", "", 1)))
+    web:start()
+    assert.equal(503, (post(web.url .. "/hook?x", "{}")))
+    assert.is_truthy(web:log():find("call init() in init_by_lua first", 1, true))
+  end)
+
   describe("while the store can't be used", function()
     it("starts, answers 503 with Retry-After, and recovers by itself", function()
       local parent = kit.tmp()
@@ -293,15 +386,44 @@ describe("the nginx receiver", function()
       local code, _, headers = post(web.url .. "/hook?x", "{}")
       assert.equal(503, code)
       assert.matches("^%d+$", headers["retry-after"])
-      code = sim.request("GET", web.url .. "/jobs?prompt=x")
-      assert.equal(500, code)
+      for _ = 1, 30 do
+        assert.equal(500, (sim.request("GET", web.url .. "/jobs?prompt=x")))
+      end
       kit.wait_until(function() return web:log():find("the store can't be opened", 1, true) end)
+      assert.is_true(select(2, web:log():gsub("the store can't be opened", "")) <= 4) -- once a second at most
       os.remove(blocked)
       os.execute("mkdir " .. kit.quote(blocked))
       kit.wait_until(function() return (post(web.url .. "/hook?x", "{}")) == 401 end)
       assert.matches(" pending$", (select(2, sim.request("GET", web.url .. "/jobs?prompt=x"))))
-      assert.is_true(select(2, web:log():gsub("the store can't be opened", "")) <= 8) -- once a second at most
     end)
+
+    it("answers 503 after it was moved away, with another in its place or none, until it is back or nginx reloads",
+      function()
+        local mj = start()
+        local tasks = {}
+        for i = 1, 3 do
+          tasks[i] = assert(mj:submit { prompt = tostring(i) })
+        end
+        local function say(i)
+          return (post(hook_of(tasks[i].task_id), success(tasks[i].task_id)))
+        end
+        assert.equal(200, say(1))
+        mj:close()
+        local away = kit.store .. ".away"
+        assert(os.rename(kit.store, away))
+        assert.equal(503, say(2))
+        kit.sh(("cp -R %s %s"):format(away, kit.store)) -- as a backup is put back
+        assert.equal(503, say(2))
+        kit.wait_until(function() return web:log():find("was moved, removed or replaced", 1, true) end)
+        kit.sh(("rm -r %s"):format(kit.store))
+        assert(os.rename(away, kit.store))
+        assert.equal(200, say(2))
+        kit.sh(("mv %s %s && cp -R %s %s"):format(kit.store, away, away, kit.store))
+        kit.sh("kill -HUP " .. web:pid())
+        kit.wait_until(function() return say(3) == 200 end)
+        mj = kit.open()
+        assert.equal(3, mj:stats().tasks.succeeded)
+      end)
 
     it("answers 503 while the disk is full, and 200 by itself as soon as it is not", function()
       local disk = kit.tmp()
@@ -389,11 +511,16 @@ describe("the nginx receiver", function()
 
   -- nginx -t runs no Lua (ngx_lua's choice), so these are found when nginx starts, or reloads.
   describe("does not start", function()
+    local many_secrets = {}
+    for i = 1, 17 do
+      many_secrets[i] = kit.SECRET
+    end
     local broken = {
       { "an unknown key", { stroe = "/x" }, "stroe: unknown key" },
       { "a bad value", { batch = "many" }, "batch: " },
       { "an http hook_url", { hook_url = "http://app.example/hook" }, "hook_url: https expected" },
       { "a policy that is not there", { policy = "/nowhere/policy.lua" }, "policy: " },
+      { "more secrets than it can hold", { secrets = many_secrets }, "secrets: at most 16 secrets expected, got 17" },
     }
     for _, case in ipairs(broken) do
       it("with " .. case[1] .. ", and names it", function()
@@ -406,6 +533,17 @@ describe("the nginx receiver", function()
         assert.is_nil(core.stat(kit.store)) -- the master opens nothing
       end)
     end
+
+    it("when init() is called twice", function()
+      web = receiver.prepare()
+      local conf = kit.read(web.dir .. "/nginx.conf")
+      conf = conf:gsub("init_by_lua_block { (.-) }\n", "init_by_lua_block { %1 %1 }\n", 1)
+      kit.write(web.dir .. "/nginx.conf", conf)
+      local ok, out = pcall(web.start, web)
+      assert.is_false(ok)
+      out = tostring(out) .. web:log() .. kit.read(web.dir .. "/start.log")
+      assert.is_truthy(out:find("init() was called before", 1, true), out)
+    end)
 
     it("with a configuration that others can write", function()
       web = receiver.prepare()

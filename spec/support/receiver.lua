@@ -60,7 +60,7 @@ http {
     listen 127.0.0.1:@PORT@ backlog=1024;
     location = /ping { return 200 "pong\n"; }
     location = /hook {
-      access_log off; error_log @DIR@/error.log crit; # a request line carries a token
+      access_log off; error_log @DIR@/error.log emerg; # a request line carries a token
       client_max_body_size 1m; client_body_buffer_size 1m;
       content_by_lua_block { require("resty.mjhook").callback() }
     }

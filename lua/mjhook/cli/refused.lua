@@ -25,13 +25,13 @@ end
 return {
   name = "refused",
   arguments = "",
-  summary = "show callbacks that could not be read",
+  summary = "show callbacks that could not be taken",
   least = 0, most = 0,
   too_many = "refused takes no arguments; readmit takes ids",
   options = { { name = "limit", arg = "N", help = "at most N, the newest (20)", read = options.whole(1, 256) } },
   details = [[
-A callback with a good token whose body can't be read is answered with 400 and kept: the newest 256, at most 64 KiB of
-each. `mjhook readmit ID` takes one in after all. With --json each is an object on a line of its own.]],
+A callback with a good token whose body can't be read (answered 400) or is too large (413) is kept: the newest 256, at
+most 64 KiB of each. `mjhook readmit ID` takes one in after all. With --json each is an object on a line of its own.]],
   run = function(mj, given, _, out)
     local list, err = mj:refused { limit = given.limit }
     if not list then

@@ -16,6 +16,7 @@ local M = {}
 local POOL = "mjhook_deliver"
 local TURN_S = 5 -- then what was logged is told, and a worker that is to end can end
 local LOOK_S = 1 -- how often a worker looks for events whose next try is due
+local BEGIN_MS = 1000 -- a timer that has not begun by then is dropped: nginx runs lua_max_running_timers of them
 
 -- What mjhook.open is given in the thread: what init() was given, as plain data.
 local function plain(given)
@@ -64,9 +65,10 @@ local function crew_of(mj, given)
   local idle = {}
   for i = 1, mj.config.handlers do
     local name = id .. "\0" .. i
-    idle[i] = { name = name, claims = assert(core.claims(name)) }
+    idle[i] = { name = name, claims = assert(core.claims(name)), turn = 0 }
   end
-  return setmetatable({ mj = mj, run = turn(mj, given, id), idle = idle, at_work = {}, not_before = 0 }, Crew)
+  return setmetatable({ mj = mj, run = turn(mj, given, id), idle = idle, at_work = {}, not_before = 0, watched_by = 0 },
+    Crew)
 end
 
 function Crew:deliver(one)
@@ -85,7 +87,11 @@ function Crew:deliver(one)
   end
 end
 
-local function work(premature, self, one)
+local function work(premature, self, one, number)
+  if one.turn ~= number then
+    return -- so late that it was taken for dropped
+  end
+  one.begin_by = nil
   if not premature then
     self:deliver(one)
   end
@@ -114,7 +120,7 @@ function Crew:take_back()
 end
 
 local function watch(premature, self)
-  self.watching = false
+  self.watched_by = 0
   if not premature then
     self:take_back()
     self:look()
@@ -127,20 +133,33 @@ function Crew:waited()
   return stats and stats.event_due and core.now() - stats.event_due or -1
 end
 
--- Begins one, when there is something to deliver that those at work don't get to.
-function Crew:look()
-  if self.missing or core.clock() < self.not_before then
-    return
-  end
-  if self.idle[1] and self:waited() >= (next(self.at_work) and runner.SLOW_MS or 0) then
-    local one = table.remove(self.idle)
-    self.at_work[one] = true
-    if not ngx.timer.at(0, work, self, one) then
-      work(true, self, one)
+-- Whose timer was dropped is idle again.
+function Crew:take_in(now)
+  for one in pairs(self.at_work) do
+    if one.begin_by and one.begin_by < now then
+      one.begin_by, one.turn = nil, one.turn + 1
+      self.at_work[one] = nil
+      table.insert(self.idle, one)
     end
   end
-  if next(self.at_work) and not self.watching then
-    self.watching = ngx.timer.at(runner.SLOW_MS / 1000, watch, self) and true or false
+end
+
+-- Begins one, when there is something to deliver that those at work don't get to.
+function Crew:look()
+  local now = core.clock()
+  if self.missing or now < self.not_before then
+    return
+  end
+  self:take_in(now)
+  if self.idle[1] and self:waited() >= (next(self.at_work) and runner.SLOW_MS or 0) then
+    local one = table.remove(self.idle)
+    self.at_work[one], one.begin_by = true, now + BEGIN_MS
+    if not ngx.timer.at(0, work, self, one, one.turn) then
+      work(true, self, one, one.turn)
+    end
+  end
+  if next(self.at_work) and now >= self.watched_by and ngx.timer.at(runner.SLOW_MS / 1000, watch, self) then
+    self.watched_by = now + runner.SLOW_MS + BEGIN_MS
   end
 end
 

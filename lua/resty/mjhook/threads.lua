@@ -9,6 +9,7 @@ local semaphore = require "ngx.semaphore"
 local M = { COMMIT_POOL = "mjhook", HTTP_POOL = "mjhook_http" }
 
 local COMMIT_WAIT_S = 30 -- a disk that takes longer is no disk; the caller hears 503
+local BEGIN_S = 1         -- by when a timer has begun that nginx did not drop
 local CALLS = 2          -- one that the thread works on, one that stands behind it
 
 local Threads = {}
@@ -116,6 +117,7 @@ local function commit_next(self)
     for number in pairs(self.lots) do
       settle_lot(self, number, err)
     end
+    self.inbox:take() -- and what he said is not to lie there, more with each call that dies
   end
   if results and (lot or batch and batch.heard) then
     pcall(self.committed) -- whatever it raises, the next commit must not wait for ever
@@ -135,7 +137,7 @@ end
 
 -- Commits as long as there is something. Between the last look and the end nothing yields, so that nothing is left.
 local function run(_, self)
-  self.starting = false
+  self.starting, self.runners = false, self.runners + 1
   while has_work(self) do
     commit_next(self)
   end
@@ -147,10 +149,13 @@ local function wait(self, group)
   group.waiters = group.waiters + 1
   self.queued = self.queued + 1
   if not self.starting and self.runners < CALLS and has_work(self) then
-    self.starting, self.runners = true, self.runners + 1
+    self.starting = true
     if not ngx.timer.at(0, run, self) then
       run(false, self) -- no timer to be had: commit here rather than not at all
     end
+  end
+  if not group.done and not group.wake:wait(BEGIN_S) and self.starting then
+    run(false, self) -- nor will it begin: nginx drops timers, too, when lua_max_running_timers of them run
   end
   if not group.done and not group.wake:wait(COMMIT_WAIT_S) and not group.done then
     return nil, core.error("io", ("the store did not commit within %d s"):format(COMMIT_WAIT_S), true)
@@ -203,7 +208,6 @@ function Threads:callback(ref, attempt, body)
   if not lot then
     lot = gathering()
     self.lots[number], self.newest = lot, number
-    self.called = math.min(self.called, number - 1) -- a call that died may have left this very lot where it was
   end
   local ok, err = wait(self, lot)
   if not ok then
