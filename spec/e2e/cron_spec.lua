@@ -112,8 +112,8 @@ describe("cron", function()
 
   -- The operator's tool, as the store's owner.
   local function mjhook(child, arguments)
-    local out, code = inside(child, "setpriv --reuid 971 --regid 971 --clear-groups env -i PATH=/usr/bin:/bin HOME=/ "
-      .. (os.getenv "LD_PRELOAD" and "LD_PRELOAD=$LD_PRELOAD " or "") .. "/usr/local/bin/mjhook " .. arguments)
+    local out, code = inside(child, "setpriv --reuid 971 --regid 971 --clear-groups " .. kit.bare
+      .. " HOME=/ /usr/local/bin/mjhook " .. arguments)
     return out, code
   end
 

@@ -128,7 +128,7 @@ describe("the example", function()
       kit.write(dir .. "/etc/mjhook/config.lua", text)
       kit.write(dir .. "/etc/mjhook/api-key", "test-key\n")
       kit.write(dir .. "/etc/mjhook/secrets", kit.SECRET .. "\n")
-      local out, code = kit.sh("env -i PATH=$PATH " .. kit.lua_command(([[
+      local out, code = kit.sh(kit.bare .. " " .. kit.lua_command(([[
         local mj = assert(require("mjhook").open { config = "%s/etc/mjhook/config.lua" })
         local provider = require "mjhook.provider"
         for i, status in ipairs { 1, 2 } do
