@@ -8,7 +8,6 @@
 -- jobs as we have counted, and every one of them is `pending` or ended in the store.
 local core = require "mjhook.core"
 local mjhook = require "mjhook"
-local provider = require "mjhook.provider"
 
 local COUNT, ROUNDS = tonumber(arg[1]) or 4000, tonumber(arg[2]) or 5
 local CONNECTIONS = {}
@@ -85,8 +84,8 @@ local function finish(mj, tasks)
   local ops = {}
   for i, task in ipairs(tasks) do
     assert(task.state == "pending", tostring(task.error and task.error.message or task.state))
-    ops[i] = provider.callback_operation(task.ref, 1,
-      ('{"taskId":"%s","status":1,"image":"https://img.example/%s.png"}'):format(task.task_id, task.ref))
+    ops[i] = { op = "signal", ref = task.ref, attempt = 1, kind = "succeeded", source = "callback",
+               task_id = task.task_id, image = ("https://img.example/%s.png"):format(task.ref) }
   end
   assert(mj.exec:commit(ops))
   sent = sent + #tasks
