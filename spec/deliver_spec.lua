@@ -67,6 +67,15 @@ describe("deliver", function()
     return (assert(mj.store:page { by = "event", limit = 1000 }))
   end
 
+  local function assert_seen_once(count)
+    local once = {}
+    for _, event in ipairs(seen) do
+      assert.is_nil(once[event.id])
+      once[event.id] = true
+    end
+    assert.equal(count, #seen)
+  end
+
   it("calls on_<type>, then on_event, with the task and the event", function()
     local calls = {}
     open {
@@ -385,12 +394,7 @@ describe("deliver", function()
     end
     assert.same({ delivered = 20, buried = 0, errors = 0 }, deliver.deliver(mj, { claims = "x" }))
     assert.equal(5, back)
-    assert.equal(20, #seen)
-    local once = {}
-    for _, event in ipairs(seen) do
-      assert.is_nil(once[event.id])
-      once[event.id] = true
-    end
+    assert_seen_once(20)
     assert.same({}, waiting())
     held:close()
   end)
@@ -435,12 +439,7 @@ describe("deliver", function()
     end
     stop = false
     assert.equal(10, assert(mj:deliver()).delivered)
-    assert.equal(20, #seen)
-    local once = {}
-    for _, event in ipairs(seen) do
-      assert.is_nil(once[event.id])
-      once[event.id] = true
-    end
+    assert_seen_once(20)
   end)
 
   it("gives an event to one of two deliverers at a time", function()

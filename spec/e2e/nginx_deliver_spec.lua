@@ -86,24 +86,8 @@ describe("delivery under nginx", function()
   end)
 
   it("goes on after others had all the timers that nginx runs", function()
-    local conf = [[@MAIN@ @THREADS@
-      http { @HTTP@
-        lua_max_running_timers 8;
-        init_by_lua_block { require("resty.mjhook").init { config = "@DIR@/config.lua" } }
-        init_worker_by_lua_block { require("resty.mjhook").init_worker() }
-        server { listen 127.0.0.1:@PORT@;
-          location = /ping { return 200 "pong\n"; }
-          location = /hook { content_by_lua_block { require("resty.mjhook").callback() } }
-          location = /occupy { content_by_lua_block {
-            occupied = ngx.worker.pid()
-            for _ = 1, 20 do
-              ngx.timer.at(0, function() while occupied do ngx.sleep(0.01) end end)
-            end
-          } }
-          location = /leave { content_by_lua_block { occupied = nil } }
-        } }]]
     start(NOTE .. [[ return { on_event = function(task, ctx) note("seen", task.ref) end } ]],
-      { conf = conf, more = { handlers = 1 } })
+      { conf = receiver.CROWDED, more = { handlers = 1 } })
     local task = submit()
     sim.request("GET", web.url .. "/occupy")
     sim.finish(task.task_id)

@@ -267,23 +267,7 @@ describe("the nginx receiver", function()
   end)
 
   it("stores and sends, though others have all the timers that nginx runs", function()
-    local conf = [[@MAIN@ @THREADS@
-      http { @HTTP@
-        lua_max_running_timers 8;
-        init_by_lua_block { require("resty.mjhook").init { config = "@DIR@/config.lua" } }
-        init_worker_by_lua_block { require("resty.mjhook").init_worker() }
-        server { listen 127.0.0.1:@PORT@;
-          location = /ping { return 200 "pong\n"; }
-          location = /hook { content_by_lua_block { require("resty.mjhook").callback() } }
-          location = /occupy { content_by_lua_block {
-            occupied = ngx.worker.pid()
-            for _ = 1, 20 do
-              ngx.timer.at(0, function() while occupied do ngx.sleep(0.01) end end)
-            end
-          } }
-          location = /leave { content_by_lua_block { occupied = nil } }
-        } }]]
-    local mj = start { conf = conf, settings = { max_in_flight = 2 } }
+    local mj = start { conf = receiver.CROWDED, settings = { max_in_flight = 2 } }
     local tasks = {}
     for i = 1, 4 do
       tasks[i] = assert(mj:submit { prompt = tostring(i) })

@@ -80,6 +80,31 @@ http {
 }
 ]]
 
+--- nginx.conf for a receiver in which others can have all the timers that nginx runs: from /occupy until /leave.
+receiver.CROWDED = [[
+@MAIN@ @THREADS@
+http {
+  @HTTP@
+  lua_max_running_timers 8;
+  init_by_lua_block { require("resty.mjhook").init { config = "@DIR@/config.lua" } }
+  init_worker_by_lua_block { require("resty.mjhook").init_worker() }
+  server {
+    listen 127.0.0.1:@PORT@;
+    location = /ping { return 200 "pong\n"; }
+    location = /hook { content_by_lua_block { require("resty.mjhook").callback() } }
+    location = /occupy {
+      content_by_lua_block {
+        occupied = ngx.worker.pid()
+        for _ = 1, 20 do
+          ngx.timer.at(0, function() while occupied do ngx.sleep(0.01) end end)
+        end
+      }
+    }
+    location = /leave { content_by_lua_block { occupied = nil } }
+  }
+}
+]]
+
 local function nginx(dir, more)
   return kit.sh(("PATH=$PATH:/usr/sbin:/usr/local/sbin nginx %s -p %s -c %s/nginx.conf -e %s/start.log"):format(
     more or "", dir, dir, dir))
