@@ -358,6 +358,36 @@ describe("the executor under nginx", function()
     assert.same({ "duplicate", 0 }, { c.code, exec.runners })
   end)
 
+  it("answers who had to commit himself once his own is done, and the next one who waits commits what came", function()
+    local t = task "T1"
+    local a = say(t)
+    timers = {}
+    wake(true)
+    local call = work()
+    local b = say(t)
+    timers = {}
+    finish(call)
+    assert.same({ "ok", 0 }, { a.code, exec.runners })
+    timers = {}
+    wake(true)
+    finish(work())
+    assert.same({ "duplicate", 0, 0 }, { b.code, exec.queued, exec.runners })
+  end)
+
+  it("leaves it to those who are at it, however slow the disk is", function()
+    local t = task "T1"
+    local a = say(t)
+    run_timers()
+    local call = work()
+    local b = say(t) -- whose timer is about to begin
+    wake(true)
+    assert.same({ 0, 1 }, { #calls, exec.runners })
+    run_timers()
+    finish(call)
+    settle()
+    assert.same({ "ok", "duplicate", 0, 0 }, { a.code, b.code, exec.queued, exec.runners })
+  end)
+
   it("counts nobody twice when a timer begins that was thought to be dropped", function()
     local t = task "T1"
     local a = say(t)

@@ -9,7 +9,7 @@ local semaphore = require "ngx.semaphore"
 local M = { COMMIT_POOL = "mjhook", HTTP_POOL = "mjhook_http" }
 
 local COMMIT_WAIT_S = 30 -- a disk that takes longer is no disk; the caller hears 503
-local BEGIN_S = 1         -- by when a timer has begun that nginx did not drop
+local BEGIN_S = 1        -- by when a timer has begun that nginx did not drop
 local CALLS = 2          -- one that the thread works on, one that stands behind it
 
 local Threads = {}
@@ -136,26 +136,34 @@ local function has_work(self)
 end
 
 -- Commits as long as there is something. Between the last look and the end nothing yields, so that nothing is left.
-local function run(_, self)
+-- With a group: until that is done, too.
+local function run(_, self, group)
   self.starting, self.runners = false, self.runners + 1
-  while has_work(self) do
+  while has_work(self) and not (group and group.done) do
     commit_next(self)
   end
   self.runners = self.runners - 1
+end
+
+-- Somebody commits, in a timer. Or nobody: there are no timers to be had.
+local function start(self)
+  if not self.starting and self.runners < CALLS and has_work(self) then
+    self.starting = ngx.timer.at(0, run, self) and true or false
+  end
 end
 
 -- Waits until the group's transaction is on disk. True, or nil and an error.
 local function wait(self, group)
   group.waiters = group.waiters + 1
   self.queued = self.queued + 1
-  if not self.starting and self.runners < CALLS and has_work(self) then
-    self.starting = true
-    if not ngx.timer.at(0, run, self) then
-      run(false, self) -- no timer to be had: commit here rather than not at all
-    end
+  start(self)
+  if self.starting or self.runners > 0 then
+    group.wake:wait(BEGIN_S)
   end
-  if not group.done and not group.wake:wait(BEGIN_S) and self.starting then
-    run(false, self) -- nor will it begin: nginx drops timers, too, when lua_max_running_timers of them run
+  -- Nobody has begun: nginx also drops timers, when lua_max_running_timers of them run. Others' groups are theirs.
+  if not group.done and self.runners == 0 then
+    run(false, self, group)
+    start(self)
   end
   if not group.done and not group.wake:wait(COMMIT_WAIT_S) and not group.done then
     return nil, core.error("io", ("the store did not commit within %d s"):format(COMMIT_WAIT_S), true)
