@@ -453,6 +453,6 @@ describe("core.fetch", function()
       collectgarbage()
       collectgarbage()
     end
-    assert.equal(before, fds())
+    assert.is_true(fds() <= before, fds()) -- less: something of others, which LuaJIT had still on its stack
   end)
 end)
