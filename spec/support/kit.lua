@@ -2,6 +2,7 @@
 --
 -- after_each(kit.cleanup) undoes all of it, in reverse order, also when the test failed.
 local core = require "mjhook.core"
+local lfs = require "lfs"
 local mjhook = require "mjhook"
 local socket = require "socket"
 
@@ -164,6 +165,16 @@ end
 
 function Process:err()
   return kit.read(self.dir .. "/err") or ""
+end
+
+--- How many descriptors this process has open. Looked at from inside: a program that looks may be there before popen()
+-- has closed its end of the pipe to it.
+function kit.descriptors()
+  local n = 0
+  for _ in lfs.dir "/proc/self/fd" do
+    n = n + 1
+  end
+  return n
 end
 
 --- The pids of a process' children, with blanks between. Not by ps, which hangs like curl.
