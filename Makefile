@@ -67,12 +67,12 @@ HARDEN_faults = $(HARDEN_release) -DMJ_FAULTS
 HARDEN_asan = -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 HARDEN = $(HARDEN_$(VARIANT))
 
-INCDIRS = $(addprefix -I,$(sort $(CURL_INCDIR) $(LMDB_INCDIR) $(CRYPTO_INCDIR)))
-LIBDIRS = $(addprefix -L,$(sort $(CURL_LIBDIR) $(LMDB_LIBDIR) $(CRYPTO_LIBDIR)))
+INCDIRS = $(addprefix -I,$(sort $(CURL_INCDIR) $(LMDB_INCDIR) $(CRYPTO_INCDIR) $(ZLIB_INCDIR)))
+LIBDIRS = $(addprefix -L,$(sort $(CURL_LIBDIR) $(LMDB_LIBDIR) $(CRYPTO_LIBDIR) $(ZLIB_LIBDIR)))
 COMPILE = $(CC) -std=c11 -D_GNU_SOURCE $(CPPFLAGS) -Isrc $(INCDIRS) $(CFLAGS) $(WARN) $(HARDEN) \
 	-fPIC -fvisibility=hidden -pthread
 LINK = $(CC) $(CFLAGS) $(HARDEN) -pthread -Wl,-z,relro,-z,now $(LDFLAGS) $(LIBDIRS)
-LIBS = -llmdb -lcurl -lcrypto -lpthread -lm
+LIBS = -llmdb -lcurl -lcrypto -lz -lpthread -lm
 
 # ---- what there is: every file is found, none is listed ----
 
@@ -179,7 +179,7 @@ install: all
 # ---- Debian packages, by what they are for ----
 
 DEPS_BUILD = gcc libc6-dev make lua5.4 liblua5.4-dev luajit2 libluajit2-5.1-dev lua-cjson liblmdb-dev \
-	libcurl4-openssl-dev libssl-dev
+	libcurl4-openssl-dev libssl-dev zlib1g-dev
 DEPS_DEMO = $(DEPS_BUILD) nginx libnginx-mod-http-lua curl procps
 DEPS_TEST = $(DEPS_DEMO) lua-busted lua-socket libfaketime cron logrotate openssl groff-base python3 lua-http lua-zlib busybox \
 	redis-server nodejs $(if $(shell command -v npm),,npm)

@@ -20,6 +20,7 @@ external_dependencies = {
   CURL = { library = "curl" },
   LMDB = { library = "lmdb" },
   CRYPTO = { library = "crypto" },
+  ZLIB = { library = "z" },
 }
 -- The Makefile knows how; both passes get the same variables, or the second
 -- would build again with other flags.
@@ -36,6 +37,8 @@ build = {
     LMDB_LIBDIR = "$(LMDB_LIBDIR)",
     CRYPTO_INCDIR = "$(CRYPTO_INCDIR)",
     CRYPTO_LIBDIR = "$(CRYPTO_LIBDIR)",
+    ZLIB_INCDIR = "$(ZLIB_INCDIR)",
+    ZLIB_LIBDIR = "$(ZLIB_LIBDIR)",
     PREFIX = "$(PREFIX)",
     LUADIR = "$(LUADIR)",
     LIBDIR = "$(LIBDIR)",

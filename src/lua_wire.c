@@ -1,5 +1,6 @@
 /* mjhook.core's reading of what the provider says: words as tables. */
 #include "lua_core.h"
+#include "mj_gunzip.h"
 #include "mj_wire.h"
 
 #include <string.h>
@@ -103,6 +104,42 @@ static int wire_submit(lua_State *L)
     return 1;
 }
 
+#define UNPACKED "mjhook.unpacked" /* a buffer, which Lua frees, whatever raises */
+
+static int unpacked_close(lua_State *L)
+{
+    mj_buf_free(luaL_checkudata(L, 1, UNPACKED));
+    return 0;
+}
+
+/* core.gunzip(body, max) -> the body without the compression that nobody asked for: the same string when there is
+ * none | nil, err: "invalid" when it is damaged, "limit" when it becomes more than max bytes, "no_memory" */
+static int gunzip(lua_State *L)
+{
+    mj_str body = text_arg(L, 1), plain;
+    lua_Integer max = luaL_checkinteger(L, 2);
+    mj_buf *out;
+    int rc;
+
+    luaL_argcheck(L, max >= 0 && max <= INT32_MAX, 2, "0 to 2^31 - 1 expected");
+    out = lua_newuserdata(L, sizeof *out);
+    *out = (mj_buf){0};
+    luaL_getmetatable(L, UNPACKED);
+    lua_setmetatable(L, -2);
+    rc = mj_gunzip(body, (uint32_t)max, out, &plain);
+    if (rc != MJ_OK)
+        return mjl_fail(L, rc,
+                        rc == MJ_EINVAL   ? "a compressed body that is damaged or cut short"
+                        : rc == MJ_ELIMIT ? "a compressed body that becomes longer than allowed"
+                                          : NULL);
+    if (plain.p == body.p)
+        lua_pushvalue(L, 1);
+    else
+        lua_pushlstring(L, plain.p, plain.n);
+    mj_buf_free(out); /* now, rather than at some collection */
+    return 1;
+}
+
 /* core.utf8(text) -> whether it is well-formed UTF-8 */
 static int utf8(lua_State *L)
 {
@@ -117,7 +154,11 @@ void mjl_open_wire(lua_State *L)
     static const luaL_Reg functions[] = {{"wire_callback", wire_callback},
                                          {"wire_status", wire_status},
                                          {"wire_submit", wire_submit},
+                                         {"gunzip", gunzip},
                                          {"utf8", utf8},
                                          {NULL, NULL}};
+    static const luaL_Reg unpacked[] = {{"close", unpacked_close}, {NULL, NULL}};
+
+    mjl_class(L, UNPACKED, unpacked);
     luaL_setfuncs(L, functions, 0);
 }
