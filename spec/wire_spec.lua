@@ -81,3 +81,74 @@ describe("a provider's images", function()
     end
   end)
 end)
+
+describe("an answer to a status request", function()
+  local function answer(entries)
+    return '{"status":0,"data":[' .. table.concat(entries, ",") .. "]}"
+  end
+
+  local function many(id)
+    local entries = {}
+    for i = 1, 125000 do
+      entries[i] = ('{"taskId":"%s","status":0}'):format(id:format(i))
+    end
+    return entries
+  end
+
+  local function memory_of(f)
+    collectgarbage()
+    collectgarbage "stop"
+    local before = collectgarbage "count"
+    local result = f()
+    local kib = collectgarbage "count" - before
+    collectgarbage "restart"
+    return kib, result
+  end
+
+  it("gives the words by the ids that were asked for, the last one of each, and of others none", function()
+    local body = answer { '{"taskId":"T2","status":2}', '{"taskId":"X","status":1}', '{"taskId":"T1","status":0}', "7",
+                          '{"taskId":"T3"}', '{"taskId":"T\\u0031","status":"2"}', '{"status":0}' }
+    local words = core.wire_status(body, { "T1", "T2", "T3", "T4" })
+    assert.equal("failed", words.T1.kind)
+    assert.equal("failed", words.T2.kind)
+    assert.same({ "T1", "T2" }, { words.T1.task_id, words.T2.task_id })
+    words.T1, words.T2 = nil, nil
+    assert.same({}, words)
+    assert.same({}, core.wire_status(body, {}))
+    assert.is_nil((core.wire_status("{", {})))
+  end)
+
+  it("makes no tables of 125,000 ids that nobody asked for, nor of one that is there as often", function()
+    for _, id in ipairs { "N%06d", "T1" } do
+      local body = answer(many(id))
+      local kib, words = memory_of(function()
+        return core.wire_status(body, { "T1", "T2" })
+      end)
+      assert.equal(id == "T1" and "running" or nil, words.T1 and words.T1.kind)
+      assert.is_true(kib < #body / 1024 + 100, kib) -- the scratch, which is as large as the text, and next to nothing
+    end
+  end)
+
+  it("is gone through as quickly when a thousand ids are asked for as when it is only checked for being JSON", function()
+    local body, asked = answer(many "N%06d"), {}
+    for i = 1, 1000 do
+      asked[i] = ("N%06d"):format(i * 100)
+    end
+    local function seconds(f)
+      local best = math.huge
+      for _ = 1, 5 do
+        local from = os.clock()
+        f()
+        best = math.min(best, os.clock() - from)
+      end
+      return best
+    end
+    local checked = seconds(function()
+      return core.wire_callback(body) -- reads all of it, and finds no task
+    end)
+    local picked = seconds(function()
+      return core.wire_status(body, asked)
+    end)
+    assert.is_true(picked < 10 * checked, ("%f s against %f s"):format(picked, checked))
+  end)
+end)

@@ -63,10 +63,32 @@ static int wire_callback(lua_State *L)
     return 1;
 }
 
-/* core.wire_status(body) -> {words} | nil, why.  Entries that can't be read are left out. */
+/* A list of strings at index i, which stay alive in it, into a userdata that is pushed. */
+static mj_str *read_ids(lua_State *L, int i, size_t *n)
+{
+    mj_str *ids;
+
+    luaL_checktype(L, i, LUA_TTABLE);
+    *n = lua_rawlen(L, i);
+    ids = lua_newuserdata(L, (*n + 1) * sizeof *ids);
+    for (size_t k = 0; k < *n; k++) {
+        lua_rawgeti(L, i, (int)k + 1);
+        luaL_argcheck(L, lua_type(L, -1) == LUA_TSTRING, i, "a list of task ids expected");
+        ids[k] = text_arg(L, lua_gettop(L));
+        lua_pop(L, 1);
+    }
+    mj_wire_sort(ids, *n);
+    return ids;
+}
+
+/* core.wire_status(body, ids) -> words by the ids that were asked for | nil, why.  Of an id whose entry can't be read
+ * there is none; what was not asked for costs neither tables nor more than reading past it. */
 static int wire_status(lua_State *L)
 {
     mj_str body = text_arg(L, 1);
+    size_t n;
+    mj_str *ids = read_ids(L, 2, &n);
+    mj_json *entries = lua_newuserdata(L, (n + 1) * sizeof *entries);
     mj_buf scratch = scratch_for(L, body);
     char why[MJ_WIRE_WHY];
     mj_wire_words words;
@@ -77,11 +99,14 @@ static int wire_status(lua_State *L)
         lua_pushstring(L, why);
         return 2;
     }
+    mj_wire_asked(words, ids, n, entries, &scratch);
     lua_newtable(L);
-    for (int n = 1; mj_wire_next(&words, &scratch, &w); n++) {
-        push_word(L, &w);
-        lua_rawseti(L, -2, n);
-    }
+    for (size_t i = 0; i < n; i++)
+        if (mj_wire_word(entries[i], &scratch, &w)) {
+            lua_pushlstring(L, ids[i].p, ids[i].n);
+            push_word(L, &w);
+            lua_rawset(L, -3);
+        }
     return 1;
 }
 

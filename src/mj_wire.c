@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { STATUS_OK = 0, STATUS_QUOTA = 1001, STATUS_CONCURRENCY = 1002 }; /* PROVIDER.md: envelope */
@@ -297,18 +298,61 @@ bool mj_wire_status(mj_str body, mj_buf *scratch, mj_wire_words *out, char why[M
     return true;
 }
 
+bool mj_wire_word(mj_json entry, mj_buf *scratch, mj_signal *out)
+{
+    return !read_word(entry, scratch, out);
+}
+
+/* One object instead of an array is its only entry. */
+static bool next_entry(mj_wire_words *words, mj_json *entry)
+{
+    *entry = words->rest;
+    if (entry->type != MJ_JSON_OBJECT)
+        return mj_json_next(&words->rest, NULL, entry);
+    words->rest = (mj_json){0};
+    return true;
+}
+
 bool mj_wire_next(mj_wire_words *words, mj_buf *scratch, mj_signal *out)
 {
-    mj_json one = words->rest;
+    mj_json entry;
 
-    if (one.type == MJ_JSON_OBJECT) {
-        words->rest = (mj_json){0};
-        return !read_word(one, scratch, out);
-    }
-    while (mj_json_next(&words->rest, NULL, &one))
-        if (!read_word(one, scratch, out))
+    while (next_entry(words, &entry))
+        if (mj_wire_word(entry, scratch, out))
             return true;
     return false;
+}
+
+/* Any order will do, as long as it is one: shorter first, which needs no look at most of the bytes. */
+static int by_bytes(const void *a, const void *b)
+{
+    const mj_str *x = a, *y = b;
+
+    if (x->n != y->n)
+        return x->n < y->n ? -1 : 1;
+    return x->n ? memcmp(x->p, y->p, x->n) : 0;
+}
+
+void mj_wire_sort(mj_str *ids, size_t n)
+{
+    qsort(ids, n, sizeof *ids, by_bytes);
+}
+
+void mj_wire_asked(mj_wire_words words, const mj_str *asked, size_t n, mj_json *entries, mj_buf *scratch)
+{
+    size_t kept = scratch->n;
+    mj_json entry;
+
+    for (size_t i = 0; i < n; i++)
+        entries[i] = (mj_json){0};
+    while (n > 0 && next_entry(&words, &entry)) {
+        mj_json v = member(entry, MJ_LIT("taskId"));
+        mj_str id = unescaped(&v, scratch);
+        const mj_str *at = bsearch(&id, asked, n, sizeof id, by_bytes);
+        if (at)
+            entries[at - asked] = entry;
+        scratch->n = kept;
+    }
 }
 
 /* ---- submit answers ---- */

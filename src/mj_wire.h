@@ -31,6 +31,12 @@ typedef struct mj_wire_words {
 bool mj_wire_status(mj_str body, mj_buf *scratch, mj_wire_words *out, char why[MJ_WIRE_WHY]);
 /* The next word in it; entries that can't be read are passed over. */
 bool mj_wire_next(mj_wire_words *words, mj_buf *scratch, mj_signal *out);
+/* The entries of an answer about the n ids that were asked for, which are sorted (mj_wire_sort): entries[i] becomes the
+ * last one about asked[i], or none.  All others are passed over: an answer costs no more than reading it once. */
+void mj_wire_asked(mj_wire_words words, const mj_str *asked, size_t n, mj_json *entries, mj_buf *scratch);
+void mj_wire_sort(mj_str *ids, size_t n);
+/* The word in one entry; false: it can't be read. */
+bool mj_wire_word(mj_json entry, mj_buf *scratch, mj_signal *out);
 
 /* What an answer to a submission means: "accepted" with a task_id, "refused" (for now), "rejected" (for good), or
  * "maybe_sent"; but for the first with a code and a text.  `http`: its status; `body` may be none. */

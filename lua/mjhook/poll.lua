@@ -118,7 +118,7 @@ function M.poll(mj, tasks, deadline)
   for i, group in ipairs(sent) do
     local words, err = nil, failed
     if answers then
-      words, err = provider.read_status(answers[i])
+      words, err = provider.read_status(answers[i], group.ids)
     end
     if words then
       read_group(mj, group, words, ops)

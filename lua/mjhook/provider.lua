@@ -91,9 +91,11 @@ function M.read_submit(answer)
   return verdict
 end
 
---- What the provider says of the tasks it was asked for.
+--- What the provider says of the tasks it was asked for, and of no others.
+-- @tparam table answer
+-- @tparam table ids those that were asked for
 -- @treturn table|nil words by task id; nil and an error when it gave no usable answer
-function M.read_status(answer)
+function M.read_status(answer, ids)
   if answer.outcome ~= "answered" then
     return nil, core.error("network", answer.error or "no answer", true)
   end
@@ -102,18 +104,14 @@ function M.read_status(answer)
   end
   local words, why
   if answer.status == 200 then
-    words, why = core.wire_status(answer.body or "")
+    words, why = core.wire_status(answer.body or "", ids)
   end
   if not words then
     local err = core.error("provider", ("HTTP %d: %s"):format(answer.status, why or "no usable answer"), true)
     err.retry_after = answer.retry_after
     return nil, err
   end
-  local by_id = {}
-  for _, word in ipairs(words) do
-    by_id[word.task_id] = word
-  end
-  return by_id
+  return words
 end
 
 --- What a callback says.
