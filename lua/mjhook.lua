@@ -3,6 +3,7 @@
 -- Outcomes are values: `nil, err` with err = {code=, message=, retryable=} that
 -- prints as its message; wrong arguments raise at the caller's line.
 -- @module mjhook
+local callback = require "mjhook.callback" -- at once: a request must find it whatever becomes of memory and disk
 local config = require "mjhook.config"
 local core = require "mjhook.core"
 local executor = require "mjhook.executor"
@@ -17,7 +18,7 @@ local function flow(name)
   end })
 end
 
-local bulk, callback, deliver, events = flow "bulk", flow "callback", flow "deliver", flow "events"
+local bulk, deliver, events = flow "bulk", flow "deliver", flow "events"
 local job, metrics, poll, prune = flow "job", flow "metrics", flow "poll", flow "prune"
 local reconcile, submit = flow "reconcile", flow "submit"
 
@@ -212,7 +213,7 @@ function Mjhook:callback(request)
 end
 
 --- Callbacks that were refused although their token was good, newest first: what a person has to look at when the
--- provider sends something else than it did. The newest 256 are kept, of each at most 64 KiB.
+-- provider sends something else than it did. The newest 256 are kept, of one task 16, of each at most 64 KiB.
 -- @tparam[opt] table options limit
 -- @treturn table|nil list of {id=, at= (ms), ref=, attempt=, reason=, body=, size=}, or nil and an error
 function Mjhook:refused(options)

@@ -234,14 +234,55 @@ describe("callback", function()
       { "a well in meta", '{"taskId":"ID","status":2,"meta":' .. ("["):rep(1000) .. ("]"):rep(1000) .. "}" },
     }
     for _, case in ipairs(refused) do
-      it("answers 400 to " .. case[1] .. " and changes nothing", function()
+      it("answers 400 to " .. case[1] .. " and changes nothing but when the provider is asked", function()
         open()
         local task, uri = submit()
         local before = mj:get(task.ref)
         assert.equal(400, post(uri, (case[2]:gsub("ID", task.task_id))).status)
-        assert.same(before, mj:get(task.ref))
+        local after = mj:get(task.ref)
+        assert.is_true(after.due_at <= core.now() + 10000)
+        assert.equal("create claim accepted look", kit.story(after))
+        table.remove(after.timeline)
+        after.due_at, after.updated_at = before.due_at, before.updated_at
+        assert.same(before, after)
       end)
     end
+  end)
+
+  it("needs no file once mjhook is open", function()
+    local code = ([[
+      local mjhook = require "mjhook"
+      local mj = assert(mjhook.open { store = %q, api_key = "key", secrets = { %q }, hook_url = "http://127.0.0.1/hook",
+        log = function() end })
+      local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
+      local uri = require("mjhook.provider").hook_url(mj, task.ref, 1)
+      local loaders = package.searchers or package.loaders
+      for i = #loaders, 1, -1 do
+        loaders[i] = nil
+      end
+      for _, body in ipairs { "no JSON", ("x"):rep(2 ^ 20 + 1), '{"taskId":"T1","status":0}',
+                              '{"taskId":"T1","status":1,"image":"https://img.example/x.png"}' } do
+        print(mj:callback({ method = "POST", uri = uri, body = body }).status)
+      end
+      print(mj:callback({ method = "POST", uri = "/hook", body = "", peer = "192.0.2.1" }).status)
+    ]]):format(kit.tmp() .. "/store", kit.SECRET)
+    assert.equal("400\n413\n200\n200\n401", (kit.sh(kit.lua_command(code))))
+  end)
+
+  it("answers 503 whatever raises under it, the log included", function()
+    open()
+    local task, uri = submit()
+    for _, part in ipairs { "callback", "commit" } do
+      local f = mj.exec[part]
+      mj.exec[part] = function() error "not enough memory" end
+      assert.equal(503, post(uri, success(task.task_id), { body = part == "commit" and "no JSON" or nil }).status)
+      mj.log = function() error "not enough memory" end
+      assert.equal(503, post(uri, success(task.task_id), { body = part == "commit" and "no JSON" or nil }).status)
+      mj.exec[part] = f
+    end
+    assert.equal(503, post("/hook", "").status) -- a 401 of which the log can't tell
+    mj.log = function() end
+    assert.equal("stored", post(uri, success(task.task_id)).word)
   end)
 
   describe("of a poor request", function()
@@ -307,6 +348,55 @@ describe("callback", function()
         return name .. ("%%%02x"):format(c:byte())
       end)
       assert.equal("stored", post(escaped:gsub("%?", "?sig=theirs&x&=&a=9&why=what?&"), success(task.task_id)).word)
+    end)
+
+    local dressings = {
+      ["escaped for HTML"] = function(uri) return (uri:gsub("&", "&amp;")) end,
+      ["escaped for HTML twice"] = function(uri) return (uri:gsub("&", "&amp;amp;")) end,
+      ["escaped for HTML by number"] = function(uri) return (uri:gsub("&", "&#38;")) end,
+      ["escaped for JSON"] = function(uri) return (uri:gsub("&", "\\u0026")) end,
+      ["escaped for URLs"] = function(uri) return (uri:gsub("[&=]", { ["&"] = "%26", ["="] = "%3d" })) end,
+      ["escaped for URLs twice"] = function(uri) return (uri:gsub("[&=]", { ["&"] = "%2526", ["="] = "%253D" })) end,
+      ["escaped down to its question mark"] = function(uri)
+        return (uri:gsub("[?&=]", { ["?"] = "%3F", ["&"] = "%26" }))
+      end,
+      ["followed by a second query"] = function(uri) return uri .. "?taskId=x&status=1" end,
+      ["followed by itself"] = function(uri) return uri .. "?" .. uri:match "%?(.*)" end,
+      ["followed by parameters of the same names"] = function(uri) return uri .. "&ref=theirs&a=2" end,
+      ["followed by a fragment"] = function(uri) return uri .. "#top" end,
+      ["followed by blanks"] = function(uri) return uri .. "%20%20" end,
+      ["put into quotes"] = function(uri) return '"' .. uri .. '"' end,
+      ["cut by semicolons"] = function(uri) return (uri:gsub("&", ";")) end,
+      ["put in another order"] = function(uri)
+        local parts = {}
+        for part in uri:match "%?(.*)":gmatch "[^&]+" do
+          table.insert(parts, 1, part)
+        end
+        return uri:match "^[^?]*" .. "?" .. table.concat(parts, "&")
+      end,
+    }
+    for name, dress in pairs(dressings) do
+      it("takes a token whose URL was " .. name .. ", and no forged one", function()
+        open()
+        local task, uri = submit()
+        local dressed = dress(uri)
+        assert.not_equal(uri, dressed)
+        local forged = dress((uri:gsub("sig=([^&]*)", function(sig) return "sig=" .. altered(sig) end)))
+        assert.equal(401, post(forged, success(task.task_id)).status)
+        assert.equal(401, post(dress((uri:gsub("ref=[^&]*", "ref=" .. UNKNOWN_REF))), success(task.task_id)).status)
+        assert.equal("stored", post(dressed, success(task.task_id)).word)
+      end)
+    end
+
+    it("answers 503 to a token that can't be checked, since that says nothing about the caller", function()
+      open()
+      local task, uri = submit()
+      local ring = mj.keyring
+      mj.keyring = { authorize = function() return nil, true, core.error("no_memory", "out of memory", true) end }
+      assert.equal(503, post(uri, success(task.task_id)).status)
+      assert.is_truthy(kit.log_text():find("out of memory", 1, true))
+      mj.keyring = ring
+      assert.equal("stored", post(uri, success(task.task_id)).word)
     end)
 
     it("answers 401 to a token of an attempt that none can be", function()

@@ -62,15 +62,100 @@ describe("a refused callback", function()
 
     it("pushes the oldest out when there are 256", function()
       mj = kit.open()
-      local _, uri = adopt "T1"
-      for i = 1, 260 do
-        post(uri, "no JSON " .. i)
+      for i = 1, 26 do
+        local _, uri = adopt("T" .. i)
+        for k = 1, 10 do
+          post(uri, ("no JSON %d"):format(10 * (i - 1) + k))
+        end
       end
       local list = assert(mj:refused { limit = 1000 })
       assert.equal(256, #list)
       assert.equal("no JSON 260", list[1].body)
       assert.equal("no JSON 5", list[256].body)
       assert.is_true(mj:check().ok)
+    end)
+
+    it("takes the place of an older one of its own task, not of other tasks, however many come", function()
+      mj = kit.open()
+      local _, flooder = adopt "T1"
+      local other, uri = adopt "T2"
+      post(uri, "no JSON of the other")
+      for _ = 1, 20 do -- seconds
+        for i = 1, 30 do
+          post(flooder, "no JSON " .. i)
+        end
+        kit.travel(1)
+      end
+      local list = assert(mj:refused { limit = 1000 })
+      assert.equal(17, #list)
+      assert.same({ other.ref, "no JSON of the other" }, { list[17].ref, list[17].body })
+      for _ = 1, 260 do -- one a second, for longer than there are places
+        kit.travel(1)
+        post(flooder, "no JSON")
+      end
+      list = assert(mj:refused { limit = 1000 })
+      assert.same({ 17, other.ref }, { #list, list[17].ref })
+      assert.is_true(mj:check().ok)
+    end)
+
+    it("of which there are more than the quota within a second makes no commit", function()
+      mj = kit.open()
+      local _, uri = adopt "T1"
+      for i = 1, 16 do
+        post(uri, "no JSON " .. i)
+      end
+      local before = kit.read(kit.store .. "/data.mdb")
+      for _ = 1, 50 do
+        assert.equal(400, post(uri, ("x"):rep(60000)).status)
+      end
+      assert.is_true(before == kit.read(kit.store .. "/data.mdb"))
+    end)
+
+    it("leaves a line in the log at once, and then one a minute of its task", function()
+      mj = kit.open()
+      local one, uri = adopt "T1"
+      local two, other = adopt "T2"
+      local now = core.clock
+      kit.finally(function() core.clock = now end)
+      local function lines(task)
+        return select(2, kit.log_text():gsub("callback for " .. task.ref .. " refused: not JSON", ""))
+      end
+      for _ = 1, 100 do
+        post(uri, "no JSON")
+      end
+      post(other, "no JSON")
+      assert.same({ 1, 1 }, { lines(one), lines(two) })
+      core.clock = function() return now() + 60000 end
+      post(uri, "no JSON")
+      post(uri, "no JSON")
+      assert.same({ 2, 1 }, { lines(one), lines(two) })
+      assert.is_truthy(kit.log_text():find("(and 99 more of this task since this was last said)", 1, true))
+    end)
+
+    it("leaves few lines in the log also when there are many tasks", function()
+      mj = kit.open()
+      for i = 1, 300 do
+        local _, uri = adopt("T" .. i)
+        post(uri, "no JSON")
+      end
+      assert.equal(257, select(2, kit.log_text():gsub(" refused: not JSON", "")))
+    end)
+
+    it("is news: the task is asked about at once, and at most every ten seconds", function()
+      mj = kit.open { max_body = 2048 }
+      for i, body in ipairs { "no JSON", "", ("x"):rep(3000), '{"taskId":"T3"}' } do
+        local task, uri = adopt("T" .. i)
+        assert.is_true(task.due_at > core.now() + 30000)
+        post(uri, body)
+        local due = mj:get(task.ref).due_at
+        assert.is_true(due <= core.now() + 10000, body)
+        post(uri, body)
+        assert.equal(due, mj:get(task.ref).due_at)
+        assert.equal("pending", mj:get(task.ref).state)
+      end
+      local task, uri = adopt "T9" -- whose size alone is known
+      callback.precheck(mj, { method = "POST", uri = uri, length = 5000 })
+      assert.is_true(mj:get(task.ref).due_at <= core.now())
     end)
 
     it("is kept up to 64 KiB", function()
@@ -171,7 +256,7 @@ describe("a refused callback", function()
       assert.equal(413, reply.status)
       kept = assert(mj:refused())[1]
       assert.same({ "", "100000000000000000000 bytes, max_body is 2048" }, { kept.body, kept.reason })
-      assert.equal(2, select(2, kit.log_text():gsub("callback for " .. task.ref .. " refused: ", "")))
+      assert.equal(1, select(2, kit.log_text():gsub("callback for " .. task.ref .. " refused: ", "")))
     end)
 
     it("is answered 503 when it can't be kept: when it comes again it may be", function()

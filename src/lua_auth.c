@@ -59,24 +59,32 @@ static int keyring_verify(lua_State *L)
     return 1;
 }
 
-/* keyring:authorize(uri) -> ref, attempt | nil, whether there is a token at all */
+/* keyring:authorize(uri) -> ref, attempt | nil, whether there is a token at all | nil, true, err: the token could not
+ * be checked */
 static int keyring_authorize(lua_State *L)
 {
     const mj_keyring *ring = check(L);
-    size_t n;
-    const char *uri = luaL_checklstring(L, 2, &n);
+    const char *uri, *ref;
+    uint32_t attempt = 0;
     mj_token t;
+    size_t n;
+    int rc;
 
+    uri = luaL_checklstring(L, 2, &n);
     mj_token_read(uri, n, &t);
-    if (t.attempt >= 1 && t.attempt <= MJ_MAX_ATTEMPTS &&
-        mj_token_verify(ring, t.ref, strlen(t.ref), t.attempt, t.kid, strlen(t.kid), t.sig, strlen(t.sig))) {
-        lua_pushlstring(L, t.ref, MJ_ULID_TEXT);
-        lua_pushinteger(L, (lua_Integer)t.attempt);
+    rc = mj_token_check(ring, &t, &ref, &attempt);
+    if (rc == MJ_OK && attempt <= MJ_MAX_ATTEMPTS) {
+        lua_pushlstring(L, ref, MJ_ULID_TEXT);
+        lua_pushinteger(L, (lua_Integer)attempt);
         return 2;
     }
     lua_pushnil(L);
     lua_pushboolean(L, t.present);
-    return 2;
+    if (rc == MJ_OK || rc == MJ_EINVAL)
+        return 2;
+    mjl_fail(L, rc, "the token of a callback could not be checked");
+    lua_remove(L, -2);
+    return 3;
 }
 
 /* core.keyring{secret, ...} -> keyring | nil, err.  A secret has at least 16 bytes. */

@@ -10,9 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 
-enum { MAX_SECRETS = 16, MIN_SECRET = 16, MAX_QUERY = 8192 };
+enum { MAX_SECRETS = 16, MIN_SECRET = 16, MAX_URI = 8192 };
 
 /* ---- ULIDs ---- */
 
@@ -344,21 +345,52 @@ int mj_token_sign(const mj_keyring *k, const char ref[MJ_ULID_TEXT + 1], uint32_
     return sign(k->keys[0].mac, ref, attempt, sig);
 }
 
+/* Whether some secret with this kid made sig for (ref, attempt): MJ_OK; MJ_EINVAL: none did; or why that could not be
+ * computed.  All lengths are right. */
+static int verify(const mj_keyring *k, const char *ref, uint32_t attempt, const char *kid, const char *sig)
+{
+    char made[MJ_SIG_TEXT + 1];
+    int rc = MJ_EINVAL;
+
+    /* A kid is public, so finding it may take any time; two secrets may share one. */
+    for (size_t i = 0; i < k->n && rc == MJ_EINVAL; i++) {
+        if (memcmp(k->keys[i].kid, kid, MJ_KID_TEXT) != 0)
+            continue;
+        rc = sign(k->keys[i].mac, ref, attempt, made);
+        if (rc == MJ_OK && !mj_equal(made, sig, MJ_SIG_TEXT))
+            rc = MJ_EINVAL;
+    }
+    OPENSSL_cleanse(made, sizeof made); /* for a ref that an attacker sent this would be the right answer */
+    return rc;
+}
+
 bool mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt, const char *kid,
                      size_t kid_len, const char *sig, size_t sig_len)
 {
-    char made[MJ_SIG_TEXT + 1];
-    bool ok = false;
-
-    if (ref_len != MJ_ULID_TEXT || kid_len != MJ_KID_TEXT || sig_len != MJ_SIG_TEXT)
-        return false;
-    /* A kid is public, so finding it may take any time; two secrets may share one. */
-    for (size_t i = 0; i < k->n && !ok; i++)
-        ok = memcmp(k->keys[i].kid, kid, MJ_KID_TEXT) == 0 && sign(k->keys[i].mac, ref, attempt, made) == MJ_OK &&
-             mj_equal(made, sig, MJ_SIG_TEXT);
-    OPENSSL_cleanse(made, sizeof made); /* for a stranger's ref this would be the right answer */
-    return ok;
+    return ref_len == MJ_ULID_TEXT && kid_len == MJ_KID_TEXT && sig_len == MJ_SIG_TEXT &&
+           verify(k, ref, attempt, kid, sig) == MJ_OK;
 }
+
+int mj_token_check(const mj_keyring *k, const mj_token *t, const char **ref, uint32_t *attempt)
+{
+    int rc = MJ_EINVAL;
+
+    if (strlen(t->kid) != MJ_KID_TEXT || strlen(t->sig) != MJ_SIG_TEXT)
+        return MJ_EINVAL;
+    for (unsigned r = 0; r < t->nrefs && rc == MJ_EINVAL; r++)
+        for (unsigned a = 0; a < t->nattempts && rc == MJ_EINVAL; a++) {
+            *ref = t->refs[r];
+            *attempt = t->attempts[a];
+            rc = verify(k, *ref, *attempt, t->kid, t->sig);
+        }
+    return rc;
+}
+
+/* ---- the token in a URI ----
+ *
+ * What comes back is not always the URL that the provider was given: software on the way escapes it for HTML or once
+ * more for URLs, puts it into quotes, adds a query of its own behind it or repeats parameters.  None of that can forge
+ * a signature, so all of it is undone, and the signature alone decides. */
 
 static int hex(char c)
 {
@@ -368,64 +400,116 @@ static int hex(char c)
                                   : -1;
 }
 
-/* Decodes %XX into out (room for `want` bytes and a NUL); empty unless it is exactly as long as wanted. */
-static void unescape(const char *p, const char *end, size_t want, char *out)
+static size_t unescape(char *text, size_t n)
 {
-    size_t n = 0;
+    size_t w = 0;
 
-    while (p < end && n < want) {
-        bool escaped = *p == '%' && end - p > 2 && hex(p[1]) >= 0 && hex(p[2]) >= 0;
+    for (size_t i = 0; i < n; i++) {
+        bool escaped = text[i] == '%' && n - i > 2 && hex(text[i + 1]) >= 0 && hex(text[i + 2]) >= 0;
         if (escaped) {
-            uint8_t byte = (uint8_t)(hex(p[1]) << 4 | hex(p[2]));
-            memcpy(out + n++, &byte, 1);
+            uint8_t byte = (uint8_t)(hex(text[i + 1]) << 4 | hex(text[i + 2]));
+            memcpy(text + w++, &byte, 1);
+            i += 2;
         } else {
-            out[n++] = *p;
+            text[w++] = text[i];
         }
-        p += escaped ? 3 : 1;
     }
-    out[p == end && n == want ? n : 0] = '\0';
+    return w;
 }
 
-static uint32_t attempt_of(const char *p, const char *end)
+/* The ways in which HTML and JSON write an ampersand. */
+static size_t ampersands(char *text, size_t n)
+{
+    static const char *const forms[] = {"&amp;", "&#38;", "&#038;", "&#x26;", "\\u0026"};
+    size_t w = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        text[w++] = text[i];
+        if (text[i] != '&' && text[i] != '\\')
+            continue;
+        for (size_t f = 0; f < sizeof forms / sizeof forms[0]; f++) {
+            size_t len = strlen(forms[f]);
+            if (n - i >= len && strncasecmp(text + i, forms[f], len) == 0) {
+                text[w - 1] = '&';
+                i += len - 1;
+                break;
+            }
+        }
+    }
+    return w;
+}
+
+static uint32_t attempt_of(const char *p, size_t n)
 {
     uint32_t v = 0;
 
-    if (end - p < 1 || end - p > 3)
+    if (n < 1 || n > 3)
         return 0;
-    for (; p < end; p++) {
-        if (*p < '0' || *p > '9')
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] < '0' || p[i] > '9')
             return 0;
-        v = v * 10 + (uint32_t)(*p - '0');
+        v = v * 10 + (uint32_t)(p[i] - '0');
     }
     return v;
 }
 
+static bool is_named(const char *name, size_t n, const char *wanted)
+{
+    return n == strlen(wanted) && memcmp(name, wanted, n) == 0;
+}
+
+/* A value that is exactly as long as it has to be; otherwise nothing. */
+static void take(const char *value, size_t n, size_t want, char *out)
+{
+    bool fits = n == want && !memchr(value, 0, n);
+
+    memcpy(out, value, fits ? n : 0);
+    out[fits ? n : 0] = '\0';
+}
+
+static void take_parameter(mj_token *t, const char *name, size_t name_len, const char *value, size_t n)
+{
+    if (n == 0)
+        return;
+    if (is_named(name, name_len, "kid")) {
+        t->present = true;
+        take(value, n, MJ_KID_TEXT, t->kid);
+    } else if (is_named(name, name_len, "sig")) {
+        t->present = true;
+        take(value, n, MJ_SIG_TEXT, t->sig);
+    } else if (is_named(name, name_len, "ref")) {
+        char *ref = t->refs[t->nrefs % MJ_TOKEN_TRIES];
+        take(value, n, MJ_ULID_TEXT, ref);
+        if (*ref)
+            t->nrefs += t->nrefs < MJ_TOKEN_TRIES;
+    } else if (is_named(name, name_len, "a") && attempt_of(value, n) > 0) {
+        t->attempts[t->nattempts % MJ_TOKEN_TRIES] = attempt_of(value, n);
+        t->nattempts += t->nattempts < MJ_TOKEN_TRIES;
+    }
+}
+
 void mj_token_read(const char *uri, size_t n, mj_token *out)
 {
-    const char *end = memchr(uri, '#', n), *p, *next, *equals;
+    static const char apart[] = "&?;#+\"'`<>()[]{},|\\ \t\r\n";
+    char text[MAX_URI];
+    const char *p, *end, *next, *equals;
 
     memset(out, 0, sizeof *out);
-    if (!end)
-        end = uri + n;
-    p = memchr(uri, '?', (size_t)(end - uri));
-    if (!p || end - p > MAX_QUERY)
-        return;
-    for (p++; p < end; p = next + 1) {
-        next = memchr(p, '&', (size_t)(end - p));
-        if (!next)
-            next = end;
+    if (n > sizeof text)
+        return; /* longer than any URL of ours */
+    memcpy(text, uri, n);
+    for (int twice = 0; twice < 2; twice++)
+        n = memchr(text, '%', n) ? unescape(text, n) : n;
+    n = ampersands(text, n);
+    end = memchr(text, '#', n);
+    end = end ? end : text + n;
+    p = memchr(text, '?', (size_t)(end - text));
+    for (p = p ? p + 1 : end; p < end; p = next + 1) {
+        for (next = p; next < end && (*next == '\0' || !strchr(apart, *next)); next++)
+            ;
         equals = memchr(p, '=', (size_t)(next - p));
-        if (!equals || equals + 1 == next)
-            continue;
-        if (equals - p == 1 && p[0] == 'a')
-            out->attempt = attempt_of(equals + 1, next);
-        if (equals - p != 3)
-            continue;
-        if (memcmp(p, "ref", 3) == 0)
-            unescape(equals + 1, next, MJ_ULID_TEXT, out->ref);
-        else if (memcmp(p, "kid", 3) == 0)
-            out->present = true, unescape(equals + 1, next, MJ_KID_TEXT, out->kid);
-        else if (memcmp(p, "sig", 3) == 0)
-            out->present = true, unescape(equals + 1, next, MJ_SIG_TEXT, out->sig);
+        if (equals)
+            take_parameter(out, p, (size_t)(equals - p), equals + 1, (size_t)(next - equals - 1));
     }
+    OPENSSL_cleanse(text, n);
 }

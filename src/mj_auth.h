@@ -47,14 +47,20 @@ int mj_token_sign(const mj_keyring *k, const char ref[MJ_ULID_TEXT + 1], uint32_
 bool mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt, const char *kid,
                      size_t kid_len, const char *sig, size_t sig_len);
 
-/* The token in a callback's URI: the last of each name counts, since it stands behind whatever query hook_url had.
- * A part that is missing or can't be right is empty, and verifies as false. */
+/* The token in a callback's URI, however it was escaped on the way.  Of kid and sig the last one counts, since the token
+ * stands behind whatever query hook_url had.  Of ref and attempt there may be several: software on the way may add or
+ * repeat parameters, and the signature tells which ones are ours.  A part that can't be right is empty or missing. */
+#define MJ_TOKEN_TRIES 4
 typedef struct mj_token {
-    bool present;     /* there is a kid or a sig */
-    uint32_t attempt; /* 0: none */
-    char ref[MJ_ULID_TEXT + 1], kid[MJ_KID_TEXT + 1], sig[MJ_SIG_TEXT + 1];
+    bool present;              /* there is a kid or a sig */
+    unsigned nrefs, nattempts; /* the first of them; once all places are taken, later ones replace the first */
+    uint32_t attempts[MJ_TOKEN_TRIES];
+    char refs[MJ_TOKEN_TRIES][MJ_ULID_TEXT + 1], kid[MJ_KID_TEXT + 1], sig[MJ_SIG_TEXT + 1];
 } mj_token;
 void mj_token_read(const char *uri, size_t n, mj_token *out);
+/* Finds the ref (a text in t) and attempt that t's signature was made for.  MJ_EINVAL: no secret of the ring made it;
+ * other errors: it could not be computed, and says nothing about the caller. */
+int mj_token_check(const mj_keyring *k, const mj_token *t, const char **ref, uint32_t *attempt);
 
 /* Equal in time that depends on n only. */
 bool mj_equal(const void *a, const void *b, size_t n);

@@ -22,6 +22,7 @@
 #define MJ_MAX_ACCOUNTS 64
 #define MJ_MAX_EVENT_ERRORS 5     /* newest errors that an event keeps */
 #define MJ_MAX_REFUSED 256        /* refused callbacks that are kept */
+#define MJ_MAX_REFUSED_OF_ONE 16  /* ... of one task */
 #define MJ_MAX_REFUSED_BODY 65536 /* bytes of each */
 
 typedef struct mj_store mj_store;
@@ -80,7 +81,8 @@ typedef enum {
      * verdict: what it said of it. */
     MJ_OP_SWEPT,
     /* Keeps a callback that was refused although its token was good: ref, sig.attempt, sig.error (why) and `body`, of
-     * which at most MJ_MAX_REFUSED_BODY bytes are kept.  Only the newest MJ_MAX_REFUSED stay. */
+     * which at most MJ_MAX_REFUSED_BODY bytes are kept.  Only the newest MJ_MAX_REFUSED stay, of one task the newest
+     * MJ_MAX_REFUSED_OF_ONE.  MJ_ELIMIT: not kept, since the task has as many and one of them came within a second. */
     MJ_OP_REFUSE,
     /* Turns up to `limit` tasks in state sig.expect_state that finished at or before `until` into tombstones,
      * the oldest first, from `ref` (has_ref) on; passes over those with an event or a slot.  done: how many;

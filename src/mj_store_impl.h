@@ -195,7 +195,7 @@ int mj_txn_apply(mj_txn *x, mj_op *op, const mj_signal *sig);
 int mj_claim_op(mj_txn *x, mj_op *op);
 
 /* ---- mj_store_refused.c ---- */
-int mj_refused_op(mj_txn *x, const mj_op *op);
+int mj_refused_op(mj_txn *x, mj_op *op);
 /* ---- mj_store_upgrade.c ---- */
 int mj_upgrade_op(mj_txn *x, mj_op *op);
 #define MJ_UPGRADE_KEY "upgrade" /* in meta: the ref up to which records are rewritten; absent: all are */

@@ -1,5 +1,6 @@
 /* Callbacks that were refused although their token was good: the newest few, for a person to look at and to take in
- * after all.  A ring: what comes in pushes the oldest out. */
+ * after all.  A ring: what comes in pushes the oldest out.  Each task has a quota, so that one URL can't push out what
+ * other tasks have, nor make the disk write at the pace of its requests. */
 #include "mj_store_impl.h"
 
 #include <string.h>
@@ -26,13 +27,65 @@ static int end_of(mj_txn *x, MDB_cursor_op which, uint64_t *number)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-int mj_refused_op(mj_txn *x, const mj_op *op)
+enum { GAP_MS = 1000 }; /* between two of a task that has its quota */
+
+/* What is kept of one task, among all. */
+typedef struct share {
+    uint32_t n, all;
+    uint64_t oldest;   /* its number */
+    int64_t newest_at; /* wall clock, milliseconds */
+} share;
+
+static int share_of(mj_txn *x, const uint8_t *ref, share *out)
+{
+    MDB_cursor *c;
+    MDB_val key, value;
+    int rc = mdb_cursor_open(x->t, mj_env_dbi(x->s->env, DB_REFUSED), &c);
+
+    *out = (share){0};
+    if (rc != 0)
+        return rc;
+    while ((rc = mdb_cursor_get(c, &key, &value, MDB_NEXT)) == 0) {
+        mj_reader r = mj_reader_of(value.mv_data, value.mv_size);
+        int64_t at = mj_get_int(&r);
+        const uint8_t *whose = mj_get_raw(&r, MJ_ULID_BYTES);
+        out->all++;
+        if (!whose || memcmp(whose, ref, MJ_ULID_BYTES) != 0)
+            continue;
+        if (out->n++ == 0)
+            out->oldest = number_of(key);
+        out->newest_at = at;
+    }
+    mdb_cursor_close(c);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int drop(mj_txn *x, uint64_t number)
+{
+    uint8_t key[8];
+
+    mj_be64(key, number);
+    return mj_txn_del(x, DB_REFUSED, mj_val(key, sizeof key));
+}
+
+int mj_refused_op(mj_txn *x, mj_op *op)
 {
     mj_buf *b = &x->s->scratch;
     uint64_t first, last;
     uint8_t key[8];
+    share mine;
     int rc = end_of(x, MDB_LAST, &last);
 
+    if (rc == 0)
+        rc = share_of(x, op->ref, &mine);
+    if (rc == 0 && mine.n >= MJ_MAX_REFUSED_OF_ONE) {
+        if (x->now >= mine.newest_at && x->now - mine.newest_at < GAP_MS) {
+            op->code = MJ_ELIMIT;
+            return 0;
+        }
+        rc = drop(x, mine.oldest);
+        mine.all--;
+    }
     if (rc != 0)
         return rc;
     b->n = 0;
@@ -46,10 +99,8 @@ int mj_refused_op(mj_txn *x, const mj_op *op)
         return MJ_ENOMEM;
     mj_be64(key, last + 1);
     rc = mj_txn_put(x, DB_REFUSED, mj_val(key, sizeof key), mj_val(b->p, b->n));
-    while (rc == 0 && (rc = end_of(x, MDB_FIRST, &first)) == 0 && first + MJ_MAX_REFUSED <= last + 1) {
-        mj_be64(key, first);
-        rc = mj_txn_del(x, DB_REFUSED, mj_val(key, sizeof key));
-    }
+    if (rc == 0 && mine.all >= MJ_MAX_REFUSED && (rc = end_of(x, MDB_FIRST, &first)) == 0)
+        rc = drop(x, first);
     return rc;
 }
 

@@ -13,64 +13,100 @@ local function reply(status, word, headers)
   return { status = status, headers = headers, body = ('{"status":"%s"}\n'):format(word) }
 end
 
-local function unavailable()
-  return reply(503, "unavailable", { ["Retry-After"] = "5" })
-end
+-- Made once, so that no answer fails for want of memory.
+local UNAVAILABLE = reply(503, "unavailable", { ["Retry-After"] = "5" })
 
 local nobody = assert(core.keyring {}) -- verifies nothing, but tells whether there is a token
 
---- Who is calling: "signed" with ref and attempt, "unsigned" where that is allowed, or nil.
+--- How a request is authenticated: "signed" with ref and attempt, "unsigned" where that is allowed, or nil; nil and an
+-- error when that could not be found out.
 function M.authenticate(mj, request)
   local uri = type(request.uri) == "string" and request.uri or ""
-  local ref, attempt = (mj.keyring or nobody):authorize(uri)
+  local ref, attempt, err = (mj.keyring or nobody):authorize(uri)
   if ref then
     return "signed", ref, attempt
   elseif attempt then -- a token, and a wrong one
-    return nil
+    return nil, err
   end
   return mj.config.allow_unsigned and "unsigned" or nil
 end
 
-local function is_allowed(config, request)
-  if not config.allow_cidr then
-    return true
-  end
-  local caller = cidr.caller(request.peer, request.forwarded, config.trusted_proxies)
-  return cidr.contains(config.allow_cidr, caller)
+-- The address that a request came from, seen past trusted proxies; nil when there is none that can be read.
+local function caller(mj, request)
+  return cidr.caller(request.peer, request.forwarded, mj.config.trusted_proxies)
 end
 
-local STRANGERS_MS = 60000
+-- ---- what is said, and how often ----
 
---- Counts a request without a good token, and says so at once and then at most once a minute: a flood of them must
--- not become a flood of log lines.
+local TELL_MS = 60000
+local TELL_MAX = 256 -- subjects that are remembered
+
+local function forget_old(told, now)
+  local left = 0
+  for subject, one in pairs(told) do
+    if now - one.at >= TELL_MS then
+      told[subject] = nil
+    else
+      left = left + 1
+    end
+  end
+  return left
+end
+
+-- Whether something about a subject is to be logged: at once, and then at most once a minute. A flood of requests must
+-- not become a flood of log lines. Gives how many such things there were since the last line, with this one; else nil.
+local function seldom(mj, subject)
+  local told, now = mj.told or {}, core.clock()
+  mj.told = told
+  local one = told[subject]
+  if not one and forget_old(told, now) >= TELL_MAX then
+    subject = "others"
+    one = told[subject]
+  end
+  if not one then
+    told[subject] = { at = now, count = 0 }
+    return 1
+  end
+  one.count = one.count + 1
+  if now - one.at < TELL_MS then
+    return nil
+  end
+  local count = one.count
+  one.at, one.count = now, 0
+  return count
+end
+
+--- Counts a request without a good token, and says so at once and then at most once a minute.
 -- @tparam table mj
--- @tparam[opt] string peer who sent the last one
-function M.stranger(mj, peer)
-  local seen = mj.strangers or { count = 0, told = 0 }
-  mj.strangers = seen
-  seen.count = seen.count + 1
-  local now = core.clock()
-  if seen.told_at and now - seen.told_at < STRANGERS_MS then
-    return
+-- @tparam[opt] table request peer and forwarded, as for precheck()
+function M.stranger(mj, request)
+  local n = seldom(mj, "strangers")
+  if n then
+    mj.log("warn", ("%d request%s without a good token or from an address that is not allowed, the last one from %s")
+      :format(n, n == 1 and "" or "s", request and caller(mj, request) or "an unknown address"))
   end
-  local n = seen.count - seen.told
-  mj.log("warn", ("%d request%s without a good token or from an address that is not allowed, the last one from %s")
-    :format(n, n == 1 and "" or "s", peer or "somewhere"))
-  seen.told, seen.told_at = seen.count, now
 end
 
--- What came with a good token and can't be taken is kept, for a person to look at. A store that can't keep it may be
--- able to when it comes again. What came without a token is a stranger's, and leaves no line each.
+-- What came with a good token and can't be taken is kept, for a person to look at, and it is a reason to ask the
+-- provider about the task. A store that can't keep it may be able to when it comes again. What came without a token
+-- leaves no line each.
 local function refuse(mj, answer, ref, attempt, body, why)
   if not ref then
     M.stranger(mj)
     return answer
   end
-  mj.log("warn", ("callback for %s refused: %s"):format(ref, why))
-  local kept, err = mj.exec:commit { { op = "refuse", ref = ref, attempt = attempt, error = why, body = body } }
+  local n = seldom(mj, ref)
+  if n then
+    mj.log("warn", ("callback for %s refused: %s%s"):format(ref, why, n == 1 and "" or
+      (" (and %d more of this task since this was last said)"):format(n - 1)))
+  end
+  local kept, err = mj.exec:commit {
+    { op = "refuse", ref = ref, attempt = attempt, error = why, body = body },
+    { op = "signal", kind = "look", source = "callback", ref = ref, attempt = attempt },
+  }
   if not kept then
     mj.log("error", ("callback for %s refused and not kept: %s"):format(ref, err.message))
-    return unavailable()
+    return UNAVAILABLE
   end
   return answer
 end
@@ -85,13 +121,24 @@ local function precheck(mj, request)
     return reply(405, "method_not_allowed", { Allow = "POST" })
   end
   local how, ref, attempt = M.authenticate(mj, request)
-  if not how or not is_allowed(mj.config, request) then
+  if not how and ref then
+    mj.log("error", "callback: " .. ref.message)
+    return UNAVAILABLE
+  elseif not how or mj.config.allow_cidr and not cidr.contains(mj.config.allow_cidr, caller(mj, request)) then
     return reply(401, "bad_token")
   end
   if request.length and request.length > mj.config.max_body then
     return too_large(mj, ref, attempt, "", request.length)
   end
   return nil, how, ref, attempt
+end
+
+-- The answer to a request whose handling raised. It raises nothing itself, also when memory is short or the log fails.
+local function failed(mj, why)
+  pcall(function()
+    mj.log("error", "callback: " .. tostring(why))
+  end)
+  return UNAVAILABLE
 end
 
 --- What can be refused before the body is read; nil when nothing. Never raises.
@@ -101,8 +148,7 @@ end
 function M.precheck(mj, request)
   local ok, refused, how, ref, attempt = pcall(precheck, mj, request)
   if not ok then
-    mj.log("error", "callback: " .. tostring(refused))
-    return unavailable()
+    return failed(mj, refused)
   end
   return refused, how, ref, attempt
 end
@@ -159,7 +205,7 @@ local function outcome(mj, name, code)
     return STORED[code]
   end
   mj.log("error", ("callback for %s not stored: %s"):format(name, code))
-  return unavailable()
+  return UNAVAILABLE
 end
 
 -- A word that somebody has to weigh before it is believed, or that only gives a reason to ask. What is answered; or
@@ -206,11 +252,7 @@ end
 
 local function guarded(mj, f, ...)
   local ok, answer = pcall(f, mj, ...)
-  if ok then
-    return answer
-  end
-  mj.log("error", "callback: " .. tostring(answer))
-  return unavailable()
+  return ok and answer or failed(mj, answer)
 end
 
 --- The second half: the body of a request that precheck() let through. Never raises.
@@ -235,12 +277,13 @@ end
 
 local function handle(mj, request)
   local body = type(request.body) == "string" and request.body or ""
-  local refused, how, ref, attempt = M.precheck(mj, {
-    method = request.method, uri = request.uri, peer = request.peer,
+  local seen = {
+    method = request.method, uri = request.uri, peer = type(request.peer) == "string" and request.peer or nil,
     forwarded = header(request.headers, "x-forwarded-for"),
-  })
+  }
+  local refused, how, ref, attempt = M.precheck(mj, seen)
   if refused and refused.status == 401 then
-    M.stranger(mj, request.peer)
+    M.stranger(mj, seen)
   end
   return refused or accept(mj, body, how, ref, attempt)
 end

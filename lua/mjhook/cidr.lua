@@ -61,8 +61,17 @@ local function parse(text)
   return parse_v4(text) or (text:find(":", 1, true) and parse_v6(text)) or nil
 end
 
---- Reads "192.0.2.0/24", "2001:db8::/32" or a lone address; nil when it is none.
+-- nginx calls the peer of a Unix socket "unix:".
+local function is_unix(text)
+  return text:match "^unix:" ~= nil
+end
+
+--- Reads "192.0.2.0/24", "2001:db8::/32", a lone address, or "unix:", which stands for every Unix socket; nil when it
+-- is none of these.
 function M.range(text)
+  if text == "unix:" then
+    return { unix = true }
+  end
   local address, bits = text:match "^([^/]+)/(%d+)$"
   local bytes = parse(address or text)
   bits = bits and tonumber(bits) or (bytes and #bytes * 8)
@@ -90,37 +99,59 @@ local function within(bytes, range)
   return true
 end
 
---- Whether an address lies in one of the ranges (texts as for range()).
+local LOOPBACK = { 127, 0, 0, 1 }
+
+--- Whether an address lies in one of the ranges (texts as for range()). A Unix socket's peer is this machine: it lies in
+-- every range that holds 127.0.0.1. The range "unix:" holds nothing else.
 function M.contains(ranges, address)
-  local bytes = address and parse(address)
+  local unix = address and is_unix(address)
+  local bytes = unix and LOOPBACK or address and parse(address)
   if not bytes then
     return false
   end
   for _, text in ipairs(ranges) do
     local range = M.range(text)
-    if range and within(bytes, range) then
+    if range and (range.unix and unix or range.bytes and within(bytes, range)) then
       return true
     end
   end
   return false
 end
 
+-- One entry of X-Forwarded-For without what proxies put around an address: quotes, brackets, a port, a zone. Nil when
+-- there is no address in it.
+local function address_of(text)
+  text = text:gsub("[\"']", ""):lower()
+  local address = text:match "^%[([%x:.]+)[%%%w]*%]$" or text:match "^%[([%x:.]+)[%%%w]*%]:%d+$"
+    or text:match "^([%d.]+):%d+$" or text:match "^([%x:.]+)%%%w+$" or text
+  if is_unix(address) then
+    return "unix:"
+  end
+  return parse(address) and address or nil
+end
+
 --- The caller behind trusted proxies: the last address of X-Forwarded-For that is not itself a trusted proxy's.
 -- Nothing in the header counts unless the connection comes from one.
+-- @tparam string|nil peer the connection's other end
+-- @tparam string|nil forwarded X-Forwarded-For; several headers joined by commas
+-- @tparam table|nil trusted ranges
+-- @treturn string|nil an address without port, or "unix:"; nil when what stands in its place is no address
 function M.caller(peer, forwarded, trusted)
-  if not trusted or not forwarded or not M.contains(trusted, peer) then
-    return peer
+  local address = peer and address_of(peer)
+  if not trusted or not forwarded or not address or not M.contains(trusted, address) then
+    return address
   end
   local hops = {}
   for hop in forwarded:gmatch "[^,%s]+" do
     hops[#hops + 1] = hop
   end
   for i = #hops, 1, -1 do
-    if not M.contains(trusted, hops[i]) then
-      return hops[i]
+    address = address_of(hops[i])
+    if not address or not M.contains(trusted, address) then
+      return address
     end
   end
-  return hops[1] or peer
+  return address
 end
 
 return M

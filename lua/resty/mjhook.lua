@@ -161,7 +161,7 @@ function M.callback()
   local refused, how, ref, attempt = callback.precheck(mj, seen)
   if refused then
     if refused.status == 401 then
-      callback.stranger(mj, var.remote_addr)
+      callback.stranger(mj, { peer = var.remote_addr, forwarded = var.http_x_forwarded_for })
       if ngx.shared.mjhook then
         ngx.shared.mjhook:incr("strangers", 1, 0)
       end

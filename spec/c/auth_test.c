@@ -449,39 +449,41 @@ static mj_token token_in(const char *uri)
 #define KID "abcdefgh"
 #define SIG "ABCDEFGHIJKLMNOPQRSTUV"
 
-TEST("a token is found behind whatever query the URL had, and the last of each name counts")
+TEST("a token is found behind whatever query the URL had, and the last kid and sig count")
 {
     static const char *const uris[] = {
         "/hook?ref=" REF "&a=2&kid=" KID "&sig=" SIG,
         "/hook?x=1&&y&=&ref=" REF "&a=2&kid=" KID "&sig=" SIG "#fragment&sig=z",
-        "/hook?ref=other&a=9&kid=x&sig=y&sig=" SIG "&ref=" REF "&kid=" KID "&a=2",
+        "/hook?ref=other&a=x&kid=x&sig=y&sig=" SIG "&ref=" REF "&kid=" KID "&a=2",
         "https://app.example/hook?sig=" SIG "&kid=%61bcdefg%68&a=2&ref=%30%31ARZ3NDEKTSV4RRFFQ69G5FAV",
     };
 
     for (size_t i = 0; i < sizeof uris / sizeof uris[0]; i++) {
         mj_token t = token_in(uris[i]);
         CHECK(t.present);
-        CHECK_INT(t.attempt, 2);
-        CHECK_STR(t.ref, REF);
+        CHECK_INT(t.nattempts, 1);
+        CHECK_INT(t.attempts[0], 2);
+        CHECK_INT(t.nrefs, 1);
+        CHECK_STR(t.refs[0], REF);
         CHECK_STR(t.kid, KID);
         CHECK_STR(t.sig, SIG);
     }
 }
 
-TEST("parts of a token that can't be right are empty")
+TEST("parts of a token that can't be right are empty or missing")
 {
-    static const char *const attempts[] = {"", "x", "1x", "-1", "1000", "+1", "%31"};
+    static const char *const attempts[] = {"", "x", "1x", "-1", "1000", "+1"};
     char uri[9000];
     mj_token t = token_in("/hook?ref=" REF "x&kid=" KID "%00&sig=" SIG "%4&a=1");
 
     CHECK(t.present);
-    CHECK_STR(t.ref, "");
+    CHECK_INT(t.nrefs, 0);
     CHECK_STR(t.kid, "");
     CHECK_STR(t.sig, "");
     for (size_t i = 0; i < sizeof attempts / sizeof attempts[0]; i++) {
         snprintf(uri, sizeof uri, "/hook?a=%s", attempts[i]);
         t = token_in(uri);
-        CHECK_INT(t.attempt, 0);
+        CHECK_INT(t.nattempts, 0);
         CHECK(!t.present);
     }
     CHECK_STR(token_in("/hook?sig=" SIG "%").sig, "");
@@ -493,4 +495,79 @@ TEST("parts of a token that can't be right are empty")
     memcpy(uri, "/hook?", 6);
     memcpy(uri + sizeof uri - 14, "&kid=" KID, 14); /* with its NUL */
     CHECK(!token_in(uri).present);                  /* longer than any URL of ours */
+}
+
+#undef SIG
+#define SIG "4pcccX_BpXv2YkZHO2CZbw"
+#undef KID
+#define KID "WnMqi32j"
+
+TEST("a token verifies however software on the way has dressed the URL")
+{
+    static const char *const uris[] = {
+        "/hook?ref=" REF "&amp;a=1&amp;kid=" KID "&amp;sig=" SIG,
+        "/hook?ref=" REF "&amp;amp;a=1&AMP;kid=" KID "&#38;sig=" SIG,
+        "/hook?ref=" REF "&#x26;a=1&#X26;kid=" KID "\\u0026sig=" SIG,
+        "/hook?ref=" REF "&a=1&kid=" KID "&sig=" SIG "?taskId=x&status=1",
+        "/hook?ref=" REF "&a=1&kid=" KID "&sig=" SIG "?ref=" REF "&a=1&kid=" KID "&sig=" SIG,
+        "/hook?ref%3D" REF "%26a%3d1%26kid%3D" KID "%26sig%3D" SIG,
+        "/hook%3Fref=" REF "&a=1&kid=" KID "&sig=" SIG,
+        "/hook?ref%253D" REF "%2526a%253D1%2526kid=" KID "&sig=" SIG,
+        "/hook?ref=" REF "%26amp%3Ba=%31&kid=" KID "&sig=%34pcccX%5FBpXv2YkZHO2CZbw",
+        "/hook?ref=" REF ";a=1;kid=" KID ";sig=" SIG,
+        "/hook?ref=" REF "&a=1&kid=" KID "&sig=" SIG "%20",
+        "/hook?ref=" REF "&a=1&kid=" KID "&sig=" SIG "+%0D%0A",
+        "\"/hook?ref=" REF "&a=1&kid=" KID "&sig=" SIG "\"",
+        "/hook?%22ref=" REF "&a=1&kid=" KID "&sig=" SIG "%22",
+        "/hook?ref=" REF "&a=1&kid=" KID "&sig=" SIG "&ref=theirs&a=7",
+        "/hook?ref=01BX5ZZKBKACTAV9WEVGEMMVRZ&a=3&ref=" REF "&a=1&kid=" KID "&sig=" SIG "&ref=&a=99",
+        "/hook?sig=" SIG "&kid=" KID "&a=1&ref=" REF,
+        "/hook?ref=" REF "&a=1&kid=" KID "&sig=" SIG "#top",
+        "/hook?ref=" REF "&a=1&kid=" KID "&sig=" SIG "%23top",
+        "/hook?ref=" REF "&ref=" REF "&a=1&a=1&kid=" KID "&kid=" KID "&sig=" SIG "&sig=" SIG,
+    };
+    mj_keyring *k = ring_of("a second secret, as after a rotation", SECRET);
+    const char *ref = NULL;
+    uint32_t attempt = 0;
+
+    for (size_t i = 0; i < sizeof uris / sizeof uris[0]; i++) {
+        mj_token t = token_in(uris[i]);
+        CHECK_INT(mj_token_check(k, &t, &ref, &attempt), MJ_OK);
+        CHECK_STR(ref, REF);
+        CHECK_INT(attempt, 1);
+    }
+    mj_keyring_free(k);
+}
+
+TEST("a token that was made for something else does not verify, whatever stands beside it")
+{
+    static const char *const uris[] = {
+        "/hook?ref=" REF "&a=2&kid=" KID "&sig=" SIG,
+        "/hook?ref=01BX5ZZKBKACTAV9WEVGEMMVRZ&a=1&kid=" KID "&sig=" SIG,
+        "/hook?ref=" REF "&a=1&kid=" KID "&sig=" SIG "x",
+        "/hook?ref=" REF "&a=1&kid=" KID "&sig=" SIG "&sig=x",
+        "/hook?ref=" REF "&a=1&kid=" KID "x&sig=" SIG,
+        "/hook?ref=" REF "&a=1&kid=" KID "&sig=",
+        "/hook?ref=" REF "&a=1&kid=" KID,
+        "/hook?ref=" REF "&a=1&sig=" SIG,
+        "/hook?ref=" REF "&a=1&kid=" KID "&sig=4PCCCX_BPXV2YKZHO2CZBW",
+        "/hook?ref=01arz3ndektsv4rrffq69g5fav&a=1&kid=" KID "&sig=" SIG,
+        "/hook#ref=" REF "&a=1&kid=" KID "&sig=" SIG,
+        "/hook?ref=" REF "%00&a=1&kid=" KID "&sig=" SIG,
+        /* More of a name than anybody tries: the first that fit, and the last. */
+        "/hook?a=1&a=2&a=3&a=4&a=5&ref=" REF "&kid=" KID "&sig=" SIG,
+    };
+    mj_keyring *k = ring_of(SECRET, NULL), *none = mj_keyring_new();
+    const char *ref = NULL;
+    uint32_t attempt = 0;
+    mj_token t;
+
+    for (size_t i = 0; i < sizeof uris / sizeof uris[0]; i++) {
+        t = token_in(uris[i]);
+        CHECK_INT(mj_token_check(k, &t, &ref, &attempt), MJ_EINVAL);
+    }
+    t = token_in("/hook?ref=" REF "&a=1&kid=" KID "&sig=" SIG);
+    CHECK_INT(mj_token_check(none, &t, &ref, &attempt), MJ_EINVAL);
+    mj_keyring_free(k);
+    mj_keyring_free(none);
 }

@@ -197,12 +197,16 @@ static bool token(void)
     mj_token t, again;
 
     mj_token_read(input.p, input.n, &t);
-    MUST(t.ref[MJ_ULID_TEXT] == '\0' && t.kid[MJ_KID_TEXT] == '\0' && t.sig[MJ_SIG_TEXT] == '\0');
-    MUST(t.attempt <= 999);
+    MUST(t.nrefs <= MJ_TOKEN_TRIES && t.nattempts <= MJ_TOKEN_TRIES);
+    for (unsigned i = 0; i < t.nrefs; i++)
+        MUST(strlen(t.refs[i]) == MJ_ULID_TEXT);
+    for (unsigned i = 0; i < t.nattempts; i++)
+        MUST(t.attempts[i] >= 1 && t.attempts[i] <= 999);
+    MUST(t.kid[MJ_KID_TEXT] == '\0' && t.sig[MJ_SIG_TEXT] == '\0');
     MUST(t.present || (!t.kid[0] && !t.sig[0]));
     mj_token_read(input.p, input.n, &again);
     MUST(memcmp(&t, &again, sizeof t) == 0);
-    return t.ref[0] && t.kid[0] && t.sig[0];
+    return t.nrefs > 0 && t.kid[0] && t.sig[0];
 }
 
 static void must_be_in(mj_str s)
