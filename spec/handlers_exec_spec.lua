@@ -68,6 +68,74 @@ describe("the exec handler", function()
     assert.is_nil(env:find("AWS", 1, true))
   end)
 
+  it("gives the program descriptors 0, 1 and 2 and no other, whatever this process has open", function()
+    local file, server = assert(io.open(dir .. "/open", "w")), assert(socket.bind("127.0.0.1", 0))
+    kit.open() -- LMDB's files
+    local list = "import os, sys\nfor n in range(3, 4096):\n  try: os.fstat(n)\n  except OSError: continue\n"
+      .. "  sys.stderr.write('%d: %s ' % (n, os.readlink('/proc/self/fd/%d' % n)))\nsys.exit(1)"
+    local _, said = exec { "/usr/bin/env", "python3", "-c", list }(task, ctx())
+    assert.equal("/usr/bin/env exited with 1", said)
+    file:close()
+    server:close()
+  end)
+
+  it("leaves nothing of the store open in programs that others start, by whatever means", function()
+    kit.open()
+    assert.equal("", (kit.sh "ls -l /proc/self/fd | grep -F .mdb"))
+  end)
+
+  it("gives the program standard input of the handler's own making, or does not run it", function()
+    local handler = exec { script(("cat >>%s/in"):format(dir)), input = function(t, c)
+      return t.ref and ("%s of %s\n"):format(c.event_id, t.ref)
+    end }
+    assert.is_true(handler(task, ctx()))
+    assert.is_true(handler({}, ctx()))
+    assert.equal("01KB-1 of 01KB\n", kit.read(dir .. "/in"))
+  end)
+
+  it("leaves running what a program with background has started, but for the one that takes too long", function()
+    local path = script(("sleep 50 & echo $! >%s/pid; test \"$1\" = quick || wait"):format(dir))
+    local function pid()
+      return tonumber(kit.read(dir .. "/pid"):match "%d+")
+    end
+    assert.is_true(exec { path, "quick", background = true }(task, ctx()))
+    local stat = kit.read("/proc/" .. pid() .. "/stat")
+    kit.sh("kill -KILL " .. pid())
+    assert.matches("%(sleep%) [SR]", stat)
+    assert.is_false((exec { path, "slow", background = true, timeout = 0.3 }(task, ctx())))
+    kit.wait_until(function()
+      stat = kit.read("/proc/" .. pid() .. "/stat")
+      return not stat or stat:find "%) Z"
+    end)
+  end)
+
+  it("ends with its deliverer, and what the program has started, too", function()
+    local path = script(("sleep 50 & echo $$ $! >%s/pids; wait"):format(dir))
+    local child = kit.spawn("exec " .. kit.lua_command(([[
+      require "mjhook.handlers.exec" { %q }({ ref = "01KB" }, { timeout = 30, event_id = "01KB-1" })
+    ]]):format(path)))
+    local pids = kit.wait_until(function()
+      return (kit.read(dir .. "/pids") or ""):match "%d+ %d+"
+    end)
+    child:kill "KILL"
+    for pid in pids:gmatch "%d+" do
+      kit.wait_until(function()
+        local stat = kit.read("/proc/" .. pid .. "/stat")
+        return not stat or stat:find "%) Z"
+      end)
+    end
+  end)
+
+  it("is not mistaken by a process that ignores its children, or a program that kills its process group", function()
+    local _, why = exec { script "kill -TERM 0; sleep 5" }(task, ctx())
+    assert.matches("was ended by signal 15 %(SIGTERM%)$", why)
+    local out = kit.sh("trap '' CHLD; " .. kit.lua_command(([[
+      local _, why = require "mjhook.handlers.exec" { %q }({ ref = "01KB" }, { timeout = 9, event_id = "01KB-1" })
+      print(why)
+    ]]):format(script "exit 3")))
+    assert.matches("program exited with 3$", out)
+  end)
+
   it("is done by status 0, tries again on others, gives up on 65 and 100, and tells why", function()
     local function result(text)
       local handled, why, how = exec { script(text) }(task, ctx())
@@ -171,7 +239,8 @@ describe("the exec handler", function()
     end
     for _, wrong in ipairs { "x", {}, { "relative" }, { "/x", 7 }, { "/x", "a\0b" }, { "/x", nonsense = 1 },
                              { "/x", timeout = "7" }, { "/x", timeout = 0 }, { "/x", env = { ["A=B"] = "c" } },
-                             { "/x", env = { A = 7 } }, many, { "/x", env = variables } } do
+                             { "/x", env = { A = 7 } }, { "/x", input = "text" },
+                             { "/x", background = 1 }, many, { "/x", env = variables } } do
       local ok, err = pcall(exec, wrong)
       assert.is_false(ok)
       assert.truthy(tostring(err):find("mjhook.handlers.exec: ", 1, true))

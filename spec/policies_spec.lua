@@ -93,6 +93,19 @@ describe("the example policy", function()
       assert.equal(1, select(2, mail:gsub("\nMessage%-ID: ", "")))
     end)
 
+    it("starts sendmail without a shell, a temporary file or a secret", function()
+      kit.write(sendmail, ('#!/bin/sh\nprintf "%%s|" "$@" >%s/args; env >%s/env; cat >/dev/null\n'):format(dir, dir))
+      os.execute("chmod 700 " .. sendmail)
+      ended("succeeded", { prompt = "a fox", context = { email = "ada@example.org" } })
+      assert.equal("1 0", (deliver("email", { SENDMAIL = sendmail .. " -a $HOME >" .. dir .. "/shell",
+                                              MJHOOK_SECRET = "secret1 of these specs", MIDJOURNEY_API_KEY = "key1",
+                                              TMPDIR = "/nowhere" })))
+      assert.equal(("-a|$HOME|>%s/shell|-t|-i|"):format(dir), kit.read(dir .. "/args"))
+      assert.is_nil(kit.read(dir .. "/shell"))
+      assert.is_nil(kit.read(dir .. "/env"):find("secret1", 1, true))
+      assert.is_nil(kit.read(dir .. "/env"):find("key1", 1, true))
+    end)
+
     it("waits when the mail is not taken", function()
       kit.write(sendmail, "#!/bin/sh\nexit 75\n")
       os.execute("chmod 700 " .. sendmail)

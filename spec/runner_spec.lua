@@ -212,6 +212,44 @@ describe("a handler in a process of its own", function()
     assert.equal(3, deliver().delivered)
   end)
 
+  it("keeps its status when another part of this process waits for any child, or ignores them all", function()
+    for _, how in ipairs { "trap '' CHLD;", "" } do
+      local policy = kit.write(kit.tmp() .. "/policy.lua", [[return { on_event = function() os.exit(3) end }]])
+      open {}
+      ended "x"
+      local out, code = kit.sh(how .. kit.lua_command(([[
+        local mj = assert(require("mjhook").open { store = %q, api_key = "k", policy = %q,
+          log = function(_, text) print(text) end })
+        assert(mj:deliver { isolate = true }.errors == 1)
+      ]]):format(kit.store, policy)))
+      assert.equal(0, code, out)
+      assert.matches("its process exited with 3", out)
+      kit.cleanup()
+    end
+  end)
+
+  it("that finds no memory left in its process ends there: nothing of its deliverer's code runs twice", function()
+    if kit.sanitized then
+      return -- the allocator is the sanitizer's
+    end
+    dir = kit.tmp()
+    local out, code = kit.sh(("cc -shared -fPIC -o %s/none.so %s/spec/support/no_memory.c -ldl"):format(dir, kit.root))
+    assert(code == 0, out)
+    out, code = kit.sh(("LD_PRELOAD=%s/none.so "):format(dir) .. kit.lua_command(([[
+      local core = require "mjhook.core"
+      local remove, path = os.remove, %q
+      local ran, child = pcall(core.fork, function(tell) tell(("x"):rep(1000)) end)
+      remove(path)
+      assert(ran and child)
+      while child:hear() == nil do
+        core.await({ child }, 1000)
+      end
+      remove(path)
+      print(child:stop().exit)
+    ]]):format(kit.write(dir .. "/mark", "")), "lua5.4"))
+    assert.same({ "1", 0 }, { out, code })
+  end)
+
   it("that ends its process says so", function()
     open { on_event = function() os.exit(3) end }
     local ref = ended "x"

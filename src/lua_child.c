@@ -1,5 +1,6 @@
 /* mjhook.core's children: functions run in a process of their own, and programs. */
 #include "mj_child.h"
+#include "mj_command.h"
 
 #include "lua_core.h"
 
@@ -27,13 +28,13 @@ static int child_close(lua_State *L)
 /* tell(message): what the function in the child is given. */
 static int tell(lua_State *L)
 {
+    mj_child *c = lua_touserdata(L, lua_upvalueindex(1));
     size_t n;
     const char *p = luaL_checklstring(L, 1, &n);
-    int fd = (int)lua_tointeger(L, lua_upvalueindex(1));
 
     if (n > MJ_MAX_FRAME)
         return luaL_error(L, "message too long");
-    if (!mj_child_tell(fd, (mj_str){p, (uint32_t)n}))
+    if (!mj_child_tell(c->fd, (mj_str){p, (uint32_t)n}))
         _exit(1); /* nobody is left to hear it */
     return 0;
 }
@@ -56,34 +57,42 @@ static void push_ending(lua_State *L, int status)
     }
 }
 
+/* What a child and the programs that it starts have no use for: a handler's submissions use what was read from them. */
+static const char *const SECRETS[] = {"MIDJOURNEY_API_KEY", "MJHOOK_SECRET"};
+
 /* core.fork(function(tell, claim)) -> child | nil, err.  The function runs in a process of its own, which ends with it;
  * what it raises is lost.  Work that may be taken back from it is begun piece by piece, each once claim() gave true.
  * Not from a process with threads that hold locks the function needs. */
 static int core_fork(lua_State *L)
 {
-    atomic_uint *claimed;
     mj_child *c;
-    int fd, rc;
+    int rc;
 
     luaL_checktype(L, 1, LUA_TFUNCTION);
     c = lua_newuserdata(L, sizeof *c);
-    *c = (mj_child){.fd = -1};
+    *c = (mj_child){.fd = -1, .guard = {.fd = -1, .pidfd = -1}};
     luaL_getmetatable(L, CHILD);
     lua_setmetatable(L, -2);
-    rc = mj_child_fork(c, &fd, &claimed);
+    /* All that the call takes is made before the fork: an error between fork and call would be caught by code of the
+     * parent's, which would then run in the child. */
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, tell, 1);
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, claim, 1);
+    rc = mj_child_fork(c);
+    if (rc == 0) {
+        for (size_t i = 0; i < sizeof SECRETS / sizeof SECRETS[0]; i++)
+            unsetenv(SECRETS[i]);
+        rc = lua_pcall(L, 2, 0, 0);
+        _exit(rc == LUA_OK ? 0 : 1); /* without what this process and its libraries do at exit: that is the parent's */
+    }
     if (rc < 0) {
         lua_pushfstring(L, "no process can be started: %s", strerror(errno));
         return mjl_fail(L, MJ_EBUSY, lua_tostring(L, -1));
     }
-    if (rc > 0)
-        return 1;
-    lua_pushvalue(L, 1);
-    lua_pushinteger(L, fd);
-    lua_pushcclosure(L, tell, 1);
-    lua_pushlightuserdata(L, claimed);
-    lua_pushcclosure(L, claim, 1);
-    rc = lua_pcall(L, 2, 0, 0);
-    _exit(rc == LUA_OK ? 0 : 1); /* without what this process and its libraries do at exit: that is the parent's */
+    lua_settop(L, 2);
+    return 1;
 }
 
 /* child:hear() -> message; nil: none yet; false: it has ended */
@@ -143,14 +152,14 @@ static int core_await(lua_State *L)
     return 0;
 }
 
-/* The strings of list `name` of the table at 1, in memory that the caller frees.  They stay alive in their table. */
+/* The strings of list `name` of the table at 1, as an array on top of the stack.  They stay alive in their table. */
 static char **words(lua_State *L, const char *name)
 {
-    char **out = calloc(MJ_MAX_WORDS + 1, sizeof *out);
+    char **out = lua_newuserdata(L, (MJ_MAX_WORDS + 1) * sizeof *out);
     int n = 0;
 
     lua_getfield(L, 1, name);
-    for (; out && lua_istable(L, -1) && n < MJ_MAX_WORDS; n++) {
+    for (; lua_istable(L, -1) && n < MJ_MAX_WORDS; n++) {
         lua_rawgeti(L, -1, n + 1);
         if (lua_type(L, -1) != LUA_TSTRING) {
             lua_pop(L, 1);
@@ -159,35 +168,29 @@ static char **words(lua_State *L, const char *name)
         out[n] = (char *)(uintptr_t)lua_tostring(L, -1);
         lua_pop(L, 1);
     }
+    out[n] = NULL;
     lua_pop(L, 1);
     return out;
 }
 
-/* core.run{argv={path, ...}, env={"NAME=value", ...}, input=, timeout_ms=}
+/* core.run{argv={path, ...}, env={"NAME=value", ...}, input=, timeout_ms=, background=}
  * -> {exit=} or {signal=, name=}, with timed_out= and said= (the end of its standard error) | nil, err */
 static int core_run(lua_State *L)
 {
     mj_command c = {0};
     mj_ended ended;
-    char **argv, **envp;
-    int rc = ENOMEM;
+    int rc;
 
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     c.input = mjl_str(L, 1, "input");
     c.timeout_ms = mjl_int(L, 1, "timeout_ms", 60000);
-    argv = words(L, "argv");
-    envp = words(L, "env");
-    if (argv && envp) {
-        c.argv = argv;
-        c.envp = envp;
-        rc = argv[0] ? mj_command_run(&c, &ended) : EINVAL;
-    }
-    lua_pushstring(L, argv && argv[0] ? argv[0] : "?"); /* before argv is freed */
-    free(argv);
-    free(envp);
+    c.background = mjl_bool(L, 1, "background");
+    c.argv = words(L, "argv");
+    c.envp = words(L, "env");
+    rc = c.argv[0] ? mj_command_run(&c, &ended) : EINVAL;
     if (rc != 0) {
-        lua_pushfstring(L, "%s: %s", lua_tostring(L, -1), strerror(rc));
+        lua_pushfstring(L, "%s: %s", c.argv[0] ? c.argv[0] : "?", strerror(rc));
         return mjl_fail(L, rc == ENOENT ? MJ_ENOTFOUND : rc == ENOMEM ? MJ_ENOMEM : MJ_EIO, lua_tostring(L, -1));
     }
     push_ending(L, ended.status);

@@ -307,7 +307,7 @@ static int open_lmdb(mj_env *e, bool fresh)
     mode_t mode = e->mode ? e->mode : 0600;
     char path[4096 + 16];
     MDB_txn *t;
-    int dead, rc;
+    int dead, fd, rc;
 
     if ((rc = mdb_env_create(&e->lmdb)) != 0 || (rc = mdb_env_set_maxdbs(e->lmdb, DB_COUNT + 8)) != 0 ||
         (rc = mdb_env_set_maxreaders(e->lmdb, READERS)) != 0)
@@ -319,6 +319,8 @@ static int open_lmdb(mj_env *e, bool fresh)
         return errno;
     if ((rc = mdb_env_open(e->lmdb, e->dir, MDB_NOTLS, mode)) != 0)
         return rc;
+    if (mdb_env_get_fd(e->lmdb, &fd) == 0) /* the others are so already */
+        (void)!fcntl(fd, F_SETFD, FD_CLOEXEC);
     if (fresh && (mode & 060)) { /* what the umask took away; best effort, the owner can repair it */
         snprintf(path, sizeof path, "%s/data.mdb", e->dir);
         (void)!chmod(path, mode);

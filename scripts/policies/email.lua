@@ -3,7 +3,10 @@
 --   mj:submit { prompt = "a fox", context = { email = "ada@example.org" } }
 --
 -- The mail goes through the system's sendmail, whose exit status says whether it took it: a queue that is full makes
--- the event wait. Each mail has an id made of the event's, so that the same one sent twice is known as one.
+-- the event wait. Each mail has an id made of the event's, so that the same one sent twice is known as one. SENDMAIL
+-- names another program by its absolute path, with arguments after blanks; no shell reads it.
+local exec = require "mjhook.handlers.exec"
+
 local SENDMAIL = os.getenv "SENDMAIL" or "/usr/sbin/sendmail"
 local FROM = os.getenv "MAIL_FROM" or "midjourney@localhost"
 
@@ -44,24 +47,24 @@ local function letter(task, ctx, to)
   return table.concat(lines, "\n") .. "\n"
 end
 
--- A file rather than a pipe: only so does every Lua tell how the program ended.
-local function send(text)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(text)
-  file:close()
-  local ok = os.execute(("%s -t -i <%s"):format(SENDMAIL, path))
-  os.remove(path)
-  return ok == true or ok == 0 -- Lua 5.4, LuaJIT
+local command = { background = true } -- some deliver in the background what they have taken
+for word in (SENDMAIL .. " -t -i"):gmatch "%S+" do
+  command[#command + 1] = word
 end
 
-local function tell(task, ctx)
+function command.input(task, ctx)
   local to = type(task.context) == "table" and task.context.email
-  if type(to) ~= "string" or not to:match "^[%w%.%+%-_=]+@[%w%.%-]+$" then
-    return true -- nobody to tell
-  end
-  if not send(letter(task, ctx, to)) then
-    return false, SENDMAIL .. " did not take the mail"
+  if type(to) == "string" and to:match "^[%w%.%+%-_=]+@[%w%.%-]+$" then
+    return letter(task, ctx, to)
+  end -- nobody to tell
+end
+
+local send = exec(command)
+
+local function tell(task, ctx)
+  local sent, why, how = send(task, ctx)
+  if not sent then
+    return false, "sendmail did not take the mail: " .. why, how
   end
 end
 

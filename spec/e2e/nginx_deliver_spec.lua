@@ -146,6 +146,45 @@ describe("delivery under nginx", function()
     assert(mj.exec:commit(ops))
   end
 
+  -- Seconds of processor time that the worker has taken, without its children.
+  local function worked()
+    local user, system = kit.read(("/proc/%s/stat"):format(web:workers():match "%d+")):match(
+      "%) %S" .. (" %S+"):rep(10) .. " (%d+) (%d+)")
+    return (tonumber(user) + tonumber(system)) / 100
+  end
+
+  for what, policy in pairs {
+    ["of the exec handler"] = [[
+      return { on_event = require "mjhook.handlers.exec" { "/bin/true", timeout = 4 } }
+    ]],
+    ["of the e-mail policy"] = [[
+      local getenv = os.getenv
+      os.getenv = function() return "SENDMAIL" end
+      local policy = dofile "ROOT/scripts/policies/email.lua"
+      os.getenv = getenv
+      return { on_event = function(task, ctx)
+        task.context = { email = "ada@example.org" }
+        return policy.on_succeeded(task, ctx)
+      end }
+    ]],
+  } do
+    it("runs 200 quick programs " .. what .. " with one try each, within seconds and without burning time", function()
+      local sendmail = kit.write(kit.tmp() .. "/sendmail", "#!/bin/sh\nexit 0\n")
+      os.execute("chmod 700 " .. sendmail)
+      start((policy:gsub("ROOT", kit.root):gsub("SENDMAIL", sendmail)))
+      burst(200)
+      local began, before = socket.gettime(), worked()
+      kit.wait_until(function() return mj:stats().events == 0 end, 20)
+      assert.is_true(socket.gettime() - began < 15)
+      assert.is_true(worked() - before < 4)
+      assert.is_nil(web:log():find("(try ", 1, true))
+      assert.is_nil(web:log():find("unknown process", 1, true))
+      before = worked()
+      socket.sleep(0.5)
+      assert.is_true(worked() - before < 0.2) -- and nothing goes on turning
+    end)
+  end
+
   -- One in the middle of many quick ones turns out to be slow: it was taken together with some that lie behind it.
   local function assert_nobody_waits()
     local before = socket.gettime()

@@ -7,7 +7,9 @@
 -- never again, the event is buried. Anything else, a signal or the end of its time: again later; the last line of its
 -- standard error is the reason that is kept.
 --
--- Its environment is PATH, HOME, LANG, TZ and USER of this process' and what `env` adds: no key and no secret.
+-- Its environment is PATH, HOME, LANG, TZ and USER of this process' and what `env` adds: no key and no secret. It
+-- inherits standard input, output and error, and no other file or socket. What it leaves running when it ends is
+-- killed, unless `background` is set.
 -- @module mjhook.handlers.exec
 local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
@@ -42,7 +44,7 @@ end
 local function event_text(task, ctx)
   local text, why = json.encode { event_id = ctx.event_id, type = ctx.type, attempt = ctx.attempt,
                                   created_at = ctx.created_at, task = event.data(task, ctx) }
-  return text and text .. "\n", why
+  return text and text .. "\n", why and "the task can't be written as JSON: " .. why
 end
 
 local function last_line(said)
@@ -63,31 +65,43 @@ local function reason(how, path)
   return line ~= "" and words .. ": " .. line or words
 end
 
---- @tparam table command the program's path and its arguments; and env (table of names and texts), timeout (seconds,
--- at most what a handler may take)
--- @treturn function a handler
-return function(command)
+local OPTIONS = { env = true, timeout = true, input = true, background = true }
+
+local function check_command(command)
   check(type(command) == "table" and type(command[1]) == "string" and command[1]:match "^/",
     "a list with the program's absolute path first expected")
   for i, word in ipairs(command) do
     check(type(word) == "string" and not word:find("\0", 1, true), "argument %d: text expected", i)
   end
   for key in pairs(command) do
-    check(key == "env" or key == "timeout" or (type(key) == "number" and key <= #command), "unknown option %q",
-      tostring(key))
+    check(OPTIONS[key] or (type(key) == "number" and key <= #command), "unknown option %q", tostring(key))
   end
   check(#command <= MOST_WORDS, "at most %d words expected", MOST_WORDS)
   check(command.timeout == nil or (type(command.timeout) == "number" and command.timeout > 0),
     "timeout: seconds expected")
+  check(command.input == nil or type(command.input) == "function", "input: function expected")
+  check(command.background == nil or type(command.background) == "boolean", "background: true or false expected")
+end
+
+--- @tparam table command the program's path and its arguments; and env (table of names and texts), timeout (seconds,
+-- at most what a handler may take), input (function of task and ctx that gives the text for standard input instead of
+-- JSON; nil: the program is not run, and the event is done), background (true: processes that the program leaves when
+-- it ends go on)
+-- @treturn function a handler
+return function(command)
+  check_command(command)
   local env = environment(command.env)
   check(#env <= MOST_WORDS, "env: at most %d expected", MOST_WORDS)
+  local input = command.input or event_text
   return function(task, ctx)
-    local text, bad = event_text(task, ctx)
-    if not text then
-      return false, ("%s: the task can't be written as JSON: %s"):format(command[1], bad), { bury = true }
+    local text, bad = input(task, ctx)
+    if bad then
+      return false, ("%s: %s"):format(command[1], bad), { bury = true }
+    elseif text == nil then
+      return true
     end
     local how, err = core.run {
-      argv = command, env = env, input = text,
+      argv = command, env = env, input = text, background = command.background,
       timeout_ms = event.milliseconds(ctx, command.timeout),
     }
     if not how then
