@@ -547,6 +547,7 @@ describe("callback", function()
       open()
       local task, uri = submit()
       for i = 1, 300 do
+        kit.travel(1) -- more often than that it is not written
         post(uri, i % 2 == 0 and success(task.task_id) or failure(task.task_id))
       end
       task = mj:get(task.ref)
@@ -721,9 +722,11 @@ describe("callback", function()
   end)
 
   describe("about an older attempt", function()
-    local function resubmitted()
+    local function resubmitted(more)
       sim.script { submit = { "cut_after" } }
-      open { policy = { resolve_ambiguous = function() return "resubmit" end } }
+      more = more or {}
+      more.policy = more.policy or { resolve_ambiguous = function() return "resubmit" end }
+      open(more)
       local task, uri = submit()
       local old = sim.jobs()[1].taskId
       kit.travel(1000)
@@ -749,6 +752,50 @@ describe("callback", function()
       assert.equal("succeeded", mj:get(task.ref).state)
       assert.equal(200, post(new_uri, failure(task.task_id)).status)
       assert.equal("succeeded", mj:get(task.ref).state)
+    end)
+
+    local WORDS = {
+      running = function(id) return { taskId = id, status = 0 } end,
+      hint = function(id) return { taskId = id, status = 1 } end,
+      succeeded = success,
+      failed = function(id) return failure(id, "nope") end,
+    }
+    for _, trust in ipairs { "payload", "verify" } do
+      for kind, word in pairs(WORDS) do
+        it(("with the task id of the newer one it is a conflict and no word: %s, %s"):format(trust, kind), function()
+          local task, uri = resubmitted { trust = trust }
+          local reply = post(uri, word(task.task_id))
+          assert.equal(200, reply.status)
+          assert.equal("stale", reply.word)
+          local now = mj:get(task.ref)
+          assert.matches("/conflict$", kit.story(now))
+          now.timeline, now.updated_at, task.timeline, task.updated_at = nil, nil, nil, nil
+          assert.same(task, now)
+          assert.same({}, events())
+        end)
+
+        it(("and its task id with the URL of the newer one: %s, %s"):format(trust, kind), function()
+          local task, uri, old, new_uri = resubmitted { trust = trust }
+          post(uri, { taskId = old, status = 0 }) -- now its id is known
+          kit.travel(2)
+          local before = mj:get(task.ref)
+          assert.equal(old, before.attempts[1].task_id)
+          local reply = post(new_uri, word(old))
+          assert.equal(200, reply.status)
+          assert.equal("stale", reply.word)
+          local now = mj:get(task.ref)
+          assert.matches("/conflict$", kit.story(now))
+          now.timeline, now.updated_at, before.timeline, before.updated_at = nil, nil, nil, nil
+          assert.same(before, now)
+        end)
+      end
+    end
+
+    it("with the task id of the newer one a policy can't turn it into a word either", function()
+      local task, uri = resubmitted { policy = { on_callback = function() return "accept" end,
+                                                 resolve_ambiguous = function() return "resubmit" end } }
+      assert.equal("stale", post(uri, failure(task.task_id, "nope")).word)
+      assert.equal("pending", mj:get(task.ref).state)
     end)
 
     it("each token is good for its own attempt alone", function()

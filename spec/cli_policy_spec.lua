@@ -369,7 +369,7 @@ describe("mjhook policy", function()
             context = '{"n":1}', fingerprint = core.sha256(prompt) } }
         end
         for i, made in ipairs(assert(mj.exec:commit(ops))) do
-          for _, kind in ipairs { "accepted", "running", "succeeded" } do
+          for _, kind in ipairs { "accepted", "hint", "succeeded" } do
             signals[#signals + 1] = { op = "signal", kind = kind, ref = made.task.ref, attempt = 1,
               source = kind == "accepted" and "submit" or "callback", image = "https://x/y",
               task_id = ("t-%d-%d"):format(batch, i) }

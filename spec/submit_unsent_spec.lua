@@ -66,6 +66,42 @@ describe("submit to nobody", function()
     assert.equal(1, task.attempt)
   end)
 
+  -- What is the account's trouble is waited for by the account's rest, and is no failure of the job.
+  for _, fault in ipairs { "concurrency", "quota", "rate_limit", "unauthorized", "redirect" } do
+    it("waits no longer than after the first failure when the account was refused before: " .. fault, function()
+      sim.script { submit = { fault, fault, fault, fault, fault } }
+      local there, away = kit.open(nil, sim), kit.open({ base_url = "http://127.0.0.1:1" }, sim)
+      local task = assert(there:submit { prompt = "a fox" })
+      for _ = 1, 4 do
+        kit.travel(3600)
+        there:reconcile {}
+      end
+      assert.equal(5, sim.requests "submit")
+      kit.travel(3600)
+      away:reconcile {}
+      task = there:get(task.ref)
+      assert.same({ "queued", "not_sent", 1 }, { task.state, task.error.code, task.attempt })
+      local wait = due_in(task)
+      assert.is_true(wait > 0.5 and wait <= 1.1, wait)
+    end)
+  end
+
+  it("does not make those wait longer that are held back behind one that finds out", function()
+    local mj = kit.open({ base_url = "http://127.0.0.1:1" }, sim)
+    for i = 1, 6 do
+      assert(mj:submit { prompt = tostring(i) })
+    end
+    for _ = 1, 4 do
+      kit.travel(3600)
+      mj:reconcile {} -- one is sent, the others wait for what becomes of it
+    end
+    local tries = 0
+    for task in mj:tasks { state = "queued" } do
+      tries = tries + (task.tries or 0)
+    end
+    assert.is_true(tries <= 5, tries) -- one for each that was sent in vain
+  end)
+
   it("says so once in a sweep, and keeps everybody", function()
     local mj = kit.open({ base_url = "http://127.0.0.1:1", max_in_flight = 20 }, sim)
     for i = 1, 5 do

@@ -257,6 +257,7 @@ static void read_signal(lua_State *L, int t, mj_signal *sig)
     sig->account = mjl_str(L, t, "account");
     sig->error_code = mjl_str(L, t, "error_code");
     sig->error = mjl_str(L, t, "error");
+    sig->remark = mjl_str(L, t, "remark");
     sig->image = mjl_str(L, t, "image");
     sig->mj_prompt = mjl_str(L, t, "mj_prompt");
     sig->meta = mjl_str(L, t, "meta");

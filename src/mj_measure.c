@@ -219,7 +219,7 @@ static void count_end(mj_measures *m, const mj_task *t, const mj_attempt *a, mj_
 void mj_measure_signal(mj_measures *m, mj_before before, const mj_task *t, const mj_signal *sig, int code,
                        const mj_step *step, int64_t now)
 {
-    uint32_t n = sig->attempt ? sig->attempt : t->nattempts;
+    uint32_t n = step->attempt ? step->attempt : t->nattempts;
     const mj_attempt *a = &t->attempts[n <= t->nattempts ? n - 1 : 0];
     bool first_call = before.called_at == 0 && t->called_at != 0;
 

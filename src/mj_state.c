@@ -1,11 +1,11 @@
 #include "mj_state.h"
 
 #include "mj_error.h"
+#include "mj_timeline.h"
 
 #include <string.h>
 
 enum {
-    FIRST_MOMENTS = 4,        /* of a full timeline the first ones stay: they tell how it began */
     BELIEVE_HINTS = 3,        /* PRODUCT.md: status 1 without an image, polled so often, is believed */
     BELIEVE_ABSENCES = 3,     /* a task is lost when so many answers did not have it ... */
     ABSENCE_SPAN_MS = 600000, /* ... over at least ten minutes */
@@ -226,37 +226,6 @@ static bool is_decision(mj_signal_kind k)
     return k == SIG_GIVE_UP || k == SIG_RESUBMIT || k == SIG_WAIT || k == SIG_CANCEL;
 }
 
-static void log_moment(mj_task *t, const mj_signal *sig, mj_note note, uint32_t attempt, mj_state from, int64_t now)
-{
-    mj_moment m = {.at = now,
-                   .until = now,
-                   .count = 1,
-                   .attempt = attempt,
-                   .signal = (uint8_t)sig->kind,
-                   .note = (uint8_t)note,
-                   .source = sig->source,
-                   .from = from,
-                   .to = t->state,
-                   .reason = mj_str_head(sig->error, MJ_MAX_REASON)};
-
-    if (t->nmoments > 0) {
-        mj_moment *last = &t->moments[t->nmoments - 1];
-        if (last->signal == m.signal && last->note == m.note && last->source == m.source && last->from == m.from &&
-            last->to == m.to && last->attempt == attempt && mj_str_eq(last->reason, m.reason)) {
-            last->count++;
-            last->until = now;
-            return;
-        }
-    }
-    if (t->nmoments == MJ_MAX_TIMELINE) {
-        memmove(&t->moments[FIRST_MOMENTS], &t->moments[FIRST_MOMENTS + 1],
-                (MJ_MAX_TIMELINE - FIRST_MOMENTS - 1) * sizeof m);
-        t->nmoments--;
-        t->forgotten++;
-    }
-    t->moments[t->nmoments++] = m;
-}
-
 /* Ties a task id to an attempt.  The first stays the first; others are kept beside it and polled too. */
 static mj_note bind_id(mj_attempt *a, mj_str id)
 {
@@ -411,7 +380,7 @@ static void forget_result(mj_task *t)
 
 static void queue(mj_task *t, const mj_signal *sig, int64_t now)
 {
-    int64_t n, wait;
+    int64_t n, wait = sig->wait_ms;
 
     if (sig->kind == SIG_RESUBMIT) {
         t->attempts[t->nattempts++] = (mj_attempt){.word = MJ_WORD_NONE};
@@ -424,10 +393,15 @@ static void queue(mj_task *t, const mj_signal *sig, int64_t now)
         t->due_at = 0;
         return;
     }
-    n = ++t->tries < 6 ? t->tries : 6; /* 6^4 s is beyond the cap */
-    wait = n * n * n * n * 1000 < RETRY_CAP_MS ? n * n * n * n * 1000 : RETRY_CAP_MS;
+    /* A refusal that names its wait (the account rests, the policy says when) costs no try: only failures that are
+     * answered by the backoff make it longer. */
+    if (wait < 0) {
+        n = ++t->tries < 6 ? t->tries : 6; /* 6^4 s is beyond the cap */
+        wait = n * n * n * n * 1000 < RETRY_CAP_MS ? n * n * n * n * 1000 : RETRY_CAP_MS;
+        wait = jitter(t, t->tries, wait, 10);
+    }
     t->ready = false;
-    t->due_at = earlier(t->expires_at, now + (sig->wait_ms >= 0 ? sig->wait_ms : jitter(t, t->tries, wait, 10)));
+    t->due_at = earlier(t->expires_at, now + wait);
     set_error(t, sig->error_code, sig->error);
 }
 
@@ -667,24 +641,72 @@ static void plan_poll(mj_task *t, const mj_signal *sig, const mj_rules *rules, i
         t->due_at = 0;
 }
 
+/* A task id that belongs to another task, or to another attempt than the signal names, is a conflict: the URL of an
+ * attempt is good for that attempt alone, and what comes with it is no word about another one.  Only the answer to a
+ * submission tells something all the same: the request arrived, and under which id is not known. */
+static bool conflicts(mj_signal *sig, const mj_attempt *a, uint32_t n, uint32_t known)
+{
+    if (!sig->foreign_id && (known == 0 || known == n))
+        return false;
+    if (sig->kind == SIG_ACCEPTED && a->word == MJ_WORD_INTENT) {
+        sig->kind = SIG_MAYBE_SENT;
+        sig->task_id = (mj_str){0};
+        sig->error_code = MJ_LIT("conflict");
+        sig->error = MJ_LIT("the provider answered with the task id of another submission");
+    }
+    return true;
+}
+
+/* A callback that tells of progress: no fact in it but that the job still runs. */
+static bool is_progress(const mj_signal *sig, mj_note note)
+{
+    return sig->kind == SIG_RUNNING && sig->source == MJ_FROM_CALLBACK && note != MJ_NOTE_CONFLICT;
+}
+
+/* The end of a signal: *t is what it made of `before`, and `note` says how it was taken. */
+static int tell(mj_task *t, const mj_task *before, const mj_signal *sig, mj_note note, int64_t now, mj_step *step,
+                int rc)
+{
+    int64_t called_at = t->called_at;
+
+    if (is_progress(sig, note)) {
+        t->called_at = before->called_at; /* that a callback came is no fact by itself */
+        if (mj_timeline_only(before, t))
+            return rc;
+        t->called_at = called_at;
+    }
+    if (mj_timeline_only(before, t)) {
+        if (sig->kind == SIG_LOOK && note != MJ_NOTE_CONFLICT) /* asks for no earlier poll than the one that is due */
+            return rc;
+        step->withheld = mj_timeline_fresh(t, now);
+        if (step->withheld)
+            return rc;
+    }
+    step->changed = true;
+    t->updated_at = now;
+    mj_timeline_add(t, sig, note, step->attempt, before->state, now);
+    return rc;
+}
+
 int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, int64_t now, mj_step *step)
 {
-    uint32_t n = given->attempt ? given->attempt : t->nattempts;
+    uint32_t known = mj_task_attempt_of(t, given->task_id);
+    uint32_t n = given->attempt ? given->attempt : known ? known : t->nattempts;
     mj_attempt *a = mj_task_attempt(t, n);
-    bool current = n == t->nattempts;
-    mj_state from = t->state;
+    bool current = n == t->nattempts, conflict;
+    mj_task before = *t;
     mj_signal sig = *given;
     mj_note note;
-    unsigned e, ids;
-    int64_t gap, called;
+    unsigned e;
+    int64_t gap;
     int rc = MJ_OK;
 
-    *step = (mj_step){0};
+    *step = (mj_step){.attempt = n};
     if (!a || sig.kind <= SIG_CREATE || sig.kind >= SIG_COUNT || nameless(a, &sig))
         return MJ_EINVAL;
-    if (sig.expect_state >= 0 && (!current || (int)from != sig.expect_state))
+    if (sig.expect_state >= 0 && (!current || (int)t->state != sig.expect_state))
         return MJ_ECHANGED;
-    if (edges[from][sig.kind] == DENY)
+    if (edges[t->state][sig.kind] == DENY)
         return is_decision(sig.kind) || sig.kind == SIG_CLAIM ? MJ_ESTATE : MJ_EINVAL;
     if (sig.kind == SIG_RESUBMIT && t->nattempts == MJ_MAX_ATTEMPTS)
         return MJ_ELIMIT;
@@ -695,16 +717,11 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
     if (sig.wait_ms > WAIT_CAP_MS)
         sig.wait_ms = WAIT_CAP_MS;
 
-    if (sig.foreign_id) {
-        step->changed = true;
-        log_moment(t, &sig, MJ_NOTE_CONFLICT, n, from, now);
-        return MJ_ESTALE;
-    }
-
-    ids = a->nids;
+    conflict = conflicts(&sig, a, n, known);
+    if (conflict && sig.kind == given->kind)
+        return tell(t, &before, &sig, MJ_NOTE_CONFLICT, now, step, MJ_ESTALE);
     gap = asked(t, &sig, now);
-    called = t->called_at;
-    if (sig.source == MJ_FROM_CALLBACK && called == 0 &&
+    if (sig.source == MJ_FROM_CALLBACK && t->called_at == 0 &&
         (is_word(sig.kind) || (sig.kind == SIG_LOOK && sig.task_id.n > 0)))
         t->called_at = now;
     /* Heard often enough, "succeeded, without an image" is the truth. */
@@ -743,13 +760,7 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
         enter(t, (mj_state)(e - GO), &sig, rules, now, step);
     }
     plan_poll(t, &sig, rules, now);
-    /* A hint that asks for no earlier poll than the one already due changes nothing: no write. */
-    if (sig.kind == SIG_LOOK && rc != MJ_OK && a->nids == ids && t->called_at == called)
-        return rc;
-    step->changed = true;
-    t->updated_at = now;
-    log_moment(t, &sig, note, n, from, now);
-    return rc;
+    return tell(t, &before, &sig, conflict ? MJ_NOTE_CONFLICT : note, now, step, rc);
 }
 
 void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
@@ -772,5 +783,5 @@ void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, in
         hold(t, a, rules, now);
         t->due_at = next_poll(t, sig, rules, now);
     }
-    log_moment(t, sig, MJ_NOTE_TAKEN, 1, t->state, now);
+    mj_timeline_add(t, sig, MJ_NOTE_TAKEN, 1, t->state, now);
 }

@@ -60,16 +60,17 @@ typedef enum {
 typedef struct mj_signal {
     mj_signal_kind kind;
     mj_source source;
-    uint32_t attempt; /* which attempt it is about; 0: the current one */
+    uint32_t attempt; /* which attempt it is about; 0: the one that has task_id, else the current one */
     int expect_state; /* apply only in this state (mj_state) and if `attempt` is current; -1: always */
     mj_str task_id;   /* when the provider named one */
-    bool foreign_id;  /* ... and it is known to be another task's: never believed, never bound */
+    bool foreign_id;  /* ... and it is another task's: a conflict, never believed, never bound */
     mj_str account;   /* CLAIM */
     bool has_owner;
     mj_owner owner;  /* CLAIM */
     bool counts;     /* ABSENT: under the task's account, in an answer that knew another id */
     int64_t wait_ms; /* NOT_SENT, REFUSED, WAIT, and poll answers: how long to wait; < 0: default */
     mj_str error_code, error;
+    mj_str remark; /* for the timeline alone, when there is no error */
     mj_str image, mj_prompt, meta;
     mj_str files; /* KEPT: JSON */
     unsigned nimages;
@@ -90,8 +91,10 @@ extern const mj_rules mj_rules_default;
 typedef enum { MJ_EVENT_NONE, MJ_EVENT_SUCCEEDED, MJ_EVENT_FAILED, MJ_EVENT_LOST, MJ_EVENT_AMBIGUOUS } mj_event;
 
 typedef struct mj_step {
-    bool changed;   /* the record differs and has to be written */
-    mj_event event; /* to be stored with it */
+    bool changed;     /* the record differs and has to be written */
+    bool withheld;    /* it would differ in its timeline alone, which was written less than a second ago */
+    uint32_t attempt; /* which one the signal turned out to be about */
+    mj_event event;   /* to be stored with the record */
 } mj_step;
 
 const char *mj_signal_name(unsigned kind);
@@ -107,6 +110,8 @@ void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, in
  *   MJ_OK         taken, the task's facts changed
  *   MJ_EDUPLICATE said before; at most the timeline and empty fields changed
  *   MJ_ESTALE     too late, contradicting or in conflict; at most the timeline changed
+ * A signal that changes the timeline alone is written at most once a second; a callback that tells of progress and
+ * changes no fact is never written.  Neither makes a difference to what is returned.
  *   MJ_ESTATE     a command that this state does not allow; nothing changed
  *   MJ_ECHANGED   expect_state or attempt did not hold; nothing changed
  *   MJ_EINVAL     it names an attempt that never was; nothing changed

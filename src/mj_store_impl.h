@@ -78,6 +78,8 @@ int mj_store_begin(mj_store *s);
 int mj_store_end(mj_store *s, int rc);
 /* Makes the handle usable in this process (after a fork it opens afresh). */
 int mj_store_ready(mj_store *s);
+/* Stores what the handle still owes to the counters: for its end. */
+void mj_store_settle(mj_store *s);
 /* Notes what LMDB or the system said, for people. */
 void mj_store_blame(mj_store *s, int rc);
 
@@ -112,6 +114,8 @@ struct mj_store {
     mj_buf scratch;
     size_t ncaps;
     mj_cap *caps;
+    uint64_t owed[MJ_NCOUNTS]; /* counted by transactions that wrote nothing: stored by the next one that writes */
+    bool owes;                 /* some of it is stored at close, if no write comes before */
     char detail[256];
 };
 
@@ -122,8 +126,10 @@ typedef struct mj_txn {
     int64_t now;
     mj_counters counters;
     mj_measures measures;
-    mj_rules rules; /* those of the handle, as experience has made them */
+    uint64_t counted[MJ_NCOUNTS]; /* as stored */
+    mj_rules rules;               /* those of the handle, as experience has made them */
     bool dirty;
+    bool owes; /* a word was withheld, and what counts it is not stored */
     unsigned nheld;
     mj_held held[MJ_MAX_ACCOUNTS];
 } mj_txn;

@@ -40,6 +40,7 @@ void mj_store_close(mj_store *s)
     if (!s)
         return;
     if (!mj_env_foreign(s->env)) {
+        mj_store_settle(s);
         mj_env_forget(s->env, &s->reader);
         mj_env_release(s->env);
     }
@@ -68,7 +69,9 @@ int mj_store_ready(mj_store *s)
 
     if (!mj_env_foreign(s->env))
         return MJ_OK;
-    s->reader = (mj_env_reader){0}; /* the parent's; touching it here would harm the parent */
+    s->reader = (mj_env_reader){0};     /* the parent's; touching it here would harm the parent */
+    memset(s->owed, 0, sizeof s->owed); /* the parent stores it */
+    s->owes = false;
     rc = mj_env_acquire(s->dir, &s->options, &e, s->detail, sizeof s->detail);
     if (rc == MJ_OK)
         s->env = e;

@@ -58,6 +58,7 @@ static int load_measures(mj_txn *x)
 
     if (rc == 0)
         mj_measures_decode((mj_str){v.mv_data, (uint32_t)v.mv_size}, &x->measures);
+    memcpy(x->counted, x->measures.counts, sizeof x->counted);
     x->rules = mj_measure_rules(&x->measures, &x->s->options.rules);
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
@@ -66,12 +67,29 @@ static int save_measures(mj_txn *x)
 {
     mj_buf *b = &x->s->scratch;
 
+    for (unsigned i = 0; i < MJ_NCOUNTS; i++)
+        if (x->s->owed[i] > 0)
+            mj_measure_count(&x->measures, (mj_count)i, x->s->owed[i]);
     if (!x->measures.changed)
         return 0;
     b->n = 0;
     if (mj_measures_encode(&x->measures, b) != MJ_OK)
         return MJ_ENOMEM;
     return mj_txn_put(x, DB_META, mj_val(MJ_MEASURES_KEY, sizeof MJ_MEASURES_KEY - 1), mj_val(b->p, b->n));
+}
+
+/* What a transaction counted that is not stored. */
+static void owe(const mj_txn *x)
+{
+    for (unsigned i = 0; i < MJ_NCOUNTS; i++)
+        x->s->owed[i] += x->measures.counts[i] - x->counted[i];
+    x->s->owes = x->s->owes || x->owes;
+}
+
+static void owe_nothing(mj_store *s)
+{
+    memset(s->owed, 0, sizeof s->owed);
+    s->owes = false;
 }
 
 void mj_account_read(MDB_val key, MDB_val v, mj_held *h)
@@ -280,6 +298,7 @@ static int apply(mj_txn *x, mj_op *op, const mj_signal *sig, mj_task *t, MDB_val
     }
     op->code = mj_state_apply(t, sig, &x->rules, x->now, &step);
     mj_measure_signal(&x->measures, before, t, sig, op->code, &step, x->now);
+    x->owes = x->owes || step.withheld;
     if (step.changed)
         return store_change(x, op, t, &old, step.event);
     give_back_bytes(op, bytes);
@@ -295,17 +314,8 @@ int mj_txn_apply(mj_txn *x, mj_op *op, const mj_signal *sig)
     return rc != 0 ? unread(op, rc) : apply(x, op, sig, &t, bytes);
 }
 
-/* The newest attempt that has this id; 0: none. */
-static uint32_t attempt_of(const mj_task *t, mj_str id)
-{
-    for (uint32_t n = t->nattempts; n > 0; n--)
-        for (unsigned i = 0; i < t->attempts[n - 1].nids; i++)
-            if (mj_str_eq(t->attempts[n - 1].ids[i], id))
-                return n;
-    return 0;
-}
-
-/* Finds whom a signal is about: by ref, or by the task id it carries. */
+/* Finds the task that a signal is about: by ref, or by the task id it carries.  Which attempt is the reducer's to
+ * tell. */
 static int address(mj_txn *x, mj_op *op)
 {
     MDB_val v;
@@ -325,7 +335,6 @@ static int address(mj_txn *x, mj_op *op)
         return 0;
     }
     memcpy(op->ref, v.mv_data, MJ_ULID_BYTES);
-    op->sig.attempt = mj_be32_get((uint8_t *)v.mv_data + MJ_ULID_BYTES);
     return 0;
 }
 
@@ -333,14 +342,8 @@ static int address(mj_txn *x, mj_op *op)
  * larger than the memory is a page from the disk. */
 static bool is_own(mj_txn *x, mj_op *op, mj_task *t, MDB_val *bytes)
 {
-    uint32_t n;
-
-    if (!op->has_ref || op->sig.task_id.n == 0 || mj_txn_task(x, op->ref, t, bytes) != 0)
-        return false;
-    n = attempt_of(t, op->sig.task_id);
-    if (n > 0)
-        op->sig.attempt = n; /* the id itself tells it, better than any URL */
-    return n > 0;
+    return op->has_ref && op->sig.task_id.n > 0 && mj_txn_task(x, op->ref, t, bytes) == 0 &&
+           mj_task_attempt_of(t, op->sig.task_id) > 0;
 }
 
 static int op_signal(mj_txn *x, mj_op *op)
@@ -357,8 +360,8 @@ static int op_signal(mj_txn *x, mj_op *op)
         rc = rc != 0 ? unread(op, rc) : mj_txn_apply(x, op, &op->sig);
     }
     if (op->code == MJ_EUNKNOWN && given.source == MJ_FROM_CALLBACK)
-        mj_measure_count(&x->measures, MJ_CALLBACK_UNKNOWN, 1); /* stored with the next commit: this makes none */
-    op->sig = given;                                            /* a batch may be run again on a larger map */
+        mj_measure_count(&x->measures, MJ_CALLBACK_UNKNOWN, 1);
+    op->sig = given; /* a batch may be run again on a larger map */
     return rc;
 }
 
@@ -398,10 +401,10 @@ static int run(mj_txn *x, mj_op *op)
     return 0;
 }
 
-/* *full: the size of the map that was too small, when it was. */
-static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, uint64_t *full)
+/* *full: the size of the map that was too small, when it was.  `settle`: what is owed is written, whatever else is. */
+static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, bool settle, uint64_t *full)
 {
-    mj_txn x = {.s = s, .now = now};
+    mj_txn x = {.s = s, .now = now, .dirty = settle};
     MDB_txn *t;
     int rc = mj_env_begin(s->env, 0, &x.t);
 
@@ -431,8 +434,12 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, uint64_t *ful
         MJ_FAULT("store.commit");
         rc = mdb_txn_commit(t); /* frees it, also when it fails */
         MJ_FAULT("store.committed");
+        if (rc == 0)
+            owe_nothing(s);
     } else {
         mdb_txn_abort(t);
+        if (rc == 0)
+            owe(&x);
     }
     mj_env_leave(s->env);
     return rc;
@@ -450,7 +457,7 @@ int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
             mj_env_bury_readers(s->env);
     while (rc == MJ_OK) {
         MJ_FAULT("store.begin");
-        rc = run_all(s, ops, n, now, &full);
+        rc = run_all(s, ops, n, now, false, &full);
         if (rc != MDB_MAP_FULL)
             break;
         rc = mj_env_grow(s->env, full);
@@ -466,6 +473,15 @@ int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
             mj_op_reset(&ops[i], rc);
     }
     return rc;
+}
+
+void mj_store_settle(mj_store *s)
+{
+    uint64_t full;
+
+    /* Without operations no time is needed.  Counters that can't be stored are no task's fact. */
+    if (s->owes && run_all(s, NULL, 0, 0, true, &full) != 0)
+        owe_nothing(s);
 }
 
 void mj_op_clear(mj_op *op)

@@ -63,6 +63,15 @@ mj_attempt *mj_task_attempt(mj_task *t, uint32_t n)
     return n >= 1 && n <= t->nattempts ? &t->attempts[n - 1] : NULL;
 }
 
+uint32_t mj_task_attempt_of(const mj_task *t, mj_str id)
+{
+    for (uint32_t n = t->nattempts; n > 0; n--)
+        for (unsigned i = 0; i < t->attempts[n - 1].nids; i++)
+            if (mj_str_eq(t->attempts[n - 1].ids[i], id))
+                return n;
+    return 0;
+}
+
 static void put_attempt(mj_buf *b, const mj_attempt *a)
 {
     mj_put_u8(b, (uint8_t)((unsigned)a->word | (a->slot ? 0x80u : 0)));

@@ -116,7 +116,7 @@ typedef struct mj_task {
     uint32_t polls;     /* job-status answers that were asked for it */
     uint32_t absent;    /* answers that did not have it and count */
     uint32_t hints;     /* polled answers that said succeeded without an image */
-    uint32_t tries;     /* sendings of this attempt that were refused or not sent */
+    uint32_t tries;     /* sendings of this attempt that failed without naming a wait: they make the backoff */
     uint32_t event_seq; /* sequence number of its newest event; 0: none yet */
     int64_t created_at, updated_at, finished_at;
     int64_t due_at;     /* when a sweep has to look at it; 0: never */
@@ -148,6 +148,8 @@ bool mj_state_final(mj_state s);
 mj_attempt *mj_task_current(mj_task *t);
 /* Attempt n (from 1), NULL when there is none. */
 mj_attempt *mj_task_attempt(mj_task *t, uint32_t n);
+/* The number of the newest attempt that has this task id, 0: none has it. */
+uint32_t mj_task_attempt_of(const mj_task *t, mj_str id);
 
 /* Encodes in the newest version. MJ_ENOMEM. */
 int mj_task_encode(const mj_task *t, mj_buf *out);

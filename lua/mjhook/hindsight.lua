@@ -4,6 +4,7 @@
 --
 -- - A full timeline has lost entries behind its fourth. `polls` and `tries` are right all the same, but for attempts
 --   before the last one; `updated_at` just behind the gap is from before it.
+-- - Whether a refusal named its wait, and so cost no try, is not kept: the account's refusals do, as submit.lua has it.
 -- - An earlier error's code is that of its text, `due_at` is nil, `expires_at` before a resubmission is nil, and an
 --   adopted task has the prompt that it learned later.
 local core = require "mjhook.core"
@@ -38,8 +39,12 @@ local function is_call(m)
   return m.source == "callback" and (m.signal == "look" or WORD[m.signal] ~= nil)
 end
 
-local function is_try(m)
-  return m.to == "queued" and m.from ~= "queued" and m.signal ~= "resubmit" and 1 or 0
+-- Refusals that are about the account: its rest is the wait, and they cost the job no try.
+local RESTS = { quota = true, concurrency = true, rate_limit = true, auth = true, redirect = true }
+
+local function is_try(m, task)
+  local back = m.to == "queued" and m.from ~= "queued" and m.signal ~= "resubmit"
+  return back and not (m.signal == "refused" and RESTS[M.refusal_code(task, m)]) and 1 or 0
 end
 
 -- How much was counted before each moment. The task has the sum since its last resubmission, so what comes after that
@@ -48,7 +53,7 @@ local function counted(task, total, weight)
   local before, n = {}, 0
   for i, m in ipairs(task.timeline) do
     before[i] = n
-    n = m.signal == "resubmit" and m.to == "queued" and 0 or n + weight(m) * (m.count or 1)
+    n = m.signal == "resubmit" and m.to == "queued" and 0 or n + weight(m, task) * (m.count or 1)
   end
   n = total
   for i = #task.timeline, 1, -1 do
@@ -56,7 +61,7 @@ local function counted(task, total, weight)
     if (m.signal == "resubmit" and m.to == "queued") or (task.timeline_dropped and i <= FIRST_KEPT) then
       break
     end
-    n = math.max(n - weight(m) * (m.count or 1), 0)
+    n = math.max(n - weight(m, task) * (m.count or 1), 0)
     before[i] = n
   end
   before[#task.timeline + 1] = total

@@ -195,6 +195,55 @@ TEST("an id of another task is never believed and never bound")
     }
 }
 
+TEST("a task id of another attempt is a conflict, whichever of the two is named, and no word about either")
+{
+    for (int kind = SIG_RUNNING; kind <= SIG_LOOK; kind++)
+        for (uint32_t named = 1; named <= 2; named++) {
+            mj_task t = second_attempt(), before;
+            if (kind == SIG_ABSENT || kind == SIG_UNANSWERED)
+                continue; /* they name no id */
+            CHECK_INT(give(&t, about(SIG_RUNNING, 1, "T1"), T0),
+                      MJ_ESTALE); /* the first runs, too: both ids are known */
+            before = t;
+            CHECK_INT(give(&t, about((mj_signal_kind)kind, named, named == 1 ? "T2" : "T1"), T0 + MINUTE), MJ_ESTALE);
+            CHECK_INT(last_step.event, MJ_EVENT_NONE);
+            CHECK_INT(last_moment(&t)->note, MJ_NOTE_CONFLICT);
+            CHECK_INT(last_moment(&t)->attempt, named);
+            t.nmoments = before.nmoments;
+            t.updated_at = before.updated_at;
+            check_same_record(&t, &before);
+        }
+}
+
+TEST("without a named attempt the task id tells it")
+{
+    mj_task t = second_attempt();
+
+    CHECK_INT(give(&t, about(SIG_RUNNING, 1, "T1"), T0), MJ_ESTALE);
+    CHECK_INT(give(&t, about(SIG_FAILED, 0, "T1"), T0), MJ_ESTALE);
+    CHECK_INT(last_step.attempt, 1);
+    CHECK_INT(t.attempts[0].word, MJ_WORD_FAILED);
+    CHECK_INT(t.state, MJ_PENDING);
+    CHECK_INT(give(&t, about(SIG_FAILED, 0, "T2"), T0), MJ_OK);
+    CHECK_INT(t.state, MJ_FAILED);
+}
+
+TEST("a submission that is answered with the id of another one may have been accepted: ambiguous, and never sent again")
+{
+    for (int foreign = 0; foreign < 2; foreign++) {
+        mj_task t = TASK_AFTER(SIG_CLAIM, SIG_ACCEPTED, SIG_FAILED, SIG_RESUBMIT, SIG_CLAIM);
+        mj_signal sig = about(SIG_ACCEPTED, 2, foreign ? "theirs" : "T1");
+        sig.foreign_id = foreign;
+        CHECK_INT(give(&t, sig, T0), MJ_OK);
+        CHECK_INT(t.state, MJ_AMBIGUOUS);
+        CHECK_INT(last_step.event, MJ_EVENT_AMBIGUOUS);
+        CHECK_INT(t.attempts[1].nids, 0);
+        CHECK(t.attempts[1].slot);
+        CHECK_INT(last_moment(&t)->note, MJ_NOTE_CONFLICT);
+        CHECK(mj_str_eq(t.error_code, str("conflict")));
+    }
+}
+
 TEST("an acceptance or a word without any id is invalid: there would be nothing to ask about")
 {
     const mj_signal_kind kinds[] = {SIG_ACCEPTED, SIG_RUNNING, SIG_HINT, SIG_SUCCEEDED, SIG_FAILED};

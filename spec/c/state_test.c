@@ -238,8 +238,8 @@ TEST("the timeline is bounded, keeps its beginning and its end, and counts what 
     uint32_t n = t.nmoments;
 
     for (int i = 0; i < 200; i++) {
-        say(&t, SIG_NOT_SENT, T0 + i);
-        say(&t, SIG_REJECTED, T0 + i);
+        say(&t, SIG_NOT_SENT, T0 + 2 * i * SECOND);
+        say(&t, SIG_REJECTED, T0 + (2 * i + 1) * SECOND);
     }
     CHECK_INT(t.nmoments, MJ_MAX_TIMELINE);
     CHECK_INT(t.forgotten, n + 400 - MJ_MAX_TIMELINE);
@@ -247,7 +247,7 @@ TEST("the timeline is bounded, keeps its beginning and its end, and counts what 
     CHECK_INT(t.moments[1].signal, SIG_CLAIM);
     CHECK_INT(t.moments[2].signal, SIG_ACCEPTED);
     CHECK_INT(last_moment(&t)->signal, SIG_REJECTED);
-    CHECK_INT(last_moment(&t)->at, T0 + 199);
+    CHECK_INT(last_moment(&t)->at, T0 + 399 * SECOND);
 }
 
 TEST("the same in a row is one entry of the timeline with a count")
@@ -265,12 +265,78 @@ TEST("the same in a row is one entry of the timeline with a count")
     other.error = str("another reason");
     give(&t, other, T0 + 1000);
     CHECK_INT(t.nmoments, n + 2);
-    say(&t, SIG_RUNNING, T0 + 1001); /* another source */
+    say(&t, SIG_HINT, T0 + 1001); /* another source and signal */
     CHECK_INT(t.nmoments, n + 3);
     other = signal_of(SIG_RUNNING);
     other.task_id = str("T2"); /* taken in another way */
     give(&t, other, T0 + 1002);
     CHECK_INT(t.nmoments, n + 4);
+}
+
+TEST("what changes the timeline alone is written at most once a second, and answered as before")
+{
+    mj_task t = pending_task(), before;
+    const struct {
+        mj_signal_kind kind;
+        int rc;
+    } words[] = {{SIG_SUCCEEDED, MJ_EDUPLICATE}, {SIG_FAILED, MJ_ESTALE}, {SIG_ACCEPTED, MJ_EDUPLICATE}};
+
+    say(&t, SIG_SUCCEEDED, T0);
+    say(&t, SIG_SUCCEEDED, T0 + 1); /* the first that tells of nothing but itself */
+    CHECK(last_step.changed && !last_step.withheld);
+    before = t;
+    for (int i = 0; i < 999; i++) {
+        CHECK_INT(say(&t, words[i % 3].kind, T0 + 1 + i), words[i % 3].rc);
+        CHECK(!last_step.changed && last_step.withheld);
+    }
+    check_same_record(&t, &before);
+    CHECK_INT(say(&t, SIG_FAILED, T0 + 1001), MJ_ESTALE);
+    CHECK(last_step.changed && !last_step.withheld);
+    CHECK_INT(last_moment(&t)->note, MJ_NOTE_CONTRADICTION);
+}
+
+TEST("a fact is written at once, however fresh the timeline is")
+{
+    mj_task t = pending_task();
+    mj_signal more = signal_of(SIG_SUCCEEDED), bare = signal_of(SIG_SUCCEEDED);
+
+    bare.meta = str("{}");
+    give(&t, bare, T0);
+    give(&t, bare, T0);
+    more.mj_prompt = str("as run");
+    CHECK_INT(give(&t, more, T0 + 1), MJ_EDUPLICATE); /* fills an empty field */
+    CHECK(last_step.changed && mj_str_eq(t.mj_prompt, str("as run")));
+    more.task_id = str("T2");
+    CHECK_INT(give(&t, more, T0 + 2), MJ_EDUPLICATE); /* a second id is polled, too */
+    CHECK(last_step.changed && t.attempts[0].nids == 2);
+}
+
+TEST("a clock that was set back withholds nothing for longer than a second")
+{
+    mj_task t = pending_task();
+
+    say(&t, SIG_SUCCEEDED, T0);
+    say(&t, SIG_SUCCEEDED, T0 + 60 * MINUTE);
+    say(&t, SIG_SUCCEEDED, T0 + MINUTE);
+    CHECK(last_step.changed);
+}
+
+TEST("a callback that tells of progress alone changes nothing, not even the timeline, whatever the state")
+{
+    const mj_signal_kind ends[] = {SIG_RUNNING, SIG_SUCCEEDED, SIG_FAILED, SIG_CANCEL};
+
+    for (int i = 0; i < 4; i++) {
+        mj_task t = TASK_AFTER(SIG_CLAIM, SIG_ACCEPTED, ends[i]), before = t;
+        for (int k = 1; k < 100; k++) {
+            say(&t, SIG_RUNNING, T0 + k * MINUTE);
+            CHECK(!last_step.changed);
+        }
+        check_same_record(&t, &before);
+    }
+    mj_task t = TASK_AFTER(SIG_CLAIM); /* here it is news: the job was accepted */
+    CHECK_INT(say(&t, SIG_RUNNING, T0), MJ_OK);
+    CHECK(last_step.changed && t.called_at == T0);
+    CHECK_INT(t.state, MJ_PENDING);
 }
 
 TEST("a long reason is cut, and not inside a character")

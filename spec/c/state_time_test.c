@@ -299,6 +299,29 @@ TEST("what was refused waits n^4 seconds, at most 15 minutes, give or take a ten
     }
 }
 
+TEST("a refusal that names its own wait does not make the backoff of the next failure longer")
+{
+    const mj_signal_kind kinds[] = {SIG_REFUSED, SIG_NOT_SENT};
+    mj_task t = new_task();
+
+    for (int i = 0; i < 10; i++) { /* concurrency, quota, rate limit, a wrong key; held back behind a probe */
+        mj_signal rests = signal_of(kinds[i % 2]);
+        rests.wait_ms = i % 3 * SECOND;
+        say(&t, SIG_CLAIM, T0);
+        give(&t, rests, T0);
+        CHECK_INT(t.due_at, T0 + rests.wait_ms);
+        CHECK_INT(t.tries, 0);
+        say(&t, SIG_READY, t.due_at);
+    }
+    for (int i = 1; i <= 2; i++) { /* the backoff counts from the first failure that has none */
+        say(&t, SIG_CLAIM, T0);
+        say(&t, SIG_NOT_SENT, T0);
+        CHECK_INT(t.tries, i);
+        CHECK(t.due_at >= T0 + (i == 1 ? 900 : 14400) && t.due_at <= T0 + (i == 1 ? 1100 : 17600));
+        say(&t, SIG_READY, t.due_at);
+    }
+}
+
 TEST("queued longer than `expires` is failed, ready or waiting, and can't be claimed")
 {
     for (int waiting = 0; waiting < 2; waiting++) {

@@ -261,12 +261,10 @@ static void random_tell(mj_store *s, rng *r, int64_t now)
     owner = sig.task_id.n ? by_id(sig.task_id, &attempt) : -1;
     if (who >= 0)
         memcpy(to.id, m.records[who].p + 1, sizeof to.id);
-    if (owner >= 0 && (who < 0 || who == owner)) {
-        sig.attempt = attempt;
-        sig.foreign_id = false;
-    } else if (owner >= 0) {
+    if (owner >= 0 && (who < 0 || who == owner))
+        sig.attempt = sig.attempt ? sig.attempt : attempt;
+    else if (owner >= 0)
         sig.foreign_id = true;
-    }
     if (who < 0)
         who = owner;
     want = who < 0 ? MJ_EUNKNOWN : model_apply(who, sig, now, &made);

@@ -17,6 +17,7 @@ local WAIT_CAP = 31 * 24 * 3600 * 1000 -- no provider's Retry-After is worth mor
 local TICKED_BY_CLAIM = 64            -- what a claim clears away of each kind before it looks at the queue
 local MAX_ATTEMPTS, MAX_IDS, MAX_ERRORS = 8, 4, 5
 local MAX_REFUSED, MAX_BODY = 256, 65536
+local TIMELINE_GAP = 1000             -- what changes the timeline alone is written so often at most
 local RECOVERY = 60 * 1000            -- a cap that was learned rises by one slot in this time
 
 Model.ANY = "(any text)" -- what the store says when nobody gave a reason
@@ -266,10 +267,11 @@ function enter.queued(_, t, s, now)
     due_at(t, nil)
     return
   end
-  t.tries, t.ready = t.tries + 1, false
-  if s.wait then
+  t.ready = false
+  if s.wait then -- its own wait, and not the backoff's: it costs no try
     due_at(t, math.min(now + s.wait, t.expires or math.huge))
   else
+    t.tries = t.tries + 1
     due_about(t, now, math.min(t.tries ^ 4 * 1000, RETRY_CAP), 10, t.expires)
   end
   set_error(t, s.error_code, s.error)
@@ -648,6 +650,51 @@ local function follow(m, t, s, what, how, now, newest)
   return "ok", how, move(m, t, what, s, now)
 end
 
+-- What is known of a task but for its timeline.
+local function facts(t)
+  local list = { t.state, t.ready, t.due, t.expires, t.polls, t.tries, t.hints, t.absences, t.absent_since, t.silence,
+                 t.late, t.ours, t.finished, t.source, t.asked, t.called, t.image, t.mj_prompt, t.meta, t.prompt,
+                 t.images, t.files, t.error and t.error.code, t.error and t.error.message, n = 24 }
+  local words = {}
+  for i = 1, list.n do
+    words[i] = tostring(list[i])
+  end
+  for _, a in ipairs(t.attempts) do
+    words[#words + 1] = table.concat({ a.word, tostring(a.account), tostring(a.sent), tostring(a.slot),
+                                       tostring(a.slot_until), #a.ids }, " ")
+  end
+  return table.concat(words, ", ")
+end
+
+-- Whether the newest entry told of nothing but itself, less than a second ago.
+local function is_fresh(t, now)
+  local m = t.moment
+  return (m.note ~= "taken" or m.signal == "hint") and now >= m.at and now - m.at < TIMELINE_GAP
+end
+
+-- Writes an entry of the timeline, unless there is nothing else to write and it is not worth a write.
+local function tell(t, s, how, number, from, before, called, now)
+  if s.kind == "running" and s.source == "callback" and how ~= "conflict" then
+    local since = t.called
+    t.called = called -- that a callback came is no fact by itself
+    if facts(t) == before then
+      return
+    end
+    t.called = since
+  end
+  if facts(t) == before and (s.kind == "look" and how ~= "conflict" or is_fresh(t, now)) then
+    return
+  end
+  t.updated = now
+  log(t, s, how, number, from, now)
+end
+
+-- The answer to a submission that names the id of another one: it arrived, and which id is its own is not known.
+local function in_doubt(s)
+  s.kind, s.task_id = "maybe_sent", false
+  s.error_code, s.error = "conflict", Model.ANY
+end
+
 -- Applies a signal to a task: {code=, task=, made=}.
 local function apply(m, t, given, now)
   local s = setmetatable({}, { __index = given })
@@ -656,17 +703,19 @@ local function apply(m, t, given, now)
   if code then
     return { code = code, task = t }
   end
-  local from, ids, newest, due = t.state, #a.ids, a == current(t), t.due
-  if s.foreign then -- another task's id: never believed, never bound
-    log(t, s, "conflict", a.number, from, now)
-    return { code = "stale", task = t }
+  local from, newest, before, called = t.state, a == current(t), facts(t), t.called
+  if s.foreign then -- the id of another task or attempt: never believed, never bound
+    if s.kind ~= "accepted" or a.word ~= "submitting" then
+      tell(t, s, "conflict", a.number, from, before, called, now)
+      return { code = "stale", task = t }
+    end
+    in_doubt(s)
   end
   if s.kind == "slot_end" and not (a.slot and now >= a.slot_until) then
     return { code = "stale", task = t } -- nobody asked the clock
   end
   s.wait = s.wait and math.min(s.wait, WAIT_CAP)
   local gap = asked(t, s, now)
-  local called = t.called
   if s.source == "callback" and (WORD[s.kind] or s.kind == "look" and s.task_id) then
     t.called = t.called or now
   end
@@ -679,24 +728,19 @@ local function apply(m, t, given, now)
   local made
   code, how, made = follow(m, t, s, what, how, now, newest)
   plan(m, t, s, now)
-  if s.kind == "look" and code ~= "ok" and #a.ids == ids and t.called == called then
-    if t.due ~= due then
-      due_at(t, due) -- named one id more than an attempt keeps: nobody looks for it
-    end
-    return { code = code, task = t } -- asks for nothing new: not even written down
-  end
-  t.updated = now
-  log(t, s, how, a.number, from, now)
+  tell(t, s, s.foreign and "conflict" or how, a.number, from, before, called, now)
   return { code = code, task = t, made = made }
 end
 
---- A signal about a task, or about whomever its task id is bound to.  An id tells its attempt better than any URL.
+--- A signal about a task, or about the one that its task id is bound to.  What names an attempt and the id of another
+-- one is in conflict with itself.
 function Model:signal(s, now)
   local owner = s.task_id and self.ids[s.task_id]
   local about = setmetatable({}, { __index = s })
   local t = s.task
   if owner and (not t or t == owner.task) then
-    t, about.attempt = owner.task, owner.attempt
+    t, about.attempt = owner.task, s.attempt or owner.attempt
+    about.foreign = about.attempt ~= owner.attempt
   elseif owner then
     about.foreign = true
   end
