@@ -20,12 +20,13 @@ describe("a callback that tells nothing new", function()
   end
 
   local function post(uri, body)
-    local reply = mj:callback { method = "POST", uri = uri, headers = {}, peer = "127.0.0.1", body = cjson.encode(body) }
+    local reply = mj:callback { method = "POST", uri = uri, headers = {}, peer = "127.0.0.1",
+                                body = cjson.encode(body) }
     return reply.status, cjson.decode(reply.body).status
   end
 
   local function word(task, status, more)
-    local data = { taskId = task.task_id, status = status, image = status == 1 and "https://img.example/grid.png" or nil }
+    local data = { taskId = task.task_id, status = status, image = status == 1 and "https://img.example/0.png" or nil }
     for k, v in pairs(more or {}) do
       data[k] = v
     end

@@ -891,7 +891,8 @@ local STATUS = { running = 0, succeeded = 1, hint = 1, failed = 2 }
 
 -- Whether it can come as what it is: a callback, in the words of the provider.
 local function is_raw(op)
-  return op.raw and op.to and op.attempt and op.attempt <= 8 and op.task_id and (op.kind ~= "succeeded" or op.image) and not op.error_code
+  local named = op.to and op.attempt and op.attempt <= 8 and op.task_id
+  return op.raw and named and (op.kind ~= "succeeded" or op.image) and not op.error_code
 end
 
 local function in_the_providers_words(op)
