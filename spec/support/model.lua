@@ -16,8 +16,8 @@ local RETRY_CAP = 15 * 60 * 1000      -- n^4 seconds between sendings, at most t
 local WAIT_CAP = 31 * 24 * 3600 * 1000 -- no provider's Retry-After is worth more
 local TICKED_BY_CLAIM = 64            -- what a claim clears away of each kind before it looks at the queue
 local MAX_ATTEMPTS, MAX_IDS, MAX_ERRORS = 8, 4, 5
-local MAX_REFUSED, MAX_BODY = 256, 65536
-local TIMELINE_GAP = 1000             -- what changes the timeline alone is written so often at most
+local MAX_REFUSED, MAX_REFUSED_OF_ONE, MAX_BODY = 256, 16, 65536
+local TIMELINE_GAP = 1000             -- what changes the timeline alone, or is refused too often, is written so often
 local RECOVERY = 60 * 1000            -- a cap that was learned rises by one slot in this time
 
 Model.ANY = "(any text)" -- what the store says when nobody gave a reason
@@ -930,9 +930,19 @@ function Model:pause(account, till, reason, now)
   return { code = "ok" }
 end
 
---- Keeps a callback that was refused; only the newest.
+--- Keeps a callback that was refused; only the newest, and of one ref only so many, the last of which not too often.
 function Model:refuse(ref, attempt, why, body, now)
-  local last = self.refused[#self.refused]
+  local last, mine = self.refused[#self.refused], {}
+  for i, refused in ipairs(self.refused) do
+    mine[#mine + 1] = refused.ref == ref and i or nil
+  end
+  if #mine >= MAX_REFUSED_OF_ONE then
+    local at = self.refused[mine[#mine]].at
+    if now >= at and now - at < TIMELINE_GAP then
+      return { code = "limit" }
+    end
+    table.remove(self.refused, mine[1])
+  end
   self.refused[#self.refused + 1] = { id = last and last.id + 1 or 1, at = now, ref = ref, attempt = attempt,
                                       reason = why, size = #body, body = body:sub(1, MAX_BODY) }
   if #self.refused > MAX_REFUSED then
