@@ -1,4 +1,4 @@
-#!/usr/bin/env lua5.4
+#!/usr/bin/env -S lua5.4 -E
 -- mjhook.cgi: takes the provider's callbacks behind any web server that runs CGI programs.
 --
 -- To deploy it, copy it (or link to it) where the server looks for CGI programs, and point hook_url there.  The URL
@@ -14,14 +14,13 @@
 --   busybox httpd    /srv/www/cgi-bin/mjhook.cgi
 --
 -- It has to run as the user who owns the store (suexec, or fcgiwrap as that user), or share it by store_mode.
--- Its modules are found beside a source tree or an installation that it lies in or links to, in Lua's default
--- path (which has /usr/local and /usr), or in LUA_PATH and LUA_CPATH; the configuration is $MJHOOK_CONFIG, else
--- /etc/mjhook/config.lua.  A request's header can set none of these: what headers become begins with HTTP_.
+-- Its modules are found beside a source tree or an installation that it lies in or links to, in LUA_PATH and LUA_CPATH
+-- (only absolute names count), or in Lua's default path (which has /usr/local and /usr); the configuration is
+-- $MJHOOK_CONFIG, else /etc/mjhook/config.lua.  A request's header can set none of these: what headers become begins
+-- with HTTP_.  -E: the interpreter takes nothing from the environment, LUA_INIT least of all.
 --
 -- Every callback is a process, of some 10 ms.  How long a slow client may take is the web server's to limit (Apache:
 -- mod_reqtimeout), since plain Lua can't leave a read.
-local version = _VERSION:match "%d+%.%d+"
-
 local REASONS = {
   [200] = "OK", [400] = "Bad Request", [401] = "Unauthorized", [405] = "Method Not Allowed",
   [411] = "Length Required", [413] = "Content Too Large", [503] = "Service Unavailable",
@@ -58,6 +57,8 @@ local function send(reply)
   io.stdout:flush()
 end
 
+local version = _VERSION:match "%d+%.%d+"
+
 local function exists(path)
   local file = io.open(path, "rb")
   if file then
@@ -66,23 +67,44 @@ local function exists(path)
   end
 end
 
--- PREFIX/bin beside PREFIX/share/lua and PREFIX/lib/lua, or scripts beside lua and build in a source tree.
-local function use_modules_beside(script)
-  local top = (script:match "^(.*)/[^/]*$" or ".") .. "/.."
-  for _, place in ipairs {
-    { top .. "/share/lua/" .. version, top .. "/lib/lua/" .. version },
-    { top .. "/lua", (os.getenv "MJHOOK_BUILD" or top .. "/build") .. "/" .. version },
-  } do
-    if exists(place[1] .. "/mjhook.lua") then
-      package.path = place[1] .. "/?.lua;" .. package.path
-      package.cpath = place[2] .. "/?.so;" .. package.cpath
-      return true
+-- Templates with absolute names.  A relative one would load what lies in the working directory.
+local function absolute(templates)
+  local kept = {}
+  for template in templates:gmatch "[^;]+" do
+    if template:sub(1, 1) == "/" then
+      kept[#kept + 1] = template
     end
+  end
+  return table.concat(kept, ";")
+end
+
+local function named(variable)
+  return os.getenv(variable .. "_" .. version:gsub("%.", "_")) or os.getenv(variable) or ""
+end
+
+package.path = absolute(named "LUA_PATH" .. ";" .. package.path)
+package.cpath = absolute(named "LUA_CPATH" .. ";" .. package.cpath)
+
+-- PREFIX/bin beside PREFIX/share/lua and PREFIX/lib/lua; or scripts beside lua and build in a source tree, which is known
+-- by what else lies in scripts.
+local function use_modules_beside(script)
+  local dir = script:match "^(/.*)/[^/]*$"
+  local lua, modules
+  if dir and dir:match "/bin$" then
+    lua, modules = dir .. "/../share/lua/" .. version, dir .. "/../lib/lua/" .. version
+  elseif dir and exists(dir .. "/dev/run-tests") then
+    lua, modules = dir .. "/../lua", (os.getenv "MJHOOK_BUILD" or dir .. "/../build") .. "/" .. version
+  end
+  if lua and exists(lua .. "/mjhook.lua") then
+    package.path = lua .. "/?.lua;" .. package.path
+    package.cpath = absolute(modules .. "/?.so;" .. package.cpath)
+    return true
   end
 end
 
+-- Through links, to an absolute name.  Lua has no call for this.
 local function resolved(script)
-  local pipe = io.popen("readlink -f -- '" .. script:gsub("'", "'\\''") .. "' 2>/dev/null")
+  local pipe = io.popen("PATH=/usr/bin:/bin exec readlink -f -- '" .. script:gsub("'", "'\\''") .. "' 2>/dev/null")
   local path = pipe and pipe:read "*l"
   if pipe then
     pipe:close()

@@ -1,8 +1,8 @@
+#include "mj_curl.h"
 #include "mj_error.h"
 #include "mj_fetch_impl.h"
 #include "mj_http.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,15 +15,6 @@ enum {
     DEFAULT_CONNECT_MS = 10000,
     POLL_MS = 1000 /* a bound only */
 };
-
-static pthread_once_t init_once = PTHREAD_ONCE_INIT;
-static bool initialised;
-
-/* libcurl counts these and guards them itself, so mj_http's own does no harm. */
-static void init(void)
-{
-    initialised = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-}
 
 static bool copy_list(struct curl_slist **to, const char *const *from)
 {
@@ -40,8 +31,7 @@ mj_fetch *mj_fetch_new(const mj_fetch_options *o)
 {
     mj_fetch *f;
 
-    pthread_once(&init_once, init);
-    f = initialised ? calloc(1, sizeof *f) : NULL;
+    f = mj_curl_ready() ? calloc(1, sizeof *f) : NULL;
     if (!f)
         return NULL;
     f->o = *o;

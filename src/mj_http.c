@@ -1,11 +1,11 @@
 #include "mj_http.h"
 
+#include "mj_curl.h"
 #include "mj_error.h"
 #include "mj_fault.h"
 
 #include <curl/curl.h>
 #include <limits.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,14 +53,6 @@ struct mj_http {
     transfer *slots; /* o.connections of them; easy handles are kept between calls */
 };
 
-static pthread_once_t init_once = PTHREAD_ONCE_INIT;
-static bool initialised;
-
-static void init(void)
-{
-    initialised = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-}
-
 int64_t mj_http_clock(void)
 {
     struct timespec t;
@@ -84,8 +76,7 @@ mj_http *mj_http_new(const mj_http_options *o)
 {
     mj_http *h;
 
-    pthread_once(&init_once, init);
-    h = initialised ? calloc(1, sizeof *h) : NULL;
+    h = mj_curl_ready() ? calloc(1, sizeof *h) : NULL;
     if (!h)
         return NULL;
     h->o = *o;

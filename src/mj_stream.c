@@ -1,11 +1,11 @@
 #include "mj_stream.h"
 
+#include "mj_curl.h"
 #include "mj_error.h"
 #include "mj_http.h"
 
 #include <curl/curl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,15 +23,6 @@ struct mj_stream {
     char why[MJ_STREAM_WHY];
     char error[CURL_ERROR_SIZE]; /* libcurl writes here as long as easy lives */
 };
-
-static pthread_once_t init_once = PTHREAD_ONCE_INIT;
-static bool initialised;
-
-/* libcurl counts these and guards them itself, so mj_http's own does no harm. */
-static void init(void)
-{
-    initialised = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-}
 
 static void because(mj_stream *s, const char *what)
 {
@@ -133,8 +124,7 @@ int mj_stream_open(const mj_stream_target *t, int64_t deadline_ms, mj_stream **o
     int rc;
 
     *out = NULL;
-    pthread_once(&init_once, init);
-    s = initialised ? calloc(1, sizeof *s) : NULL;
+    s = mj_curl_ready() ? calloc(1, sizeof *s) : NULL;
     if (!s) {
         snprintf(why, MJ_STREAM_WHY, "out of memory");
         return MJ_ENOMEM;

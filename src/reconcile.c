@@ -141,28 +141,58 @@ static int parse(int argc, char **argv, options *o)
     return -1;
 }
 
-/* cron sets no LUA_PATH: the modules are found from where the program is, PREFIX/bin beside
- * PREFIX/share/lua/5.4, or build/bin in a source tree. */
+/* Adds the templates with absolute names.  A relative one would load what lies in the working directory. */
+static void add_absolute(luaL_Buffer *b, const char *templates)
+{
+    const char *end;
+
+    for (; templates && *templates; templates = *end ? end + 1 : end) {
+        end = strchrnul(templates, ';');
+        if (*templates == '/') {
+            luaL_addlstring(b, templates, (size_t)(end - templates));
+            luaL_addchar(b, ';');
+        }
+    }
+}
+
+/* package[field]: our own place, then the environment's, then Lua's. */
+static void set_templates(lua_State *L, const char *field, const char *own, const char *variable)
+{
+    char versioned[32];
+    const char *given, *standard;
+    luaL_Buffer b;
+
+    snprintf(versioned, sizeof versioned, "%s" LUA_VERSUFFIX, variable);
+    given = getenv(versioned);
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, field);
+    standard = lua_tostring(L, -1);
+    luaL_buffinit(L, &b);
+    add_absolute(&b, own);
+    add_absolute(&b, given ? given : getenv(variable));
+    add_absolute(&b, standard);
+    luaL_pushresult(&b);
+    lua_setfield(L, -3, field);
+    lua_pop(L, 2);
+}
+
+/* cron sets no LUA_PATH: the modules are found from where the program is, PREFIX/bin beside PREFIX/share/lua/5.4, or
+ * build/bin in a source tree, which is known by what the Makefile leaves in build. */
 static void set_path(lua_State *L)
 {
-    char exe[PATH_MAX];
+    char exe[PATH_MAX], path[PATH_MAX + 32] = "", cpath[PATH_MAX + 32] = "", stamp[PATH_MAX + 32];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    const char *dir;
 
-    if (n <= 0)
-        return;
-    exe[n] = '\0';
-    dir = dirname(dirname(exe));
-    lua_getglobal(L, "package");
-    lua_getfield(L, -1, "path");
-    lua_pushfstring(L, "%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua;%s/../lua/?.lua;%s", dir, dir, dir,
-                    lua_tostring(L, -1));
-    lua_setfield(L, -3, "path");
-    lua_pop(L, 1);
-    lua_getfield(L, -1, "cpath");
-    lua_pushfstring(L, "%s/lib/lua/5.4/?.so;%s", dir, lua_tostring(L, -1));
-    lua_setfield(L, -3, "cpath");
-    lua_pop(L, 2);
+    if (n > 0) {
+        const char *dir;
+        exe[n] = '\0';
+        dir = dirname(dirname(exe));
+        snprintf(stamp, sizeof stamp, "%s/linked", dir);
+        snprintf(path, sizeof path, access(stamp, F_OK) == 0 ? "%s/../lua/?.lua" : "%s/share/lua/5.4/?.lua", dir);
+        snprintf(cpath, sizeof cpath, "%s/lib/lua/5.4/?.so", dir);
+    }
+    set_templates(L, "path", path, "LUA_PATH");
+    set_templates(L, "cpath", cpath, "LUA_CPATH");
 }
 
 static int l_stopping(lua_State *L)
@@ -273,6 +303,8 @@ int main(int argc, char **argv)
         fputs("mjhook-reconcile: out of memory\n", stderr);
         return EXIT_SOME;
     }
+    lua_pushboolean(L, 1);
+    lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV"); /* set_path() reads what counts of it */
     luaL_openlibs(L);
     set_path(L);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);

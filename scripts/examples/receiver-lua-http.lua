@@ -11,6 +11,12 @@
 --
 -- Debian 12 has lua-http for LuaJIT, and of what Lua 5.4 needs all but the path:
 --   LUA_PATH_5_4=";;/usr/share/lua/5.3/?.lua;/usr/share/lua/5.1/?.lua" lua5.4 receiver-lua-http.lua
+
+-- A relative name there would load what lies in the working directory.
+for _, name in ipairs { "path", "cpath" } do
+  package[name] = (";" .. package[name]):gsub(";[^/;][^;]*", "")
+end
+
 local callback = require "mjhook.callback"
 local condition = require "cqueues.condition"
 local cqueues = require "cqueues"
