@@ -50,7 +50,8 @@ describe("the archive handler, of a server that means harm,", function()
   for raw, pattern in pairs {
     http09 = "HTTP/0.9", negative = "Content%-Length", chunk = "chunk", types = "not an image by its type, \"\"",
     zipped = "first bytes", packed = "packed", unpacked = "packed",
-    header = "header", line = "img.example: ", hints = "header", trailer = "header",
+    header = "header", line = "img.example: ", hints = "header", trailer = "header", extension = "header",
+    folds = "header", foldfirst = "img.example: ",
   } do
     it("keeps nothing of an answer of the kind " .. raw, function()
       local begun = core.clock()
@@ -76,7 +77,7 @@ describe("the archive handler, of a server that means harm,", function()
   end)
 
   it("holds no header or trailer that has no end in memory", function()
-    for _, raw in ipairs { "header", "trailer", "hints" } do
+    for _, raw in ipairs { "header", "trailer", "hints", "extension", "folds" } do
       local out = kit.sh(kit.lua_command(([[
         local archive = require "mjhook.handlers.archive"
         local handled, why = archive { dir = %q, ca_file = %q, allow_private = true, connect_to = { %q } }(
@@ -102,7 +103,8 @@ describe("the archive handler, of a server that means harm,", function()
   it("believes no Retry-After that is none, and none of more than a day", function()
     for given, wanted in pairs {
       ["99999999999999999999999"] = 86400, ["9223372036854775807"] = 86400, ["86401"] = 86400, ["86400"] = 86400,
-      ["-5"] = false, ["soon"] = false, ["0"] = false, [""] = false, ["1e3"] = 1,
+      ["-5"] = false, ["soon"] = false, ["0"] = false, [""] = false, ["1e3"] = false,
+      ["299.997"] = 300, ["0.1"] = 1, ["5+minutes"] = false,
       ["Sun%2C+06+Nov+1994+08:49:37+GMT"] = false,
       ["Fri%2C+31+Dec+9999+23:59:59+GMT"] = 86400,
     } do

@@ -129,7 +129,7 @@ describe("an answer to a status request", function()
     end
   end)
 
-  it("is gone through as quickly when a thousand ids are asked for as when it is only checked for being JSON", function()
+  it("is gone through as quickly for a thousand ids as when it is only checked for being JSON", function()
     local body, asked = answer(many "N%06d"), {}
     for i = 1, 1000 do
       asked[i] = ("N%06d"):format(i * 100)

@@ -10,11 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum {
-    MAX_URL = 8192,
-    MAX_HEADER = 128 * 1024, /* and trailer, and what informs before: libcurl keeps all of it */
-    RETRY_AFTER_MAX = 86400
-};
+enum { MAX_URL = 8192 };
 
 /* ---- verdicts ---- */
 
@@ -28,9 +24,7 @@ static void verdict(item *t, mj_fetch_outcome outcome, const char *why)
         snprintf(r->error, sizeof r->error, "%s: %.110s", t->host, why);
     else
         snprintf(r->error, sizeof r->error, "%.190s", why);
-    for (char *p = r->error; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            *p = ' ';
+    mj_curl_printable(r->error);
 }
 
 static void disk_verdict(item *t)
@@ -169,10 +163,9 @@ static bool judge(item *t)
         return false;
     }
     if (status != 200) {
-        curl_off_t after = 0;
-        curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &after);
-        if (after > 0)
-            t->result.retry_after = after > RETRY_AFTER_MAX ? RETRY_AFTER_MAX : after;
+        const char *after = header(t, "Retry-After");
+        int64_t seconds = after ? mj_curl_retry_after(after, strlen(after)) : -1;
+        t->result.retry_after = seconds > 0 ? seconds : -1;
         snprintf(why, sizeof why,
                  status >= 300 && status <= 399 ? "answered %ld, and redirects are not followed" : "answered %ld",
                  status);
@@ -190,26 +183,32 @@ static bool judge(item *t)
         return false;
     }
     /* libcurl takes a connection that was torn off for the end of such a one, also within TLS. */
-    if (length < 0 && !header(t, "Transfer-Encoding")) {
+    if (length < 0 && !t->framing.chunked) {
         verdict(t, MJ_FETCH_NET, "an answer without a length, of which nobody knows whether it is whole");
         return false;
     }
     return begin_fresh(t);
 }
 
+static void framing_verdict(item *t)
+{
+    verdict(t, t->framing.packed ? MJ_FETCH_TYPE : MJ_FETCH_NET, t->framing.fault);
+}
+
 static size_t take_header(char *line, size_t size, size_t n, void *arg)
 {
     item *t = arg;
     size_t bytes = size * n;
+    long status = 0;
 
-    t->header += bytes;
-    if (t->header > MAX_HEADER) {
-        verdict(t, MJ_FETCH_NET, "the header has no end");
+    if (!mj_framing_line(&t->framing, line, bytes)) {
+        framing_verdict(t);
         return CURL_WRITEFUNC_ERROR;
     }
-    if (!mj_fetch_unpacked(line, bytes)) {
-        verdict(t, MJ_FETCH_TYPE, "packed in a way that it was not asked for");
-        return CURL_WRITEFUNC_ERROR;
+    if (bytes > 0 && (line[0] == '\r' || line[0] == '\n')) {
+        curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        if (status < 200)
+            mj_framing_again(&t->framing);
     }
     return bytes;
 }
@@ -238,33 +237,46 @@ static bool sniff(item *t, const char *p, size_t n)
     return true;
 }
 
-static size_t take_body(char *from, size_t size, size_t n, void *arg)
+/* False, with a verdict: no more of it. */
+static bool put(item *t, mj_str piece)
 {
-    item *t = arg;
-    size_t bytes = size * n, left = bytes;
-
-    if (!judge_once(t))
-        return CURL_WRITEFUNC_ERROR;
-    if ((int64_t)bytes > t->f->o.max_bytes - t->at) {
+    if ((int64_t)piece.n > t->f->o.max_bytes - t->at) {
         verdict(t, MJ_FETCH_SIZE, "larger than allowed");
-        return CURL_WRITEFUNC_ERROR;
+        return false;
     }
-    if (!sniff(t, from, bytes))
-        return CURL_WRITEFUNC_ERROR;
-    while (left > 0) {
-        ssize_t w = write(t->req.fd, from + (bytes - left), left);
+    if (!sniff(t, piece.p, piece.n))
+        return false;
+    while (piece.n > 0) {
+        ssize_t w = write(t->req.fd, piece.p, piece.n);
         if (w < 0 && errno == EINTR)
             continue;
         if (w <= 0) {
             disk_verdict(t);
-            return CURL_WRITEFUNC_ERROR;
+            return false;
         }
-        left -= (size_t)w;
+        piece.p += w;
+        piece.n -= (uint32_t)w;
         t->at += w;
         t->result.received += w;
     }
     MJ_FAULT("fetch.written");
-    return bytes;
+    return true;
+}
+
+static size_t take_body(char *from, size_t size, size_t n, void *arg)
+{
+    item *t = arg;
+    mj_str in = {from, (uint32_t)(size * n)}, piece; /* at most the buffer's size */
+
+    if (!judge_once(t))
+        return CURL_WRITEFUNC_ERROR;
+    while (mj_framing_body(&t->framing, &in, &piece))
+        if (!put(t, piece))
+            return CURL_WRITEFUNC_ERROR;
+    if (!t->framing.fault)
+        return size * n;
+    framing_verdict(t);
+    return CURL_WRITEFUNC_ERROR;
 }
 
 /* ---- one download ---- */
@@ -309,23 +321,8 @@ static bool set_up(mj_fetch *f, item *t)
     SET(OPENSOCKETDATA, t);
     SET(USERAGENT, "mjhook");
     SET(PROTOCOLS_STR, "https");
-    SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    SET(HTTP09_ALLOWED, 0L);
-    SET(FOLLOWLOCATION, 0L);
-    SET(PROXY, ""); /* nor one from the environment */
-    SET(NETRC, (long)CURL_NETRC_IGNORED);
-    SET(NOSIGNAL, 1L);
-    SET(QUICK_EXIT, 1L); /* a name server that hangs holds nobody up beyond the deadline */
-    SET(TCP_NODELAY, 1L);
     SET(BUFFERSIZE, 65536L);
     SET(CONNECTTIMEOUT_MS, (long)f->o.connect_timeout_ms);
-    SET(SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    SET(SSL_VERIFYPEER, 1L);
-    SET(SSL_VERIFYHOST, 2L);
-    if (f->ca_file) {
-        SET(CAINFO, f->ca_file);
-        SET(CAPATH, NULL);
-    }
     if (f->connect_to)
         SET(CONNECT_TO, f->connect_to);
 #undef SET
@@ -337,9 +334,9 @@ void mj_fetch_begin(mj_fetch *f, item *t)
     t->judged = t->again = false;
     t->forbidden = t->allowed = 0;
     t->result.status = 0;
-    t->header = 0;
+    t->framing = (mj_framing){0};
     t->error[0] = '\0';
-    t->easy = curl_easy_init();
+    t->easy = mj_curl_new(f->ca_file, false);
     if (t->easy && set_up(f, t) && curl_multi_add_handle(f->multi, t->easy) == CURLM_OK) {
         t->step = RUNNING;
         f->running++;
@@ -363,7 +360,7 @@ static void complete(item *t)
 {
     mj_image kind = mj_image_of(t->head, t->nhead);
 
-    if (t->total && t->at != t->total) {
+    if ((t->total && t->at != t->total) || (t->framing.chunked && !mj_framing_done(&t->framing))) {
         verdict(t, MJ_FETCH_NET, "the answer broke off");
     } else if (t->at == 0) {
         verdict(t, MJ_FETCH_NET, "an empty answer");

@@ -1,6 +1,6 @@
 /* mj_fetch: images from strangers' URLs into open files, side by side.
  *
- * The second user of libcurl's multi interface, and shares nothing with mj_http:
+ * The second user of libcurl's multi interface, apart from mj_http:
  * that one talks to a provider whom the configuration names, this one goes where
  * a provider's answer points to.  So: https and port 443 only, no user in the
  * URL, no redirects, no proxies, also none of the environment, no cookies, TLS

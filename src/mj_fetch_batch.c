@@ -1,4 +1,3 @@
-#include "mj_curl.h"
 #include "mj_error.h"
 #include "mj_fetch_impl.h"
 #include "mj_http.h"
@@ -6,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-_Static_assert(LIBCURL_VERSION_NUM >= 0x075700, "mjhook needs libcurl 7.87 or newer"); /* see mj_http.c */
 
 enum {
     DEFAULT_CONNECTIONS = 4,

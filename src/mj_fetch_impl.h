@@ -2,9 +2,10 @@
 #ifndef MJ_FETCH_IMPL_H
 #define MJ_FETCH_IMPL_H
 
+#include "mj_curl.h"
 #include "mj_fetch.h"
+#include "mj_framing.h"
 
-#include <curl/curl.h>
 #include <sys/types.h>
 
 typedef enum { WAITING, RUNNING, ENDED, GIVEN } step;
@@ -25,7 +26,7 @@ typedef struct item {
     unsigned forbidden, allowed; /* addresses that were tried */
     int64_t at;                  /* bytes in the file */
     int64_t total;               /* bytes that a 206 said there would be; 0: not known */
-    size_t header;               /* bytes of it */
+    mj_framing framing;
     unsigned char head[MJ_IMAGE_HEAD];
     size_t nhead;
     char error[CURL_ERROR_SIZE];

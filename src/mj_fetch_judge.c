@@ -27,17 +27,3 @@ bool mj_fetch_is_rest(const char *range, int64_t from, int64_t *total)
     *total = all;
     return first == from && last == all - 1 && all > first;
 }
-
-bool mj_fetch_unpacked(const char *line, size_t n)
-{
-    static const char name[] = "Transfer-Encoding:", value[] = "chunked";
-    size_t at = sizeof name - 1;
-
-    if (n < at || strncasecmp(line, name, at) != 0)
-        return true;
-    while (at < n && (line[at] == ' ' || line[at] == '\t'))
-        at++;
-    while (n > at && strchr(" \t\r\n", line[n - 1]))
-        n--;
-    return n - at == sizeof value - 1 && strncasecmp(line + at, value, n - at) == 0;
-}

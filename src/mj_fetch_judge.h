@@ -11,9 +11,5 @@
 bool mj_fetch_host_is(const char *host, const char *allowed);
 /* A Content-Range (may be NULL) of "bytes FROM-TO/TOTAL" that is all of the rest from there on. */
 bool mj_fetch_is_rest(const char *range, int64_t from, int64_t *total);
-/* A line of the header, with its line break or without.  False: it says that the answer is packed.  libcurl unpacks
- * what a server says it has packed, asked for or not: gigabytes that come to nothing can be packed into little, and it
- * would be busy with them beyond any deadline. */
-bool mj_fetch_unpacked(const char *line, size_t n);
 
 #endif

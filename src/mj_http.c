@@ -3,19 +3,14 @@
 #include "mj_curl.h"
 #include "mj_error.h"
 #include "mj_fault.h"
+#include "mj_framing.h"
 
-#include <curl/curl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-
-/* CURLOPT_QUICK_EXIT; and its TLS writes raise SIGPIPE before that. */
-_Static_assert(LIBCURL_VERSION_NUM >= 0x075700, "mjhook needs libcurl 7.87 or newer");
 
 enum {
     DEFAULT_CONNECTIONS = 8,
@@ -23,7 +18,6 @@ enum {
     DEFAULT_CONNECT_MS = 10000,
     DEFAULT_TIMEOUT_MS = 30000,
     DEFAULT_ANSWER = 4 << 20,
-    RETRY_AFTER_MAX = 86400,
     POLL_MS = 1000, /* curl_multi_poll wakes for its own timers, too; this is only a bound */
     /* Servers close idle connections after some seconds (node: 5), and a body that crosses the closing is "maybe
      * sent". A new handshake costs less than such a doubt. */
@@ -38,7 +32,9 @@ typedef struct transfer { /* one request under way */
     bool counts;    /* it must not be sent twice, and has a body that tells what was sent */
     size_t handed;  /* bytes of the body that libcurl took from us: from the first on it may have been sent */
     bool again;     /* libcurl wanted to send it a second time */
+    bool begun;     /* the connection stands, with the tunnel through a proxy */
     bool head_done; /* the header of the answer, not of a "100 Continue", is complete */
+    mj_framing framing;
     bool stalled, too_long, no_memory;
     size_t cap, max;
     int64_t started;
@@ -46,11 +42,12 @@ typedef struct transfer { /* one request under way */
 } transfer;
 
 struct mj_http {
-    CURLM *multi;
+    CURLM *multi;    /* has the connections */
+    CURLSH *session; /* the TLS sessions, so that the next connection to a server needs no whole handshake */
     mj_http_options o;
-    char *user_agent, *ca_file;
+    char *user_agent, *ca_file, *proxy;
     pid_t pid;
-    transfer *slots; /* o.connections of them; easy handles are kept between calls */
+    transfer *slots; /* o.connections of them */
 };
 
 int64_t mj_http_clock(void)
@@ -61,14 +58,22 @@ int64_t mj_http_clock(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+/* False: no memory, and nothing changed. */
 static bool make_multi(mj_http *h)
 {
-    h->multi = curl_multi_init();
-    if (!h->multi)
+    CURLM *multi = curl_multi_init();
+    CURLSH *session = curl_share_init();
+
+    if (!multi || !session || curl_share_setopt(session, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) != CURLSHE_OK) {
+        curl_multi_cleanup(multi);
+        curl_share_cleanup(session);
         return false;
+    }
+    curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)h->o.connections);
+    curl_multi_setopt(multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)h->o.connections);
+    h->multi = multi;
+    h->session = session;
     h->pid = getpid();
-    curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)h->o.connections);
-    curl_multi_setopt(h->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)h->o.connections);
     return true;
 }
 
@@ -92,8 +97,9 @@ mj_http *mj_http_new(const mj_http_options *o)
         h->o.max_answer = DEFAULT_ANSWER;
     h->user_agent = strdup(o->user_agent ? o->user_agent : "mjhook");
     h->ca_file = o->ca_file ? strdup(o->ca_file) : NULL;
+    h->proxy = o->proxy ? strdup(o->proxy) : NULL;
     h->slots = calloc((size_t)h->o.connections, sizeof *h->slots);
-    if (!h->user_agent || (o->ca_file && !h->ca_file) || !h->slots || !make_multi(h)) {
+    if (!h->user_agent || (o->ca_file && !h->ca_file) || (o->proxy && !h->proxy) || !h->slots || !make_multi(h)) {
         mj_http_free(h);
         return NULL;
     }
@@ -106,15 +112,13 @@ void mj_http_free(mj_http *h)
         return;
     /* After a fork the handles' sockets are the parent's, too: a TLS goodbye from here would harm it. */
     if (h->pid == getpid()) {
-        for (int i = 0; h->slots && i < h->o.connections; i++)
-            if (h->slots[i].easy)
-                curl_easy_cleanup(h->slots[i].easy);
-        if (h->multi)
-            curl_multi_cleanup(h->multi);
+        curl_multi_cleanup(h->multi);
+        curl_share_cleanup(h->session);
     }
     free(h->slots);
     free(h->user_agent);
     free(h->ca_file);
+    free(h->proxy);
     free(h);
 }
 
@@ -135,6 +139,8 @@ static int may_begin(void *arg, char *to_ip, char *from_ip, int to_port, int fro
 
     (void)to_ip, (void)from_ip, (void)to_port, (void)from_port;
     MJ_FAULT("http.connected");
+    t->begun = true;
+    mj_framing_again(&t->framing); /* a proxy's answer is not the server's */
     t->again = t->handed > 0;
     return t->again || stalled(t) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
@@ -156,29 +162,6 @@ static size_t give_body(char *to, size_t size, size_t n, void *arg)
     return room;
 }
 
-/* Seconds or a date; -1: neither. (CURLINFO_RETRY_AFTER can't tell 0 from none.) */
-static int64_t parse_retry_after(const char *p, size_t n)
-{
-    char text[64], *end;
-    int64_t v;
-
-    if (n >= sizeof text)
-        return -1;
-    memcpy(text, p, n);
-    text[n] = '\0';
-    p = text + strspn(text, " \t");
-    v = strtoll(p, &end, 10); /* too long a number is the largest one */
-    if (end == p || end[strspn(end, " \t\r\n")] != '\0') {
-        time_t date = curl_getdate(p, NULL);
-        if (date == -1)
-            return -1;
-        v = (int64_t)date - time(NULL);
-    } else if (*p < '0' || *p > '9') {
-        return -1; /* a sign */
-    }
-    return v < 0 ? 0 : v > RETRY_AFTER_MAX ? RETRY_AFTER_MAX : v;
-}
-
 static size_t take_header(char *line, size_t size, size_t n, void *arg)
 {
     static const char after[] = "Retry-After:";
@@ -186,55 +169,61 @@ static size_t take_header(char *line, size_t size, size_t n, void *arg)
     size_t bytes = size * n;
     long status = 0;
 
-    if (t->head_done) /* what comes behind the body belongs to nobody */
+    if (!mj_framing_line(&t->framing, line, bytes))
+        return CURL_WRITEFUNC_ERROR;
+    if (!t->begun || t->head_done) /* what is behind the body belongs to nothing */
         return bytes;
     if (bytes > 0 && (line[0] == '\r' || line[0] == '\n')) {
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
         t->head_done = status >= 200;
         MJ_FAULT("http.head");
-        if (!t->head_done)
+        if (status == 204 || status == 304) /* have no body, whatever they say of it (RFC 9112, 6.3) */
+            t->framing.chunked = false;
+        if (!t->head_done) {
             t->answer->retry_after = -1;
+            mj_framing_again(&t->framing);
+        }
     } else if (bytes >= sizeof after && strncasecmp(line, after, sizeof after - 1) == 0) {
-        t->answer->retry_after = parse_retry_after(line + sizeof after - 1, bytes - (sizeof after - 1));
+        t->answer->retry_after = mj_curl_retry_after(line + sizeof after - 1, bytes - (sizeof after - 1));
     }
     return bytes;
+}
+
+static bool keep(transfer *t, mj_str piece)
+{
+    mj_http_answer *a = t->answer;
+
+    t->too_long = piece.n > t->max - a->body_len;
+    if (t->too_long)
+        return false;
+    if (a->body_len + piece.n + 1 > t->cap) {
+        size_t cap = t->cap ? t->cap : 1024;
+        char *p;
+        while (cap < a->body_len + piece.n + 1)
+            cap *= 2;
+        p = realloc(a->body, cap);
+        t->no_memory = !p;
+        if (!p)
+            return false;
+        a->body = p;
+        t->cap = cap;
+    }
+    memcpy(a->body + a->body_len, piece.p, piece.n);
+    a->body_len += piece.n;
+    a->body[a->body_len] = '\0';
+    return true;
 }
 
 static size_t take_body(char *from, size_t size, size_t n, void *arg)
 {
     transfer *t = arg;
-    mj_http_answer *a = t->answer;
-    size_t bytes = size * n;
+    mj_str in = {from, (uint32_t)(size * n)}, piece; /* at most CURL_MAX_WRITE_SIZE */
 
     MJ_FAULT("http.answer");
-    if (bytes > t->max - a->body_len) {
-        t->too_long = true;
-        return 0;
-    }
-    if (a->body_len + bytes + 1 > t->cap) {
-        size_t cap = t->cap ? t->cap : 1024;
-        char *p;
-        while (cap < a->body_len + bytes + 1)
-            cap *= 2;
-        p = realloc(a->body, cap);
-        if (!p) {
-            t->no_memory = true;
-            return 0;
-        }
-        a->body = p;
-        t->cap = cap;
-    }
-    memcpy(a->body + a->body_len, from, bytes);
-    a->body_len += bytes;
-    a->body[a->body_len] = '\0';
-    return bytes;
-}
-
-/* As libcurl's own, but not left open in the programs that this process starts. */
-static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
-{
-    (void)arg, (void)purpose;
-    return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+    while (mj_framing_body(&t->framing, &in, &piece))
+        if (!keep(t, piece))
+            return CURL_WRITEFUNC_ERROR;
+    return t->framing.fault ? CURL_WRITEFUNC_ERROR : size * n;
 }
 
 /* ---- one transfer ---- */
@@ -253,9 +242,7 @@ static void failed(mj_http_answer *a, mj_http_outcome outcome, const char *url, 
         snprintf(a->error, sizeof a->error, "%.60s:%s: %.90s", host, port, why);
     else
         snprintf(a->error, sizeof a->error, "%.*s", (int)sizeof a->error - 1, why);
-    for (char *p = a->error; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            *p = ' ';
+    mj_curl_printable(a->error);
     curl_free(host);
     curl_free(port);
     curl_url_cleanup(u);
@@ -293,6 +280,16 @@ static bool set_body(transfer *t)
            curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)ONCE_IDLE_S) == CURLE_OK;
 }
 
+/* What is for the server, the API key among it, is not for the proxy, and the proxy's password not for the server. */
+static bool set_proxy(const mj_http *h, CURL *e)
+{
+    return curl_easy_setopt(e, CURLOPT_PROXY, h->proxy) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2) == CURLE_OK &&
+           (!h->ca_file || (curl_easy_setopt(e, CURLOPT_PROXY_CAINFO, h->ca_file) == CURLE_OK &&
+                            curl_easy_setopt(e, CURLOPT_PROXY_CAPATH, NULL) == CURLE_OK));
+}
+
 static bool set_up(const mj_http *h, transfer *t)
 {
     const mj_http_request *r = t->req;
@@ -306,6 +303,7 @@ static bool set_up(const mj_http *h, transfer *t)
     ok = curl_easy_setopt(e, CURLOPT_URL, r->url) == CURLE_OK;
 #define SET(option, value) ok = curl_easy_setopt(e, CURLOPT_##option, value) == CURLE_OK && ok
     SET(HTTPHEADER, t->headers);
+    SET(SHARE, h->session);
     SET(PRIVATE, t);
     SET(ERRORBUFFER, t->error);
     SET(PREREQFUNCTION, may_begin);
@@ -314,57 +312,40 @@ static bool set_up(const mj_http *h, transfer *t)
     SET(HEADERDATA, t);
     SET(WRITEFUNCTION, take_body);
     SET(WRITEDATA, t);
-    SET(OPENSOCKETFUNCTION, open_socket);
     SET(USERAGENT, h->user_agent);
     SET(PROTOCOLS_STR, "http,https");
-    SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    SET(HTTP09_ALLOWED, 0L);
-    SET(FOLLOWLOCATION, 0L);
-    SET(PROXY, ""); /* nor one from the environment */
-    SET(NOSIGNAL, 1L);
-    SET(QUICK_EXIT, 1L); /* a name server that hangs holds nobody up beyond the timeout */
-    SET(TCP_NODELAY, 1L);
     SET(TCP_KEEPALIVE, 1L);
     SET(CONNECTTIMEOUT_MS, (long)h->o.connect_timeout_ms);
     SET(TIMEOUT_MS, (long)(r->timeout_ms > 0 ? r->timeout_ms : h->o.timeout_ms));
-    SET(SSL_VERIFYPEER, h->o.insecure ? 0L : 1L);
-    SET(SSL_VERIFYHOST, h->o.insecure ? 0L : 2L);
-    if (h->ca_file)
-        SET(CAINFO, h->ca_file);
     if (r->details)
         SET(CERTINFO, 1L);
 #undef SET
-    return ok;
+    return ok && (!h->proxy || set_proxy(h, e));
 }
 
 static void release(mj_http *h, transfer *t)
 {
     curl_multi_remove_handle(h->multi, t->easy);
+    curl_easy_cleanup(t->easy);
     curl_slist_free_all(t->headers);
-    t->headers = NULL;
     t->req = NULL;
 }
 
 /* False: it could not be begun, and its answer says so. */
 static bool begin(mj_http *h, transfer *t, const mj_http_request *r, mj_http_answer *a)
 {
-    CURL *e = t->easy ? t->easy : curl_easy_init();
-
     MJ_FAULT("http.begin");
-    *t = (transfer){.easy = e,
+    *t = (transfer){.easy = mj_curl_new(h->ca_file, h->o.insecure),
                     .req = r,
                     .answer = a,
                     .max = h->o.max_answer,
                     .started = mj_http_clock(),
                     .counts = r->once && r->body && r->body_len > 0};
     *a = (mj_http_answer){.retry_after = -1};
-    if (e) {
-        curl_easy_reset(e); /* keeps connections, drops every option of the last request */
-        if (set_up(h, t) && curl_multi_add_handle(h->multi, e) == CURLM_OK)
-            return true;
-        curl_slist_free_all(t->headers);
-        t->headers = NULL;
-    }
+    if (t->easy && set_up(h, t) && curl_multi_add_handle(h->multi, t->easy) == CURLM_OK)
+        return true;
+    curl_easy_cleanup(t->easy);
+    curl_slist_free_all(t->headers);
     t->req = NULL;
     failed(a, MJ_HTTP_NOT_SENT, r->url, "the request could not be made (bad header or out of memory)");
     return false;
@@ -386,8 +367,12 @@ static bool whole(const transfer *t)
 {
     curl_off_t length = -1;
 
+    if (!t->head_done || t->framing.fault)
+        return false;
+    if (t->framing.chunked)
+        return mj_framing_done(&t->framing);
     curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
-    return t->head_done && length >= 0 && (uint64_t)length == t->answer->body_len;
+    return length >= 0 && (uint64_t)length == t->answer->body_len;
 }
 
 static const char *reason(const transfer *t, CURLcode result)
@@ -396,6 +381,8 @@ static const char *reason(const transfer *t, CURLcode result)
         return "the answer is longer than it may be";
     if (t->no_memory)
         return "no memory for the answer";
+    if (t->framing.fault)
+        return t->framing.fault;
     if (t->stalled)
         return "not sent: too long after it was meant to be";
     if (t->again || result == CURLE_SEND_FAIL_REWIND)
@@ -483,8 +470,8 @@ static void finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
 
     MJ_FAULT("http.ended");
     a->elapsed_ms = mj_http_clock() - t->started;
-    /* A header that broke off is no error to libcurl. */
-    if ((!cut && result == CURLE_OK && t->head_done) || whole(t)) {
+    /* A header that broke off is no error to libcurl, nor is it for each version that chunks did. */
+    if ((!cut && result == CURLE_OK && t->head_done && !t->framing.chunked) || whole(t)) {
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
         a->outcome = MJ_HTTP_ANSWERED;
         a->status = (int)status;

@@ -32,6 +32,7 @@ typedef struct mj_http_options {
     size_t max_answer;      /* bytes of an answer's body; 0: 4 MiB; longer is an error */
     bool insecure;          /* do not verify TLS: for tests, and to look at a certificate that is refused */
     const char *ca_file;    /* certificates to trust instead of the system's; NULL: the system's */
+    const char *proxy;      /* URL of the proxy for all requests, with its password if it wants one; NULL: none */
     const char *user_agent; /* NULL: "mjhook" */
 } mj_http_options;
 

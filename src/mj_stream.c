@@ -4,13 +4,10 @@
 #include "mj_error.h"
 #include "mj_http.h"
 
-#include <curl/curl.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum { POLL_MS = 1000 }; /* a bound only: TLS may have something to do that the socket does not tell of */
@@ -27,22 +24,13 @@ struct mj_stream {
 static void because(mj_stream *s, const char *what)
 {
     snprintf(s->why, sizeof s->why, "%s: %.110s", s->where, what);
-    for (char *p = s->why; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            *p = ' ';
+    mj_curl_printable(s->why);
 }
 
 static int broke(mj_stream *s, CURLcode rc)
 {
     because(s, s->error[0] ? s->error : curl_easy_strerror(rc));
     return MJ_EIO;
-}
-
-/* As libcurl's own, but not left open in the programs that this process starts. */
-static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
-{
-    (void)arg, (void)purpose;
-    return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
 }
 
 /* The scheme only says whether there is TLS: of HTTP nothing is ever spoken.  NULL: that is no host, or no memory; else
@@ -71,20 +59,11 @@ static bool set_up(mj_stream *s, const mj_stream_target *t, const char *url, lon
     SET(ERRORBUFFER, s->error);
     SET(URL, url);
     SET(CONNECT_ONLY, 1L);
-    SET(OPENSOCKETFUNCTION, open_socket);
     SET(PROTOCOLS_STR, "http,https");
-    SET(PROXY, ""); /* nor one from the environment */
-    SET(NOSIGNAL, 1L);
-    SET(QUICK_EXIT, 1L); /* a name server that hangs holds nobody up beyond the timeout */
-    SET(TCP_NODELAY, 1L);
     SET(TCP_KEEPALIVE, 1L);
     SET(TIMEOUT_MS, left_ms);
     SET(CONNECTTIMEOUT_MS, left_ms);
     SET(SSL_ENABLE_ALPN, 0L); /* it would offer HTTP */
-    SET(SSL_VERIFYPEER, 1L);
-    SET(SSL_VERIFYHOST, 2L);
-    if (t->ca_file)
-        SET(CAINFO, t->ca_file);
     if (t->cert_file)
         SET(SSLCERT, t->cert_file);
     if (t->key_file)
@@ -104,7 +83,7 @@ static int connect_to(mj_stream *s, const mj_stream_target *t, const char *url, 
     }
     if (left > 1 << 30) /* long may have 32 bits */
         left = 1 << 30;
-    s->easy = curl_easy_init();
+    s->easy = mj_curl_new(t->ca_file, false);
     if (!s->easy || !set_up(s, t, url, (long)left)) {
         because(s, "out of memory");
         return MJ_ENOMEM;

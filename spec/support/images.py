@@ -182,6 +182,9 @@ RAW = {
     "trailer": lambda h: forever(h, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks(IMAGE) + b"0\r\n",
                                  b"X-Trailer: %s\r\n" % (b"x" * 900)),
     # As much as a server may say.
+    "extension": lambda h: forever(h, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks(IMAGE) + b"3e8;", b"x=y;" * 200),
+    "folds": lambda h: forever(h, HEAD + b"X-Header: x\r\n", b" folded\r\n" * 100),
+    "foldfirst": lambda h: h.wfile.write(b"HTTP/1.1 200 OK\r\n X-Folded: yes\r\nContent-Length: 1000\r\n\r\n" + IMAGE),
     "long": lambda h: h.wfile.write(HEAD + b"X-Header: %s\r\n" % (b"x" * 900) * 50
                                     + b"Content-Length: 1000\r\n\r\n" + IMAGE),
     # Packed, though nobody asked for it.
