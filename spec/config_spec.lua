@@ -315,6 +315,66 @@ describe("configuration", function()
       end)
     end
 
+    it("with a key may be mode 0444 in a directory that keeps others out", function()
+      local top = kit.tmp()
+      os.execute(("chmod 755 %s; mkdir -m 700 %s/secrets"):format(top, top))
+      local path = kit.write(top .. "/secrets/key", "from-a-container\n")
+      os.execute("chmod 444 " .. path)
+      assert.equal("from-a-container", resolve({ api_key_file = path }).accounts[1].api_key)
+      os.execute(("chmod 755 %s/secrets"):format(top))
+      assert.matches("^api_key_file: .*chmod", refused { api_key_file = path })
+    end)
+
+    -- Each kind of file, as an argument that names it.
+    local KINDS = {
+      config = function(path) return { config = path } end,
+      policy = function(path) return { policy = path } end,
+      api_key_file = function(path) return { api_key_file = path } end,
+      secrets_file = function(path) return { secrets_file = path } end,
+      account = function(path) return { accounts = { { name = "a", api_key_file = path } } } end,
+    }
+    for kind, args in pairs(KINDS) do
+      it(("in a directory that others can write are not read: %s"):format(kind), function()
+        local top, mark = kit.tmp(), kit.tmp() .. "/mark"
+        os.execute(("mkdir -p %s/a/b; chmod 755 %s/a %s/a/b"):format(top, top, top))
+        local path = kit.write(top .. "/a/b/file", ("io.open(%q, 'w'):close() return {}"):format(mark))
+        for _, dir in ipairs { "/a", "/a/b" } do
+          for _, mode in ipairs { "777", "775", "757" } do
+            os.execute(("chmod %s %s%s"):format(mode, top, dir))
+            local message = refused(args(path))
+            assert.matches(top .. dir .. " can be written by others", message, 1, true)
+            assert.matches("chmod go-w", message, 1, true)
+            assert.is_nil(kit.read(mark))
+          end
+          os.execute(("chmod 755 %s%s"):format(top, dir))
+        end
+      end)
+
+      it(("behind a link into such a directory are not read: %s"):format(kind), function()
+        local top = kit.tmp()
+        os.execute(("mkdir -m 777 %s/open; ln -s open %s/link"):format(top, top))
+        kit.write(top .. "/open/file", "return {}")
+        assert.matches(top .. "/open can be written by others", refused(args(top .. "/link/file")), 1, true)
+      end)
+
+      it(("that are none are refused, and nothing waits for them: %s"):format(kind), function()
+        local top = kit.tmp()
+        os.execute(("mkfifo -m 600 %s/fifo; mkdir %s/dir"):format(top, top))
+        assert.matches("FIFO", refused(args(top .. "/fifo")))
+        assert.matches("directory", refused(args(top .. "/dir")))
+        assert.matches("device", refused(args "/dev/zero"))
+      end)
+
+      if AS_ROOT then
+        it(("in a directory of another user's are not read: %s"):format(kind), function()
+          local top = kit.tmp()
+          os.execute(("mkdir -m 755 %s/theirs; chown 65534 %s/theirs"):format(top, top))
+          kit.write(top .. "/theirs/file", "return {}")
+          assert.matches("theirs belongs to uid 65534", refused(args(top .. "/theirs/file")))
+        end)
+      end
+    end
+
     it("with keys hold one and nothing else", function()
       for _, text in ipairs { "", "\n", "one two", "one\ntwo\n" } do
         assert.matches("^api_key_file: .*one API key", refused { api_key_file = file(text) })
@@ -434,6 +494,41 @@ describe("configuration", function()
         assert.matches(path .. ":1: ", message, 1, true)
       end)
     end
+
+    -- Where the compiler quotes more than a sign: a string, a number, a name, a label, an attribute.
+    local quotes = {
+      "local key = 'the_api_key", 'local key = "the_api_key\\q"', "local the_api_key the_api_key", "goto the_api_key",
+      "::the_api_key:: ::the_api_key::", "local x = 7the_api_key", "local x <the_api_key> = 7", "x = [[the_api_key",
+      "return { on_event = function() the_api_key }", "local the_api_key <const> = 1; the_api_key = 2",
+      "return { the_api_key = 'x' 'the_api_key' }", "break the_api_key", "x = 'it' near the_api_key",
+    }
+    for i, text in ipairs(quotes) do
+      it("out of a syntax error's message, which names file, line and kind: " .. i, function()
+        local dir = kit.tmp() .. "/near here:9: x" -- a path that looks like a message
+        os.execute(("mkdir '%s'"):format(dir))
+        local path = kit.write(dir .. "/policy.lua", "\n\n" .. text)
+        for _, given in ipairs { "policy", "config" } do
+          local mj, err = mjhook.open { store = kit.tmp() .. "/store", [given] = path }
+          if mj then
+            return mj:close() -- this Lua takes it
+          end
+          assert.is_nil(err.message:find("the_api_key", 1, true), err.message)
+          assert.matches(path .. ":3: ", err.message, 1, true)
+          assert.is_true(#err.message > #path + 10, err.message)
+        end
+      end)
+    end
+
+    it("out of what code in a file raises: a constant or a key that Lua quotes", function()
+      for _, text in ipairs { "return (('the_api_key')())", "return ({}).the_api_key.x",
+        "local t = {} t:the_api_key()" } do
+        for _, given in ipairs { "policy", "config" } do
+          local _, err = mjhook.open { store = kit.tmp() .. "/store", [given] = file(text) }
+          assert.is_nil(err.message:find("the_api_key", 1, true), err.message)
+          assert.matches("config.lua:1: attempt to", err.message, 1, true)
+        end
+      end
+    end)
 
     it("out of the error about a key file with too much in it", function()
       assert.is_nil(refused({ api_key_file = file "the-api-key x" }):find("the-api-key", 1, true))

@@ -196,6 +196,7 @@ int luaopen_mjhook_core(lua_State *L)
     mjl_open_auth(L);
     mjl_open_wire(L);
     mjl_open_sys(L);
+    mjl_open_file(L);
     mjl_open_child(L);
     mjl_open_watch(L);
     mjl_open_inbox(L);

@@ -3,6 +3,7 @@
 #include "mj_auth.h"
 #include "mj_error.h"
 #include "mj_fault.h"
+#include "mj_file.h"
 #include "mj_owner.h"
 
 #include <errno.h>
@@ -17,21 +18,7 @@ enum { NAME_ROOM = MJ_SHELF_NAME + 8, NOTE_ROOM = 160 + MJ_MAX_ETAG, TRIES = 4, 
 
 static int code(void)
 {
-    switch (errno) {
-    case ENOSPC:
-    case EDQUOT:
-        return MJ_ENOSPC;
-    case EACCES:
-    case EPERM:
-    case EROFS:
-        return MJ_EREADONLY;
-    case ENOENT:
-        return MJ_ENOTFOUND;
-    case ENOMEM:
-        return MJ_ENOMEM;
-    default:
-        return MJ_EIO;
-    }
+    return mj_errno_code(errno);
 }
 
 /* For failures whose errno must survive the cleaning up. */
@@ -50,26 +37,11 @@ static void hidden(char out[NAME_ROOM], const char *name, const char *end)
     snprintf(out, NAME_ROOM, ".%.*s.%s", MJ_SHELF_NAME, name, end);
 }
 
-static bool write_all(int fd, const char *p, size_t n)
-{
-    while (n > 0) {
-        ssize_t w = write(fd, p, n);
-        if (w < 0 && errno == EINTR)
-            continue;
-        if (w <= 0)
-            return false;
-        p += w;
-        n -= (size_t)w;
-    }
-    return true;
-}
-
 /* ---- the directory ---- */
 
-/* EINVAL: a file system that syncs no directories; there is nothing more to do about it. */
 static int sync_dir(int fd)
 {
-    return fsync(fd) == 0 || errno == EINVAL ? MJ_OK : code();
+    return mj_sync_dir(fd) == 0 ? MJ_OK : code();
 }
 
 /* The directory above: it has this one's name. */
@@ -349,7 +321,7 @@ int mj_part_fresh(mj_part *p, const char *etag)
         return MJ_OK;
     n += snprintf(note + n, sizeof note - (size_t)n, "%s\n", etag);
     /* One that broke off has no newline, and counts as none. */
-    return write_all(p->from, note, (size_t)n) ? MJ_OK : code();
+    return mj_write_all(p->from, note, (size_t)n) ? MJ_OK : code();
 }
 
 int mj_part_keep(const mj_shelf *s, mj_part *p, const char *final, uint8_t sha[32], int64_t *bytes)

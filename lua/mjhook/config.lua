@@ -1,5 +1,6 @@
 --- Configuration: argument > file > environment > default, each key checked by name.
 local cidr = require "mjhook.cidr"
+local code = require "mjhook.code"
 local core = require "mjhook.core"
 
 local M = {}
@@ -212,21 +213,11 @@ local function check_url(config, key)
   end
 end
 
+local MAX_SECRET_FILE = 65536
+
 local function read_private(key, path)
-  local st, err = core.stat(path)
-  if not st then
-    fail(key, "%s", err.message)
-  end
-  if st.mode % 8 ~= 0 then
-    fail(key, "%s can be read or written by everybody: chmod 600 it", path)
-  end
-  local file, why = io.open(path, "rb")
-  if not file then
-    fail(key, "%s", why)
-  end
-  local content = file:read "*a"
-  file:close()
-  return content
+  local content, err = core.read_file(path, "secret", MAX_SECRET_FILE)
+  return content or fail(key, "%s", err.message)
 end
 
 local function read_key_file(key, path)
@@ -237,30 +228,14 @@ local function read_key_file(key, path)
   return value
 end
 
--- Configuration and policy run as the caller: nobody else may have been able to write them.
-local function check_code(key, path, st)
-  local uid = core.uid()
-  if st.uid ~= 0 and st.uid ~= uid then
-    fail(key, "%s belongs to uid %d, neither root nor you (uid %d): not read", path, st.uid, uid)
-  end
-  if math.floor(st.mode / 16) % 2 == 1 or math.floor(st.mode / 2) % 2 == 1 then -- 0020, 0002
-    fail(key, "%s can be written by others than its owner: chmod go-w it", path)
-  end
-end
-
 local function load_file(path)
-  local st, err = core.stat(path)
-  if not st then
-    fail(nil, "%s", err.message)
-  end
-  check_code(nil, path, st)
-  local chunk, why = loadfile(path)
+  local chunk, err = code.load(path)
   if not chunk then
-    fail(nil, "%s", (why:gsub(" near .*$", ""))) -- what stands there may be a secret
+    fail(nil, "%s", err.message)
   end
   local ok, config = pcall(chunk)
   if not ok then
-    fail(nil, "%s", tostring(config))
+    fail(nil, "%s", code.raised(config))
   end
   if type(config) ~= "table" then
     fail(nil, "%s should return a table", path)
@@ -313,9 +288,11 @@ local function complete(config)
   elseif type(log) == "string" then
     config.log = absolute(config, "log", log)
   end
-  local policy_file = type(config.policy) == "string" and core.stat(config.policy)
-  if policy_file then -- one that is missing is told of by who loads it
-    check_code("policy", config.policy, policy_file)
+  if type(config.policy) == "string" then
+    local readable, err = core.read_file(config.policy, "code")
+    if not readable and err.code ~= "not_found" then -- a missing one is an error where it is loaded
+      fail("policy", "%s", err.message)
+    end
   end
   local poll = config.poll or {}
   config.poll = { first = poll.first or 60, max = poll.max or 900, learn = poll.learn ~= false }

@@ -86,17 +86,15 @@ local LINES = {
   json = '{"time":"%s","level":"%s","msg":%s}\n',
 }
 
--- In one write: unbuffered, since a buffer goes out in pieces of its own size.
+local MODE = 416 -- 0640: a log is for its owner and for a group that reads logs
+local STREAMS = { ["/dev/stdout"] = io.stdout, ["/dev/stderr"] = io.stderr } -- as containers log
+
 local function append(path, line)
-  local file, why = io.open(path, "a")
-  if not file then
-    return nil, why
+  local stream = STREAMS[path]
+  if stream then
+    return stream:write(line) and stream:flush(), "can't be written"
   end
-  file:setvbuf "no"
-  local ok
-  ok, why = file:write(line)
-  file:close()
-  return ok, why
+  return core.append_file(path, line, MODE)
 end
 
 --- A function that logs to a file; it never raises. What can't be written goes to standard error, and why.
@@ -119,9 +117,10 @@ function M.open(settings)
       level = "error"
     end
     local line = form:format(timestamp(core.now()), level, M.quote(message))
-    local ok, why = append(path, line)
+    local ok, err = append(path, line)
+    local why = tostring(err)
     if not ok then
-      io.stderr:write(why ~= told and ("mjhook: log: %s\n"):format(tostring(why)) or "", line)
+      io.stderr:write(why ~= told and ("mjhook: log: %s\n"):format(why) or "", line)
     end
     told = not ok and why or nil
   end

@@ -1,6 +1,7 @@
 --- The user's policy: loading it, and asking it without trusting it.
 -- Handlers tell the user's code what happened; decisions are questions, and an
 -- error or a bad answer to one means the careful answer.
+local code = require "mjhook.code"
 local core = require "mjhook.core"
 
 local M = {}
@@ -40,13 +41,13 @@ function M.load(given, log, how)
   local functions = given
   local call = how and how.call or pcall
   if type(given) == "string" then
-    local chunk, why = loadfile(given, "bt", how and how.env or _G)
+    local chunk, err = code.load(given, how and how.env)
     if not chunk then
-      return bad("%s", why)
+      return bad("%s", err.message)
     end
     local ok, value = call(chunk)
     if not ok then
-      return bad("%s", tostring(value))
+      return bad("%s", code.raised(value))
     end
     if type(value) ~= "table" then
       return bad("%s should return a table of functions", given)

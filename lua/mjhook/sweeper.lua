@@ -27,25 +27,18 @@ local function summary(report)
   return ("%s in %.1f s"):format(#parts > 0 and table.concat(parts, ", ") or "nothing to do", report.elapsed_ms / 1000)
 end
 
--- Written beside and renamed, so that no collector reads half a file.
+local METRICS_MODE = 420 -- 0644: a collector runs as another user, and cron's umask keeps it out
+
 local function write_metrics(path, mj, report)
-  local lines = { mj:metrics() }
+  local text, err = mj:metrics()
+  if not text then
+    return nil, err
+  end
+  local lines = { text }
   for _, name in ipairs(FIELDS) do
     lines[#lines + 1] = ("# TYPE mjhook_sweep_%s gauge\nmjhook_sweep_%s %d\n"):format(name, name, report[name])
   end
-  local beside = path .. ".tmp"
-  local file, why = io.open(beside, "w")
-  if not file then
-    return nil, why
-  end
-  local ok
-  ok, why = file:write(table.concat(lines))
-  ok = file:close() and ok
-  if not ok then
-    os.remove(beside)
-    return nil, why or "cannot write"
-  end
-  return os.rename(beside, path)
+  return core.write_file(path, table.concat(lines), METRICS_MODE)
 end
 
 local BAR = 24

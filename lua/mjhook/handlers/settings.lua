@@ -57,24 +57,17 @@ function M.seconds(name, value)
   return true
 end
 
---- The lines of a file that only its owner can read.
+--- The lines of a file that not everybody can read.
 -- @treturn table|nil lines that are not empty; nil and what is wrong
 function M.private_lines(name, path)
-  local st, err = core.stat(path)
-  if not st then
+  local content, err = core.read_file(path, "secret")
+  if not content then
     return nil, ("%s: %s"):format(name, err.message)
-  elseif st.mode % 8 ~= 0 then
-    return nil, ("%s: %s can be read or written by everybody: chmod 600 it"):format(name, path)
-  end
-  local file, why = io.open(path, "rb")
-  if not file then
-    return nil, ("%s: %s"):format(name, why)
   end
   local lines = {}
-  for text in (file:read "*a" or ""):gmatch "[^\r\n]+" do
+  for text in content:gmatch "[^\r\n]+" do
     lines[#lines + 1] = text
   end
-  file:close()
   if #lines == 0 then
     return nil, ("%s: there is nothing in %s"):format(name, path)
   end

@@ -152,21 +152,18 @@ end
 local function disable(target, ctx)
   local log = ctx.log or function() end
   local marker = ctx.store and marker_of(target, ctx.store)
-  local file, why
+  local noted, err
   target.gone = true
   if marker then
-    file, why = io.open(marker, "wb")
+    noted, err = core.write_file(marker, ("%s answered 410 Gone on %s, when it was sent event %s: it wants no more.\n"
+      .. "While this file is here mjhook sends it nothing, and buries its events.\n"
+      .. "To enable it again remove the file, then: mjhook kick --all\n"):format(target.origin, event.iso(core.now()),
+      ctx.event_id), 384) -- 0600
   end
-  if file then
-    file:write(("%s answered 410 Gone on %s, when it was sent event %s: it wants no more.\n"):format(target.origin,
-      event.iso(core.now()), ctx.event_id))
-    file:write "While this file is here mjhook sends it nothing, and buries its events.\n"
-    file:write "To enable it again remove the file, then: mjhook kick --all\n"
-    file:close()
-  elseif why then
-    log("error", ("webhook: can't be noted: %s; it will be asked again"):format(why))
+  if err then
+    log("error", ("webhook: can't be noted: %s; it will be asked again"):format(err.message))
   end
-  local reason = buried(target, file and marker)
+  local reason = buried(target, noted and marker)
   log("error", "webhook: " .. reason)
   return false, reason, NEVER
 end
