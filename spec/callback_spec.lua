@@ -185,6 +185,22 @@ describe("callback", function()
       { "success with an empty image: asked about", '{"taskId":"ID","status":1,"image":"","images":[]}', "pending" },
       { "success with an image that is no link: asked about", '{"taskId":"ID","status":1,"image":"grid.png"}',
         "pending" },
+      { "image URLs with blanks, other letters and a loud scheme",
+        '{"taskId":"ID","status":1,"image":"HTTPS://a/a red fox.png","images":["https://a/fuchs-\195\188ber.png"]}',
+        "succeeded", function(task)
+          assert.equal("https://a/a%20red%20fox.png", task.image)
+          assert.same({ "https://a/fuchs-%C3%BCber.png" }, task.images)
+        end },
+      { "image URLs of which one can't be used: the timeline tells",
+        '{"taskId":"ID","status":1,"image":"URL","images":["URL","//a/1.png","URL","URL"]}', "succeeded",
+        function(task)
+          assert.equal(3, #task.images)
+          assert.equal("1 of 5 URLs unusable", task.timeline[#task.timeline].reason)
+          assert.is_nil(task.error)
+        end },
+      { "image URLs of which none can be used: asked about, and the timeline tells",
+        '{"taskId":"ID","status":1,"image":"grid.png","images":["https://u:p@a/1.png"]}', "pending",
+        function(task) assert.equal("2 of 2 URLs unusable", task.timeline[#task.timeline].reason) end },
       { "a javascript: image", '{"taskId":"ID","status":1,"image":"javascript:alert(1)"}', "pending" },
       { "a file: image", '{"taskId":"ID","status":1,"image":"file:///etc/passwd"}', "pending" },
       { "an image with a line break", '{"taskId":"ID","status":1,"image":"https://x/\\n"}', "pending" },

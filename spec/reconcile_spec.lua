@@ -217,6 +217,20 @@ describe("reconcile", function()
       end)
     end
 
+    it("percent-encodes image URLs, and tells in the timeline of those that can't be used", function()
+      open()
+      local task = submit "a fox [status:odd_urls]"
+      sim.finish(task.task_id)
+      kit.travel(100)
+      pass()
+      task = mj:get(task.ref)
+      assert.equal("succeeded", task.state)
+      local at = task.image:gsub("grid.png$", "")
+      assert.same({ at .. "0.png?name=a%20red%20fox", at .. "1.png?name=f%C3%BCchse", at .. "2.png" }, task.images)
+      assert.equal("1 of 5 URLs unusable", task.timeline[#task.timeline].reason)
+      assert.is_nil(task.error)
+    end)
+
     it("lets one unreadable task stop no other", function()
       open()
       local odd, fine = submit "a fox [status:odd_types]", submit "2"

@@ -76,8 +76,10 @@ describe("a provider's images", function()
   it("have no character that could end an attribute or a header", function()
     for byte = 0, 255 do
       local url = "https://a.example/" .. string.char(byte) .. "x"
-      local fine = byte > 32 and byte < 127 and not ('"<>\\'):find(string.char(byte), 1, true)
-      assert.same(fine and { url } or {}, images { url }, byte)
+      local fine = byte >= 32 and byte ~= 127 and not ('"<>\\'):find(string.char(byte), 1, true)
+      local encode = byte == 32 or byte > 127 or byte == ("%"):byte()
+      local expected = encode and ("https://a.example/%%%02Xx"):format(byte) or url
+      assert.same(fine and { expected } or {}, images { url }, byte)
     end
   end)
 end)

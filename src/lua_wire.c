@@ -16,12 +16,15 @@ static mj_str text_arg(lua_State *L, int i)
     return s;
 }
 
-/* Scratch for reading text, which Lua frees, whatever raises. */
+/* Scratch of n bytes, which Lua frees, whatever raises. */
+static mj_buf new_scratch(lua_State *L, size_t n)
+{
+    return (mj_buf){.p = lua_newuserdata(L, n ? n : 1), .cap = n};
+}
+
 static mj_buf scratch_for(lua_State *L, mj_str text)
 {
-    size_t n = mj_wire_room(text.n);
-
-    return (mj_buf){.p = lua_newuserdata(L, n ? n : 1), .cap = n};
+    return new_scratch(L, mj_wire_room(text.n));
 }
 
 static void push_word(lua_State *L, const mj_signal *w)
@@ -32,6 +35,7 @@ static void push_word(lua_State *L, const mj_signal *w)
     mjl_set_str(L, "image", w->image);
     mjl_set_str(L, "mj_prompt", w->mj_prompt);
     mjl_set_str(L, "meta", w->meta);
+    mjl_set_str(L, "remark", w->remark);
     lua_createtable(L, (int)w->nimages, 0);
     for (unsigned i = 0; i < w->nimages; i++) {
         lua_pushlstring(L, w->images[i].p, w->images[i].n);
@@ -46,7 +50,7 @@ static void push_word(lua_State *L, const mj_signal *w)
 }
 
 /* core.wire_callback(body) -> word | nil, why.  A word: {kind = "running"|"succeeded"|"hint"|"failed", task_id=,
- * image=, images={}, mj_prompt=, meta= (JSON), error=, error_code=}. */
+ * image=, images={}, mj_prompt=, meta= (JSON), remark= (for the timeline), error=, error_code=}. */
 static int wire_callback(lua_State *L)
 {
     mj_str body = text_arg(L, 1);
@@ -89,7 +93,8 @@ static int wire_status(lua_State *L)
     size_t n;
     mj_str *ids = read_ids(L, 2, &n);
     mj_json *entries = lua_newuserdata(L, (n + 1) * sizeof *entries);
-    mj_buf scratch = scratch_for(L, body);
+    mj_buf scratch = new_scratch(L, body.n); /* words, which may need more, are read later */
+    uint32_t largest = 0;
     char why[MJ_WIRE_WHY];
     mj_wire_words words;
     mj_signal w;
@@ -100,8 +105,11 @@ static int wire_status(lua_State *L)
         return 2;
     }
     mj_wire_asked(words, ids, n, entries, &scratch);
-    lua_newtable(L);
     for (size_t i = 0; i < n; i++)
+        largest = entries[i].text.n > largest ? entries[i].text.n : largest;
+    scratch = new_scratch(L, mj_wire_room(largest));
+    lua_newtable(L);
+    for (size_t i = 0; i < n; i++, scratch.n = 0)
         if (mj_wire_word(entries[i], &scratch, &w)) {
             lua_pushlstring(L, ids[i].p, ids[i].n);
             push_word(L, &w);

@@ -1,5 +1,7 @@
 #include "mj_wire.h"
 
+#include "mj_url.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +12,7 @@ enum { TASK_RUNNING = 0, TASK_SUCCEEDED = 1, TASK_FAILED = 2 };         /* PROVI
 
 size_t mj_wire_room(size_t n)
 {
-    return n; /* no string becomes longer, and each is kept once */
+    return MJ_URL_ROOM(n); /* no string but a URL becomes longer, and each is kept once */
 }
 
 /* ---- text ---- */
@@ -107,20 +109,6 @@ static bool is_task_id(mj_str s)
     return true;
 }
 
-static bool is_url(mj_str s)
-{
-    int bad = 0;
-
-    if (s.n > MJ_MAX_URL ||
-        !((s.n > 8 && memcmp(s.p, "https://", 8) == 0) || (s.n > 7 && memcmp(s.p, "http://", 7) == 0)))
-        return false;
-    for (uint32_t i = 0; i < s.n; i++) { /* no early end: so it takes a fraction of the time */
-        unsigned char c = (unsigned char)s.p[i];
-        bad |= (c <= ' ') | (c >= 0x7f) | (c == '"') | (c == '<') | (c == '>') | (c == '\\');
-    }
-    return !bad;
-}
-
 /* ---- members ---- */
 
 /* Finds members of an object by name.  Of those that are there twice the last one counts, as for most readers. */
@@ -153,29 +141,70 @@ static bool is_missing(const mj_json *v)
     return v->type == MJ_JSON_NONE || v->type == MJ_JSON_NULL;
 }
 
-/* A URL, given as a string or as an object with a url. */
-static mj_str image_url(mj_json v, mj_buf *scratch)
+/* How many URLs were given, and what became of them. */
+typedef struct urls {
+    unsigned given, unusable, surplus;
+} urls;
+
+/* A URL, given as a string or as an object with a url.  Empty: none is there, or none that can be used. */
+static mj_str image_url(mj_json v, urls *count, mj_buf *scratch)
 {
-    mj_str s;
+    mj_str s = {0};
+    char *last;
+    size_t n;
 
     if (v.type == MJ_JSON_OBJECT)
         v = member(v, MJ_LIT("url"));
-    s = unescaped(&v, scratch);
-    return is_url(s) ? s : (mj_str){0};
+    else if (is_missing(&v) || (v.type == MJ_JSON_STRING && v.text.n == 0))
+        return s;
+    count->given++;
+    if (is_text(&v) && !memchr(v.text.p, '\\', v.text.n) && v.text.n <= MJ_MAX_URL && mj_url_plain(v.text))
+        return v.text;
+    if (is_text(&v)) {
+        last = room(scratch) + MJ_URL_ROOM(v.text.n) - v.text.n;
+        n = mj_json_unescape(&v, last);
+        s.p = room(scratch);
+        s.n = (uint32_t)mj_url_mend(last, n, room(scratch), MJ_MAX_URL);
+        scratch->n += s.n;
+    }
+    count->unusable += s.n == 0;
+    return s;
 }
 
-static unsigned read_images(mj_json list, mj_str *images, mj_buf *scratch)
+static unsigned read_images(mj_json list, mj_str *images, urls *count, mj_buf *scratch)
 {
     unsigned n = 0;
     mj_json v;
 
     if (list.type != MJ_JSON_ARRAY)
         return 0;
-    for (int i = 0; n < MJ_MAX_IMAGES && i < 4 * MJ_MAX_IMAGES && mj_json_next(&list, NULL, &v); i++) {
-        images[n] = image_url(v, scratch);
-        n += images[n].n > 0;
+    for (int i = 0; mj_json_next(&list, NULL, &v); i++) {
+        if (n < MJ_MAX_IMAGES && i < 4 * MJ_MAX_IMAGES) {
+            images[n] = image_url(v, count, scratch);
+            n += images[n].n > 0;
+        } else if (!is_missing(&v)) {
+            count->given++;
+            count->surplus++;
+        }
     }
     return n;
+}
+
+enum { REMARK = 50 }; /* bytes of each of its halves; the names before a URL have left room for them */
+
+/* What is told of URLs that were dropped. */
+static mj_str dropped(const urls *count, mj_buf *scratch)
+{
+    char *text = room(scratch);
+    int n = 0;
+
+    if (count->unusable > 0)
+        n = snprintf(text, REMARK, "%u of %u URLs unusable", count->unusable, count->given);
+    if (count->surplus > 0)
+        n += snprintf(text + n, REMARK, "%s%u of %u URLs more than are kept", n ? ", " : "", count->surplus,
+                      count->given);
+    scratch->n += (size_t)n;
+    return (mj_str){text, (uint32_t)n};
 }
 
 /* ---- words ---- */
@@ -187,6 +216,7 @@ static const char *read_word(mj_json object, mj_buf *scratch, mj_signal *w)
                                    MJ_LIT("mjPrompt"), MJ_LIT("prompt"), MJ_LIT("failReason"), MJ_LIT("meta")};
     mj_json id, status, image, images, mj_prompt, prompt, reason, meta;
     mj_json *found[] = {&id, &status, &image, &images, &mj_prompt, &prompt, &reason, &meta};
+    urls count = {0};
     int64_t number;
 
     members(object, names, found, sizeof names / sizeof names[0]);
@@ -198,8 +228,9 @@ static const char *read_word(mj_json object, mj_buf *scratch, mj_signal *w)
         return "no usable taskId";
     if (!mj_json_whole(&status, &number))
         return "no usable status";
-    w->image = image_url(image, scratch);
-    w->nimages = read_images(images, w->images, scratch);
+    w->image = image_url(image, &count, scratch);
+    w->nimages = read_images(images, w->images, &count, scratch);
+    w->remark = dropped(&count, scratch);
     w->mj_prompt = clean(is_text(&mj_prompt) ? &mj_prompt : &prompt, MJ_MAX_PROMPT, scratch);
     if ((meta.type == MJ_JSON_OBJECT || meta.type == MJ_JSON_ARRAY) && meta.text.n <= MJ_MAX_JSON &&
         mj_json_plain(&meta))

@@ -2,7 +2,7 @@
  *
  * Nothing is believed: types are checked, numbers may come as strings, null and a
  * wrong type count as missing, text is UTF-8 afterwards (broken bytes and control
- * characters become '?'), URLs are http(s) and printable, everything has a limit.
+ * characters become '?'), URLs are http(s) and percent-encoded, everything has a limit.
  * What comes out is a signal for the state machine, SIG_RUNNING, SIG_SUCCEEDED,
  * SIG_HINT or SIG_FAILED.
  *
@@ -17,7 +17,7 @@
 
 enum { MJ_WIRE_WHY = MJ_MAX_REASON + 32 }; /* bytes of a reason: the provider's, its status before it, and an end */
 
-/* For reading n bytes of text. */
+/* For reading n bytes of text and the words in it; n bytes are enough for what is no word. */
 size_t mj_wire_room(size_t n);
 
 /* A callback's body: enveloped, bare, or with data as an array of one.  False: `why` tells why there is no word in it.

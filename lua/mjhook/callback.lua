@@ -188,6 +188,7 @@ local function operation(how, ref, attempt, word, decision, seen)
   end
   op.kind = word.kind
   op.image, op.images, op.mj_prompt, op.meta = word.image, word.images, word.mj_prompt, word.meta
+  op.remark = word.remark
   op.error_code, op.error = word.error_code, word.error
   if seen and how == "signed" and seen.attempt == attempt then
     op.expect = seen.state -- a decision counts only for what it was made about

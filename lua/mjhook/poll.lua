@@ -55,7 +55,7 @@ end
 local function word_op(mj, task, word, source)
   return {
     op = "signal", ref = task.ref, kind = word.kind, source = source, task_id = word.task_id,
-    image = word.image, images = word.images, mj_prompt = word.mj_prompt, meta = word.meta,
+    image = word.image, images = word.images, mj_prompt = word.mj_prompt, meta = word.meta, remark = word.remark,
     error_code = word.error_code, error = word.error, wait_ms = wait_for(mj, task, word.kind),
   }
 end

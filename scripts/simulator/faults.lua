@@ -37,7 +37,7 @@ local after = set [[
     bad_envelope wrong_types ]]
 -- One task object is damaged (in a status answer or in a callback).
 local task = set [[
-    empty_image string_numbers nulls sparse image_objects odd_status odd_types ]]
+    empty_image string_numbers nulls sparse image_objects odd_urls odd_status odd_types ]]
 
 _M.task_kinds = union(task, set "unknown")
 _M.before_kinds = before

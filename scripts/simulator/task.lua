@@ -64,6 +64,12 @@ local damage = {
             task.images[i] = { url = url }
         end
     end,
+    odd_urls = function(task)
+        for i, url in ipairs(task.images or {}) do
+            local odd = { url .. "?name=a red fox", url .. "?name=füchse", url:gsub("^http", "HTTP"), "//" .. url }
+            task.images[i] = odd[i]
+        end
+    end,
     odd_status = function(task)
         task.status = 7
     end,

@@ -327,7 +327,8 @@ TEST("an address is http or https, printable, and at most 4096 bytes long")
         {"https://a/~!$'()*,;=:@[]^`{|}", "https://a/~!$'()*,;=:@[]^`{|}"},
         {"https://", NULL},
         {"http://", NULL},
-        {"HTTPS://a", NULL},
+        {"HTTPS://a", "https://a"},
+        {"hTTp://A.example/B", "http://A.example/B"},
         {"ftp://aaaaaaa", NULL},
         {"//a.example/x", NULL},
         {" https://a", NULL},
@@ -340,10 +341,32 @@ TEST("an address is http or https, printable, and at most 4096 bytes long")
         {"https://a/\\\\", NULL},
         {"https://a/<", NULL},
         {"https://a/>", NULL},
-        {"https://a/\xc3\xa9", NULL},
-        {"https://a/\\u00e9", NULL},
+        {"https://a/a red fox.png", "https://a/a%20red%20fox.png"},
+        {"https://a/x.png  ", "https://a/x.png"},
+        {"https://a/a b?q=c d#e f", "https://a/a%20b?q=c%20d#e%20f"},
+        {"https://a/\xc3\xa9", "https://a/%C3%A9"},
+        {"https://a/\\u00e9", "https://a/%C3%A9"},
+        {"https://a/\\ud83e\\udd8a.png", "https://a/%F0%9F%A6%8A.png"},
+        {"https://a/\xe2\x80\xae"
+         "fox",
+         "https://a/%E2%80%AEfox"},                                             /* turns the text around: harmless so */
+        {"https://m\xc3\xbcnchen.example/x", "https://m%C3%BCnchen.example/x"}, /* RFC 3986, 3.2.2 */
+        {"https://a/%C3%A9%20x", "https://a/%C3%A9%20x"},                       /* as it is, not twice */
+        {"https://a/100% fox%2", "https://a/100%25%20fox%252"},
+        {"https://a/#part", "https://a/#part"},
+        {"https://a:8443/x", "https://a:8443/x"},
+        {"https://[2001:db8::1]/x", "https://[2001:db8::1]/x"},
+        {"https://user:secret@a/x", NULL},
+        {"https://good.example@evil.example/x", NULL},
+        {"https://a/@b", "https://a/@b"},
+        {"https:///x", NULL},
+        {"https://?x", NULL},
+        {"https://:443/x", NULL},
+        {"https://a b/x", NULL},
+        {"https://\xff/x", NULL},
+        {"https://a/a\\tb", NULL},
         {"https://a/\\ud800", "https://a/?"}, /* what half a pair is taken for */
-        {"https://a/\xff", NULL},
+        {"https://a/\xff", "https://a/%FF"},
         {"https://a/\x01", NULL},
         {"javascript:alert(1)", NULL},
         {"data:image/png;base64,AAAA", NULL},
@@ -393,6 +416,52 @@ static char *list_of(unsigned none, unsigned good)
         n += (size_t)(i < none ? sprintf(text + n, "null,") : sprintf(text + n, "\"https://a/%u\",", i));
     sprintf(text + n - 1, "]}");
     return text;
+}
+
+TEST("what is dropped of the URLs is told by number, and nothing when all are good")
+{
+    const struct {
+        const char *fields, *remark;
+    } cases[] = {
+        {"\"image\":\"https://a/0\",\"images\":[\"https://a/1\",\"https://a/2\"]", ""},
+        {"\"image\":\"https://a/0\",\"images\":[\"https://a/1\",\"ftp://a/2\",\"https://a/3\",\"https://a/4\"]",
+         "1 of 5 URLs unusable"},
+        {"\"image\":\"grid.png\"", "1 of 1 URLs unusable"},
+        {"\"image\":\"\",\"images\":[]", ""},
+        {"\"image\":null,\"images\":[null,\"\"]", ""},
+        {"\"images\":[7,{},{\"url\":\"//a/x\"},{\"url\":\"https://a/x\"}]", "3 of 4 URLs unusable"},
+        {"\"images\":[\"https://a/x\",\"https://a/x\"]", ""}, /* the same twice is the provider's choice */
+    };
+    char text[500];
+
+    for (size_t i = 0; i < N(cases); i++)
+        for (int status = 0; status <= 2; status++) {
+            snprintf(text, sizeof text, "{\"taskId\":\"T1\",\"status\":%d,%s}", status, cases[i].fields);
+            CHECK_TEXT(word(text).remark, cases[i].remark);
+        }
+    CHECK_TEXT(word(list_of(0, 16)).remark, "");
+    CHECK_TEXT(word(list_of(0, 20)).remark, "4 of 20 URLs more than are kept");
+}
+
+TEST("percent-encoding makes no URL longer than is kept, and every byte of it finds room")
+{
+    static char text[40000];
+    mj_signal w;
+
+    for (int n = 1360; n <= 1370; n++) { /* times three, and the beginning */
+        int len = sprintf(text, "{\"taskId\":\"T1\",\"status\":1,\"images\":[");
+        for (int k = 0; k < 3; k++) {
+            len += sprintf(text + len, "%s\"https://a/", k ? "," : "");
+            for (int i = 0; i < n; i++)
+                len += sprintf(text + len, "\xff");
+            len += sprintf(text + len, "\"");
+        }
+        sprintf(text + len, "]}");
+        w = word(text);
+        CHECK_INT(w.nimages, 10 + 3 * n <= MJ_MAX_URL ? 3 : 0);
+        if (w.nimages == 3)
+            CHECK_INT(w.images[2].n, 10 + 3 * n);
+    }
 }
 
 TEST("sixteen images are taken, out of the first sixty-four there are")

@@ -87,6 +87,7 @@ static void must_be_word(const mj_signal *w)
 
     must_be_id(w->task_id);
     must_be_url(w->image);
+    must_be_text(w->remark, 100);
     must_be_text(w->mj_prompt, MJ_MAX_PROMPT);
     must_be_text(w->error, MJ_MAX_REASON);
     MUST(w->nimages <= MJ_MAX_IMAGES);
@@ -371,7 +372,8 @@ static mj_buf *add_seed(const char *target)
 #define TASK                                                                                                           \
     "{\"taskId\":\"MtAd7mCuc4YqK_a1iAQSW\",\"status\":1,\"jobId\":\"3dbb\",\"image\":\"https:\\/\\/cdn.example\\/"     \
     "g.png\","                                                                                                         \
-    "\"images\":[\"https://cdn.example/0.png\",{\"url\":\"https://cdn.example/1.png\"},null],\"prompt\":\"as sent\","  \
+    "\"images\":[\"HTTPS://cdn.example/0 "                                                                             \
+    "\xc3\xa9.png\",{\"url\":\"https://cdn.example/1%.png\"},null],\"prompt\":\"as sent\","                            \
     "\"mjPrompt\":\"as \\u201crun\\u201d \\ud83e\\udd8a\",\"failReason\":\"\",\"createdAt\":1776211200000,"            \
     "\"meta\":{\"width\":1024,\"height\":1024.5e-1}}"
 #define FAILED                                                                                                         \
