@@ -39,21 +39,22 @@ static int lock_close(lua_State *L)
     return 0;
 }
 
-/* core.lock(path, mode) -> lock | nil, err ("busy" when somebody holds it).  flock: it dies with its owner. */
+/* core.lock(path, mode) -> lock | nil, err ("busy" when another process holds it).  Opened by mj_store_file(), which
+ * refuses what is no file of a store.  flock: it dies with its owner. */
 static int core_lock(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
     mode_t mode = (mode_t)luaL_optinteger(L, 2, 0600);
     box *b = lua_newuserdata(L, sizeof *b);
+    char why[512] = "";
+    int rc;
 
     b->fd = -1;
     luaL_getmetatable(L, LOCK);
     lua_setmetatable(L, -2);
-    b->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, mode);
-    if (b->fd < 0) {
-        lua_pushfstring(L, "%s: %s", path, strerror(errno));
-        return mjl_fail(L, errno == ENOSPC ? MJ_ENOSPC : MJ_EREADONLY, lua_tostring(L, -1));
-    }
+    rc = mj_store_file(AT_FDCWD, "", path, mode, &b->fd, why, sizeof why);
+    if (rc != MJ_OK)
+        return mjl_fail(L, rc, why);
     if (flock(b->fd, LOCK_EX | LOCK_NB) != 0)
         return mjl_fail(L, errno == EWOULDBLOCK ? MJ_EBUSY : MJ_EIO, NULL);
     return 1;

@@ -2,47 +2,32 @@
  *
  * LMDB forbids opening one file twice in a process (its locks break when either
  * closes) and using an environment across fork.  So environments live in a
- * registry that is keyed by the directory's device and inode, counts references
- * and is guarded by a mutex; a fork makes every entry foreign to the child. */
-#include "mj_store_impl.h"
+ * registry that is keyed by the file's device and inode, counts references
+ * and is guarded by a mutex; a fork makes every entry foreign to the child.
+ *
+ * Who waits for what.  The registry's mutex is held for look-ups only; one thread at a time opens an environment, and
+ * only threads that need one that is not open yet wait for it.  A commit holds `writer`, and `resize` for reading.  The
+ * map changes under both, `writer` first: so a thread that wants to change the map waits for a commit before it asks
+ * for `resize`, and no reader ever waits behind it for a commit. */
+#include "mj_env_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <pthread.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/mman.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum { READERS = 1024 };
-static const uint64_t MAP_START = 16u << 20;    /* small stores stay small in every listing */
 static const uint64_t MAP_STEP = 1u << 30;      /* it doubles up to this, then grows by it */
 static const uint64_t MAP_CEILING = 1ull << 40; /* address space, not memory */
 
-struct mj_env {
-    char *dir;
-    mode_t mode;
-    dev_t dev; /* of data.mdb, which stays open: so nobody else can get its numbers */
-    ino_t ino;
-    unsigned generation; /* forks that had happened when it was opened */
-    unsigned refs;
-    unsigned epoch; /* times that it was opened again */
-    bool broken;    /* LMDB gave it up: to be opened again, as soon as no transaction runs */
-    pthread_mutex_t readers_lock;
-    mj_env_reader *readers;
-    MDB_env *lmdb;
-    MDB_dbi dbi[DB_COUNT];
-    uint64_t map_max;
-    pthread_rwlock_t resize; /* held for reading by every transaction, for writing while the map changes */
-    struct mj_env *next;
-};
-
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static pthread_cond_t opened = PTHREAD_COND_INITIALIZER;
+static bool opening; /* a thread opens an environment, without the mutex */
 static mj_env *registry;
 static unsigned generation;
 
@@ -60,6 +45,8 @@ static void after_fork_child(void)
 {
     generation++;
     registry = NULL; /* the parent's: never touched again, not even to close them */
+    opening = false; /* no thread but this one is left */
+    pthread_cond_init(&opened, NULL);
     pthread_mutex_unlock(&registry_lock);
 }
 
@@ -88,7 +75,12 @@ int mj_env_code(int rc)
         return MJ_ENOMEM;
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
+    case MDB_CURSOR_FULL: /* a tree without an end */
+    case MJ_TORN:
         return MJ_ECORRUPT;
+    case MJ_MISFIT:
+    case EAGAIN:
+        return MJ_EBUSY;
     case MDB_INVALID:
     case MDB_VERSION_MISMATCH:
         return MJ_EFORMAT;
@@ -119,243 +111,16 @@ bool mj_env_in_place(const mj_env *e, char *why, size_t size)
     return false;
 }
 
-static bool in_group(gid_t gid)
-{
-    gid_t groups[256];
-    int n = getgroups(256, groups);
+static void note_map(mj_env *e);
 
-    if (getegid() == gid)
-        return true;
-    for (int i = 0; i < n; i++)
-        if (groups[i] == gid)
-            return true;
-    return false;
-}
-
-/* The store has one owner: everybody else is turned away before a file is touched. */
-static int check_owner(const char *path, const struct stat *st, const mj_store_options *o, bool dir, char *why,
-                       size_t size)
-{
-    struct passwd pw, *p = NULL;
-    char buf[1024];
-
-    if (st->st_uid == geteuid())
-        return MJ_OK;
-    if ((o->mode & 060) && in_group(st->st_gid) && (st->st_mode & S_IWGRP) && (!dir || (st->st_mode & S_ISGID)))
-        return MJ_OK;
-    getpwuid_r(st->st_uid, &pw, buf, sizeof buf, &p);
-    snprintf(why, size, "%s belongs to user %s (uid %lu), not to uid %lu: run this as %s", path, p ? p->pw_name : "?",
-             (unsigned long)st->st_uid, (unsigned long)geteuid(), p ? p->pw_name : "its owner");
-    return MJ_EOWNER;
-}
-
-/* file: data.mdb, when it is there. */
-static int look_at_dir(const char *dir, const mj_store_options *o, struct stat *file, bool *fresh, char *why,
-                       size_t size)
-{
-    char path[4096];
-    struct stat dir_stat = {0}, *st = &dir_stat;
-    int rc;
-
-    if (stat(dir, st) != 0 && errno == ENOENT) {
-        if (mkdir(dir, o->mode & 060 ? 02770 : 0700) != 0 && errno != EEXIST) {
-            snprintf(why, size, "can't create the store directory %s: %s", dir, strerror(errno));
-            return errno == ENOSPC ? MJ_ENOSPC : MJ_EREADONLY;
-        }
-        if ((o->mode & 060) && chmod(dir, 02770) != 0) { /* the umask took it away */
-            snprintf(why, size, "can't set the mode of %s: %s", dir, strerror(errno));
-            return MJ_EREADONLY;
-        }
-    }
-    if (stat(dir, st) != 0 || !S_ISDIR(st->st_mode)) {
-        snprintf(why, size, "%s: %s", dir, errno ? strerror(errno) : "not a directory");
-        return errno == ENOENT || S_ISREG(st->st_mode) ? MJ_EFORMAT : MJ_EREADONLY;
-    }
-    rc = check_owner(dir, st, o, true, why, size);
-    if (rc != MJ_OK)
-        return rc;
-    if ((size_t)snprintf(path, sizeof path, "%s/data.mdb", dir) >= sizeof path) {
-        snprintf(why, size, "the store's path is too long");
-        return MJ_EINVAL;
-    }
-    *fresh = stat(path, file) != 0;
-    if (*fresh && access(dir, W_OK) != 0) {
-        snprintf(why, size, "the store directory %s can't be written: %s", dir, strerror(errno));
-        return MJ_EREADONLY;
-    }
-    return *fresh ? MJ_OK : check_owner(path, file, o, false, why, size);
-}
-
-static bool is_older(const mj_env *e, MDB_txn *t)
-{
-    MDB_val key = mj_val("schema", 6), value;
-
-    return mdb_get(t, e->dbi[DB_META], &key, &value) == 0 && value.mv_size == 4 &&
-           mj_be32_get(value.mv_data) < MJ_STORE_SCHEMA;
-}
-
-enum { OLDER = -200 }; /* neither LMDB's, the system's nor one of ours: a store of an earlier schema */
-
-static int open_dbs(mj_env *e, MDB_txn *t, unsigned flags)
-{
-    static const char *const names[] = {
-#define X(sym, name) name,
-        MJ_DBS(X)
-#undef X
-    };
-    int rc = 0;
-
-    /* A newer mjhook may have other databases: so the schema is looked at first. */
-    for (int i = 0; i < DB_COUNT && rc == 0; i++) {
-        rc = mdb_dbi_open(t, names[i], flags, &e->dbi[i]);
-        if (rc == 0 && i == DB_META && !(flags & MDB_CREATE))
-            rc = is_older(e, t) ? OLDER : mj_env_schema(e, t);
-        else if (rc == MDB_NOTFOUND && i > DB_META)
-            rc = MJ_EFORMAT;
-    }
-    return rc == MDB_INCOMPATIBLE ? MJ_EFORMAT : rc;
-}
-
-int mj_env_schema(const mj_env *e, MDB_txn *t)
-{
-    MDB_val key = mj_val("schema", 6), value;
-    int rc = mdb_get(t, e->dbi[DB_META], &key, &value);
-
-    if (rc != 0 || value.mv_size != 4)
-        return rc != 0 && rc != MDB_NOTFOUND ? rc : MJ_EFORMAT;
-    return mj_be32_get(value.mv_data) <= MJ_STORE_SCHEMA ? MJ_OK : MJ_ESCHEMA;
-}
-
-/* A transaction of an environment that nobody else uses yet. */
-static int begin_alone(mj_env *e, unsigned flags, MDB_txn **t)
-{
-    int rc;
-
-    do
-        rc = mdb_txn_begin(e->lmdb, NULL, flags, t);
-    while (rc == MDB_MAP_RESIZED && (rc = mdb_env_set_mapsize(e->lmdb, 0)) == 0);
-    return rc;
-}
-
-/* Makes the databases that this schema has, and says that it is this one: from then on older programs refuse
- * the store.  See mj_store_upgrade.c for what follows. */
-static int write_schema(mj_env *e, MDB_txn *t, bool upgrade)
-{
-    static const uint8_t start[MJ_ULID_BYTES];
-    uint8_t schema[4];
-    MDB_val key = mj_val("schema", 6), value = mj_val(schema, sizeof schema);
-    int rc = open_dbs(e, t, MDB_CREATE);
-
-    mj_be32(schema, MJ_STORE_SCHEMA);
-    if (rc == 0)
-        rc = mdb_put(t, e->dbi[DB_META], &key, &value, 0);
-    if (rc == 0 && upgrade) {
-        key = mj_val(MJ_UPGRADE_KEY, sizeof MJ_UPGRADE_KEY - 1);
-        value = mj_val(start, sizeof start);
-        rc = mdb_put(t, e->dbi[DB_META], &key, &value, 0);
-    }
-    return rc;
-}
-
-/* Makes a new store, or brings an old one to this schema, all in one transaction. */
-static int create_dbs(mj_env *e)
-{
-    MDB_stat st;
-    MDB_txn *t;
-    MDB_dbi main_db;
-    int rc = begin_alone(e, 0, &t);
-
-    if (rc != 0)
-        return rc;
-    rc = mdb_dbi_open(t, NULL, 0, &main_db);
-    if (rc == 0)
-        rc = mdb_stat(t, main_db, &st);
-    if (rc == 0 && st.ms_entries > 0) {
-        /* Not empty: another process may just have made it; anything else is not ours to change. */
-        rc = open_dbs(e, t, 0);
-        if (rc == OLDER)
-            rc = write_schema(e, t, true);
-        else if (rc == MDB_NOTFOUND)
-            rc = MJ_EFORMAT;
-    } else if (rc == 0) {
-        rc = write_schema(e, t, false);
-    }
-    if (rc == 0)
-        return mdb_txn_commit(t);
-    mdb_txn_abort(t);
-    return rc;
-}
-
-/* A process that was started without standard output or error writes to whatever got that number, and that must not
- * be the store. */
-static bool fill_standard_files(void)
-{
-    int fd;
-
-    do {
-        fd = open("/dev/null", O_RDWR);
-        if (fd < 0)
-            fd = open("/", O_RDONLY | O_DIRECTORY); /* no /dev in here */
-    } while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd >= 0)
-        close(fd);
-    return fd >= 0;
-}
-
-static int open_lmdb(mj_env *e, bool fresh)
-{
-    mode_t mode = e->mode ? e->mode : 0600;
-    char path[4096 + 16];
-    MDB_txn *t;
-    int dead, fd, rc;
-
-    if ((rc = mdb_env_create(&e->lmdb)) != 0 || (rc = mdb_env_set_maxdbs(e->lmdb, DB_COUNT + 8)) != 0 ||
-        (rc = mdb_env_set_maxreaders(e->lmdb, READERS)) != 0)
-        return rc;
-    /* An old file knows how large its map was. */
-    if (fresh && (rc = mdb_env_set_mapsize(e->lmdb, (size_t)(e->map_max < MAP_START ? e->map_max : MAP_START))) != 0)
-        return rc;
-    if (!fill_standard_files())
-        return errno;
-    if ((rc = mdb_env_open(e->lmdb, e->dir, MDB_NOTLS, mode)) != 0)
-        return rc;
-    if (mdb_env_get_fd(e->lmdb, &fd) == 0) /* the others are so already */
-        (void)!fcntl(fd, F_SETFD, FD_CLOEXEC);
-    if (fresh && (mode & 060)) { /* what the umask took away; best effort, the owner can repair it */
-        snprintf(path, sizeof path, "%s/data.mdb", e->dir);
-        (void)!chmod(path, mode);
-        snprintf(path, sizeof path, "%s/lock.mdb", e->dir);
-        (void)!chmod(path, mode);
-    }
-    mdb_reader_check(e->lmdb, &dead);
-
-    /* The common case writes nothing. */
-    rc = begin_alone(e, MDB_RDONLY, &t);
-    if (rc != 0)
-        return rc;
-    rc = open_dbs(e, t, 0);
-    if (rc == 0)
-        return mdb_txn_commit(t); /* keeps the database handles */
-    mdb_txn_abort(t);
-    return rc == MDB_NOTFOUND || rc == OLDER ? create_dbs(e) : rc;
-}
-
-static int open_env(mj_env *e, bool fresh)
-{
-    int rc = open_lmdb(e, fresh);
-
-    if (rc != 0 && e->lmdb) {
-        mdb_env_close(e->lmdb);
-        e->lmdb = NULL;
-    }
-    return rc;
-}
+/* ---- the registry ---- */
 
 static void destroy(mj_env *e)
 {
     if (e->lmdb)
         mdb_env_close(e->lmdb);
     pthread_rwlock_destroy(&e->resize);
+    pthread_mutex_destroy(&e->writer);
     pthread_mutex_destroy(&e->readers_lock);
     free(e->dir);
     free(e);
@@ -371,14 +136,15 @@ static mj_env *new_env(const char *dir, const mj_store_options *o)
     e->dir = realpath(dir, NULL); /* the process may change its directory */
     if (!e->dir)
         e->dir = strdup(dir); /* below one that we may not search */
-    e->mode = o->mode;
+    e->mode = o->mode ? o->mode : 0600;
     e->generation = generation;
-    e->map_max = o->map_max ? o->map_max : MAP_CEILING;
+    atomic_store(&e->map_max, o->map_max ? o->map_max : MAP_CEILING);
     /* Else readers that come and go without a gap would keep the map from growing for ever. */
     pthread_rwlockattr_init(&attr);
     pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
     pthread_rwlock_init(&e->resize, &attr);
     pthread_rwlockattr_destroy(&attr);
+    pthread_mutex_init(&e->writer, NULL);
     pthread_mutex_init(&e->readers_lock, NULL);
     if (!e->dir) {
         destroy(e);
@@ -387,87 +153,89 @@ static mj_env *new_env(const char *dir, const mj_store_options *o)
     return e;
 }
 
-static void explain(int rc, const char *dir, char *why, size_t size)
-{
-    if (why[0])
-        return;
-    if (rc == MJ_EFORMAT)
-        snprintf(why, size, "%s/data.mdb is an LMDB file but no mjhook store", dir);
-    else if (rc == MJ_ESCHEMA)
-        snprintf(why, size,
-                 "the store %s was written by a newer mjhook, this one knows schema %d: install that one again", dir,
-                 MJ_STORE_SCHEMA);
-    else
-        snprintf(why, size, "can't open the store %s: %s", dir,
-                 rc == MDB_INVALID     ? "data.mdb is no LMDB file"
-                 : rc > -100 && rc < 0 ? mj_error_text(rc)
-                                       : mdb_strerror(rc));
-}
-
-/* Notes which file it is that LMDB opened. */
-static int identify(mj_env *e)
-{
-    struct stat st;
-    int fd, rc = mdb_env_get_fd(e->lmdb, &fd);
-
-    if (rc == 0 && fstat(fd, &st) != 0)
-        rc = errno;
-    if (rc == 0) {
-        e->dev = st.st_dev;
-        e->ino = st.st_ino;
-    }
-    return rc;
-}
-
 /* Handles of one store share the map; the largest map_max among them holds. */
 static void raise_ceiling(mj_env *e, const mj_store_options *o)
 {
-    uint64_t wanted = o->map_max ? o->map_max : MAP_CEILING;
+    uint64_t wanted = o->map_max ? o->map_max : MAP_CEILING, now = atomic_load(&e->map_max);
 
-    pthread_rwlock_wrlock(&e->resize);
-    if (wanted > e->map_max)
-        e->map_max = wanted;
-    pthread_rwlock_unlock(&e->resize);
+    while (now < wanted && !atomic_compare_exchange_weak(&e->map_max, &now, wanted))
+        ;
+}
+
+/* The environment of the file that lies there.  *replaced: this process has another file open under the same lock. */
+static mj_env *registered(const mj_place *p, bool *replaced)
+{
+    mj_env *e;
+
+    *replaced = false;
+    for (e = registry; e; e = e->next) {
+        if (p->has_data && e->dev == p->data.st_dev && e->ino == p->data.st_ino)
+            return e;
+        if (p->has_lock && e->lock_dev == p->lock.st_dev && e->lock_ino == p->lock.st_ino)
+            *replaced = true;
+    }
+    return NULL;
+}
+
+/* Opens it for the registry, whose mutex is not held meanwhile: threads with an open store do not wait for this one. */
+static int open_new(const char *dir, const mj_store_options *o, mj_env **out, char *why, size_t size)
+{
+    mj_env *e = new_env(dir, o);
+    int rc = e ? MJ_OK : MJ_ENOMEM;
+
+    if (e) {
+        opening = true;
+        pthread_mutex_unlock(&registry_lock);
+        rc = mj_env_open(e, o, why, size);
+        pthread_mutex_lock(&registry_lock);
+        opening = false;
+        pthread_cond_broadcast(&opened);
+    }
+    if (rc == 0)
+        note_map(e);
+    if (rc != 0) {
+        mj_env_explain(dir, rc, why, size);
+        if (e)
+            destroy(e);
+        return mj_env_code(rc);
+    }
+    e->next = registry;
+    registry = e;
+    *out = e;
+    return MJ_OK;
 }
 
 int mj_env_acquire(const char *dir, const mj_store_options *o, mj_env **out, char *why, size_t size)
 {
-    struct stat st = {0};
-    bool fresh = false;
-    mj_env *e;
+    bool replaced = false;
+    mj_place p;
+    mj_env *e = NULL;
     int rc;
 
     *out = NULL;
     why[0] = '\0';
-    errno = 0;
     pthread_once(&fork_once, watch_fork);
-    pthread_mutex_lock(&registry_lock);
-    rc = look_at_dir(dir, o, &st, &fresh, why, size);
+    rc = mj_place_open(&p, dir, o, why, size);
     if (rc != MJ_OK)
-        goto done;
-    for (e = registry; e; e = e->next)
-        if (!fresh && e->dev == st.st_dev && e->ino == st.st_ino)
-            break;
-    if (!e) {
-        e = new_env(dir, o);
-        rc = e ? open_env(e, fresh) : MJ_ENOMEM;
-        if (rc == 0)
-            rc = identify(e);
-        if (rc != 0) {
-            explain(rc, dir, why, size);
-            rc = mj_env_code(rc);
-            if (e)
-                destroy(e);
-            goto done;
-        }
-        e->next = registry;
-        registry = e;
+        return rc;
+    pthread_mutex_lock(&registry_lock);
+    while (rc == MJ_OK && !(e = registered(&p, &replaced)) && !replaced && opening) {
+        pthread_cond_wait(&opened, &registry_lock);
+        rc = mj_place_look(&p, o, why, size); /* that thread may have made the file */
     }
-    raise_ceiling(e, o);
-    e->refs++;
-    *out = e;
-done:
+    if (rc == MJ_OK && !e && replaced) {
+        mj_env_explain(dir, MJ_MISFIT, why, size);
+        rc = MJ_EBUSY;
+    }
+    if (rc == MJ_OK && !e)
+        rc = open_new(dir, o, &e, why, size);
+    if (rc == MJ_OK) {
+        raise_ceiling(e, o);
+        e->refs++;
+        *out = e;
+    }
     pthread_mutex_unlock(&registry_lock);
+    mj_place_close(&p);
     return rc;
 }
 
@@ -500,10 +268,142 @@ bool mj_env_foreign(const mj_env *e)
     return e->generation != generation;
 }
 
+/* ---- the map, and whether the file is what LMDB takes it for ---- */
+
+/* Where the file is mapped, LMDB does not tell: the mapping that `inside` lies in.  A child of fork() has its parent's
+ * mappings, too.  NULL: it lies in none, but in memory. */
+static const uint8_t *find_map(const mj_env *e, const uint8_t *inside)
+{
+    uintptr_t address = (uintptr_t)inside;
+    const uint8_t *found = NULL;
+    char line[512];
+    FILE *maps = fopen("/proc/self/maps", "re");
+
+    while (maps && !found && fgets(line, sizeof line, maps)) {
+        unsigned long low, high, offset, inode;
+        unsigned major_number, minor_number;
+        if (sscanf(line, "%lx-%lx %*s %lx %x:%x %lu", &low, &high, &offset, &major_number, &minor_number, &inode) ==
+                6 &&
+            inode == e->ino && makedev(major_number, minor_number) == e->dev && address >= low && address < high)
+            found = inside - (address - low) - offset;
+    }
+    if (maps)
+        fclose(maps);
+    return found;
+}
+
+/* LMDB mapped the file anew. */
+static void note_map(mj_env *e)
+{
+    e->map_size = e->broken ? 0 : mj_env_size(e);
+    atomic_store(&e->map, NULL);
+}
+
+/* Before LMDB looks into the map: what it had of the file is there still. */
+static int shrunk(const mj_env *e)
+{
+    struct stat st;
+
+    return fstat(e->fd, &st) == 0 && (uint64_t)st.st_size >= atomic_load(&e->known) ? 0 : MJ_TORN;
+}
+
+static void note_size(mj_env *e, uint64_t bytes)
+{
+    uint64_t known = atomic_load(&e->known);
+
+    while (known < bytes && !atomic_compare_exchange_weak(&e->known, &known, bytes))
+        ;
+}
+
+/* The file may end before pages that are free.  They are added then, so that this is found out once. */
+static int short_file(mj_env *e, size_t txn, uint64_t bytes, uint64_t need)
+{
+    char why[128];
+    int rc = mj_pages_tail(e->fd, txn, (size_t)(bytes / e->page_size), why, sizeof why);
+
+    if (rc == MJ_ECHANGED)
+        return 0; /* other processes commit at this moment: they look, too */
+    if (rc != 0)
+        return rc == MJ_ECORRUPT ? MJ_TORN : rc;
+    if (fallocate(e->fd, 0, (off_t)bytes, (off_t)(need - bytes)) == 0) /* never makes a file shorter */
+        note_size(e, need);
+    return 0;
+}
+
+int mj_env_sound(mj_env *e, MDB_txn *t, bool writes)
+{
+    size_t newest = mdb_txn_id(t) - writes;
+    MDB_envinfo info;
+    struct stat st;
+    uint64_t need;
+    int rc = mdb_env_info(e->lmdb, &info);
+
+    if (rc != 0)
+        return rc;
+    if (writes ? info.me_last_txnid != newest : info.me_last_txnid < newest) /* readers are overtaken */
+        return MJ_MISFIT;
+    need = ((uint64_t)info.me_last_pgno + 1) * e->page_size;
+    if (need <= atomic_load(&e->known))
+        return 0;
+    if (fstat(e->fd, &st) != 0)
+        return errno;
+    if ((uint64_t)st.st_size < need)
+        return short_file(e, newest, (uint64_t)st.st_size, need);
+    note_size(e, (uint64_t)st.st_size);
+    return 0;
+}
+
+int mj_env_inside(mj_env *e, const MDB_val *v)
+{
+    enum { PAGE_HEAD = 16, FLAGS_AT = 10, PAGES_AT = 12, BIG = 4 };
+    const uint8_t *p = v->mv_data, *map = atomic_load(&e->map);
+    struct stat st;
+    uint64_t end;
+    uint32_t pages;
+
+    if (v->mv_size == 0)
+        return 0;
+    if (!map) {
+        map = find_map(e, p);
+        atomic_store(&e->map, map);
+        if (!map)
+            return 0;
+    }
+    if (p >= map && p < map + e->map_size) {
+        end = (uint64_t)(p - map) + v->mv_size;
+        if (end <= atomic_load(&e->known) || (fstat(e->fd, &st) == 0 && end <= (uint64_t)st.st_size))
+            return 0;
+        return MJ_ECORRUPT;
+    }
+    if (v->mv_size <= e->page_size) /* on a page that this transaction changed */
+        return 0;
+    memcpy(&pages, p - PAGE_HEAD + PAGES_AT, sizeof pages);
+    return (p[FLAGS_AT - PAGE_HEAD] & BIG) && v->mv_size + PAGE_HEAD <= (uint64_t)pages * e->page_size ? 0
+                                                                                                       : MJ_ECORRUPT;
+}
+
+int mj_env_get(mj_env *e, MDB_txn *t, int db, MDB_val key, MDB_val *v)
+{
+    int rc = mdb_get(t, e->dbi[db], &key, v);
+
+    return rc != 0 ? rc : mj_env_inside(e, v);
+}
+
+int mj_env_next(mj_env *e, MDB_cursor *c, MDB_val *key, MDB_val *v, MDB_cursor_op op)
+{
+    int rc = mdb_cursor_get(c, key, v, op);
+
+    if (rc == 0)
+        rc = mj_env_inside(e, key);
+    return rc != 0 ? rc : mj_env_inside(e, v);
+}
+
 /* Opens an environment again that LMDB gave up: after a failed write of its root (a sick disk) it refuses every
  * transaction until it is closed.  Held for writing, so none runs; those that wait for their next use end. */
 static int reopen(mj_env *e)
 {
+    mj_store_options o = {.mode = e->mode, .map_max = atomic_load(&e->map_max)};
+    char why[512];
     int rc;
 
     for (mj_env_reader *r = e->readers; r; r = r->next) {
@@ -515,10 +415,9 @@ static int reopen(mj_env *e)
         mdb_env_close(e->lmdb);
     e->lmdb = NULL;
     e->epoch++;
-    rc = open_env(e, false);
-    if (rc == 0)
-        rc = identify(e);
+    rc = mj_env_open(e, &o, why, sizeof why);
     e->broken = rc != 0;
+    note_map(e);
     return rc;
 }
 
@@ -529,7 +428,20 @@ static int set_size(mj_env *e, uint64_t size)
     int rc = mdb_env_set_mapsize(e->lmdb, (size_t)size);
 
     e->broken = e->broken || rc != 0;
+    note_map(e);
     return rc;
+}
+
+static void hold_all(mj_env *e)
+{
+    pthread_mutex_lock(&e->writer);
+    pthread_rwlock_wrlock(&e->resize);
+}
+
+static void let_go(mj_env *e)
+{
+    pthread_rwlock_unlock(&e->resize);
+    pthread_mutex_unlock(&e->writer);
 }
 
 /* A transaction of `epoch` could not begin, for rc. 0: the cause was removed, try again. */
@@ -539,7 +451,7 @@ static int recover(mj_env *e, unsigned epoch, int rc)
 
     if (rc != MDB_MAP_RESIZED && rc != MDB_PANIC && rc != MDB_READERS_FULL)
         return rc;
-    pthread_rwlock_wrlock(&e->resize);
+    hold_all(e);
     if (e->epoch != epoch) /* another thread was faster */
         rc = 0;
     else if (rc == MDB_PANIC || e->broken)
@@ -548,25 +460,49 @@ static int recover(mj_env *e, unsigned epoch, int rc)
         rc = set_size(e, 0);
     else
         rc = mdb_reader_check(e->lmdb, &dead) == 0 && dead > 0 ? 0 : rc;
-    pthread_rwlock_unlock(&e->resize);
+    let_go(e);
     return rc;
 }
 
+/* ---- transactions ---- */
+
+static _Thread_local mj_env *writing; /* the environment of this thread's write transaction */
+
 int mj_env_begin(mj_env *e, unsigned flags, MDB_txn **txn)
 {
+    bool writes = !(flags & MDB_RDONLY);
     unsigned epoch;
     int rc;
 
     do {
+        if (writes) {
+            pthread_mutex_lock(&e->writer);
+            writing = e;
+        }
         pthread_rwlock_rdlock(&e->resize);
         epoch = e->epoch;
-        rc = e->broken ? MDB_PANIC : mdb_txn_begin(e->lmdb, NULL, flags, txn);
+        rc = e->broken ? MDB_PANIC : shrunk(e);
         if (rc == 0)
-            return 0;
-        pthread_rwlock_unlock(&e->resize);
+            rc = mdb_txn_begin(e->lmdb, NULL, flags, txn);
+        if (rc == 0) {
+            rc = mj_env_sound(e, *txn, writes);
+            if (rc == 0)
+                return 0;
+            mdb_txn_abort(*txn);
+        }
+        mj_env_leave(e);
         rc = recover(e, epoch, rc);
     } while (rc == 0);
     return rc;
+}
+
+void mj_env_leave(mj_env *e)
+{
+    pthread_rwlock_unlock(&e->resize);
+    if (writing == e) {
+        writing = NULL;
+        pthread_mutex_unlock(&e->writer);
+    }
 }
 
 int mj_env_read(mj_env *e, mj_env_reader *r)
@@ -583,18 +519,19 @@ int mj_env_read(mj_env *e, mj_env_reader *r)
             e->readers = r;
             pthread_mutex_unlock(&e->readers_lock);
         }
-        rc = e->broken ? MDB_PANIC : r->txn ? mdb_txn_renew(r->txn) : mdb_txn_begin(e->lmdb, NULL, MDB_RDONLY, &r->txn);
+        rc = e->broken ? MDB_PANIC : shrunk(e);
         if (rc == 0)
-            return 0;
+            rc = r->txn ? mdb_txn_renew(r->txn) : mdb_txn_begin(e->lmdb, NULL, MDB_RDONLY, &r->txn);
+        if (rc == 0) {
+            rc = mj_env_sound(e, r->txn, false);
+            if (rc == 0)
+                return 0;
+            mdb_txn_reset(r->txn);
+        }
         pthread_rwlock_unlock(&e->resize);
         rc = recover(e, epoch, rc);
     } while (rc == 0);
     return rc;
-}
-
-void mj_env_leave(mj_env *e)
-{
-    pthread_rwlock_unlock(&e->resize);
 }
 
 void mj_env_forget(mj_env *e, mj_env_reader *r)
@@ -634,18 +571,18 @@ uint64_t mj_env_size(const mj_env *e)
 
 int mj_env_grow(mj_env *e, uint64_t full)
 {
-    uint64_t size;
+    uint64_t size, most = atomic_load(&e->map_max);
     int rc = 0;
 
-    pthread_rwlock_wrlock(&e->resize);
+    hold_all(e);
     size = e->broken ? UINT64_MAX : mj_env_size(e);
     if (size <= full) { /* else another thread was faster */
         size += size < MAP_STEP ? size : MAP_STEP;
-        if (size > e->map_max)
-            size = e->map_max;
+        if (size > most)
+            size = most;
         rc = size <= full ? MDB_MAP_FULL : set_size(e, size);
     }
-    pthread_rwlock_unlock(&e->resize);
+    let_go(e);
     return mj_env_code(rc);
 }
 

@@ -38,6 +38,10 @@ typedef struct mj_store_options {
  * MJ_EOWNER (before a file is touched), MJ_ESCHEMA, MJ_EFORMAT, MJ_EREADONLY, MJ_ENOSPC, MJ_EIO, MJ_ENOMEM. */
 int mj_store_open(const char *dir, const mj_store_options *o, mj_store **out, char *why, size_t why_size);
 void mj_store_close(mj_store *s);
+/* Opens a file of a store for writing, and makes it with this mode, whatever the umask, when it is not there.  `at`:
+ * descriptor of its directory, or AT_FDCWD; `dir`: the directory's name, for messages, or "".  A link, a pipe, a
+ * device, a file with a second name or of another user is refused.  MJ_EOWNER, MJ_EREADONLY, MJ_ENOSPC, MJ_ENOMEM. */
+int mj_store_file(int at, const char *dir, const char *name, mode_t mode, int *fd, char *why, size_t why_size);
 /* What exactly failed in the last call on this handle; empty when it was no system's fault. */
 const char *mj_store_detail(const mj_store *s);
 

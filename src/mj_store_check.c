@@ -58,7 +58,7 @@ static const char *db_name(int db)
 
 static int look(check *c, int db, MDB_val key, MDB_val *v)
 {
-    return mdb_get(c->s->reader.txn, mj_env_dbi(c->s->env, db), &key, v);
+    return mj_env_get(c->s->env, c->s->reader.txn, db, key, v);
 }
 
 /* An entry that has to be there; value NULL: any. */
@@ -203,7 +203,7 @@ static int walk(check *c, int db, void (*visit)(check *, MDB_val, MDB_val))
 
     if (rc != 0)
         return rc;
-    while ((rc = mdb_cursor_get(cursor, &key, &v, MDB_NEXT)) == 0)
+    while ((rc = mj_env_next(c->s->env, cursor, &key, &v, MDB_NEXT)) == 0)
         visit(c, key, v);
     mdb_cursor_close(cursor);
     return rc == MDB_NOTFOUND ? 0 : rc;
@@ -265,7 +265,7 @@ static int name_leftovers(check *c, int db)
 
     if (rc != 0)
         return rc;
-    while ((rc = mdb_cursor_get(cursor, &key, &v, MDB_NEXT)) == 0) {
+    while ((rc = mj_env_next(c->s->env, cursor, &key, &v, MDB_NEXT)) == 0) {
         const uint8_t *ref = ref_in(db, key, v);
         char text[MJ_ULID_TEXT + 1] = "?";
         if (ref && asked_for(c, db, key, ref))
@@ -333,7 +333,7 @@ static int compare_counters(check *c)
     rc = mdb_cursor_open(c->s->reader.txn, mj_env_dbi(c->s->env, DB_ACCOUNT), &cursor);
     if (rc != 0)
         return rc;
-    while ((rc = mdb_cursor_get(cursor, &key, &v, MDB_NEXT)) == 0) {
+    while ((rc = mj_env_next(c->s->env, cursor, &key, &v, MDB_NEXT)) == 0) {
         uint64_t held = 0;
         mj_account_read(key, v, &h);
         for (unsigned i = 0; i < c->nheld; i++)

@@ -124,7 +124,8 @@ static int next_open(mj_txn *x, const uint8_t *ref, uint32_t seq, mj_event_recor
 
     if (rc != 0)
         return rc;
-    for (rc = mdb_cursor_get(c, &key, &v, MDB_SET_RANGE); rc == 0; rc = mdb_cursor_get(c, &key, &v, MDB_NEXT)) {
+    for (rc = mj_env_next(x->s->env, c, &key, &v, MDB_SET_RANGE); rc == 0;
+         rc = mj_env_next(x->s->env, c, &key, &v, MDB_NEXT)) {
         if (key.mv_size != EVENT_KEY || memcmp(key.mv_data, ref, MJ_ULID_BYTES) != 0) {
             rc = MDB_NOTFOUND;
             break;

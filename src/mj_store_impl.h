@@ -42,8 +42,8 @@ MDB_env *mj_env_lmdb(const mj_env *e);
 MDB_dbi mj_env_dbi(const mj_env *e, int db);
 /* Not usable in this process: it was opened before a fork. */
 bool mj_env_foreign(const mj_env *e);
-/* Begin and end of every transaction: end it (commit, abort or reset) and then call mj_env_leave().
- * The map is never resized between the two.  A LMDB code. */
+/* Begin and end of every transaction: end it (commit, abort or reset) and then call mj_env_leave().  A thread has one
+ * at a time.  The map is never resized between the two.  A LMDB code, or one that mj_env_code() knows. */
 int mj_env_begin(mj_env *e, unsigned flags, MDB_txn **txn);
 void mj_env_leave(mj_env *e);
 /* The same for a reader that is kept, reset, between its uses; all zero: not yet used. */
@@ -54,8 +54,15 @@ typedef struct mj_env_reader {
 } mj_env_reader;
 int mj_env_read(mj_env *e, mj_env_reader *r);
 void mj_env_forget(mj_env *e, mj_env_reader *r);
+/* What LMDB gave back lies inside of the file, or MJ_ECORRUPT: sizes in a damaged file may be any. */
+int mj_env_inside(mj_env *e, const MDB_val *v);
+/* mdb_get() and mdb_cursor_get(), with key and value looked at. */
+int mj_env_get(mj_env *e, MDB_txn *t, int db, MDB_val key, MDB_val *v);
+int mj_env_next(mj_env *e, MDB_cursor *c, MDB_val *key, MDB_val *v, MDB_cursor_op op);
+/* A sentence for a code, unless why has one. */
+void mj_env_explain(const char *dir, int rc, char *why, size_t size);
 /* The schema as this transaction sees it: 0, MJ_ESCHEMA (newer), MJ_EFORMAT or a LMDB code. */
-int mj_env_schema(const mj_env *e, MDB_txn *t);
+int mj_env_schema(mj_env *e, MDB_txn *t);
 /* The map's size, inside a transaction. */
 uint64_t mj_env_size(const mj_env *e);
 /* After MDB_MAP_FULL of a map of `full` bytes, with no transaction of this thread: makes it larger.
@@ -116,7 +123,7 @@ struct mj_store {
     mj_cap *caps;
     uint64_t owed[MJ_NCOUNTS]; /* counted by transactions that wrote nothing: stored by the next one that writes */
     bool owes;                 /* some of it is stored at close, if no write comes before */
-    char detail[256];
+    char detail[512];
 };
 
 typedef struct mj_txn {

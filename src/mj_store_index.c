@@ -26,7 +26,7 @@ int mj_txn_get(mj_txn *x, int db, MDB_val key, MDB_val *value)
     MDB_cursor *c;
     int rc = at_hand(x, db, &c);
 
-    return rc != 0 ? rc : mdb_cursor_get(c, &key, value, MDB_SET);
+    return rc != 0 ? rc : mj_env_next(x->s->env, c, &key, value, MDB_SET);
 }
 
 int mj_txn_put(mj_txn *x, int db, MDB_val key, MDB_val value)
@@ -59,7 +59,7 @@ int mj_txn_seek(mj_txn *x, int db, MDB_val from, MDB_val *key, MDB_val *value)
     if (rc != 0)
         return rc;
     *key = from;
-    return mdb_cursor_get(c, key, value, from.mv_size ? MDB_SET_RANGE : MDB_FIRST);
+    return mj_env_next(x->s->env, c, key, value, from.mv_size ? MDB_SET_RANGE : MDB_FIRST);
 }
 
 size_t mj_key_state(uint8_t *k, mj_state s, const uint8_t *ref)

@@ -1,5 +1,5 @@
 /* Handles, and the read half of the store. */
-#include "mj_store_impl.h"
+#include "mj_env_impl.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -59,7 +59,10 @@ void mj_store_blame(mj_store *s, int rc)
 {
     if (s->detail[0])
         return;
-    snprintf(s->detail, sizeof s->detail, "%s", rc > -100 && rc <= 0 ? mj_error_text(rc) : mdb_strerror(rc));
+    if (rc == EAGAIN || rc == MJ_TORN || rc == MJ_MISFIT)
+        mj_env_explain(s->dir, rc, s->detail, sizeof s->detail);
+    else
+        snprintf(s->detail, sizeof s->detail, "%s", rc > -100 && rc <= 0 ? mj_error_text(rc) : mdb_strerror(rc));
 }
 
 int mj_store_ready(mj_store *s)
@@ -104,7 +107,7 @@ int mj_store_end(mj_store *s, int rc)
 
 static int get(mj_store *s, int db, MDB_val key, MDB_val *v)
 {
-    return mdb_get(s->reader.txn, mj_env_dbi(s->env, db), &key, v);
+    return mj_env_get(s->env, s->reader.txn, db, key, v);
 }
 
 static int copy(mj_buf *out, MDB_val v)
@@ -223,7 +226,7 @@ static int plan(const mj_query *q, walk *w)
 }
 
 /* Positions the cursor on the first key of the page. */
-static int position(MDB_cursor *c, const mj_query *q, const walk *w, MDB_val *key, MDB_val *v)
+static int position(mj_env *e, MDB_cursor *c, const mj_query *q, const walk *w, MDB_val *key, MDB_val *v)
 {
     uint8_t k[KEY_MAX];
     size_t n = w->prefix_len + w->cursor_len;
@@ -235,11 +238,11 @@ static int position(MDB_cursor *c, const mj_query *q, const walk *w, MDB_val *ke
     else
         memset(k + w->prefix_len, w->newest_first ? 0xff : 0, w->cursor_len);
     *key = mj_val(k, n);
-    rc = mdb_cursor_get(c, key, v, MDB_SET_RANGE);
+    rc = mj_env_next(e, c, key, v, MDB_SET_RANGE);
     if (w->newest_first) /* the last key before where the range begins */
-        return mdb_cursor_get(c, key, v, rc == MDB_NOTFOUND ? MDB_LAST : rc == 0 ? MDB_PREV : MDB_GET_CURRENT);
+        return mj_env_next(e, c, key, v, rc == MDB_NOTFOUND ? MDB_LAST : rc == 0 ? MDB_PREV : MDB_GET_CURRENT);
     if (rc == 0 && q->more && key->mv_size == n && memcmp(key->mv_data, k, n) == 0)
-        rc = mdb_cursor_get(c, key, v, MDB_NEXT);
+        rc = mj_env_next(e, c, key, v, MDB_NEXT);
     return rc;
 }
 
@@ -268,9 +271,10 @@ int mj_store_page(mj_store *s, mj_query *q, mj_buf *out)
     rc = mdb_cursor_open(s->reader.txn, mj_env_dbi(s->env, w.db), &c);
     if (rc != 0)
         return mj_store_end(s, rc);
-    rc = position(c, q, &w, &key, &v);
+    rc = position(s->env, c, q, &w, &key, &v);
     q->more = false;
-    for (; rc == 0 && belongs(q, &w, key); rc = mdb_cursor_get(c, &key, &v, w.newest_first ? MDB_PREV : MDB_NEXT)) {
+    for (; rc == 0 && belongs(q, &w, key);
+         rc = mj_env_next(s->env, c, &key, &v, w.newest_first ? MDB_PREV : MDB_NEXT)) {
         mj_event_record e;
         if (n == q->limit) {
             q->more = true;
@@ -323,7 +327,7 @@ static int read_accounts(mj_store *s, mj_stats *out)
         if (a)
             a->max_in_flight = s->caps[i].max_in_flight;
     }
-    while ((rc = mdb_cursor_get(c, &key, &v, MDB_NEXT)) == 0) {
+    while ((rc = mj_env_next(s->env, c, &key, &v, MDB_NEXT)) == 0) {
         mj_account_stats *a;
         mj_held h;
         mj_account_read(key, v, &h);
@@ -351,7 +355,7 @@ static int first_key(mj_store *s, int db, int from, MDB_val *key)
     if (rc != 0)
         return rc;
     *key = mj_val(&prefix, 1);
-    rc = mdb_cursor_get(c, key, &v, from < 0 ? MDB_FIRST : MDB_SET_RANGE);
+    rc = mj_env_next(s->env, c, key, &v, from < 0 ? MDB_FIRST : MDB_SET_RANGE);
     mdb_cursor_close(c);
     if (rc == MDB_NOTFOUND || (rc == 0 && from >= 0 && *(uint8_t *)key->mv_data != prefix)) {
         *key = mj_val(NULL, 0);

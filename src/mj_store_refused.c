@@ -20,7 +20,7 @@ static int end_of(mj_txn *x, MDB_cursor_op which, uint64_t *number)
     *number = 0;
     if (rc != 0)
         return rc;
-    rc = mdb_cursor_get(c, &key, &value, which);
+    rc = mj_env_next(x->s->env, c, &key, &value, which);
     if (rc == 0)
         *number = number_of(key);
     mdb_cursor_close(c);
@@ -149,12 +149,12 @@ int mj_store_refused(mj_store *s, uint64_t below, uint32_t limit, mj_buf *out)
     if (rc != 0)
         return mj_store_end(s, rc);
     /* To the first one at or above `below`, and back one; past the end, to the last. */
-    rc = below ? mdb_cursor_get(c, &key, &value, MDB_SET_RANGE) : MDB_NOTFOUND;
-    rc = mdb_cursor_get(c, &key, &value, rc == 0 ? MDB_PREV : MDB_LAST);
+    rc = below ? mj_env_next(s->env, c, &key, &value, MDB_SET_RANGE) : MDB_NOTFOUND;
+    rc = mj_env_next(s->env, c, &key, &value, rc == 0 ? MDB_PREV : MDB_LAST);
     for (; rc == 0 && limit > 0; limit--) {
         rc = give(s, key, value, out);
         if (rc == 0)
-            rc = mdb_cursor_get(c, &key, &value, MDB_PREV);
+            rc = mj_env_next(s->env, c, &key, &value, MDB_PREV);
     }
     mdb_cursor_close(c);
     return mj_store_end(s, rc == MDB_NOTFOUND ? 0 : rc);

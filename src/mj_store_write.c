@@ -119,7 +119,7 @@ static int load_accounts(mj_txn *x)
 
     if (rc != 0)
         return rc;
-    while (x->nheld < MJ_MAX_ACCOUNTS && (rc = mdb_cursor_get(c, &key, &value, MDB_NEXT)) == 0) {
+    while (x->nheld < MJ_MAX_ACCOUNTS && (rc = mj_env_next(x->s->env, c, &key, &value, MDB_NEXT)) == 0) {
         mj_held *h = &x->held[x->nheld++];
         mj_account_read(key, value, h);
         if (h->learned_at != 0 && x->now - h->learned_at > FORGET_MS)

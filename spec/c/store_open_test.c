@@ -170,6 +170,9 @@ TEST("with 0660 a group shares the store, whatever the umask; nobody else does")
     CHECK_INT(chmod("shared", 0777), 0); /* for all, and not setgid */
     CHECK_INT(try_as(OTHER, OTHER, "shared", 0660, why), MJ_EOWNER);
     CHECK_INT(try_as(OTHER, GROUP, "shared", 0660, why), MJ_EOWNER);
+    CHECK_INT(try_open("shared", 0660, why), MJ_EOWNER); /* nor its owner, since others may plant files there */
+    CHECK(strstr(why, "chmod o-w") != NULL);
+    CHECK_INT(chmod("shared", 02770), 0);
     CHECK_INT(try_open("shared", 0660, why), MJ_OK);
 }
 

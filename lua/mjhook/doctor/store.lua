@@ -12,7 +12,7 @@ local ADVICE = {
   owner = "run mjhook, cron and nginx's workers as its owner, or share it with a group: store_mode",
   schema = "install the newer mjhook again, or restore a backup",
   format = "name another directory as `store`",
-  corrupt = "`mjhook check` tells more; restore a backup",
+  corrupt = "`mjhook check` tells more; put a backup in its place: `mjhook restore`",
   no_space = "make room",
   read_only = "look at the directory's owner and mode, and whether the disk is mounted read-only",
 }
@@ -43,6 +43,7 @@ local function check_directory(config, st, report)
     return false
   elseif bit(st.mode, 2) and not bit(st.mode, 512) then -- 0002 without 01000
     report:fail("store.directory", ("everybody can write to %s"):format(dir), ("chmod o-w %s"):format(dir))
+    return false -- no store is opened in it
   elseif config.store_mode == 432 and not (bit(st.mode, 1024) and bit(st.mode, 16)) then -- 0660: 02020
     report:fail("store.directory", ("%s is to be shared with a group, but has mode %03o"):format(dir, st.mode),
       ("chmod 2770 %s"):format(dir))
