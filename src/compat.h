@@ -5,8 +5,20 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+#include <stdint.h>
+
 #if LUA_VERSION_NUM < 502
 #define lua_rawlen(L, i) lua_objlen(L, i)
 #endif
+
+/* A lua_Integer of LuaJIT is a ptrdiff_t, which may have 32 bits; its numbers hold 53. */
+static inline void mjl_push_int(lua_State *L, int64_t v)
+{
+#if LUA_VERSION_NUM < 503
+    lua_pushnumber(L, (lua_Number)v);
+#else
+    lua_pushinteger(L, v);
+#endif
+}
 
 #endif

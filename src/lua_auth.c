@@ -27,35 +27,44 @@ static int keyring_close(lua_State *L)
     return 0;
 }
 
-/* keyring:sign(ref, attempt) -> kid, sig */
+/* keyring:sign(ref, attempt) -> kid, sig.  Raises when it can't be computed, or the ring is empty. */
 static int keyring_sign(lua_State *L)
 {
     char kid[MJ_KID_TEXT + 1], sig[MJ_SIG_TEXT + 1];
+    const mj_keyring *ring = check(L);
     size_t n;
     const char *ref = luaL_checklstring(L, 2, &n);
+    uint32_t attempt = (uint32_t)mjl_arg_int(L, 3, 0, UINT32_MAX);
     int rc;
 
     luaL_argcheck(L, n == MJ_ULID_TEXT, 2, "not a ref");
-    rc = mj_token_sign(check(L), ref, (uint32_t)luaL_checkinteger(L, 3), kid, sig);
+    rc = mj_token_sign(ring, ref, attempt, kid, sig);
     if (rc != MJ_OK)
-        return mjl_fail(L, rc, NULL);
+        return mjl_raise(L, rc, "the token of a callback URL");
     lua_pushstring(L, kid);
     lua_pushstring(L, sig);
     return 2;
 }
 
+/* Whether a token is good.  Raises when that can't be computed: then it is no stranger's. */
+static bool is_good(lua_State *L, const mj_keyring *ring, mj_str ref, uint32_t attempt, mj_str kid, mj_str sig)
+{
+    int rc = mj_token_verify(ring, ref.p, ref.n, attempt, kid.p, kid.n, sig.p, sig.n);
+
+    if (rc != MJ_OK && rc != MJ_EINVAL)
+        mjl_raise(L, rc, "the token of a callback");
+    return rc == MJ_OK;
+}
+
 /* keyring:verify(ref, attempt, kid, sig) -> boolean; strings of any length are fine, they are just wrong */
 static int keyring_verify(lua_State *L)
 {
-    size_t nref, nkid, nsig;
-    const char *ref = luaL_checklstring(L, 2, &nref);
+    const mj_keyring *ring = check(L);
+    mj_str ref = mjl_arg_str(L, 2), kid = mjl_arg_str(L, 4), sig = mjl_arg_str(L, 5);
     lua_Number attempt = luaL_checknumber(L, 3);
-    const char *kid = luaL_checklstring(L, 4, &nkid);
-    const char *sig = luaL_checklstring(L, 5, &nsig);
-    bool ok = attempt >= 1 && attempt <= MJ_MAX_ATTEMPTS &&
-              mj_token_verify(check(L), ref, nref, (uint32_t)attempt, kid, nkid, sig, nsig);
 
-    lua_pushboolean(L, ok);
+    lua_pushboolean(L,
+                    attempt >= 1 && attempt <= MJ_MAX_ATTEMPTS && is_good(L, ring, ref, (uint32_t)attempt, kid, sig));
     return 1;
 }
 
@@ -64,18 +73,17 @@ static int keyring_verify(lua_State *L)
 static int keyring_authorize(lua_State *L)
 {
     const mj_keyring *ring = check(L);
-    const char *uri, *ref;
+    mj_str uri = mjl_arg_str(L, 2);
+    const char *ref;
     uint32_t attempt = 0;
     mj_token t;
-    size_t n;
     int rc;
 
-    uri = luaL_checklstring(L, 2, &n);
-    mj_token_read(uri, n, &t);
+    mj_token_read(uri.p, uri.n, &t);
     rc = mj_token_check(ring, &t, &ref, &attempt);
     if (rc == MJ_OK && attempt <= MJ_MAX_ATTEMPTS) {
         lua_pushlstring(L, ref, MJ_ULID_TEXT);
-        lua_pushinteger(L, (lua_Integer)attempt);
+        mjl_push_int(L, attempt);
         return 2;
     }
     lua_pushnil(L);
@@ -117,7 +125,7 @@ static int core_keyring(lua_State *L)
     return 1;
 }
 
-/* core.sha256(data) -> 32 bytes */
+/* core.sha256(data) -> 32 bytes.  Raises when it can't be computed: nil would be taken for a hash. */
 static int core_sha256(lua_State *L)
 {
     size_t n;
@@ -126,12 +134,12 @@ static int core_sha256(lua_State *L)
     int rc = mj_sha256(p, n, out);
 
     if (rc != MJ_OK)
-        return mjl_fail(L, rc, NULL);
+        return mjl_raise(L, rc, "SHA-256");
     lua_pushlstring(L, (char *)out, sizeof out);
     return 1;
 }
 
-/* core.hmac_sha256(key, data) -> 32 bytes */
+/* core.hmac_sha256(key, data) -> 32 bytes.  Raises as core.sha256(). */
 static int core_hmac(lua_State *L)
 {
     size_t nkey, n;
@@ -140,7 +148,7 @@ static int core_hmac(lua_State *L)
     int rc = mj_hmac_sha256(key, nkey, p, n, out);
 
     if (rc != MJ_OK)
-        return mjl_fail(L, rc, NULL);
+        return mjl_raise(L, rc, "HMAC-SHA-256");
     lua_pushlstring(L, (char *)out, sizeof out);
     return 1;
 }

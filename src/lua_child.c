@@ -116,7 +116,7 @@ static int child_take_back(lua_State *L)
 {
     mj_child *c = luaL_checkudata(L, 1, CHILD);
 
-    lua_pushinteger(L, (lua_Integer)mj_child_take_back(c));
+    mjl_push_int(L, (int64_t)mj_child_take_back(c));
     return 1;
 }
 
@@ -135,7 +135,7 @@ static int child_stop(lua_State *L)
 static int core_await(lua_State *L)
 {
     struct pollfd p[MJ_MAX_CHILDREN];
-    double ms = luaL_checknumber(L, 2);
+    int64_t ms = mjl_arg_ms(L, 2);
     nfds_t n = 0;
 
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -158,7 +158,7 @@ static char **words(lua_State *L, const char *name)
     char **out = lua_newuserdata(L, (MJ_MAX_WORDS + 1) * sizeof *out);
     int n = 0;
 
-    lua_getfield(L, 1, name);
+    mjl_field(L, 1, name);
     for (; lua_istable(L, -1) && n < MJ_MAX_WORDS; n++) {
         lua_rawgeti(L, -1, n + 1);
         if (lua_type(L, -1) != LUA_TSTRING) {
@@ -184,7 +184,7 @@ static int core_run(lua_State *L)
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     c.input = mjl_str(L, 1, "input");
-    c.timeout_ms = mjl_int(L, 1, "timeout_ms", 60000);
+    c.timeout_ms = mjl_ms(L, 1, "timeout_ms", 60000);
     c.background = mjl_bool(L, 1, "background");
     c.argv = words(L, "argv");
     c.envp = words(L, "env");

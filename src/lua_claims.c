@@ -69,7 +69,7 @@ static int claims_begin(lua_State *L)
 static int claims_take_back(lua_State *L)
 {
     claims *c = check(L);
-    int64_t before = mj_http_clock() - (int64_t)luaL_checknumber(L, 2);
+    int64_t before = mj_http_clock() - mjl_arg_ms(L, 2);
     mj_reader r;
     uint32_t n;
 
@@ -86,7 +86,7 @@ static int claims_take_back(lua_State *L)
     return 1;
 }
 
-/* core.claims(name) -> the claims of that name in this process */
+/* core.claims(name) -> the claims of that name in this process.  Raises without memory. */
 static int core_claims(lua_State *L)
 {
     size_t n;
@@ -97,7 +97,7 @@ static int core_claims(lua_State *L)
     luaL_getmetatable(L, CLAIMS);
     lua_setmetatable(L, -2);
     c->shared = mj_claims_open(name, n);
-    return c->shared ? 1 : mjl_fail(L, MJ_ENOMEM, NULL);
+    return c->shared ? 1 : mjl_raise(L, MJ_ENOMEM, "claims");
 }
 
 void mjl_open_claims(lua_State *L)

@@ -1,10 +1,12 @@
 #include "lua_core.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static int error_tostring(lua_State *L)
 {
-    lua_getfield(L, 1, "message");
+    luaL_checktype(L, 1, LUA_TTABLE);
+    mjl_field(L, 1, "message");
     return 1;
 }
 
@@ -27,6 +29,24 @@ int mjl_fail(lua_State *L, int code, const char *why)
     return 2;
 }
 
+int mjl_raise(lua_State *L, int code, const char *what)
+{
+    lua_pushfstring(L, "%s: %s", what, mj_error_text(code));
+    mjl_fail(L, code, lua_tostring(L, -1));
+    return lua_error(L);
+}
+
+/* ---- reading values ---- */
+
+/* Both Luas hold every whole number up to 2^53 exactly. */
+#define EXACT 9007199254740992
+
+void mjl_field(lua_State *L, int t, const char *name)
+{
+    lua_pushstring(L, name);
+    lua_rawget(L, t);
+}
+
 static void bad_field(lua_State *L, const char *name, const char *wanted)
 {
     luaL_error(L, "bad field '%s' (%s expected, got %s)", name, wanted, luaL_typename(L, -1));
@@ -37,7 +57,7 @@ mj_str mjl_str(lua_State *L, int t, const char *name)
     mj_str s = {0};
     size_t n;
 
-    lua_getfield(L, t, name);
+    mjl_field(L, t, name);
     if (lua_type(L, -1) == LUA_TSTRING) {
         s.p = lua_tolstring(L, -1, &n); /* stays alive in its table */
         if (n > UINT32_MAX)
@@ -50,32 +70,96 @@ mj_str mjl_str(lua_State *L, int t, const char *name)
     return s;
 }
 
-int64_t mjl_int(lua_State *L, int t, const char *name, int64_t absent)
+/* A number as an int64_t; `whole` refuses fractions, which are dropped otherwise.  NaN and what is out of range give
+ * false.  Compared as a number first: to convert what does not fit is undefined. */
+static bool in_range(lua_Number n, bool whole, int64_t low, int64_t high, int64_t *v)
+{
+    if (!(n >= (lua_Number)low && n <= (lua_Number)high))
+        return false;
+    *v = (int64_t)n;
+    return !whole || (lua_Number)*v == n;
+}
+
+/* Pushes "a whole number from 0 to 9 expected, got 10".  Not by %f of lua_pushfstring, which makes 9 "9.0" in 5.4. */
+static const char *out_of_range(lua_State *L, int i, bool whole, int64_t low, int64_t high)
+{
+    char text[128];
+
+    if (lua_type(L, i) != LUA_TNUMBER)
+        return lua_pushfstring(L, "number expected, got %s", luaL_typename(L, i));
+    snprintf(text, sizeof text, "a %snumber from %.16g to %.16g expected, got %.16g", whole ? "whole " : "",
+             (double)low, (double)high, lua_tonumber(L, i));
+    lua_pushstring(L, text);
+    return lua_tostring(L, -1);
+}
+
+static int64_t number_field(lua_State *L, int t, const char *name, int64_t absent, bool whole, int64_t low,
+                            int64_t high)
 {
     int64_t v = absent;
 
-    lua_getfield(L, t, name);
-    if (lua_type(L, -1) == LUA_TNUMBER) {
-        lua_Number n = lua_tonumber(L, -1);
-        if (!(n >= -9007199254740992.0 && n <= 9007199254740992.0)) /* 2^53: exact in both Luas */
-            luaL_error(L, "field '%s' is out of range", name);
-        v = (int64_t)n;
-    } else if (!lua_isnil(L, -1)) {
-        bad_field(L, name, "number");
-    }
+    mjl_field(L, t, name);
+    if (!lua_isnil(L, -1) && (lua_type(L, -1) != LUA_TNUMBER || !in_range(lua_tonumber(L, -1), whole, low, high, &v)))
+        luaL_error(L, "bad field '%s' (%s)", name, out_of_range(L, lua_gettop(L), whole, low, high));
     lua_pop(L, 1);
     return v;
+}
+
+int64_t mjl_int(lua_State *L, int t, const char *name, int64_t absent, int64_t low, int64_t high)
+{
+    return number_field(L, t, name, absent, true, low, high);
+}
+
+int64_t mjl_ms(lua_State *L, int t, const char *name, int64_t absent)
+{
+    return number_field(L, t, name, absent, false, -EXACT, EXACT);
+}
+
+int64_t mjl_arg_int(lua_State *L, int i, int64_t low, int64_t high)
+{
+    int64_t v = 0;
+
+    if (lua_type(L, i) != LUA_TNUMBER || !in_range(lua_tonumber(L, i), true, low, high, &v))
+        luaL_argerror(L, i, out_of_range(L, i, true, low, high));
+    return v;
+}
+
+int64_t mjl_arg_ms(lua_State *L, int i)
+{
+    lua_Number n = lua_tonumber(L, i);
+
+    if (lua_type(L, i) != LUA_TNUMBER || n != n)
+        luaL_argerror(L, i, out_of_range(L, i, false, -EXACT, EXACT));
+    return n >= EXACT ? EXACT : n <= -EXACT ? -EXACT : (int64_t)n;
+}
+
+mj_str mjl_arg_str(lua_State *L, int i)
+{
+    size_t n;
+    const char *p = luaL_checklstring(L, i, &n);
+
+    luaL_argcheck(L, n <= UINT32_MAX, i, "too long");
+    return (mj_str){p, (uint32_t)n};
 }
 
 bool mjl_bool(lua_State *L, int t, const char *name)
 {
     bool v;
 
-    lua_getfield(L, t, name);
+    mjl_field(L, t, name);
     v = lua_toboolean(L, -1);
     lua_pop(L, 1);
     return v;
 }
+
+bool mjl_ref(lua_State *L, int i, uint8_t ref[MJ_ULID_BYTES])
+{
+    size_t n;
+    const char *p = lua_type(L, i) == LUA_TSTRING ? lua_tolstring(L, i, &n) : NULL;
+    return p && mj_ulid_parse(p, n, ref) == MJ_OK;
+}
+
+/* ---- setting values ---- */
 
 void mjl_set_str(lua_State *L, const char *name, mj_str s)
 {
@@ -93,7 +177,7 @@ void mjl_set_lit(lua_State *L, const char *name, const char *s)
 
 void mjl_set_int(lua_State *L, const char *name, int64_t v)
 {
-    lua_pushinteger(L, (lua_Integer)v);
+    mjl_push_int(L, v);
     lua_setfield(L, -2, name);
 }
 
@@ -101,13 +185,6 @@ void mjl_set_time(lua_State *L, const char *name, int64_t ms)
 {
     if (ms != 0)
         mjl_set_int(L, name, ms);
-}
-
-bool mjl_ref(lua_State *L, int i, uint8_t ref[MJ_ULID_BYTES])
-{
-    size_t n;
-    const char *p = lua_type(L, i) == LUA_TSTRING ? lua_tolstring(L, i, &n) : NULL;
-    return p && mj_ulid_parse(p, n, ref) == MJ_OK;
 }
 
 void mjl_push_ref(lua_State *L, const uint8_t ref[MJ_ULID_BYTES])
@@ -183,7 +260,7 @@ int luaopen_mjhook_core(lua_State *L)
     mjl_set_int(L, "max_refused", MJ_MAX_REFUSED);
     lua_createtable(L, MJ_NBUCKETS - 1, 0);
     for (unsigned i = 0; i < MJ_NBUCKETS - 1; i++) {
-        lua_pushinteger(L, (lua_Integer)mj_latency_bound(i));
+        mjl_push_int(L, mj_latency_bound(i));
         lua_rawseti(L, -2, (int)i + 1);
     }
     lua_setfield(L, -2, "latency_bounds");

@@ -2,7 +2,9 @@
  *
  * Conventions: wrong arguments raise at the caller's line; outcomes are values,
  * `nil, err` with err = {code=, message=, retryable=} that prints as its
- * message.  A userdata is made empty with its metatable before it acquires
+ * message.  A function that fails only when the process has no memory left (a
+ * hash, a token, an inbox) raises such an error instead: its result is used at
+ * once, and nil would be taken for a result.  A userdata is made empty with its metatable before it acquires
  * anything, so that an error in between leaks nothing; close is idempotent and
  * is also __gc and __close. */
 #ifndef MJ_LUA_CORE_H
@@ -17,16 +19,29 @@
 /* Pushes nil and an error table; `why` (may be NULL) says more than the code's own text. */
 int mjl_fail(lua_State *L, int code, const char *why);
 
-/* Fields of the table at absolute index t.  A value of another type raises "bad field 'name' ...". */
-mj_str mjl_str(lua_State *L, int t, const char *name); /* {NULL, 0} when absent */
-int64_t mjl_int(lua_State *L, int t, const char *name, int64_t absent);
+/* Raises the same error table, with the message "what: text of the code". */
+int mjl_raise(lua_State *L, int code, const char *what);
+
+/* Fields of the table at absolute index t; a wrong value raises "bad field 'name' (...)".  They are read without
+ * metamethods: what __index makes is in no table, and is collected while its bytes are in use. */
+void mjl_field(lua_State *L, int t, const char *name); /* pushes it */
+mj_str mjl_str(lua_State *L, int t, const char *name); /* {NULL, 0} when absent; lives as long as its table holds it */
 bool mjl_bool(lua_State *L, int t, const char *name);
+/* A number, not a string that looks like one; `absent` is not checked.  low and high are within 2^53. */
+int64_t mjl_int(lua_State *L, int t, const char *name, int64_t absent, int64_t low, int64_t high); /* whole */
+int64_t mjl_ms(lua_State *L, int t, const char *name, int64_t absent); /* within 2^53; a fraction is dropped */
+/* The same for argument i.  Milliseconds beyond 2^53, also infinite ones, become 2^53: for ever. */
+int64_t mjl_arg_int(lua_State *L, int i, int64_t low, int64_t high);
+int64_t mjl_arg_ms(lua_State *L, int i);
+mj_str mjl_arg_str(lua_State *L, int i);
+/* 26 characters of a ref at index i into 16 bytes; false when it is none. */
+bool mjl_ref(lua_State *L, int i, uint8_t ref[MJ_ULID_BYTES]);
+
+/* Fields of the table on top of the stack. */
 void mjl_set_str(lua_State *L, const char *name, mj_str s); /* sets nothing when empty */
 void mjl_set_int(lua_State *L, const char *name, int64_t v);
 void mjl_set_time(lua_State *L, const char *name, int64_t ms); /* sets nothing when 0 */
 void mjl_set_lit(lua_State *L, const char *name, const char *s);
-/* 26 characters of a ref at index i into 16 bytes; false when it is none. */
-bool mjl_ref(lua_State *L, int i, uint8_t ref[MJ_ULID_BYTES]);
 void mjl_push_ref(lua_State *L, const uint8_t ref[MJ_ULID_BYTES]);
 /* A metatable with these methods, __index to itself, and `close` as __gc and __close. */
 void mjl_class(lua_State *L, const char *name, const luaL_Reg *methods);

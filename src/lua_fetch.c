@@ -5,6 +5,7 @@
 #include "mj_shelf.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,9 +67,9 @@ static const char *check_name(lua_State *L, int i)
 
 static size_t check_ended(lua_State *L, const box *b)
 {
-    lua_Integer i = luaL_checkinteger(L, 2);
+    int64_t i = mjl_arg_int(L, 2, 1, MAX_ITEMS);
 
-    luaL_argcheck(L, i >= 1 && (size_t)i <= b->n, 2, "no such download");
+    luaL_argcheck(L, (size_t)i <= b->n, 2, "no such download");
     luaL_argcheck(L, b->steps[i - 1] != RUNS, 2, "not ended yet");
     return (size_t)i - 1;
 }
@@ -77,7 +78,7 @@ static size_t check_ended(lua_State *L, const box *b)
  * a shorter one: it may say which hosts are allowed. */
 static const char *const *read_list(lua_State *L, const char *name, const char *list[MAX_LIST + 1])
 {
-    lua_getfield(L, 1, name);
+    mjl_field(L, 1, name);
     if (lua_isnil(L, -1)) {
         lua_pop(L, 1);
         return NULL;
@@ -116,12 +117,12 @@ static int core_fetch(lua_State *L)
     luaL_argcheck(L, dir.n > 0 && strlen(dir.p) == dir.n, 1, "dir: a path expected");
     luaL_argcheck(L, sub.n > 0 && strlen(sub.p) == sub.n && !strchr(sub.p, '/') && sub.p[0] != '.', 1,
                   "sub: a name expected");
-    mode = mjl_int(L, 1, "mode", 0600);
+    mode = mjl_int(L, 1, "mode", 0600, -MJ_MAX_TIME, MJ_MAX_TIME);
     /* What was kept is read again to be known. */
     luaL_argcheck(L, mode >= 0 && mode <= 0777 && (mode & 0400), 1,
                   "mode: 0400 to 0777 expected, with reading for the owner");
-    o.max_bytes = mjl_int(L, 1, "max_bytes", 64 << 20);
-    o.connections = (int)mjl_int(L, 1, "connections", 0);
+    o.max_bytes = mjl_int(L, 1, "max_bytes", 64 << 20, 0, MJ_MAX_TIME);
+    o.connections = (int)mjl_int(L, 1, "connections", 0, 0, INT_MAX);
     o.ca_file = mjl_str(L, 1, "ca_file").p;
     o.hosts = read_list(L, "hosts", hosts);
     o.connect_to = read_list(L, "connect_to", connect_to);
@@ -172,7 +173,7 @@ static int fetch_add(lua_State *L)
         return mjl_fail(L, rc, NULL);
     }
     b->steps[b->n++] = RUNS; /* as many as the batch has */
-    lua_pushinteger(L, (lua_Integer)index + 1);
+    mjl_push_int(L, (int64_t)index + 1);
     return 1;
 }
 
@@ -182,16 +183,15 @@ static int fetch_next(lua_State *L)
 {
     static const char *const outcomes[] = {"done", "url", "address", "status", "type", "size", "net", "time", "disk"};
     box *b = check_box(L);
-    lua_Number deadline = luaL_checknumber(L, 2);
+    lua_Number given = luaL_checknumber(L, 2);
+    int64_t deadline = given != given ? 0 : mjl_arg_ms(L, 2);
     mj_fetch_result r;
     size_t index;
 
-    if (!(deadline >= 0)) /* nor a number */
-        deadline = 0;
-    if (mj_fetch_next(b->fetch, deadline < 9e15 ? (int64_t)deadline : INT64_MAX, &index, &r) != MJ_OK)
+    if (mj_fetch_next(b->fetch, deadline, &index, &r) != MJ_OK)
         return 0;
     b->steps[index] = r.outcome == MJ_FETCH_DONE ? WHOLE : ENDED;
-    lua_pushinteger(L, (lua_Integer)index + 1);
+    mjl_push_int(L, (int64_t)index + 1);
     lua_createtable(L, 0, 8);
     mjl_set_lit(L, "outcome", outcomes[r.outcome]);
     if (r.kind) {
@@ -219,7 +219,7 @@ static int push_hash(lua_State *L, const uint8_t sha[32], int64_t bytes)
         hex[2 * i + 1] = digits[sha[i] & 15];
     }
     lua_pushlstring(L, hex, sizeof hex);
-    lua_pushinteger(L, (lua_Integer)bytes);
+    mjl_push_int(L, bytes);
     return 2;
 }
 

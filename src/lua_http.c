@@ -2,6 +2,7 @@
 #include "lua_core.h"
 #include "mj_http.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,15 @@ static int http_close(lua_State *L)
     return 0;
 }
 
+static int timeout(lua_State *L, int t, const char *name)
+{
+    int64_t ms = mjl_ms(L, t, name, 0);
+
+    if (ms < 0 || ms > INT_MAX)
+        luaL_error(L, "bad field '%s' (milliseconds from 0 to %d expected)", name, INT_MAX);
+    return (int)ms;
+}
+
 static void read_request(lua_State *L, int t, mj_http_request *r, const char **headers)
 {
     mj_str url = mjl_str(L, t, "url"), body = mjl_str(L, t, "body");
@@ -52,10 +62,10 @@ static void read_request(lua_State *L, int t, mj_http_request *r, const char **h
     r->body = body.p;
     r->body_len = body.n;
     r->once = mjl_bool(L, t, "once");
-    r->timeout_ms = (int)mjl_int(L, t, "timeout_ms", 0);
-    r->start_by_ms = mjl_int(L, t, "start_by_ms", 0);
+    r->timeout_ms = timeout(L, t, "timeout_ms");
+    r->start_by_ms = mjl_ms(L, t, "start_by_ms", 0);
     r->details = mjl_bool(L, t, "details");
-    lua_getfield(L, t, "headers");
+    mjl_field(L, t, "headers");
     if (lua_istable(L, -1)) {
         for (int i = 0; i < MAX_HEADERS; i++) {
             lua_rawgeti(L, -1, i + 1);
@@ -118,7 +128,7 @@ static void push_answer(lua_State *L, const mj_http_answer *a)
 static int http_perform(lua_State *L)
 {
     box *b = luaL_checkudata(L, 1, HTTP);
-    int64_t deadline = (int64_t)luaL_optnumber(L, 3, 0);
+    int64_t deadline = lua_isnoneornil(L, 3) ? 0 : mjl_arg_ms(L, 3);
     size_t n;
     call *c;
     int at, rc;
@@ -165,10 +175,10 @@ static int core_http(lua_State *L)
     box *b;
 
     luaL_checktype(L, 1, LUA_TTABLE);
-    o.connections = (int)mjl_int(L, 1, "connections", 0);
-    o.connect_timeout_ms = (int)mjl_int(L, 1, "connect_timeout_ms", 0);
-    o.timeout_ms = (int)mjl_int(L, 1, "timeout_ms", 0);
-    o.max_answer = (size_t)mjl_int(L, 1, "max_answer", 0);
+    o.connections = (int)mjl_int(L, 1, "connections", 0, 0, INT_MAX);
+    o.connect_timeout_ms = timeout(L, 1, "connect_timeout_ms");
+    o.timeout_ms = timeout(L, 1, "timeout_ms");
+    o.max_answer = (size_t)mjl_int(L, 1, "max_answer", 0, 0, UINT32_MAX);
     o.insecure = mjl_bool(L, 1, "insecure");
     o.ca_file = mjl_str(L, 1, "ca_file").p;
     o.user_agent = "mjhook/" MJ_VERSION;
@@ -183,7 +193,7 @@ static int core_http(lua_State *L)
 /* core.clock() -> milliseconds that only go forward (CLOCK_BOOTTIME) */
 static int core_clock(lua_State *L)
 {
-    lua_pushinteger(L, (lua_Integer)mj_http_clock());
+    mjl_push_int(L, mj_http_clock());
     return 1;
 }
 

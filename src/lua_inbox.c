@@ -41,19 +41,18 @@ static int inbox_put(lua_State *L)
     uint8_t head[HEAD];
     size_t n;
     const char *body = luaL_checklstring(L, 4, &n);
-    lua_Integer attempt = luaL_checkinteger(L, 3);
+    uint8_t attempt = (uint8_t)mjl_arg_int(L, 3, 1, MJ_MAX_ATTEMPTS);
     uint32_t index = 0;
     uint64_t lot;
 
     luaL_argcheck(L, mjl_ref(L, 2, head), 2, "not a ref");
-    luaL_argcheck(L, attempt >= 1 && attempt <= MJ_MAX_ATTEMPTS, 3, "no attempt's number");
     luaL_argcheck(L, n <= UINT32_MAX - sizeof head, 4, "too long");
-    head[MJ_ULID_BYTES] = (uint8_t)attempt;
+    head[MJ_ULID_BYTES] = attempt;
     lot = mj_inbox_put(b->inbox, (mj_str){(const char *)head, sizeof head}, (mj_str){body, (uint32_t)n}, &index);
     if (lot == 0)
         return mjl_fail(L, MJ_ENOMEM, NULL);
-    lua_pushinteger(L, (lua_Integer)lot);
-    lua_pushinteger(L, (lua_Integer)index);
+    mjl_push_int(L, (int64_t)lot);
+    mjl_push_int(L, index);
     return 2;
 }
 
@@ -64,7 +63,7 @@ static int inbox_take(lua_State *L)
 
     if (!mj_inbox_take(b->inbox, &b->lot))
         return 0;
-    lua_pushinteger(L, (lua_Integer)b->lot.number);
+    mjl_push_int(L, (int64_t)b->lot.number);
     return 1;
 }
 
@@ -116,7 +115,7 @@ int mjl_lot_read(lua_State *L, int i, mj_op *ops, bool *readable, size_t *n)
     return MJ_OK;
 }
 
-/* core.inbox(name) -> the inbox of that name in this process; without a name one of its own */
+/* core.inbox(name) -> the inbox of that name in this process; without a name one of its own.  Raises without memory. */
 static int core_inbox(lua_State *L)
 {
     size_t n = 0;
@@ -127,7 +126,7 @@ static int core_inbox(lua_State *L)
     luaL_getmetatable(L, INBOX);
     lua_setmetatable(L, -2);
     b->inbox = mj_inbox_open(name, n);
-    return b->inbox ? 1 : mjl_fail(L, MJ_ENOMEM, NULL);
+    return b->inbox ? 1 : mjl_raise(L, MJ_ENOMEM, "an inbox");
 }
 
 void mjl_open_inbox(lua_State *L)

@@ -88,7 +88,7 @@ static size_t count_creates(lua_State *L, size_t n)
     for (size_t i = 0; i < n; i++) {
         lua_rawgeti(L, 2, (int)i + 1);
         luaL_checktype(L, -1, LUA_TTABLE);
-        lua_getfield(L, -1, "task");
+        mjl_field(L, lua_gettop(L), "task");
         creates += lua_istable(L, -1);
         lua_pop(L, 2);
     }
@@ -135,7 +135,7 @@ static void push_outcomes(lua_State *L, const batch *b, const mj_op *op, size_t 
 static int store_write(lua_State *L)
 {
     mj_store *s = check(L);
-    int64_t now = (int64_t)luaL_checknumber(L, 3);
+    int64_t now = mjl_arg_ms(L, 3);
     size_t n, lot, read = 0;
     batch *b;
     int at, rc;
@@ -203,7 +203,7 @@ static int store_find(lua_State *L)
     rc = n > MJ_MAX_TASK_ID ? MJ_ENOTFOUND : mj_store_find(s, (mj_str){id, (uint32_t)n}, &b->buf, &attempt);
     if (give_task(L, s, lua_gettop(L), b, rc) != 1)
         return 2;
-    lua_pushinteger(L, (lua_Integer)attempt);
+    mjl_push_int(L, attempt);
     return 2;
 }
 
@@ -298,11 +298,13 @@ static int push_refused(lua_State *L, mj_str bytes)
 static int store_refused(lua_State *L)
 {
     mj_store *s = check(L);
+    uint64_t below = (uint64_t)mjl_arg_int(L, 2, 0, MJ_MAX_TIME);
+    uint32_t limit = (uint32_t)mjl_arg_int(L, 3, 0, UINT32_MAX);
     batch *b = new_batch(L);
     int at = lua_gettop(L), n = 0, rc;
     mj_reader r;
 
-    rc = mj_store_refused(s, (uint64_t)luaL_checknumber(L, 2), (uint32_t)luaL_checkinteger(L, 3), &b->buf);
+    rc = mj_store_refused(s, below, limit, &b->buf);
     if (rc != MJ_OK) {
         batch_done(L, at, b);
         return store_fail(L, s, rc);
@@ -341,9 +343,9 @@ static void read_query(lua_State *L, mj_query *q)
     mj_str state = mjl_str(L, 2, "state"), cursor = mjl_str(L, 2, "cursor");
     int s;
 
-    lua_getfield(L, 2, "by");
+    mjl_field(L, 2, "by");
     q->order = (mj_order)luaL_checkoption(L, -1, "age", orders);
-    lua_getfield(L, 2, "due");
+    mjl_field(L, 2, "due");
     q->due = (mj_due)luaL_checkoption(L, -1, "none", dues);
     lua_pop(L, 2);
     if (state.n) {
@@ -353,11 +355,11 @@ static void read_query(lua_State *L, mj_query *q)
         q->state = (mj_state)s; /* layer: query */
     }
     q->user_id = mjl_str(L, 2, "user_id");
-    q->until = mjl_int(L, 2, "until", 0);
-    q->since = mjl_int(L, 2, "since", 0);
+    q->until = mjl_ms(L, 2, "until", 0);
+    q->since = mjl_ms(L, 2, "since", 0);
     q->buried = mjl_bool(L, 2, "buried");
-    q->limit = (uint32_t)mjl_int(L, 2, "limit", 100);
-    lua_getfield(L, 2, "ref");
+    q->limit = (uint32_t)mjl_int(L, 2, "limit", 100, 0, UINT32_MAX);
+    mjl_field(L, 2, "ref");
     q->has_ref = !lua_isnil(L, -1);
     if (q->has_ref && !mjl_ref(L, -1, q->ref))
         luaL_error(L, "bad field 'ref'");
@@ -431,7 +433,7 @@ static void push_histogram(lua_State *L, const mj_histogram *h)
 {
     lua_createtable(L, MJ_NBUCKETS, 1);
     for (unsigned i = 0; i < MJ_NBUCKETS; i++) {
-        lua_pushinteger(L, (lua_Integer)h->bucket[i]);
+        mjl_push_int(L, (int64_t)h->bucket[i]);
         lua_rawseti(L, -2, (int)i + 1);
     }
     mjl_set_int(L, "sum_ms", (int64_t)h->sum_ms);
@@ -476,7 +478,7 @@ static void push_measures(lua_State *L, const mj_measures *m, const mj_rules *ru
 static int store_stats(lua_State *L)
 {
     mj_store *s = check(L);
-    int64_t now = (int64_t)luaL_optnumber(L, 2, 0);
+    int64_t now = lua_isnoneornil(L, 2) ? 0 : mjl_arg_ms(L, 2);
     mj_stats st;
     int rc = mj_store_stats(s, &st);
 
@@ -504,7 +506,7 @@ static void set_accounts(lua_State *L, int t, mj_store *s)
     mj_account a[MJ_MAX_ACCOUNTS];
     size_t n = 0;
 
-    lua_getfield(L, t, "accounts");
+    mjl_field(L, t, "accounts");
     if (lua_istable(L, -1)) {
         for (n = 0; n < MJ_MAX_ACCOUNTS; n++) {
             lua_rawgeti(L, -1, (int)n + 1);
@@ -513,13 +515,30 @@ static void set_accounts(lua_State *L, int t, mj_store *s)
                 break;
             }
             a[n].name = mjl_str(L, lua_gettop(L), "name");
-            a[n].max_in_flight = (uint32_t)mjl_int(L, lua_gettop(L), "max_in_flight", 10);
+            a[n].max_in_flight = (uint32_t)mjl_int(L, lua_gettop(L), "max_in_flight", 10, 0, UINT32_MAX);
             lua_pop(L, 1);
         }
     }
     lua_pop(L, 1);
     if (mj_store_accounts(s, a, n) != MJ_OK)
         luaL_error(L, "bad field 'accounts'");
+}
+
+/* A field in seconds, as milliseconds. */
+static int64_t seconds(lua_State *L, int t, const char *name, int64_t absent_ms)
+{
+    static const double MOST = 1e10; /* three centuries */
+    int64_t ms = absent_ms;
+
+    mjl_field(L, t, name);
+    if (!lua_isnil(L, -1)) {
+        lua_Number n = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : -1;
+        if (!(n >= 0 && n <= MOST))
+            luaL_error(L, "bad field '%s' (seconds expected, up to 1e10)", name);
+        ms = (int64_t)(n * 1000);
+    }
+    lua_pop(L, 1);
+    return ms;
 }
 
 /* core.open(dir, {mode=, map_max=, poll_first=, poll_max=, lost_after=, grace= (seconds), learn=,
@@ -533,12 +552,12 @@ static int core_open(lua_State *L)
     int rc;
 
     luaL_checktype(L, 2, LUA_TTABLE);
-    o.mode = (mode_t)mjl_int(L, 2, "mode", 0600);
-    o.map_max = (uint64_t)mjl_int(L, 2, "map_max", 0);
-    o.rules.poll_first_ms = mjl_int(L, 2, "poll_first", o.rules.poll_first_ms / 1000) * 1000;
-    o.rules.poll_max_ms = mjl_int(L, 2, "poll_max", o.rules.poll_max_ms / 1000) * 1000;
-    o.rules.lost_after_ms = mjl_int(L, 2, "lost_after", o.rules.lost_after_ms / 1000) * 1000;
-    o.rules.grace_ms = mjl_int(L, 2, "grace", o.rules.grace_ms / 1000) * 1000;
+    o.mode = (mode_t)mjl_int(L, 2, "mode", 0600, 0, 0777);
+    o.map_max = (uint64_t)mjl_int(L, 2, "map_max", 0, 0, MJ_MAX_TIME);
+    o.rules.poll_first_ms = seconds(L, 2, "poll_first", o.rules.poll_first_ms);
+    o.rules.poll_max_ms = seconds(L, 2, "poll_max", o.rules.poll_max_ms);
+    o.rules.lost_after_ms = seconds(L, 2, "lost_after", o.rules.lost_after_ms);
+    o.rules.grace_ms = seconds(L, 2, "grace", o.rules.grace_ms);
     o.rules.learn = mjl_bool(L, 2, "learn");
     b = lua_newuserdata(L, sizeof *b);
     b->store = NULL;

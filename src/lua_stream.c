@@ -36,7 +36,7 @@ static int stream_send(lua_State *L)
     mj_stream *s = check(L);
     size_t n;
     const char *data = luaL_checklstring(L, 2, &n);
-    int rc = mj_stream_send(s, data, n, (int64_t)luaL_checknumber(L, 3));
+    int rc = mj_stream_send(s, data, n, mjl_arg_ms(L, 3));
 
     if (rc != MJ_OK)
         return mjl_fail(L, rc, mj_stream_why(s));
@@ -50,7 +50,7 @@ static int stream_recv(lua_State *L)
     mj_stream *s = check(L);
     char chunk[CHUNK];
     size_t got;
-    int rc = mj_stream_recv(s, chunk, sizeof chunk, (int64_t)luaL_checknumber(L, 2), &got);
+    int rc = mj_stream_recv(s, chunk, sizeof chunk, mjl_arg_ms(L, 2), &got);
 
     if (rc != MJ_OK)
         return mjl_fail(L, rc, mj_stream_why(s));
@@ -70,12 +70,12 @@ static int core_stream(lua_State *L)
 
     luaL_checktype(L, 1, LUA_TTABLE);
     t.host = mjl_str(L, 1, "host").p;
-    port = mjl_int(L, 1, "port", 0);
+    port = mjl_int(L, 1, "port", 0, -MJ_MAX_TIME, MJ_MAX_TIME);
     t.tls = mjl_bool(L, 1, "tls");
     t.ca_file = mjl_str(L, 1, "ca_file").p;
     t.cert_file = mjl_str(L, 1, "cert_file").p;
     t.key_file = mjl_str(L, 1, "key_file").p;
-    deadline = mjl_int(L, 1, "deadline_ms", 0);
+    deadline = mjl_ms(L, 1, "deadline_ms", 0);
     if (!t.host)
         return luaL_error(L, "bad field 'host'");
     t.port = port > 0 && port <= 65535 ? (int)port : 0;

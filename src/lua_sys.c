@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <string.h>
 #include <sys/file.h>
@@ -21,7 +22,7 @@ static int core_now(lua_State *L)
     struct timespec t;
 
     clock_gettime(CLOCK_REALTIME, &t);
-    lua_pushinteger(L, (lua_Integer)t.tv_sec * 1000 + (lua_Integer)(t.tv_nsec / 1000000));
+    mjl_push_int(L, (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000);
     return 1;
 }
 
@@ -44,7 +45,7 @@ static int lock_close(lua_State *L)
 static int core_lock(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
-    mode_t mode = (mode_t)luaL_optinteger(L, 2, 0600);
+    mode_t mode = lua_isnoneornil(L, 2) ? 0600 : (mode_t)mjl_arg_int(L, 2, 0, 0777);
     box *b = lua_newuserdata(L, sizeof *b);
     char why[512] = "";
     int rc;
@@ -80,13 +81,13 @@ static int core_stat(lua_State *L)
 
 static int core_uid(lua_State *L)
 {
-    lua_pushinteger(L, (lua_Integer)geteuid());
+    mjl_push_int(L, geteuid());
     return 1;
 }
 
 static int core_isatty(lua_State *L)
 {
-    lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
+    lua_pushboolean(L, isatty((int)mjl_arg_int(L, 1, 0, INT_MAX)));
     return 1;
 }
 

@@ -3,6 +3,11 @@
 
 #include <string.h>
 
+static const char *mode_name(unsigned i)
+{
+    return i == MJ_RELAXED ? "relaxed" : "fast";
+}
+
 static void push_attempts(lua_State *L, const mj_task *t)
 {
     lua_createtable(L, (int)t->nattempts, 0);
@@ -112,7 +117,7 @@ int mjl_push_task(lua_State *L, mj_str record)
         mjl_set_str(L, "task_id", a->ids[0]);
     mjl_set_str(L, "account", a->account.n ? a->account : t.account);
     mjl_set_time(L, "submitted_at", a->submitted_at);
-    mjl_set_lit(L, "mode", t.mode == MJ_RELAXED ? "relaxed" : "fast");
+    mjl_set_lit(L, "mode", mode_name(t.mode));
     mjl_set_int(L, "timeout", t.timeout);
     mjl_set_int(L, "priority", t.priority);
     mjl_set_int(L, "polls", t.polls);
@@ -222,7 +227,7 @@ static unsigned read_images(lua_State *L, int t, mj_str *images)
     unsigned n = 0;
     size_t len;
 
-    lua_getfield(L, t, "images");
+    mjl_field(L, t, "images");
     if (lua_istable(L, -1)) {
         for (int i = 1; n < MJ_MAX_IMAGES; i++) {
             lua_rawgeti(L, -1, i);
@@ -231,6 +236,8 @@ static unsigned read_images(lua_State *L, int t, mj_str *images)
                 break;
             }
             images[n].p = lua_tolstring(L, -1, &len);
+            if (len > UINT32_MAX)
+                luaL_error(L, "field 'images' is too long");
             images[n++].n = (uint32_t)len;
             lua_pop(L, 1);
         }
@@ -248,8 +255,8 @@ static void read_signal(lua_State *L, int t, mj_signal *sig)
     sig->expect_state = expect.n ? mj_state_parse(expect) : -1;
     if (expect.n && sig->expect_state < 0)
         luaL_error(L, "bad field 'expect'");
-    sig->attempt = (uint32_t)mjl_int(L, t, "attempt", 0);
-    sig->wait_ms = mjl_int(L, t, "wait_ms", -1);
+    sig->attempt = (uint32_t)mjl_int(L, t, "attempt", 0, 0, UINT32_MAX);
+    sig->wait_ms = mjl_ms(L, t, "wait_ms", -1);
     sig->counts = mjl_bool(L, t, "counts");
     sig->task_id = mjl_str(L, t, "task_id");
     if (sig->task_id.n > MJ_MAX_TASK_ID)
@@ -283,30 +290,32 @@ static void read_task(lua_State *L, int t, mj_task *task)
     task->key = limited(L, t, "key", MJ_MAX_NAME);
     task->account = limited(L, t, "account", MJ_MAX_NAME);
     task->context = limited(L, t, "context", MJ_MAX_JSON);
-    task->mode = mode.n == 7 ? MJ_RELAXED : MJ_FAST;
-    task->timeout = (uint32_t)mjl_int(L, t, "timeout", 600);
-    task->priority = (int32_t)mjl_int(L, t, "priority", 0);
-    task->expires_at = mjl_int(L, t, "expires_at", 0);
+    task->mode = mode.n ? (mj_mode)named(L, mode, "mode", mode_name, MJ_NMODES) : MJ_FAST;
+    task->timeout = (uint32_t)mjl_int(L, t, "timeout", 600, 0, UINT32_MAX);
+    task->priority = (int32_t)mjl_int(L, t, "priority", 0, INT32_MIN, INT32_MAX);
+    task->expires_at = mjl_ms(L, t, "expires_at", 0);
     print = mjl_str(L, t, "fingerprint");
     if (print.n >= sizeof task->fingerprint)
         memcpy(task->fingerprint, print.p, sizeof task->fingerprint);
+    else if (task->key.n) /* compared to nothing, the same job would be another one */
+        luaL_error(L, "bad field 'fingerprint' (%d bytes expected)", (int)sizeof task->fingerprint);
 }
 
 void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
 {
     op->kind = (mj_op_kind)named(L, mjl_str(L, t, "op"), "op", op_name, OP_COUNT);
     op->want = mjl_bool(L, t, "want");
-    op->limit = (uint32_t)mjl_int(L, t, "limit", 100);
-    op->until = mjl_int(L, t, "until", 0);
+    op->limit = (uint32_t)mjl_int(L, t, "limit", 100, 0, UINT32_MAX);
+    op->until = mjl_ms(L, t, "until", 0);
     op->body = mjl_str(L, t, "body");
     read_signal(L, t, &op->sig);
-    lua_getfield(L, t, "ref");
+    mjl_field(L, t, "ref");
     op->has_ref = !lua_isnil(L, -1);
     if (op->has_ref && !mjl_ref(L, -1, op->ref))
         luaL_error(L, "bad field 'ref'");
     lua_pop(L, 1);
     if (op->kind == MJ_OP_CREATE) {
-        lua_getfield(L, t, "task");
+        mjl_field(L, t, "task");
         luaL_checktype(L, -1, LUA_TTABLE);
         read_task(L, lua_gettop(L), task);
         lua_pop(L, 1);
@@ -318,8 +327,8 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
         if (!op->has_ref)
             luaL_error(L, "bad field 'ref'");
         memcpy(op->event.ref, op->ref, sizeof op->ref);
-        op->event.seq = (uint32_t)mjl_int(L, t, "seq", 0);
-        op->event.tries = (uint32_t)mjl_int(L, t, "tries", 0);
+        op->event.seq = (uint32_t)mjl_int(L, t, "seq", 0, 0, UINT32_MAX);
+        op->event.tries = (uint32_t)mjl_int(L, t, "tries", 0, 0, UINT32_MAX);
         op->body = limited(L, t, "files", MJ_MAX_JSON);
     }
 }

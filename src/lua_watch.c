@@ -42,14 +42,17 @@ static void watch(lua_State *L, lua_Debug *at)
 static int core_watch(lua_State *L)
 {
     lua_Debug caller;
+    lua_Number seconds;
 
     if (lua_isnoneornil(L, 1)) {
         watched.stop_at = 0;
         lua_sethook(L, NULL, 0, 0);
         return 0;
     }
+    seconds = luaL_checknumber(L, 1);
+    luaL_argcheck(L, seconds >= 0 && seconds <= 1e10, 1, "seconds expected, up to 1e10");
     snprintf(watched.why, sizeof watched.why, "%s", luaL_checkstring(L, 2));
-    watched.stop_at = mj_http_clock() + (int64_t)(luaL_checknumber(L, 1) * 1000);
+    watched.stop_at = mj_http_clock() + (int64_t)(seconds * 1000);
     watched.owner = NULL;
     if (lua_getstack(L, 1, &caller) && lua_getinfo(L, "f", &caller)) {
         watched.owner = lua_topointer(L, -1);

@@ -3,18 +3,8 @@
 #include "mj_gunzip.h"
 #include "mj_wire.h"
 
+#include <limits.h>
 #include <string.h>
-
-static mj_str text_arg(lua_State *L, int i)
-{
-    mj_str s;
-    size_t n;
-
-    s.p = luaL_checklstring(L, i, &n);
-    luaL_argcheck(L, n <= UINT32_MAX, i, "too long");
-    s.n = (uint32_t)n;
-    return s;
-}
 
 /* Scratch of n bytes, which Lua frees, whatever raises. */
 static mj_buf new_scratch(lua_State *L, size_t n)
@@ -53,7 +43,7 @@ static void push_word(lua_State *L, const mj_signal *w)
  * image=, images={}, mj_prompt=, meta= (JSON), remark= (for the timeline), error=, error_code=}. */
 static int wire_callback(lua_State *L)
 {
-    mj_str body = text_arg(L, 1);
+    mj_str body = mjl_arg_str(L, 1);
     mj_buf scratch = scratch_for(L, body);
     char why[MJ_WIRE_WHY];
     mj_signal w;
@@ -78,7 +68,7 @@ static mj_str *read_ids(lua_State *L, int i, size_t *n)
     for (size_t k = 0; k < *n; k++) {
         lua_rawgeti(L, i, (int)k + 1);
         luaL_argcheck(L, lua_type(L, -1) == LUA_TSTRING, i, "a list of task ids expected");
-        ids[k] = text_arg(L, lua_gettop(L));
+        ids[k] = mjl_arg_str(L, lua_gettop(L));
         lua_pop(L, 1);
     }
     mj_wire_sort(ids, *n);
@@ -89,7 +79,7 @@ static mj_str *read_ids(lua_State *L, int i, size_t *n)
  * there is none; what was not asked for costs neither tables nor more than reading past it. */
 static int wire_status(lua_State *L)
 {
-    mj_str body = text_arg(L, 1);
+    mj_str body = mjl_arg_str(L, 1);
     size_t n;
     mj_str *ids = read_ids(L, 2, &n);
     mj_json *entries = lua_newuserdata(L, (n + 1) * sizeof *entries);
@@ -122,8 +112,8 @@ static int wire_status(lua_State *L)
  * error_code=, error=}: what the answer to a submission means. */
 static int wire_submit(lua_State *L)
 {
-    int http = (int)luaL_checkinteger(L, 1);
-    mj_str body = lua_isnoneornil(L, 2) ? MJ_LIT("") : text_arg(L, 2);
+    int http = (int)mjl_arg_int(L, 1, 0, INT_MAX);
+    mj_str body = lua_isnoneornil(L, 2) ? MJ_LIT("") : mjl_arg_str(L, 2);
     mj_buf scratch = scratch_for(L, body);
     mj_wire_verdict v;
 
@@ -149,17 +139,16 @@ static int unpacked_close(lua_State *L)
  * none | nil, err: "invalid" when it is damaged, "limit" when it becomes more than max bytes, "no_memory" */
 static int gunzip(lua_State *L)
 {
-    mj_str body = text_arg(L, 1), plain;
-    lua_Integer max = luaL_checkinteger(L, 2);
+    mj_str body = mjl_arg_str(L, 1), plain;
+    uint32_t max = (uint32_t)mjl_arg_int(L, 2, 0, INT32_MAX);
     mj_buf *out;
     int rc;
 
-    luaL_argcheck(L, max >= 0 && max <= INT32_MAX, 2, "0 to 2^31 - 1 expected");
     out = lua_newuserdata(L, sizeof *out);
     *out = (mj_buf){0};
     luaL_getmetatable(L, UNPACKED);
     lua_setmetatable(L, -2);
-    rc = mj_gunzip(body, (uint32_t)max, out, &plain);
+    rc = mj_gunzip(body, max, out, &plain);
     if (rc != MJ_OK)
         return mjl_fail(L, rc,
                         rc == MJ_EINVAL   ? "a compressed body that is damaged or cut short"
@@ -176,7 +165,7 @@ static int gunzip(lua_State *L)
 /* core.utf8(text) -> whether it is well-formed UTF-8 */
 static int utf8(lua_State *L)
 {
-    mj_str s = text_arg(L, 1);
+    mj_str s = mjl_arg_str(L, 1);
 
     lua_pushboolean(L, mj_utf8_valid(s.p, s.n));
     return 1;

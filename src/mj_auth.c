@@ -122,7 +122,7 @@ int mj_ulid_parse(const char *text, size_t len, uint8_t id[MJ_ULID_BYTES])
 
 int mj_sha256(const void *data, size_t n, uint8_t out[32])
 {
-    return EVP_Digest(data, n, out, NULL, EVP_sha256(), NULL) == 1 ? MJ_OK : MJ_EIO;
+    return EVP_Digest(data, n, out, NULL, EVP_sha256(), NULL) == 1 ? MJ_OK : MJ_ENOMEM;
 }
 
 /* A name of ours for the library's own object, which no header shows. */
@@ -174,13 +174,13 @@ static int mac_of(const EVP_MAC_CTX *keyed, const void *data, size_t n, uint8_t 
     int ok = ctx && EVP_MAC_update(ctx, data, n) == 1 && EVP_MAC_final(ctx, out, &len, 32) == 1;
 
     EVP_MAC_CTX_free(ctx);
-    return ok ? MJ_OK : MJ_EIO;
+    return ok ? MJ_OK : MJ_ENOMEM;
 }
 
 int mj_hmac_sha256(const void *key, size_t key_len, const void *data, size_t n, uint8_t out[32])
 {
     EVP_MAC_CTX *ctx = new_mac(key, key_len);
-    int rc = ctx ? mac_of(ctx, data, n, out) : MJ_EIO;
+    int rc = ctx ? mac_of(ctx, data, n, out) : MJ_ENOMEM;
 
     EVP_MAC_CTX_free(ctx);
     return rc;
@@ -364,11 +364,12 @@ static int verify(const mj_keyring *k, const char *ref, uint32_t attempt, const 
     return rc;
 }
 
-bool mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt, const char *kid,
-                     size_t kid_len, const char *sig, size_t sig_len)
+int mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt, const char *kid,
+                    size_t kid_len, const char *sig, size_t sig_len)
 {
-    return ref_len == MJ_ULID_TEXT && kid_len == MJ_KID_TEXT && sig_len == MJ_SIG_TEXT &&
-           verify(k, ref, attempt, kid, sig) == MJ_OK;
+    if (ref_len != MJ_ULID_TEXT || kid_len != MJ_KID_TEXT || sig_len != MJ_SIG_TEXT)
+        return MJ_EINVAL;
+    return verify(k, ref, attempt, kid, sig);
 }
 
 int mj_token_check(const mj_keyring *k, const mj_token *t, const char **ref, uint32_t *attempt)

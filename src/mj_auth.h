@@ -39,17 +39,19 @@ size_t mj_keyring_count(const mj_keyring *k);
  * The signature is the first 128 bits of HMAC-SHA256 over the bytes
  * "mjhook1" NUL ref-text NUL attempt-in-decimal, in base64url; the kid is derived
  * from the secret alone: the first 48 bits of HMAC-SHA256 over "mjhook1 kid".
- * MJ_EINVAL: the keyring is empty. */
+ * MJ_EINVAL: the keyring is empty; MJ_ENOMEM. */
 int mj_token_sign(const mj_keyring *k, const char ref[MJ_ULID_TEXT + 1], uint32_t attempt, char kid[MJ_KID_TEXT + 1],
                   char sig[MJ_SIG_TEXT + 1]);
-/* True when some secret of the ring with this kid made sig for (ref, attempt).
- * Constant time in sig. Lengths other than the exact ones are false. */
-bool mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt, const char *kid,
-                     size_t kid_len, const char *sig, size_t sig_len);
+/* MJ_OK when some secret of the ring with this kid made sig for (ref, attempt), MJ_EINVAL when none did.
+ * MJ_ENOMEM: it could not be computed, which says nothing of the token.
+ * Constant time in sig. Lengths other than the exact ones are MJ_EINVAL. */
+int mj_token_verify(const mj_keyring *k, const char *ref, size_t ref_len, uint32_t attempt, const char *kid,
+                    size_t kid_len, const char *sig, size_t sig_len);
 
-/* The token in a callback's URI, however it was escaped on the way.  Of kid and sig the last one counts, since the token
- * stands behind whatever query hook_url had.  Of ref and attempt there may be several: software on the way may add or
- * repeat parameters, and the signature tells which ones are ours.  A part that can't be right is empty or missing. */
+/* The token in a callback's URI, however it was escaped on the way.  Of kid and sig the last one counts, since the
+ * token stands behind whatever query hook_url had.  Of ref and attempt there may be several: software on the way may
+ * add or repeat parameters, and the signature tells which ones are ours.  A part that can't be right is empty or
+ * missing. */
 #define MJ_TOKEN_TRIES 4
 typedef struct mj_token {
     bool present;              /* there is a kid or a sig */
@@ -64,7 +66,7 @@ int mj_token_check(const mj_keyring *k, const mj_token *t, const char **ref, uin
 
 /* Equal in time that depends on n only. */
 bool mj_equal(const void *a, const void *b, size_t n);
-/* SHA-256 of the data (key fingerprints of arguments, archives); MJ_EIO when the library fails. */
+/* SHA-256 of the data (key fingerprints of arguments, archives); MJ_ENOMEM: the library could not compute it. */
 int mj_sha256(const void *data, size_t n, uint8_t out[32]);
 /* The same of data that comes in pieces: new (NULL: out of memory), add any number of times, end, which also frees. */
 typedef struct mj_hash mj_hash;

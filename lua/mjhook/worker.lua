@@ -55,7 +55,7 @@ function M.commit(id, settings, ops)
   if unknown(id, settings) then
     return "unconfigured"
   end
-  inboxes[id] = inboxes[id] or assert(core.inbox(id))
+  inboxes[id] = inboxes[id] or core.inbox(id)
   local lot = inboxes[id]:take() or false
   local ran, results, outcomes, unreadable = pcall(write, id, settings, ops, inboxes[id])
   if not ran then

@@ -65,7 +65,7 @@ local function crew_of(mj, given)
   local idle = {}
   for i = 1, mj.config.handlers do
     local name = id .. "\0" .. i
-    idle[i] = { name = name, claims = assert(core.claims(name)), turn = 0 }
+    idle[i] = { name = name, claims = core.claims(name), turn = 0 }
   end
   return setmetatable({ mj = mj, run = turn(mj, given, id), idle = idle, at_work = {}, not_before = 0, watched_by = 0 },
     Crew)

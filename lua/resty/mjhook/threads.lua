@@ -28,7 +28,7 @@ function M.new(conf)
   local id = conf.store .. "\0" .. core.now()
   return setmetatable({
     settings = settings_of(conf), id = id, missing = {}, committed = function() end,
-    inbox = assert(core.inbox(id)), lots = {}, -- those who wait for a lot of the inbox, by its number
+    inbox = core.inbox(id), lots = {}, -- those who wait for a lot of the inbox, by its number
     newest = 0, called = 0,                    -- the newest lot with something in it; the one that a call will take
     runners = 0, queued = 0, queue_max = conf.queue_max,
   }, Threads)
