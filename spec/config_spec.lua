@@ -279,6 +279,7 @@ describe("configuration", function()
         ["return { api_key = 'x' }"] = true, ["return { secrets = { '0123456789abcdef' } }"] = true,
         ["return { accounts = { { name = 'a', api_key = 'x' } } }"] = true, ["return { batch = 7 }"] = false,
         ["return { accounts = { { name = 'a' } } }"] = false,
+        ["return { proxy = 'http://u:p@a.example:1' }"] = true, ["return { proxy = 'http://a.example:1' }"] = false,
       } do
         assert.equal(secret, resolve({ config = file(text) }).keys_inside, text)
       end

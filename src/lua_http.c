@@ -168,7 +168,7 @@ static int http_perform(lua_State *L)
     return 1;
 }
 
-/* core.http{connections=, connect_timeout_ms=, timeout_ms=, max_answer=, ca_file=} */
+/* core.http{connections=, connect_timeout_ms=, timeout_ms=, max_answer=, ca_file=, proxy=, insecure=} */
 static int core_http(lua_State *L)
 {
     mj_http_options o = {0};
@@ -181,6 +181,7 @@ static int core_http(lua_State *L)
     o.max_answer = (size_t)mjl_int(L, 1, "max_answer", 0, 0, UINT32_MAX);
     o.insecure = mjl_bool(L, 1, "insecure");
     o.ca_file = mjl_str(L, 1, "ca_file").p;
+    o.proxy = mjl_str(L, 1, "proxy").p;
     o.user_agent = "mjhook/" MJ_VERSION;
     b = lua_newuserdata(L, sizeof *b);
     b->http = NULL;

@@ -117,6 +117,18 @@ local function range(key, v)
   end
 end
 
+-- What is wrong is not quoted: there may be a password in it.
+local function proxy(key, v)
+  local scheme, authority = tostring(v):match "^(%w+)://([^/?#%s%c]+)/?$"
+  local port = authority and tonumber(authority:match ":(%d+)$")
+  local host = authority and authority:gsub(":%d+$", ""):match "[^@]*$" or ""
+  if type(v) ~= "string" or not ({ http = 1, https = 1, socks5 = 1, socks5h = 1 })[scheme] or not port
+    or port < 1 or port > 65535 or not (host:match "^[%w.-]+$" or host:match "^%[[%x:.]+%]$") then
+    fail(key, "a URL such as http://proxy.example:3128 expected: http, https, socks5 or socks5h, a host and its port, "
+      .. "before the host user:password@ if the proxy wants them (%%-encoded), and no path")
+  end
+end
+
 local function account(key, v)
   record({ name = text, api_key = text, api_key_file = text, max_in_flight = count(0, 1000, "slots") })(key, v)
   if not v.name or #v.name > core.max_name then
@@ -143,6 +155,8 @@ local KEYS = {
   api_key_file = text,
   accounts = list(account),
   base_url = text,
+  proxy = proxy,
+  ca_file = text,
   hook_url = text,
   secrets = list(secret),
   secrets_file = text,
@@ -250,7 +264,8 @@ local function holds_keys(file)
       return true
     end
   end
-  return file.api_key ~= nil or file.secrets ~= nil
+  local password = type(file.proxy) == "string" and file.proxy:find("@", 1, true) ~= nil
+  return file.api_key ~= nil or file.secrets ~= nil or password
 end
 
 local function check_known(source, from)
@@ -280,7 +295,23 @@ local function absolute(config, key, path)
   return dir .. "/" .. path
 end
 
+-- Read here, since libcurl would tell of a bad one with each request, and only then. Its writer decides which servers
+-- are believed.
+local function read_authorities(config)
+  if not config.ca_file then
+    return
+  end
+  config.ca_file = absolute(config, "ca_file", config.ca_file)
+  local content, err = core.read_file(config.ca_file, "code")
+  if not content then
+    fail("ca_file", "%s", err.message)
+  elseif not content:find "%-%-%-%-%-BEGIN [%u ]*CERTIFICATE%-%-%-%-%-" then
+    fail("ca_file", "%s holds no certificate: PEM expected (-----BEGIN CERTIFICATE-----)", config.ca_file)
+  end
+end
+
 local function complete(config)
+  read_authorities(config)
   local policy, log = config.policy, config.log
   config.policy = type(policy) == "string" and absolute(config, "policy", policy) or policy
   if type(log) == "table" then

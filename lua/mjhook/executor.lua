@@ -62,7 +62,8 @@ end
 -- @treturn table|nil answers in the order of requests, or nil and an error: then nothing was sent
 function Direct:http(requests, deadline)
   if not self.client then
-    local client, err = core.http { connections = self.config.connections }
+    local config = self.config
+    local client, err = core.http { connections = config.connections, proxy = config.proxy, ca_file = config.ca_file }
     if not client then
       return nil, err
     end

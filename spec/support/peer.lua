@@ -8,19 +8,20 @@ Peer.__index = Peer
 
 --- Starts one; it is ended with the test.
 -- @tparam table script a list of steps for each connection in turn, the last for all that follow
-function peer.start(script)
+-- @tparam[opt] string certificate path of one, with its key behind it, for TLS: see peer.certificate
+function peer.start(script, certificate)
   local self = setmetatable({ dir = kit.tmp() }, Peer)
   kit.write(self.dir .. "/script", cjson.encode(script))
-  self.process = kit.spawn(("exec python3 %s %s"):format(kit.quote(kit.root .. "/spec/support/peer.py"), self.dir))
+  self.process = kit.spawn(("exec python3 %s %s %s"):format(kit.quote(kit.root .. "/spec/support/peer.py"), self.dir,
+    certificate and certificate .. " " .. certificate or ""))
   self.port = kit.wait_until(function()
     return tonumber((kit.read(self.dir .. "/port") or ""):match "%d+")
   end, 20)
-  self.url = "http://127.0.0.1:" .. self.port
+  self.url = (certificate and "https://localhost:" or "http://127.0.0.1:") .. self.port
   return self
 end
 
---- One that answers every HTTP request on its connection in turn, the last for all that follow.
-function peer.http(...)
+local function http_steps(...)
   local steps = {}
   for _, answer in ipairs { ... } do
     steps[#steps + 1] = { "http" }
@@ -31,7 +32,27 @@ function peer.http(...)
     steps[#steps + 1] = { "http" }
     steps[#steps + 1] = { "send", (select(last, ...)) }
   end
-  return peer.start { steps }
+  return steps
+end
+
+--- One that answers every HTTP request on its connection in turn, the last for all that follow.
+function peer.http(...)
+  return peer.start { http_steps(...) }
+end
+
+--- The same over TLS.
+function peer.https(certificate, ...)
+  return peer.start({ http_steps(...) }, certificate)
+end
+
+--- The path of a certificate for localhost that nobody vouches for but itself, with its key.
+function peer.certificate()
+  local dir = kit.tmp()
+  local out, code = kit.sh(("cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
+    .. "-keyout key -out cert -subj /CN=localhost -addext subjectAltName=DNS:localhost && cat cert key >pair.pem && "
+    .. "chmod 600 pair.pem"):format(dir))
+  assert(code == 0, out)
+  return dir .. "/pair.pem"
 end
 
 --- What arrived so far: {connection=, text=}.

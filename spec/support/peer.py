@@ -1,6 +1,6 @@
 """A TCP server that does to each connection what it is told, byte for byte.
 
-Usage: peer.py DIR.  DIR/script is JSON, a list of lists of steps: one list for each connection in turn, the last for
+Usage: peer.py DIR [CERTIFICATE KEY]: the latter for TLS.  DIR/script is JSON, a list of lists of steps: one list for each connection in turn, the last for
 all that follow.  DIR/port gets the port; DIR/received a JSON line for all that a "read" step took: {"connection": n,
 "text": "..."} (each byte a character); DIR/closed a line for each connection that has been closed.
 
@@ -12,6 +12,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -86,8 +87,10 @@ class Connection:
     def reset(self):
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def run(self, steps):
+    def run(self, steps, tls):
         try:
+            if tls:
+                self.sock = tls.wrap_socket(self.sock, server_side=True)
             for name, *args in steps:
                 getattr(self, name)(*args)
         except OSError:
@@ -100,6 +103,9 @@ class Connection:
 def main():
     with open(where + "/script", encoding="latin-1") as file:
         script = json.load(file)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if len(sys.argv) > 2 else None
+    if tls:
+        tls.load_cert_chain(sys.argv[2], sys.argv[3])
     listener = socket.create_server(("127.0.0.1", 0))
     with open(where + "/port.new", "w", encoding="ascii") as file:
         file.write("%d\n" % listener.getsockname()[1])
@@ -110,7 +116,7 @@ def main():
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         steps = script[min(number, len(script) - 1)]
         number += 1
-        threading.Thread(target=Connection(sock, number).run, args=(steps,), daemon=True).start()
+        threading.Thread(target=Connection(sock, number).run, args=(steps, tls), daemon=True).start()
 
 
 main()

@@ -214,7 +214,7 @@ return function(patient, report)
     return report:ok("hook_url", "not set: there are no callbacks, tasks are only polled")
   end
   local self = setmetatable({
-    patient = patient, report = report, config = config, client = web.client(patient), ref = unused_ref(),
+    patient = patient, report = report, config = config, client = web.client(patient, {}), ref = unused_ref(),
     name = "hook_url", url = config.hook_url, public = true,
   }, Hook)
   local ok, why = pcall(check, self)

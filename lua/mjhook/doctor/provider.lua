@@ -38,9 +38,8 @@ local function check_reach(report, who, answer)
   web.clock(report, who, answer)
 end
 
-local function check_accounts(patient, report, client)
+local function check_accounts(patient, report, who, client)
   local config = patient.config
-  local who = { name = "base_url", url = config.base_url }
   local answers = {}
   for _, account in ipairs(config.accounts) do
     if not account.api_key then
@@ -67,8 +66,10 @@ local function check_accounts(patient, report, client)
 end
 
 return function(patient, report)
-  local client = web.client(patient)
-  local ok, why = pcall(check_accounts, patient, report, client)
+  local config = patient.config
+  local who = { name = "base_url", url = config.base_url, proxy = config.proxy, ca_file = config.ca_file }
+  local client = web.client(patient, who)
+  local ok, why = pcall(check_accounts, patient, report, who, client)
   client:close()
   if not ok then
     error(why, 0)

@@ -20,17 +20,20 @@ function M.shown(url)
   return (url:gsub("[?#].*$", ""))
 end
 
---- The host of a URL, without port and brackets.
+--- The host of a URL, without port, brackets, user and password.
 function M.host(url)
-  local authority = url:match "^%a+://([^/?#]+)" or ""
+  local authority = (url:match "^%w+://([^/?#]+)" or ""):match "[^@]*$"
   return authority:match "^%[(.-)%]" or authority:match "^[^:]+" or authority
 end
 
 --- A client that keeps one connection.
-function M.client(patient, insecure)
+-- @tparam table patient
+-- @tparam table who ca_file and proxy to use; the doctor's own ca_file goes before
+-- @tparam[opt] boolean insecure
+function M.client(patient, who, insecure)
   return assert(core.http {
     connections = 1, timeout_ms = patient.timeout_ms or TIMEOUT_MS, connect_timeout_ms = CONNECT_MS,
-    ca_file = patient.ca_file, insecure = insecure,
+    ca_file = patient.ca_file or who.ca_file, proxy = who.proxy, insecure = insecure,
   })
 end
 
@@ -49,9 +52,9 @@ local function date(seconds)
 end
 
 -- What certificate it is that was refused: asked for without trusting it, and without a token or a key.
-local function refused_certificate(patient, url)
-  local client = M.client(patient, true)
-  local seen = M.ask(client, { url = M.shown(url) }).details
+local function refused_certificate(patient, who)
+  local client = M.client(patient, who, true)
+  local seen = M.ask(client, { url = M.shown(who.url) }).details
   client:close()
   if not seen.cert_expires then
     return "", false
@@ -70,10 +73,11 @@ function M.unreachable(patient, report, who, answer)
     report:fail(who.name .. ".dns", why,
       ("is %s spelled right in %s, does it have an A or AAAA record, and is there a network?"):format(host, who.name))
   elseif failure == "certificate" then
-    local what, expired = refused_certificate(patient, who.url)
+    local what, expired = refused_certificate(patient, who)
     report:fail(who.name .. ".tls", why .. what, expired and "renew the certificate, and reload the server" or
       ("it has to name %s, be valid by now, and come with its whole chain (fullchain.pem) from an authority that " ..
-       "everybody trusts"):format(host))
+       "everybody trusts%s"):format(host, who.proxy and "; a proxy that opens TLS shows its own: name its authority " ..
+       "in ca_file" or ""))
   elseif failure == "authorities" then
     report:fail(who.name .. ".tls", why, "no list of trusted authorities: install ca-certificates")
   elseif failure == "tls" then
@@ -89,9 +93,12 @@ function M.unreachable(patient, report, who, answer)
 end
 
 --- Says which addresses a name has.
--- @tparam table who name, url, public (the other side has to reach it, not we)
+-- @tparam table who name, url, public (the other side has to reach it, not we), proxy (which looks the name up)
 function M.addresses(report, who)
   local host = M.host(who.url)
+  if who.proxy then
+    return report:ok(who.name .. ".proxy", ("%s is asked through %s"):format(host, M.host(who.proxy)))
+  end
   local found, err = core.resolve(host)
   if not found then
     return report:fail(who.name .. ".dns", err.message, ("is %s spelled right?"):format(host))

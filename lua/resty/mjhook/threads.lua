@@ -19,7 +19,7 @@ local function settings_of(conf)
   return {
     store = conf.store, store_mode = conf.store_mode, map_max = conf.map_max, poll = conf.poll,
     lost_after = conf.lost_after, ambiguous_grace = conf.ambiguous_grace, accounts = conf.accounts,
-    base_url = conf.base_url, connections = conf.connections,
+    base_url = conf.base_url, connections = conf.connections, proxy = conf.proxy, ca_file = conf.ca_file,
   }
 end
 
