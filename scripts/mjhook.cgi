@@ -2,12 +2,13 @@
 -- mjhook.cgi: takes the provider's callbacks behind any web server that runs CGI programs.
 --
 -- To deploy it, copy it (or link to it) where the server looks for CGI programs, and point hook_url there.  The URL
--- carries a token, which access logs are not to keep:
+-- carries a token, also in its path when the "?" came escaped, so no log is to keep it.  Nor is one to grow with requests
+-- that have no token:
 --
---   Apache           ScriptAlias "/webhooks/midjourney" "/usr/lib/cgi-bin/mjhook.cgi"
---                    LogFormat "%h %t %m %U %>s %b" no_query          # %U is without the query, %r is not
---                    CustomLog ${APACHE_LOG_DIR}/access.log no_query
---   nginx, fcgiwrap  location = /webhooks/midjourney {
+--   Apache           ScriptAliasMatch "^/webhooks/midjourney" "/usr/lib/cgi-bin/mjhook.cgi"
+--                    SetEnvIf Request_URI "^/webhooks/midjourney" callback
+--                    CustomLog ${APACHE_LOG_DIR}/access.log combined env=!callback
+--   nginx, fcgiwrap  location ^~ /webhooks/midjourney {
 --                      include fastcgi_params; fastcgi_param SCRIPT_FILENAME /usr/lib/cgi-bin/mjhook.cgi;
 --                      fastcgi_pass unix:/run/fcgiwrap.socket; client_max_body_size 1m;
 --                      access_log off; error_log /var/log/nginx/mjhook.log emerg; }

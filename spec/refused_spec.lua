@@ -129,7 +129,7 @@ describe("a refused callback", function()
       post(uri, "no JSON")
       post(uri, "no JSON")
       assert.same({ 2, 1 }, { lines(one), lines(two) })
-      assert.is_truthy(kit.log_text():find("(and 99 more of this task since this was last said)", 1, true))
+      assert.is_truthy(kit.log_text():find("(and 99 more since this was last said)", 1, true))
     end)
 
     it("leaves few lines in the log also when there are many tasks", function()

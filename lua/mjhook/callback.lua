@@ -76,6 +76,17 @@ local function seldom(mj, subject)
   return count
 end
 
+--- Logs a warning at once, and then at most once a minute.
+-- @tparam table mj
+-- @tparam string subject what it is about
+-- @tparam string text
+function M.say(mj, subject, text)
+  local n = seldom(mj, subject)
+  if n then
+    mj.log("warn", n == 1 and text or ("%s (and %d more since this was last said)"):format(text, n - 1))
+  end
+end
+
 --- Counts a request without a good token, and says so at once and then at most once a minute.
 -- @tparam table mj
 -- @tparam[opt] table request peer and forwarded, as for precheck()
@@ -95,11 +106,7 @@ local function refuse(mj, answer, ref, attempt, body, why)
     M.stranger(mj)
     return answer
   end
-  local n = seldom(mj, ref)
-  if n then
-    mj.log("warn", ("callback for %s refused: %s%s"):format(ref, why, n == 1 and "" or
-      (" (and %d more of this task since this was last said)"):format(n - 1)))
-  end
+  M.say(mj, ref, ("callback for %s refused: %s"):format(ref, why))
   local kept, err = mj.exec:commit {
     { op = "refuse", ref = ref, attempt = attempt, error = why, body = body },
     { op = "signal", kind = "look", source = "callback", ref = ref, attempt = attempt },

@@ -101,8 +101,8 @@ end
 
 local LOOPBACK = { 127, 0, 0, 1 }
 
---- Whether an address lies in one of the ranges (texts as for range()). A Unix socket's peer is this machine: it lies in
--- every range that holds 127.0.0.1. The range "unix:" holds nothing else.
+--- Whether an address lies in one of the ranges (texts as for range()). A Unix socket's peer is this machine: it lies
+-- in every range that holds 127.0.0.1. The range "unix:" holds nothing else.
 function M.contains(ranges, address)
   local unix = address and is_unix(address)
   local bytes = unix and LOOPBACK or address and parse(address)

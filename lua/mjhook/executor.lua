@@ -27,6 +27,42 @@ function M.store_options(config)
   }
 end
 
+-- What undoes an operation that took something for its caller; nil when there is nothing to undo. An event is due
+-- again. A task that was claimed was not sent. A task that was made without a key is known to nobody: its caller heard
+-- that it was not stored, and may have asked for another one. One with a key is found when the caller tries again.
+local function undoing(op, result)
+  local task, event = result.task, result.event
+  if result.code ~= "ok" then
+    return nil
+  elseif op.op == "take" and event then
+    return { op = "retry", ref = event.ref, seq = event.seq, tries = event.tries, ["until"] = core.now() }
+  elseif op.op == "claim" and task then
+    return { op = "signal", kind = "not_sent", source = "submit", ref = task.ref, attempt = task.attempt, wait_ms = 0,
+             error_code = "not_sent", error = "the store was so slow that nobody waited to send it" }
+  elseif op.op == "create" and task and not (op.task.key or op.task_id) then
+    return { op = "signal", kind = "cancel", source = "submit", ref = task.ref }
+  end
+end
+
+--- Operations whose callers did not wait for the commit: `answer_by` is the core.clock() until which they do. Their
+-- results become {code = "late"}.
+-- @treturn table operations that hand back what they took: in the order in which they have to be stored
+function M.late(ops, results)
+  local back, cancels, now = {}, {}, core.clock()
+  for i, op in ipairs(ops) do
+    if op.answer_by and op.answer_by < now then
+      local undo = undoing(op, results[i])
+      local list = undo and undo.kind == "cancel" and cancels or back
+      list[#list + 1] = undo
+      results[i] = { code = "late" }
+    end
+  end
+  for _, op in ipairs(cancels) do -- after its claim, if it was claimed, too
+    back[#back + 1] = op
+  end
+  return back
+end
+
 --- An executor that does its work in the calling thread.
 function M.direct(config, store)
   return setmetatable({ config = config, store = store }, Direct)

@@ -38,7 +38,17 @@ local function write(id, settings, ops, inbox)
   if not exec then
     return nil, err
   end
-  return exec.store:write(ops, core.now(), inbox)
+  local results, outcomes, unreadable = exec.store:write(ops, core.now(), inbox)
+  return results, outcomes, unreadable, exec.store
+end
+
+-- Hands back at once what callers took that no longer wait. Here, not on the event loop: a worker of nginx that ends
+-- waits for its threads, but not for what they say. Gives what could not be stored.
+local function hand_back(store, ops, results)
+  local back = executor.late(ops, results)
+  if #back > 0 and not store:write(back, core.now()) then
+    return back
+  end
 end
 
 --- Commits operations and whatever is in the inbox at this moment, in one transaction. Once something was taken out it
@@ -51,19 +61,22 @@ end
 -- @treturn number|false the lot that was taken
 -- @treturn string the outcomes of the lot
 -- @treturn table|false what of it could not be read
+-- @treturn table|false operations that hand back what was taken for callers that no longer wait, when they could not be
+-- stored: the next call has to
 function M.commit(id, settings, ops)
   if unknown(id, settings) then
     return "unconfigured"
   end
   inboxes[id] = inboxes[id] or core.inbox(id)
   local lot = inboxes[id]:take() or false
-  local ran, results, outcomes, unreadable = pcall(write, id, settings, ops, inboxes[id])
+  local ran, results, outcomes, unreadable, store = pcall(write, id, settings, ops, inboxes[id])
   if not ran then
     return "failed", { code = "internal", message = tostring(results), retryable = true }, lot
   elseif not results then
     return "failed", plain(outcomes), lot
   end
-  return "ok", results, lot, outcomes, unreadable or false
+  local _, owed = pcall(hand_back, store, ops, results)
+  return "ok", results, lot, outcomes, unreadable or false, type(owed) == "table" and owed or false
 end
 
 --- Requests to the provider; the deadline is false for none.

@@ -7,10 +7,12 @@
 --   init_worker_by_lua_block { require("resty.mjhook").init_worker() }
 --   location = /webhooks/midjourney { content_by_lua_block { require("resty.mjhook").callback() } }
 -- @module resty.mjhook
+local body = require "resty.mjhook.body"
 local callback = require "mjhook.callback"
 local config = require "mjhook.config"
 local core = require "mjhook.core"
 local delivery = require "resty.mjhook.deliver"
+local guard = require "resty.mjhook.guard"
 local journal = require "resty.mjhook.log"
 local metrics = require "mjhook.metrics"
 local mjhook = require "mjhook"
@@ -59,15 +61,16 @@ end
 local function dispatcher(mj)
   local running, not_before = false, 0
   local function run(premature)
-    running, not_before = true, 0
     local sent, err = 0, nil
-    if not premature then
-      sent, err = submit.dispatch(mj)
-    end
-    running = false
-    if sent == 0 then
-      not_before = core.clock() + DISPATCH_REST_MS -- who waits waits for something else than a slot
-    end
+    running = true
+    guard("sending queued tasks", function()
+      running = false
+      not_before = sent and sent > 0 and 0 or core.clock() + DISPATCH_REST_MS
+    end, function()
+      if not premature then
+        sent, err = submit.dispatch(mj)
+      end
+    end)
     if not sent then
       log("error", "queued tasks could not be sent: " .. err.message)
     end
@@ -134,6 +137,9 @@ local function send(reply)
   ngx.status = reply.status
   header["Content-Type"] = headers["Content-Type"]
   header["Content-Length"] = #reply.body
+  if reply.close then
+    ngx.header["Connection"] = "close"
+  end
   if reply.status ~= 200 then -- without a loop, which the compiler would stop at
     header["Retry-After"], header["Allow"] = headers["Retry-After"], headers["Allow"]
   end
@@ -147,11 +153,34 @@ local UNAVAILABLE = {
 
 local seen = {} -- what precheck is shown: filled and read without a yield in between, so one table does
 
---- The provider's callback, as a content handler: authenticated before the body is read, answered after the commit.
-function M.callback()
+local function closing(status, word, retry_after)
+  return {
+    status = status, close = true, body = ('{"status":"%s"}\n'):format(word),
+    headers = { ["Content-Type"] = "application/json", ["Retry-After"] = retry_after },
+  }
+end
+
+local BUSY, SLOW = closing(503, "busy", "5"), closing(408, "timeout")
+local LENGTH_REQUIRED = closing(411, "length_required")
+
+-- What is answered when there is no body to take in.
+local function bodiless(mj, ref, attempt, why, detail)
+  if why == "file" then
+    return callback.refuse(mj, ref, attempt, "nginx put it into a file: client_body_buffer_size is too small")
+  elseif why == "slow" then
+    return SLOW
+  elseif why == "busy" then
+    callback.say(mj, "busy", "more bodies of one task are in the air than are waited for: answered 503")
+    return BUSY
+  end
+  callback.say(mj, "unreadable", "nginx can't read a callback's body: " .. detail)
+  return detail:lower():find("content-length", 1, true) and LENGTH_REQUIRED or UNAVAILABLE
+end
+
+local function respond()
   local mj = open()
   if not mj then
-    return send(UNAVAILABLE)
+    return UNAVAILABLE
   end
   local var = ngx.var
   seen.method, seen.uri, seen.length = ngx.req.get_method(), var.request_uri, tonumber(var.http_content_length)
@@ -166,14 +195,24 @@ function M.callback()
         ngx.shared.mjhook:incr("strangers", 1, 0)
       end
     end
-    return send(refused)
+    return refused
   end
-  ngx.req.read_body()
-  local body = ngx.req.get_body_data()
-  if not body and ngx.req.get_body_file() then
-    return send(callback.refuse(mj, ref, attempt, "nginx put it into a file: client_body_buffer_size is too small"))
+  local text, why, detail = body.read(ref)
+  if not text then
+    return bodiless(mj, ref, attempt, why, detail)
   end
-  return send(callback.accept(mj, body or "", how, ref, attempt))
+  return callback.accept(mj, text, how, ref, attempt)
+end
+
+--- The provider's callback, as a content handler: authenticated before the body is read, answered after the commit.
+-- Never raises.
+function M.callback()
+  local ok, reply = pcall(respond)
+  if not ok then
+    pcall(log, "error", "callback: " .. tostring(reply))
+    reply = UNAVAILABLE
+  end
+  send(reply)
 end
 
 --- Submits a job from a request handler, without blocking the worker. See mjhook's submit.

@@ -159,6 +159,28 @@ describe("the nginx example", function()
     assert.equal("pending", mj:get(task.ref).state)
   end)
 
+  it("takes a callback whose question mark came escaped", function()
+    local task, url = submit()
+    assert.equal(200, (request("POST", (url:gsub("%?", "%%3F")), success(task))))
+    assert.equal("succeeded", mj:get(task.ref).state)
+  end)
+
+  it("lets unauthenticated requests write nothing to disk but a line a minute, and logs what was answered 2xx", function()
+    local task, url = submit()
+    for _ = 1, 30 do
+      request("POST", url .. "x", "{}")
+      request("GET", url)
+      request("GET", ("https://app.example:%d/nothing"):format(web.port))
+    end
+    kit.wait_until(function() return web:log():find("without a good token", 1, true) end)
+    assert.equal(1, select(2, web:log():gsub("without a good token", "")))
+    assert.equal(200, (request("GET", ("https://app.example:%d/metrics"):format(web.port))))
+    kit.wait_until(function() return web:access_log():find("GET /metrics 200", 1, true) end)
+    assert.equal(1, select(2, web:access_log():gsub("\n", "")))
+    assert.equal("", kit.read(web.dir .. "/mjhook.log"))
+    assert.equal("pending", mj:get(task.ref).state)
+  end)
+
   it("writes the token to no log, whatever is wrong with a request", function()
     local task, url = submit()
     local path, sig = url:match "^https://[^/]+(.*sig=(.*))$"
@@ -168,6 +190,14 @@ describe("the nginx example", function()
     request("POST", url .. "&x=y", ("x"):rep(2 ^ 20 + 1))
     request("POST", url, ("x"):rep(2 ^ 20 + 1), "-H 'Transfer-Encoding: chunked'")
     request("POST", (url:gsub("midjourney", "elsewhere")), success(task))
+    for _, path_of in ipairs { "/webhooks/midjourney%3F", "/webhooks/midjourney%3f", "/webhooks/midjourney;",
+      "/webhooks%2Fmidjourney%3F", "//webhooks/./midjourney%3F", "/webhooks/x/../midjourney%3F",
+      "/%77ebhooks/midjourney&", "/webhooks/midjourney/%3F", "/webhooks/midjourney%0A%3F", "/webhooks/midjourney%23",
+      "/elsewhere%3F", "/metrics%3F",
+      "/metrics/%3F" } do
+      request("POST", url:match "^https://[^/]+" .. path_of .. url:match "%?(.*)", success(task),
+        "--path-as-is -H 'Referer: " .. url .. "'")
+    end
     local oddities = {
       ("POST %s HTTP/1.1\r\nHost: app.example\r\nContent-Length: 100\r\n\r\n{"):format(path),
       ("POST %s HTTP/1.1\r\nHost: app.example\r\nContent-Length: x\r\n\r\n"):format(path),
@@ -193,14 +223,9 @@ describe("the nginx example", function()
     sim.request("POST", ("http://127.0.0.1:%d%s"):format(web.port, path), success(task)) -- no TLS
     kit.wait_until(function() return web:log():find("refused: not JSON", 1, true) end)
     assert.is_truthy(web:log():find(task.ref, 1, true)) -- it does say which task
-    kit.wait_until(function() return select(2, web:access_log():gsub("\n", "")) >= 10 end)
-    local access = web:access_log()
-    for _, line in ipairs { "POST /webhooks/midjourney 200 ", "GET /webhooks/midjourney 405 ",
-      "POST /webhooks/midjourney 413 ", "POST /webhooks/elsewhere 404 " } do
-      assert.is_truthy(access:find(line, 1, true), access)
-    end
     web:stop() -- all that it ever writes is written
-    for _, name in ipairs { "access.log", "error.log", "mjhook.log", "start.log" } do
+    assert.equal("", web:access_log())
+    for _, name in ipairs { "error.log", "mjhook.log", "start.log" } do
       local text = kit.read(web.dir .. "/" .. name) or ""
       assert.is_nil(text:find(sig, 1, true), name .. ":\n" .. text)
       assert.is_nil(text:find(kit.SECRET, 1, true), name)

@@ -8,6 +8,7 @@
 -- no more than the pool has threads.
 local core = require "mjhook.core"
 local deliver = require "mjhook.deliver"
+local guard = require "resty.mjhook.guard"
 local log = require("resty.mjhook.log").log
 local runner = require "mjhook.runner"
 
@@ -72,10 +73,7 @@ local function crew_of(mj, given)
 end
 
 function Crew:deliver(one)
-  local ran, report, err = pcall(self.run, one.name)
-  if not ran then -- whatever it is, the next one has to be begun
-    report, err = nil, core.error("internal", tostring(report))
-  end
+  local report, err = self.run(one.name)
   if err and err.code == "no_pool" then
     if not self.missing then
       log("notice", "no thread_pool " .. POOL .. " in nginx.conf: events wait for mjhook-reconcile")
@@ -92,12 +90,17 @@ local function work(premature, self, one, number)
     return -- so late that it was taken for dropped
   end
   one.begin_by = nil
-  if not premature then
-    self:deliver(one)
-  end
-  self.at_work[one] = nil
-  table.insert(self.idle, one)
-  if not premature then
+  local ok = guard("delivering events", function()
+    self.at_work[one] = nil
+    table.insert(self.idle, one)
+  end, function()
+    if not premature then
+      self:deliver(one)
+    end
+  end)
+  if not ok then
+    self.not_before = core.clock() + LOOK_S * 1000
+  elseif not premature then
     self:look() -- what was committed meanwhile
   end
 end

@@ -25,9 +25,15 @@ function M.log(level, message)
     return
   end
   pending_log[#pending_log + 1] = { LEVELS[level] or ngx.WARN, message }
-  -- A worker that ends has no timers any more but those that are due at once.
-  if #pending_log == 1 and (not ticking or ngx.worker.exiting()) and not ngx.timer.at(0, flush_log) then
-    pending_log = {}
+  -- A worker that ends has no timers any more but those that are due at once. While nginx starts there are none, and no
+  -- request whose line could show.
+  if not ticking or ngx.worker.exiting() then
+    local made, timer = pcall(ngx.timer.at, 0, flush_log)
+    if not made then
+      flush_log()
+    elseif not timer then
+      pending_log = {}
+    end
   end
 end
 

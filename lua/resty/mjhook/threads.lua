@@ -3,13 +3,15 @@
 -- Callbacks go into an inbox, which the committing thread empties when it begins, not when it was called: so while it
 -- is at work the next call already stands behind it, and what comes until that begins is in its transaction.
 local core = require "mjhook.core"
+local guard = require "resty.mjhook.guard"
 local log = require("resty.mjhook.log").log
 local semaphore = require "ngx.semaphore"
 
-local M = { COMMIT_POOL = "mjhook", HTTP_POOL = "mjhook_http" }
+--- COMMIT_WAIT_S: how long a caller waits for a commit; then it hears 503. Specs shorten it.
+local M = { COMMIT_POOL = "mjhook", HTTP_POOL = "mjhook_http", COMMIT_WAIT_S = 30 }
 
-local COMMIT_WAIT_S = 30 -- a disk that takes longer is no disk; the caller hears 503
 local BEGIN_S = 1        -- by when a timer has begun that nginx did not drop
+local OWED_S = 1         -- between two tries to store what is owed
 local CALLS = 2          -- one that the thread works on, one that stands behind it
 
 local Threads = {}
@@ -30,17 +32,17 @@ function M.new(conf)
     settings = settings_of(conf), id = id, missing = {}, committed = function() end,
     inbox = core.inbox(id), lots = {}, -- those who wait for a lot of the inbox, by its number
     newest = 0, called = 0,                    -- the newest lot with something in it; the one that a call will take
-    runners = 0, queued = 0, queue_max = conf.queue_max,
+    runners = 0, queued = 0, owed = {}, queue_max = conf.queue_max,
   }, Threads)
 end
 
 -- What a function of mjhook.worker said, in a thread or here. A commit says more: see there.
-local function heard(ran, status, result, lot, outcomes, unreadable)
+local function heard(ran, status, result, lot, outcomes, unreadable, owed)
   if not ran then
     local missing = tostring(status):find "thread pool"
     return nil, core.error(missing and "no_pool" or "internal", "worker thread: " .. tostring(status), true)
   elseif status == "ok" then
-    return result, nil, lot, outcomes, unreadable
+    return result, nil, lot, outcomes, unreadable, owed
   elseif status == "failed" then
     return nil, core.error(result.code, result.message, result.retryable), lot
   end
@@ -52,23 +54,23 @@ end
 -- @treturn table|nil an error: "no_pool" when nginx.conf has none of that name
 -- @return what else a commit says
 function Threads.call(_, pool, name, id, settings, payload, extra)
-  local result, err, lot, outcomes, unreadable
+  local result, err, lot, outcomes, unreadable, owed
   for attempt = 1, 2 do
-    result, err, lot, outcomes, unreadable = heard(ngx.run_worker_thread(pool, "mjhook.worker", name, id,
+    result, err, lot, outcomes, unreadable, owed = heard(ngx.run_worker_thread(pool, "mjhook.worker", name, id,
       attempt == 2 and settings, payload, extra or false))
     if not err or err.code ~= "unconfigured" then
       break
     end
   end
-  return result, err, lot, outcomes, unreadable
+  return result, err, lot, outcomes, unreadable, owed
 end
 
 --- As call(), with this worker's settings; here and now where there is no such pool.
 function Threads:in_thread(pool, name, payload, extra)
   if not self.missing[pool] then
-    local result, err, lot, outcomes, unreadable = self:call(pool, name, self.id, self.settings, payload, extra)
+    local result, err, lot, outcomes, unreadable, owed = self:call(pool, name, self.id, self.settings, payload, extra)
     if not err or err.code ~= "no_pool" then
-      return result, err, lot, outcomes, unreadable
+      return result, err, lot, outcomes, unreadable, owed
     end
     self.missing[pool] = true
     log("error", ("no thread_pool %s in nginx.conf: the event loop waits for every commit and request"):format(pool))
@@ -98,12 +100,41 @@ local function settle_lot(self, number, err, outcomes, unreadable)
   end
 end
 
+local function settle_all(self, err)
+  for number in pairs(self.lots) do
+    settle_lot(self, number, err)
+  end
+end
+
+local function append(list, more)
+  for _, item in ipairs(more) do
+    list[#list + 1] = item
+  end
+  return list
+end
+
+-- What a thread could not hand back is stored with the next commit. It is kept only while it is sure that it was not
+-- stored: a task that is handed back twice may be in the air again.
+local commit_next
+
+local function owe(self, ops)
+  self.owed = append(self.owed, ops)
+  if not self.paying then
+    self.paying = ngx.timer.at(OWED_S, function()
+      self.paying = false
+      commit_next(self)
+    end) and true or false
+  end
+end
+
 -- One transaction: the batch of operations that was gathered, and what is in the inbox when the thread comes to it.
-local function commit_next(self)
-  local batch = self.batch
-  self.batch, self.called = nil, self.newest
-  local ran, results, err, lot, outcomes, unreadable = pcall(self.in_thread, self, M.COMMIT_POOL, "commit",
-    batch and batch.ops or {})
+-- Gives whether the provider's word was in it.
+local function commit_in_thread(self, batch)
+  local owed, ops = self.owed, batch and batch.ops or {}
+  if #owed > 0 then
+    self.owed, ops = {}, append(append({}, ops), owed)
+  end
+  local ran, results, err, lot, outcomes, unreadable, owes = pcall(self.in_thread, self, M.COMMIT_POOL, "commit", ops)
   if not ran then
     results, err, lot = nil, core.error("internal", tostring(results), true), nil
   end
@@ -114,13 +145,33 @@ local function commit_next(self)
   if lot then
     settle_lot(self, lot, err, outcomes, unreadable)
   elseif lot == nil then -- no word from the thread: who waits is not to wait for somebody else's call
-    for number in pairs(self.lots) do
-      settle_lot(self, number, err)
-    end
+    settle_all(self, err)
     self.inbox:take() -- and what he said is not to lie there, more with each call that dies
   end
-  if results and (lot or batch and batch.heard) then
-    pcall(self.committed) -- whatever it raises, the next commit must not wait for ever
+  if owes or #owed > 0 and err and err.code ~= "internal" then
+    owe(self, owes or owed)
+  end
+  return results and (lot or batch and batch.heard)
+end
+
+local BROKEN = core.error("internal", "the commit failed: see the error log", true)
+
+function commit_next(self)
+  local batch, told, heard_of = self.batch, false, false
+  self.batch, self.called = nil, self.newest
+  guard("a commit", function()
+    if not told and batch and not batch.done then
+      settle(self, batch, BROKEN)
+    end
+    if not told then
+      settle_all(self, BROKEN)
+    end
+  end, function()
+    heard_of = commit_in_thread(self, batch)
+    told = true
+  end)
+  if heard_of then
+    guard("what follows a commit", function() end, self.committed)
   end
 end
 
@@ -152,6 +203,10 @@ local function start(self)
   end
 end
 
+local function too_slow()
+  return core.error("io", ("the store did not commit within %g s"):format(M.COMMIT_WAIT_S), true)
+end
+
 -- Waits until the group's transaction is on disk. True, or nil and an error.
 local function wait(self, group)
   group.waiters = group.waiters + 1
@@ -165,8 +220,8 @@ local function wait(self, group)
     run(false, self, group)
     start(self)
   end
-  if not group.done and not group.wake:wait(COMMIT_WAIT_S) and not group.done then
-    return nil, core.error("io", ("the store did not commit within %d s"):format(COMMIT_WAIT_S), true)
+  if not group.done and not group.wake:wait(M.COMMIT_WAIT_S) and not group.done then
+    return nil, too_slow()
   end
   return not group.err or nil, group.err
 end
@@ -186,9 +241,10 @@ function Threads:commit(ops)
     batch.ops = {}
     self.batch = batch
   end
-  local first = #batch.ops
+  local first, answer_by = #batch.ops, core.clock() + M.COMMIT_WAIT_S * 1000
   for i, op in ipairs(ops) do
     batch.ops[first + i] = op
+    op.answer_by = answer_by -- what it takes after that is handed back
     -- The provider's word may free a slot. What a submission stores is its own to go on with.
     batch.heard = batch.heard or op.source == "callback" or op.source == "poll"
   end
@@ -199,6 +255,9 @@ function Threads:commit(ops)
   local results = {}
   for i = 1, #ops do
     results[i] = batch.results[first + i]
+    if results[i].code == "late" then
+      return nil, too_slow()
+    end
   end
   return results
 end
