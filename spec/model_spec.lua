@@ -1149,6 +1149,25 @@ function World:compare_events(op, buried)
   end
 end
 
+-- What may be pruned, as a look without the writer's lock finds it.
+function World:compare_prunable(op)
+  for _, state in ipairs(FINALS) do
+    local want, got, from = {}, {}, nil
+    for _, t in ipairs(self.model:list { by = "state", state = state, oldest_first = true }) do
+      want[#want + 1] = t.stamp <= op.till and self.model:may_be_pruned(t, op.till) and t.ref or nil
+    end
+    repeat
+      local refs, next_from = self.stores[op.handle]:prunable { state = state, ["until"] = op.till, limit = op.limit,
+                                                                from = from }
+      for _, ref in ipairs(refs) do
+        got[#got + 1] = ref
+      end
+      from = next_from
+    until not from
+    differ("prunable tasks", table.concat(want, " "), table.concat(got, " "))
+  end
+end
+
 function World:compare_listings(op)
   self:compare_listing(op, { by = "age" })
   self:compare_listing(op, { by = "age", since = op.since })
@@ -1256,6 +1275,7 @@ function World:audit(op)
   self:compare_counts(op)
   self:compare_listings(op)
   self:compare_lookups(op)
+  self:compare_prunable(op)
   self:compare_forgotten(op)
   self:compare_refused(op)
   self:check(op)

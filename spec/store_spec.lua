@@ -105,6 +105,89 @@ describe("the store", function()
     assert.equal(0, assert(mj:prune { older_than = 0 }).pruned)
   end)
 
+  -- Final tasks with an event that waits, and so not to be pruned.
+  local function unprunable(mj, count)
+    for first = 1, count, 500 do
+      local ops = {}
+      for i = first, math.min(first + 499, count) do
+        ops[#ops + 1] = { op = "create", source = "user", account = "default", task_id = "U" .. i,
+                          task = { prompt = "p", fingerprint = ("f"):rep(16) } }
+        ops[#ops + 1] = { op = "signal", source = "callback", kind = "failed", task_id = "U" .. i, error = "no" }
+      end
+      assert(mj.exec:commit(ops))
+    end
+  end
+
+  local function small_steps()
+    local prune = require "mjhook.prune"
+    local look, vain = prune.LOOK, prune.VAIN
+    prune.LOOK, prune.VAIN = 10, 100
+    kit.finally(function()
+      prune.LOOK, prune.VAIN = look, vain
+    end)
+  end
+
+  local function pruned_by(mj)
+    return assert(require("mjhook.prune").prune(mj, { sweep = true })).pruned
+  end
+
+  it("takes no lock of the writer's for tasks that can't be pruned", function()
+    local mj = open { policy = {}, retention = { failed = 0 }, max_in_flight = 1000 }
+    unprunable(mj, 1500)
+    local commit, ops = mj.exec.commit, 0
+    mj.exec.commit = function(exec, list)
+      for _, op in ipairs(list) do
+        ops = ops + (op.op == "prune" and 1 or 0)
+      end
+      return commit(exec, list)
+    end
+    assert.equal(0, assert(mj:prune()).pruned)
+    assert.equal(0, ops)
+  end)
+
+  it("looks at a part of what can't be pruned in each sweep, and comes to all that can", function()
+    small_steps()
+    local mj = open { policy = {}, retention = { failed = 0, succeeded = 0 }, max_in_flight = 1000 }
+    unprunable(mj, 250)
+    local last = assert(mj:adopt { task_id = "last", prompt = "a fox" })
+    assert(mj.exec:commit { { op = "signal", source = "callback", kind = "failed", task_id = "last", error = "no" } })
+    for event in mj:events { ref = last.ref } do
+      assert(mj.exec:commit { { op = "bury", ref = last.ref, seq = event.seq, error = "x" } })
+    end
+    local page, leased = mj.store:page { by = "event", ref = last.ref }, nil
+    assert.is_true(page[1].buried)
+    assert(mj:kick(page[1].event_id))
+    repeat -- its event is the last one in the outbox
+      leased = assert(mj.exec:commit { { op = "take", ["until"] = require("mjhook.core").now() + 60000 } })[1].event
+    until leased.ref == last.ref
+    assert(mj.exec:commit { { op = "done", ref = last.ref, seq = leased.seq, tries = leased.tries } })
+    local sweeps = {}
+    for i = 1, 6 do
+      sweeps[i] = pruned_by(mj)
+      if i == 3 then -- the walk has come to its end, and the next one begins with the oldest again
+        local oldest = mj:find "U1"
+        local e = mj.store:page({ by = "event", ref = oldest.ref })[1]
+        assert(mj.exec:commit { { op = "done", ref = oldest.ref, seq = e.seq, tries = e.tries } })
+      end
+    end
+    assert.same({ 0, 0, 1, 1, 0, 0 }, sweeps)
+  end)
+
+  it("goes through buried events among many others in pages that are bounded", function()
+    local mj = open { policy = {}, max_in_flight = 1000 }
+    unprunable(mj, 2500)
+    local last = mj:find "U2500"
+    assert(mj:bury(last.ref .. "-1", "no"))
+    local page, cursor = mj.store:page { by = "event", buried = true, limit = 10 }
+    assert.same({}, page)
+    assert.is_string(cursor)
+    local found = {}
+    for event in mj:events { buried = true } do
+      found[#found + 1] = event.ref
+    end
+    assert.same({ last.ref }, found)
+  end)
+
   it("prunes in the reconciler and says how many", function()
     local mj = open { policy = {}, retention = { succeeded = 0 } }
     finished(mj, "k1")

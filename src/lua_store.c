@@ -410,6 +410,50 @@ static int store_page(lua_State *L)
     return 2;
 }
 
+/* store:prunable{state=, until=, resume=, from=, limit=} -> {refs}, from, resumed | nil, err.  See mj_store_prunable():
+ * `from` is nil when nothing is left. */
+static int store_prunable(lua_State *L)
+{
+    mj_store *s = check(L);
+    mj_prunable p = {0};
+    mj_str state;
+    batch *b;
+    int at, rc, n;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    state = mjl_str(L, 2, "state");
+    n = mj_state_parse(state);
+    if (n < 0)
+        return luaL_error(L, "bad field 'state'");
+    p.state = (mj_state)n; /* layer: query */
+    p.until = mjl_int(L, 2, "until", 0);
+    p.limit = (uint32_t)mjl_int(L, 2, "limit", 100);
+    p.resume = mjl_bool(L, 2, "resume");
+    lua_getfield(L, 2, "from");
+    p.has_from = !lua_isnil(L, -1);
+    if (p.has_from && !mjl_ref(L, -1, p.from))
+        return luaL_error(L, "bad field 'from'");
+    b = new_batch(L);
+    at = lua_gettop(L);
+    rc = mj_store_prunable(s, &p, &b->buf);
+    if (rc != MJ_OK) {
+        batch_done(L, at, b);
+        return store_fail(L, s, rc);
+    }
+    lua_createtable(L, (int)(b->buf.n / MJ_ULID_BYTES), 0);
+    for (size_t i = 0; i < b->buf.n / MJ_ULID_BYTES; i++) {
+        mjl_push_ref(L, b->buf.p + i * MJ_ULID_BYTES);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    batch_done(L, at, b);
+    if (p.more)
+        mjl_push_ref(L, p.from);
+    else
+        lua_pushnil(L);
+    lua_pushboolean(L, p.resume);
+    return 3;
+}
+
 static void push_accounts(lua_State *L, const mj_stats *st, int64_t now)
 {
     lua_newtable(L);
@@ -573,9 +617,19 @@ static int core_open(lua_State *L)
 void mjl_open_store(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"write", store_write},   {"get", store_get},         {"find", store_find},     {"page", store_page},
-        {"stats", store_stats},   {"close", store_close},     {"by_key", store_by_key}, {"check", store_check},
-        {"backup", store_backup}, {"refused", store_refused}, {"trim", store_trim},     {NULL, NULL},
+        {"write", store_write},
+        {"get", store_get},
+        {"find", store_find},
+        {"page", store_page},
+        {"stats", store_stats},
+        {"close", store_close},
+        {"by_key", store_by_key},
+        {"check", store_check},
+        {"backup", store_backup},
+        {"refused", store_refused},
+        {"trim", store_trim},
+        {"prunable", store_prunable},
+        {NULL, NULL},
     };
     static const luaL_Reg batch_methods[] = {{"close", batch_close}, {NULL, NULL}};
 

@@ -216,11 +216,12 @@ static const char *source_name(unsigned i)
 
 static const char *op_name(unsigned i)
 {
-    static const char *const names[] = {"create", "signal", "claim", "pause",  "tick",  "take",   "done",   "retry",
-                                        "kick",   "bury",   "swept", "refuse", "prune", "forget", "upgrade"};
+    static const char *const names[] = {"create", "signal", "claim",   "pause",     "tick",  "take",
+                                        "done",   "retry",  "kick",    "bury",      "swept", "refuse",
+                                        "prune",  "forget", "upgrade", "prune_from"};
     return names[i];
 }
-enum { OP_COUNT = MJ_OP_UPGRADE + 1 };
+enum { OP_COUNT = MJ_OP_PRUNE_FROM + 1 };
 
 static unsigned read_images(lua_State *L, int t, mj_str *images)
 {

@@ -96,6 +96,9 @@ typedef enum {
     MJ_OP_FORGET,
     /* Rewrites up to `limit` records of older versions in the newest one.  done: how many; more: as it says. */
     MJ_OP_UPGRADE,
+    /* Remembers that the sweep's walk over the tasks in state sig.expect_state goes on from `ref` (has_ref), or from the
+     * oldest one. */
+    MJ_OP_PRUNE_FROM,
 } mj_op_kind;
 
 typedef struct mj_event_error {
@@ -163,6 +166,19 @@ typedef struct mj_tomb {
 } mj_tomb;
 int mj_tomb_decode(mj_str bytes, mj_tomb *out);
 
+/* Looks, in one snapshot and without the writer's lock, at up to `limit` tasks in state p->state that finished at or
+ * before p->until, the oldest first, from p->from on: appends the refs of those that MJ_OP_PRUNE would take to *out.
+ * p->more: there may be others, from p->from on.  `resume`: begins where MJ_OP_PRUNE_FROM said. */
+typedef struct mj_prunable {
+    mj_state state;
+    int64_t until; /* ms */
+    uint32_t limit;
+    bool resume; /* out: whether there was such a place */
+    bool has_from, more;
+    uint8_t from[MJ_ULID_BYTES];
+} mj_prunable;
+int mj_store_prunable(mj_store *s, mj_prunable *p, mj_buf *out);
+
 /* The tombstone of a pruned task.  MJ_ENOTFOUND. */
 int mj_store_tomb(mj_store *s, const uint8_t ref[MJ_ULID_BYTES], mj_buf *out);
 /* By the user's key: the task's record (*pruned false) or its tombstone.  MJ_ENOTFOUND. */
@@ -183,7 +199,8 @@ int mj_store_refused(mj_store *s, uint64_t below, uint32_t limit, mj_buf *out);
 
 typedef enum { MJ_BY_AGE, MJ_BY_STATE, MJ_BY_USER, MJ_BY_DUE, MJ_BY_EVENT } mj_order;
 
-/* A page of a listing.  AGE, STATE and USER run from the newest task to the oldest; DUE from the longest due. */
+/* A page of a listing.  AGE, STATE and USER run from the newest task to the oldest; DUE from the longest due.  A page
+ * looks at a bounded number of records: one of buried events may be short, or empty, while there are more. */
 typedef struct mj_query {
     mj_order order;
     mj_state state; /* STATE */

@@ -196,6 +196,7 @@ int mj_event_add(mj_txn *x, const mj_task *t, mj_event type);
 /* The EVENT operations: LMDB code; the op's own outcome goes into op->code. */
 int mj_event_op(mj_txn *x, mj_op *op);
 /* ---- mj_store_prune.c ---- */
+#define MJ_PRUNE_KEY "prune_from" /* in meta: for each state whether a walk goes on, and from which ref */
 int mj_prune_op(mj_txn *x, mj_op *op);
 /* An operation before it runs: no outputs, this code. */
 void mj_op_reset(mj_op *op, int code);

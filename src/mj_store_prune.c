@@ -116,6 +116,13 @@ static int bury(mj_txn *x, const mj_task *t)
     return rc;
 }
 
+/* The next ref there could be. */
+static void next_ref(uint8_t ref[MJ_ULID_BYTES])
+{
+    for (int i = MJ_ULID_BYTES - 1; i >= 0 && ++ref[i] == 0; i--)
+        ;
+}
+
 /* One step over the tasks of op->sig.expect_state, oldest first, from op->ref (has_ref) on. */
 static int prune(mj_txn *x, mj_op *op)
 {
@@ -150,8 +157,7 @@ static int prune(mj_txn *x, mj_op *op)
                 op->done++;
             }
         }
-        for (int i = MJ_ULID_BYTES; i > 0 && ++k[i] == 0; i--) /* the next ref there could be */
-            ;
+        next_ref(k + 1);
     }
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
@@ -202,7 +208,101 @@ static int forget(mj_txn *x, mj_op *op)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+/* ---- where the sweep's walk goes on ---- */
+
+enum { MARK = 1 + MJ_ULID_BYTES };
+
+static MDB_val marks_key(void)
+{
+    return mj_val(MJ_PRUNE_KEY, sizeof MJ_PRUNE_KEY - 1);
+}
+
+static int read_marks(mj_txn *x, uint8_t marks[MJ_NSTATES * MARK])
+{
+    MDB_val v;
+    int rc = mj_txn_get(x, DB_META, marks_key(), &v);
+
+    memset(marks, 0, MJ_NSTATES * MARK);
+    if (rc == 0 && v.mv_size == MJ_NSTATES * MARK)
+        memcpy(marks, v.mv_data, v.mv_size);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int prune_from(mj_txn *x, const mj_op *op)
+{
+    uint8_t marks[MJ_NSTATES * MARK], *mine = marks + op->sig.expect_state * MARK;
+    int rc = read_marks(x, marks);
+
+    if (rc != 0)
+        return rc;
+    mine[0] = op->has_ref;
+    memcpy(mine + 1, op->ref, MJ_ULID_BYTES);
+    return mj_txn_put(x, DB_META, marks_key(), mj_val(marks, sizeof marks));
+}
+
 int mj_prune_op(mj_txn *x, mj_op *op)
 {
-    return op->kind == MJ_OP_PRUNE ? prune(x, op) : forget(x, op);
+    if (op->kind == MJ_OP_FORGET)
+        return forget(x, op);
+    if (op->sig.expect_state < 0) {
+        op->code = MJ_EINVAL;
+        return 0;
+    }
+    return op->kind == MJ_OP_PRUNE ? prune(x, op) : prune_from(x, op);
+}
+
+/* ---- looking, without the writer's lock ---- */
+
+static int find_prunable(mj_txn *x, mj_prunable *p, mj_buf *out)
+{
+    uint8_t k[1 + MJ_ULID_BYTES] = {(uint8_t)p->state}, marks[MJ_NSTATES * MARK];
+    bool yes = false;
+    MDB_val key, v;
+    mj_task t;
+    int rc = 0;
+
+    if (p->resume) {
+        rc = read_marks(x, marks);
+        p->has_from = p->resume = marks[p->state * MARK] != 0;
+        memcpy(p->from, marks + p->state * MARK + 1, MJ_ULID_BYTES);
+    }
+    if (p->has_from)
+        memcpy(k + 1, p->from, MJ_ULID_BYTES);
+    p->more = false;
+    for (uint32_t seen = 0; rc == 0; seen++) {
+        rc = mj_txn_seek(x, DB_STATE, mj_val(k, sizeof k), &key, &v);
+        if (rc != 0 || key.mv_size != sizeof k || ((uint8_t *)key.mv_data)[0] != k[0])
+            break;
+        memcpy(k, key.mv_data, sizeof k);
+        if (mj_ulid_time(k + 1) > p->until)
+            break;
+        p->more = seen == p->limit;
+        if (p->more) {
+            memcpy(p->from, k + 1, MJ_ULID_BYTES);
+            break;
+        }
+        if (mj_txn_task(x, k + 1, &t, &v) == 0) /* unreadable: check()'s to tell, not ours to delete */
+            rc = may_go(x, &t, p->until, &yes);
+        else
+            yes = false;
+        if (rc == 0 && yes)
+            mj_put_raw(out, k + 1, MJ_ULID_BYTES);
+        next_ref(k + 1);
+    }
+    return rc != 0 && rc != MDB_NOTFOUND ? rc : out->failed ? MJ_ENOMEM : 0;
+}
+
+int mj_store_prunable(mj_store *s, mj_prunable *p, mj_buf *out)
+{
+    mj_txn x = {.s = s};
+    int rc = mj_store_begin(s);
+
+    if (rc != 0)
+        return mj_env_code(rc);
+    x.t = s->reader.txn;
+    rc = find_prunable(&x, p, out);
+    for (int db = 0; db < DB_COUNT; db++) /* a reader's end closes none */
+        if (x.cursors[db])
+            mdb_cursor_close(x.cursors[db]);
+    return mj_store_end(s, rc);
 }

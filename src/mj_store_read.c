@@ -181,6 +181,8 @@ int mj_store_key(mj_store *s, mj_str key, mj_buf *out, bool *pruned)
 
 /* ---- pages ---- */
 
+enum { PASSED_BY = 1000 }; /* records that a page looks at in vain, in a millisecond or two */
+
 /* A walk over one index: where it starts, which keys belong to it, where the ref stands in a key. */
 typedef struct walk {
     int db;
@@ -263,7 +265,7 @@ int mj_store_page(mj_store *s, mj_query *q, mj_buf *out)
     walk w;
     MDB_cursor *c;
     MDB_val key, v, task;
-    uint32_t n = 0;
+    uint32_t n = 0, passed = 0;
     int rc = plan(q, &w);
 
     if (rc != 0 || (rc = mj_store_begin(s)) != 0)
@@ -276,17 +278,20 @@ int mj_store_page(mj_store *s, mj_query *q, mj_buf *out)
     for (; rc == 0 && belongs(q, &w, key);
          rc = mj_env_next(s->env, c, &key, &v, w.newest_first ? MDB_PREV : MDB_NEXT)) {
         mj_event_record e;
-        if (n == q->limit) {
+        if (n == q->limit || passed == PASSED_BY) {
             q->more = true;
             break;
         }
         memcpy(q->cursor, (uint8_t *)key.mv_data + w.prefix_len, w.cursor_len);
         task = v;
         if (w.db == DB_EVENT) {
-            if (q->buried && (mj_event_decode((mj_str){v.mv_data, (uint32_t)v.mv_size}, &e) != 0 || !e.buried))
+            if (q->buried && (mj_event_decode((mj_str){v.mv_data, (uint32_t)v.mv_size}, &e) != 0 || !e.buried)) {
+                passed++;
                 continue;
+            }
         } else if (w.db != DB_TASK && get(s, DB_TASK, mj_val(q->cursor + w.ref_at, MJ_ULID_BYTES), &task) != 0) {
-            continue; /* an index entry without a record is check()'s to tell */
+            passed++; /* an index entry without a record is check()'s to tell */
+            continue;
         }
         mj_put_str(out, (mj_str){task.mv_data, (uint32_t)task.mv_size});
         n++;

@@ -392,6 +392,7 @@ static int run(mj_txn *x, mj_op *op)
         mj_measure_count(&x->measures, MJ_CALLBACK_REFUSED, 1);
         return mj_refused_op(x, op);
     case MJ_OP_PRUNE:
+    case MJ_OP_PRUNE_FROM:
     case MJ_OP_FORGET:
         return mj_prune_op(x, op);
     case MJ_OP_UPGRADE:

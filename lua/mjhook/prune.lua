@@ -1,29 +1,62 @@
 --- Forgetting what is over: final tasks become tombstones, tombstones end.
--- In small transactions, so that other writers get their turn between two.
+-- What may be pruned is looked for in snapshots, a step at a time: the writer's lock is taken for what is pruned alone,
+-- and in small transactions, so that other writers get their turn between two.
 local core = require "mjhook.core"
 
 local M = {}
 
-local STEP = 200 -- records looked at in one transaction: about 10 ms
+local STEP = 200 -- records changed in one transaction: about 10 ms
+
+M.LOOK = 1000  -- records looked at in one snapshot: a few milliseconds
+M.VAIN = 20000 -- records of a state that a sweep looks at in vain; the next one goes on behind them
+
 local FINAL = { "succeeded", "failed", "lost", "cancelled" }
 
 local function more_time(mj, stop_at)
   return core.clock() < stop_at and not mj.stopping()
 end
 
--- Walks one state, the oldest first, until nothing is left that finished by `finished_by`.
-local function prune_state(mj, state, finished_by, limit, stop_at)
-  local pruned, from = 0, nil
-  repeat
-    local results, err = mj.exec:commit {
-      { op = "prune", expect = state, ref = from, ["until"] = finished_by, limit = math.min(STEP, limit - pruned) },
-    }
+-- Prunes these tasks, if they still may be; how many were.
+local function prune_all(mj, state, refs, finished_by)
+  local pruned = 0
+  for first = 1, #refs, STEP do
+    local ops = {}
+    for i = first, math.min(first + STEP - 1, #refs) do
+      ops[#ops + 1] = { op = "prune", expect = state, ref = refs[i], ["until"] = finished_by, limit = 1 }
+    end
+    local results, err = mj.exec:commit(ops)
     if not results then
       return nil, err
     end
-    pruned = pruned + results[1].done
-    from = results[1].next
-  until not results[1].more or pruned >= limit or not more_time(mj, stop_at)
+    for _, result in ipairs(results) do
+      pruned = pruned + result.done
+    end
+  end
+  return pruned
+end
+
+-- Walks one state, the oldest first, until nothing is left that finished by `finished_by`. A sweep goes on where the
+-- last one stopped, so that what can't be pruned is walked over a part at a time and starves nothing behind it.
+local function prune_state(mj, state, finished_by, limit, stop_at, sweep)
+  local pruned, vain, from, marked = 0, 0, nil, false
+  repeat
+    local refs, next_or_err, resumed = mj.store:prunable { state = state, ["until"] = finished_by, from = from,
+                                                  resume = sweep and not from, limit = math.min(M.LOOK, limit - pruned) }
+    if not refs then
+      return nil, next_or_err
+    end
+    local n, err = prune_all(mj, state, refs, finished_by)
+    if not n then
+      return nil, err
+    end
+    pruned, vain, from, marked = pruned + n, vain + M.LOOK - #refs, next_or_err, marked or resumed
+  until not from or pruned >= limit or (sweep and vain >= M.VAIN) or not more_time(mj, stop_at)
+  if sweep and (from or marked) then
+    local ok, err = mj.exec:commit { { op = "prune_from", expect = state, ref = from } }
+    if not ok then
+      return nil, err
+    end
+  end
   return pruned
 end
 
@@ -38,7 +71,8 @@ local function drop_tombs(mj, stop_at)
   return true
 end
 
---- mj:prune{older_than= (seconds), limit=, budget= (seconds)}.
+--- mj:prune{older_than= (seconds), limit=, budget= (seconds)}; `sweep`: a bounded part of the walk, from where the last
+-- sweep stopped.
 -- Without older_than the configuration's `retention` decides, state by state; a state it does not name is kept.
 -- @treturn table|nil {pruned=}, or nil and an error
 function M.prune(mj, options)
@@ -48,7 +82,8 @@ function M.prune(mj, options)
   for _, state in ipairs(FINAL) do
     local keep = options.older_than or mj.config.retention[state] or -1
     if keep >= 0 and pruned < limit then
-      local n, err = prune_state(mj, state, core.now() - math.floor(keep * 1000), limit - pruned, stop_at)
+      local n, err = prune_state(mj, state, core.now() - math.floor(keep * 1000), limit - pruned, stop_at,
+        options.sweep)
       if not n then
         return nil, err
       end

@@ -286,7 +286,7 @@ end
 
 function Sweep:prune()
   local left = math.max(self.stop_at - core.clock(), 0) / 1000
-  local report, err = prune.prune(self.mj, { budget = left })
+  local report, err = prune.prune(self.mj, { budget = left, sweep = true })
   if not report then
     error(err, 0)
   end

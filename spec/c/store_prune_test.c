@@ -96,6 +96,83 @@ TEST("what waits with an event or holds a slot is not pruned, and is when it doe
     check_clean(s);
 }
 
+/* The refs that a look finds from p->from on. */
+static uint32_t look(mj_store *s, mj_prunable *p, ref found[10])
+{
+    mj_buf b = {0};
+    uint32_t n;
+
+    CHECK_INT(mj_store_prunable(s, p, &b), MJ_OK);
+    n = (uint32_t)(b.n / MJ_ULID_BYTES);
+    CHECK(n <= 10 && b.n % MJ_ULID_BYTES == 0);
+    if (n > 0)
+        memcpy(found, b.p, b.n);
+    mj_buf_free(&b);
+    return n;
+}
+
+TEST("a look without the writer's lock finds what a prune would take, a bounded number at a time")
+{
+    mj_store *s = open_store();
+    mj_prunable p = {.state = MJ_SUCCEEDED, .until = T0 + HOUR, .limit = 2};
+    ref r[5], found[10];
+    uint32_t n = 0, looks = 0;
+    char id[8];
+
+    for (int i = 0; i < 5; i++) {
+        snprintf(id, sizeof id, "T%d", i);
+        r[i] = i % 2 ? add(s, (job){.task_id = id}, T0) : succeeded(s, NULL, id, T0);
+        if (i % 2) {
+            CHECK_INT(tell(s, r[i], SIG_SUCCEEDED, id, T0), MJ_OK);
+            CHECK_INT(take(s, T0 + 10 * HOUR, T0), MJ_OK); /* in some handler's hands */
+        }
+    }
+    do {
+        n += look(s, &p, found + n);
+        p.has_from = true;
+        looks++;
+    } while (p.more);
+    CHECK_INT(looks, 3);
+    CHECK_INT(n, 3);
+    for (int i = 0; i < 3; i++)
+        CHECK_MEM(found[i].id, r[2 * i].id, MJ_ULID_BYTES);
+    p = (mj_prunable){.state = MJ_SUCCEEDED, .until = T0 - 1, .limit = 10};
+    CHECK_INT(look(s, &p, found), 0); /* finished later */
+    p.state = MJ_FAILED;
+    CHECK_INT(look(s, &p, found), 0);
+    CHECK(!p.more && !p.resume);
+}
+
+TEST("where a sweep's walk goes on is remembered for each state, and forgotten when it is said")
+{
+    mj_store *s = open_store();
+    ref r[3], found[10];
+    mj_op mark = {.kind = MJ_OP_PRUNE_FROM, .has_ref = true, .sig = signal_of(SIG_LOOK)};
+    mj_prunable p = {.state = MJ_SUCCEEDED, .until = T0 + HOUR, .limit = 10, .resume = true};
+
+    for (int i = 0; i < 3; i++)
+        r[i] = succeeded(s, NULL, i == 0 ? "T0" : i == 1 ? "T1" : "T2", T0);
+    CHECK_INT(look(s, &p, found), 3);
+    CHECK(!p.resume);
+    memcpy(mark.ref, r[1].id, MJ_ULID_BYTES);
+    mark.sig.expect_state = MJ_SUCCEEDED;
+    CHECK_INT(do_op(s, mark, T0), MJ_OK);
+    mark.sig.expect_state = MJ_FAILED; /* another state's place is its own */
+    mark.has_ref = false;
+    CHECK_INT(do_op(s, mark, T0), MJ_OK);
+    p.resume = true;
+    CHECK_INT(look(s, &p, found), 2);
+    CHECK(p.resume);
+    CHECK_MEM(found[0].id, r[1].id, MJ_ULID_BYTES);
+    mark.sig.expect_state = MJ_SUCCEEDED;
+    CHECK_INT(do_op(s, mark, T0), MJ_OK);
+    p = (mj_prunable){.state = MJ_SUCCEEDED, .until = T0 + HOUR, .limit = 10, .resume = true};
+    CHECK_INT(look(s, &p, found), 3);
+    mark.sig.expect_state = -1;
+    CHECK_INT(do_op(s, mark, T0), MJ_EINVAL);
+    check_clean(s);
+}
+
 TEST("a task that is not final is never pruned, whatever is asked for")
 {
     mj_store *s = open_store();
