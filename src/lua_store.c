@@ -426,10 +426,10 @@ static int store_prunable(lua_State *L)
     if (n < 0)
         return luaL_error(L, "bad field 'state'");
     p.state = (mj_state)n; /* layer: query */
-    p.until = mjl_int(L, 2, "until", 0);
-    p.limit = (uint32_t)mjl_int(L, 2, "limit", 100);
+    p.until = mjl_int(L, 2, "until", 0, -MJ_MAX_TIME, MJ_MAX_TIME);
+    p.limit = (uint32_t)mjl_int(L, 2, "limit", 100, 0, UINT32_MAX);
     p.resume = mjl_bool(L, 2, "resume");
-    lua_getfield(L, 2, "from");
+    mjl_field(L, 2, "from");
     p.has_from = !lua_isnil(L, -1);
     if (p.has_from && !mjl_ref(L, -1, p.from))
         return luaL_error(L, "bad field 'from'");
