@@ -426,7 +426,7 @@ static int store_prunable(lua_State *L)
     if (n < 0)
         return luaL_error(L, "bad field 'state'");
     p.state = (mj_state)n; /* layer: query */
-    p.until = mjl_int(L, 2, "until", 0, -MJ_MAX_TIME, MJ_MAX_TIME);
+    p.until = mjl_ms(L, 2, "until", 0);
     p.limit = (uint32_t)mjl_int(L, 2, "limit", 100, 0, UINT32_MAX);
     p.resume = mjl_bool(L, 2, "resume");
     mjl_field(L, 2, "from");

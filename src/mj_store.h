@@ -96,8 +96,8 @@ typedef enum {
     MJ_OP_FORGET,
     /* Rewrites up to `limit` records of older versions in the newest one.  done: how many; more: as it says. */
     MJ_OP_UPGRADE,
-    /* Remembers that the sweep's walk over the tasks in state sig.expect_state goes on from `ref` (has_ref), or from the
-     * oldest one. */
+    /* Remembers that the sweep's walk over the tasks in state sig.expect_state goes on from `ref` (has_ref), or from
+     * the oldest one. */
     MJ_OP_PRUNE_FROM,
 } mj_op_kind;
 
