@@ -389,6 +389,8 @@ static const char *reason(const transfer *t, CURLcode result)
         return "the connection broke while the request was sent";
     if (result == CURLE_OK)
         return "the answer broke off";
+    if (result == CURLE_OUT_OF_MEMORY) /* libcurl calls it so when a line is longer than 100 KB */
+        return "a line of the header has no end, or there is no memory";
     return t->error[0] ? t->error : curl_easy_strerror(result);
 }
 
