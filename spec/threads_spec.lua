@@ -61,7 +61,7 @@ describe("the executor under nginx", function()
   end
 
   local function finish(call)
-    assert(coroutine.resume(call.thread, unpack(call.answer, 1, 6)))
+    assert(coroutine.resume(call.thread, unpack(call.answer, 1, 7)))
     wake()
   end
 
@@ -102,7 +102,8 @@ describe("the executor under nginx", function()
   end)
 
   after_each(function()
-    for _, name in ipairs { "ngx.semaphore", "resty.mjhook.threads", "resty.mjhook.log", "mjhook.worker" } do
+    for _, name in ipairs { "ngx.semaphore", "resty.mjhook.threads", "resty.mjhook.guard", "resty.mjhook.log",
+                             "mjhook.worker" } do
       package.loaded[name] = nil
     end
     rawset(_G, "ngx", nil)
@@ -308,6 +309,167 @@ describe("the executor under nginx", function()
     assert.matches("the roof is on fire", a.why.message)
     settle()
     assert.equal("ok", b.code)
+  end)
+
+  describe("whose commit comes too late", function()
+    local clock = core.clock
+    local late -- milliseconds
+
+    before_each(function()
+      late = 0
+      core.clock = function() return clock() + late end
+    end)
+
+    after_each(function()
+      core.clock = clock
+    end)
+
+    -- What becomes of operations whose caller has gone when the thread comes to them.
+    local function too_late(ops)
+      local answer = commit(ops)
+      run_timers()
+      wake(true) -- the timer had its time to begin, and did
+      wake(true)
+      assert.equal("io", answer.err.code)
+      late = 31000
+      local call = work()
+      late = 0
+      return call
+    end
+
+    local function queued(key)
+      local results
+      start(function() results = exec:commit { { op = "create", source = "user", want = true, task = { key = key,
+        prompt = "a fox", mode = "fast", timeout = 600, fingerprint = core.sha256 "x" } } } end)
+      settle()
+      return results[1].task
+    end
+
+    local function claim()
+      return { op = "claim", source = "submit", want = true }
+    end
+
+    it("hands back a claimed task as not sent, at once and in the thread", function()
+      local t = queued()
+      local call = too_late { claim(), claim() }
+      assert.equal("create claim not_sent", kit.story(mj:get(t.ref)))
+      finish(call)
+      settle()
+      assert.same({ "queued", "create claim not_sent" }, { mj:get(t.ref).state, kit.story(mj:get(t.ref)) })
+      local again = commit { claim() }
+      settle()
+      assert.equal(t.ref, again.results[1].task.ref)
+    end)
+
+    it("hands back an event", function()
+      local t = task "T1"
+      say(t)
+      settle()
+      local function take()
+        return { op = "take", ["until"] = core.now() + 90000 }
+      end
+      finish(too_late { take() })
+      settle()
+      local again = commit { take() }
+      settle()
+      assert.equal(t.ref, again.results[1].event.ref)
+      assert.equal(0, again.results[1].event.failed)
+    end)
+
+    it("forgets a task without a key, claimed or not, and keeps one with a key", function()
+      local function create(key)
+        return { op = "create", source = "user", want = true, task = { key = key, prompt = "a fox", mode = "fast",
+          timeout = 600, fingerprint = core.sha256 "x" } }
+      end
+      finish(too_late { create(), claim(), create(), create "k" })
+      settle()
+      local states = {}
+      for t in mj:tasks() do
+        states[#states + 1] = (t.key or "") .. t.state
+      end
+      table.sort(states)
+      assert.same({ "cancelled", "cancelled", "kqueued" }, states)
+    end)
+
+    it("keeps what the provider said", function()
+      local t = task "T1"
+      finish(too_late { { op = "signal", ref = t.ref, attempt = 1, kind = "failed", source = "poll", task_id = "T1",
+                          error = "no" } })
+      settle()
+      assert.equal("failed", mj:get(t.ref).state)
+    end)
+
+    it("takes nothing from callers of the same commit that still wait", function()
+      local t = queued()
+      local first = commit { { op = "tick" } }
+      late = 25000
+      local second = commit { claim() }
+      run_timers()
+      wake(true)
+      late = 31000
+      local call = work()
+      late = 0
+      finish(call)
+      settle()
+      assert.equal("io", first.err.code)
+      assert.equal(t.ref, second.results[1].task.ref)
+      assert.equal("submitting", mj:get(t.ref).state)
+    end)
+
+    it("hands it back with the next commit when the disk is full then, once", function()
+      local t = queued()
+      local store, writes = getmetatable(mj.store).__index, 0
+      local write = store.write
+      store.write = function(...)
+        writes = writes + 1
+        if writes == 2 or writes == 3 then
+          return nil, core.error("no_space", "the disk is full", true)
+        end
+        return write(...)
+      end
+      local call = too_late { claim() }
+      assert.equal("submitting", mj:get(t.ref).state)
+      finish(call)
+      settle()
+      store.write = write
+      assert.equal("create claim not_sent", kit.story(mj:get(t.ref)))
+      assert.same({ {}, 0 }, { exec.owed, exec.runners })
+    end)
+  end)
+
+  it("goes on after an error anywhere in a commit, and tells all who wait", function()
+    local t = task "T1"
+    local post = Semaphore.post
+    for _ = 1, 5 do
+      Semaphore.post = function(self, n)
+        Semaphore.post = post
+        post(self, n)
+        error "not enough memory"
+      end
+      local a, b = say(t), commit { { op = "tick" } }
+      settle()
+      wake(true)
+      assert.is_truthy(a.code)
+      assert.is_truthy(b.results or b.err)
+      assert.same({ 0, 0 }, { exec.runners, exec.queued })
+    end
+    local last = say(t)
+    settle()
+    assert.equal("duplicate", last.code)
+  end)
+
+  it("clears a flag whatever the work under it raises, and says so", function()
+    local guard, flag = require "resty.mjhook.guard", true
+    local said = {}
+    nginx.log = function(_, ...) said[#said + 1] = table.concat { ... } end
+    assert.is_false(guard("the work", function() flag = false end, error, "out of memory"))
+    assert.is_false(flag)
+    assert.is_true(guard("the work", function() flag = true end, function(x) flag = x end, 1))
+    assert.is_true(flag)
+    guard("the work", function() error "again" end, function() end)
+    run_timers()
+    assert.matches("the work failed: out of memory", table.concat(said, "\n"))
+    assert.matches("the work failed: [^\n]*again", table.concat(said, "\n"))
   end)
 
   it("gives up on a disk that never answers, and counts nobody twice", function()

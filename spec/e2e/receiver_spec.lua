@@ -267,6 +267,37 @@ describe("the nginx receiver", function()
     assert.equal(1, mj:stats().accounts[1].held)
   end)
 
+  it("sends who waits also after an error while it did, and says that there was one", function()
+    local conf = [[@MAIN@ @THREADS@
+      http { @HTTP@
+        init_by_lua_block {
+          local submit = require "mjhook.submit"
+          local dispatch, times = submit.dispatch, 0
+          submit.dispatch = function(mj)
+            times = times + 1
+            if times <= 2 then error("not enough memory") end
+            return dispatch(mj)
+          end
+          require("resty.mjhook").init { config = "@DIR@/config.lua" }
+        }
+        init_worker_by_lua_block { require("resty.mjhook").init_worker() }
+        server { listen 127.0.0.1:@PORT@;
+          location = /ping { return 200 "pong\n"; }
+          location = /hook { content_by_lua_block { require("resty.mjhook").callback() } } } }]]
+    local mj = start { conf = conf, settings = { max_in_flight = 1 } }
+    local tasks = {}
+    for i = 1, 2 do
+      tasks[i] = assert(mj:submit { prompt = tostring(i) })
+    end
+    kit.wait_until(function() -- each word is a commit, after which is looked at who waits
+      assert.equal(200, (post(hook_of(tasks[1].task_id), success(tasks[1].task_id))))
+      return mj:get(tasks[2].ref).state == "pending"
+    end, 8)
+    kit.wait_until(function()
+      return select(2, web:log():gsub("sending queued tasks failed: [^\n]*not enough memory", "")) == 2
+    end)
+  end)
+
   it("stores and sends, though others have all the timers that nginx runs", function()
     local mj = start { conf = receiver.CROWDED, settings = { max_in_flight = 2 } }
     local tasks = {}

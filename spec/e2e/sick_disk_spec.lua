@@ -9,6 +9,7 @@ local receiver = require "receiver"
 local sim = require "sim"
 
 local COUNT = 1500 -- of callbacks in a rush
+local WAIT_S = tonumber(os.getenv "MJHOOK_COMMIT_WAIT" or 1) -- how long callers wait; make chaos: as long as in real life
 
 describe("on a disk that", function()
   setup(sim.start)
@@ -31,9 +32,12 @@ describe("on a disk that", function()
     assert(os.rename(flag .. ".new", flag))
   end
 
-  local function start()
+  local function start(setup_code)
     web = receiver.prepare()
     local conf = kit.read(web.dir .. "/nginx.conf")
+    if setup_code then
+      conf = conf:gsub("init_by_lua_block {", "%0 " .. setup_code)
+    end
     kit.write(web.dir .. "/nginx.conf", "env SICK_DISK;\n" .. conf) -- nginx hands on what it is told to
     local out, code = kit.sh(("PATH=$PATH:/usr/sbin %s nginx -p %s -c %s/nginx.conf -e %s/start.log"):format(preload,
       web.dir, web.dir, web.dir))
@@ -129,6 +133,70 @@ describe("on a disk that", function()
     end
     assert.same({ COUNT, COUNT }, { mj:stats().tasks.succeeded, mj:stats().events })
     assert.same({}, assert(mj:check()).problems)
+  end)
+
+  describe("stalls for longer than callers wait has", function()
+    local waiting -- a task that was queued before
+
+    before_each(function()
+      start(WAIT_S ~= 30 and ('require("resty.mjhook.threads").COMMIT_WAIT_S = %d; '):format(WAIT_S))
+      waiting = assert(mj.exec:commit { { op = "create", source = "user", want = true, task = {
+        prompt = "an old fox", mode = "fast", timeout = 600, fingerprint = core.sha256 "x" } } })[1].task
+      sicken "stall"
+    end)
+
+    -- Two jobs are submitted to nginx, one with a key; both hear that they were not stored.
+    local function submit_in_vain()
+      local senders = {}
+      for i, query in ipairs { "prompt=keyed&key=k", "prompt=nameless" } do
+        senders[i] = kit.spawn(("exec %s -s '%s/jobs?%s'"):format(kit.curl, web.url, query))
+      end
+      for _, sender in ipairs(senders) do
+        sender:wait(WAIT_S + 10)
+        assert.equal(("io the store did not commit within %d s"):format(WAIT_S), sender:out())
+      end
+    end
+
+    local function recovered()
+      kit.sleep(WAIT_S / 10)
+      os.remove(flag)
+      kit.wait_until(function() return kit.story(mj:get(waiting.ref)):find "not_sent$" end)
+      assert.same({ 0, 0 }, { mj:stats().tasks.submitting, mj:stats().tasks.ambiguous })
+      assert.equal(0, sim.requests "submit")
+      assert.same({}, assert(mj:check()).problems)
+    end
+
+    it("what it took for them handed back as not sent, and forgets a job that nobody can know of", function()
+      submit_in_vain()
+      recovered()
+      kit.wait_until(function() return mj:stats().tasks.cancelled == 1 and mj:stats().tasks.queued == 2 end)
+      local by_prompt = {}
+      for task in mj:tasks() do
+        by_prompt[task.prompt] = task.state
+      end
+      assert.same({ ["an old fox"] = "queued", keyed = "queued", nameless = "cancelled" }, by_prompt)
+      -- All is as it was: whoever tries again is served, and nothing is sent twice.
+      local code, text = sim.request("GET", web.url .. "/jobs?prompt=keyed&key=k")
+      assert.equal(200, code)
+      assert.equal(mj:find_key("k").ref, text:match "^%w+")
+      kit.wait_until(function() return mj:get(waiting.ref).state == "pending" end)
+      kit.wait_until(function() return mj:find_key("k").state == "pending" end)
+      assert.equal(2, sim.requests "submit")
+    end)
+
+    for _, signal in ipairs { "QUIT", "TERM", "HUP" } do
+      it("it handed back also when nginx gets SIG" .. signal .. " in between", function()
+        submit_in_vain()
+        local worker = web:workers()
+        kit.sh(("kill -%s %d"):format(signal, web:pid()))
+        kit.sleep(0.2) -- it is ending, and waits for its thread
+        recovered()
+        kit.wait_until(function() return not kit.read("/proc/" .. worker .. "/stat") end)
+        for task in mj:tasks() do
+          assert.is_true(task.state == "queued" or task.state == "cancelled", task.state)
+        end
+      end)
+    end
   end)
 
   it("is read-only keeps the reconciler from its work with 73; the next run does all of it", function()

@@ -3,7 +3,8 @@
  * As long as the file $SICK_DISK exists, what it says goes wrong with files whose path ends in .mdb:
  *   EROFS, EIO   writes fail so
  *   sync         writes go well, and syncing them fails with EIO
- *   meta         LMDB's last write of a commit, of its meta page, fails with EIO */
+ *   meta         LMDB's last write of a commit, of its meta page, fails with EIO
+ *   stall        syncing ends when the file is gone or says something else */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -25,20 +26,32 @@ static bool is_ours(int fd)
     return n > 4 && memcmp(path + n - 4, ".mdb", 4) == 0;
 }
 
-/* The errno that a call of this kind fails with; 0: none. */
-static int sickness(int fd, bool sync, bool meta)
+static bool look(char word[16])
 {
     const char *path = getenv("SICK_DISK");
-    char word[16] = "";
     ssize_t n;
     int file;
 
+    memset(word, 0, 16);
     if (!path || (file = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-        return 0;
-    n = read(file, word, sizeof word - 1);
+        return false;
+    n = read(file, word, 15);
     close(file);
-    if (n <= 0 || !is_ours(fd))
+    return n > 0;
+}
+
+/* The errno that a call of this kind fails with; 0: none. */
+static int sickness(int fd, bool sync, bool meta)
+{
+    char word[16];
+
+    if (!look(word) || !is_ours(fd))
         return 0;
+    while (sync && strcmp(word, "stall") == 0) {
+        usleep(5000);
+        if (!look(word))
+            return 0;
+    }
     if (sync)
         return strcmp(word, "sync") == 0 ? EIO : 0;
     if (strcmp(word, "meta") == 0)
