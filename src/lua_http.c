@@ -21,16 +21,19 @@ typedef struct call { /* one perform: freed whatever raises */
     const char *(*headers)[MAX_HEADERS + 1];
 } call;
 
-static int call_close(lua_State *L)
+static void clear_call(call *c)
 {
-    call *c = luaL_checkudata(L, 1, CALL);
-
     if (c->answers)
         mj_http_answer_clear(c->answers, c->n);
     free(c->answers);
     free(c->reqs);
     free(c->headers);
     memset(c, 0, sizeof *c);
+}
+
+static int call_close(lua_State *L)
+{
+    clear_call(luaL_checkudata(L, 1, CALL));
     return 0;
 }
 
@@ -121,7 +124,21 @@ static void push_answer(lua_State *L, const mj_http_answer *a)
     }
 }
 
-/* http:perform({requests}, deadline_ms) -> {answers} | nil, err
+/* The answers, as http:perform gives them. */
+static int push_answers(lua_State *L)
+{
+    const call *c = lua_touserdata(L, 1);
+
+    lua_createtable(L, (int)c->n, 0);
+    for (size_t i = 0; i < c->n; i++) {
+        push_answer(L, &c->answers[i]);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    return 1;
+}
+
+/* http:perform({requests}, deadline_ms) -> {answers} | nil, err | nil.  With an error, as when it raises, nothing
+ * was sent.  nil alone: they were sent, and memory ran out for the answers.
  * request: url, headers (list of "Name: value"), body, once, timeout_ms, start_by_ms, details;
  * answer: outcome ("answered", "not_sent", "maybe_sent"), status, retry_after, body, error, elapsed_ms, and details
  * when asked for: failure, ip, date, location, total_us, certs, cert_expires, issuer (see mj_http.h). */
@@ -131,7 +148,7 @@ static int http_perform(lua_State *L)
     int64_t deadline = lua_isnoneornil(L, 3) ? 0 : mjl_arg_ms(L, 3);
     size_t n;
     call *c;
-    int at, rc;
+    int push, rc;
 
     if (!b->http)
         return luaL_error(L, "the HTTP client is closed");
@@ -141,7 +158,8 @@ static int http_perform(lua_State *L)
     memset(c, 0, sizeof *c);
     luaL_getmetatable(L, CALL);
     lua_setmetatable(L, -2);
-    at = lua_gettop(L);
+    lua_pushcfunction(L, push_answers);
+    push = lua_gettop(L);
     c->reqs = calloc(n + 1, sizeof *c->reqs);
     c->answers = calloc(n + 1, sizeof *c->answers);
     c->headers = calloc(n + 1, sizeof *c->headers);
@@ -157,14 +175,18 @@ static int http_perform(lua_State *L)
     rc = mj_http_perform(b->http, c->reqs, n, deadline, c->answers);
     if (rc != MJ_OK)
         return mjl_fail(L, rc, NULL);
-    lua_createtable(L, (int)n, 0);
-    for (size_t i = 0; i < n; i++) {
-        push_answer(L, &c->answers[i]);
-        lua_rawseti(L, -2, (int)i + 1);
+    for (int tries = 0;; tries++) { /* what was answered must not be lost: a job is billed by now */
+        lua_settop(L, push);
+        lua_pushvalue(L, push);
+        lua_pushlightuserdata(L, c);
+        rc = lua_pcall(L, 1, 1, 0);
+        if (rc == LUA_OK || tries == 1)
+            break;
+        lua_gc(L, LUA_GCCOLLECT, 0);
     }
-    lua_pushcfunction(L, call_close); /* now, rather than at some collection */
-    lua_pushvalue(L, at);
-    lua_call(L, 1, 0);
+    clear_call(c);
+    if (rc != LUA_OK)
+        lua_pushnil(L);
     return 1;
 }
 

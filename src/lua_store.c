@@ -49,10 +49,8 @@ typedef struct batch {
     mj_buf buf;
 } batch;
 
-static int batch_close(lua_State *L)
+static void clear_batch(batch *b)
 {
-    batch *b = luaL_checkudata(L, 1, BATCH);
-
     for (size_t i = 0; b->ops && i < b->n; i++)
         mj_op_clear(&b->ops[i]);
     free(b->ops);
@@ -60,6 +58,11 @@ static int batch_close(lua_State *L)
     free(b->readable);
     mj_buf_free(&b->buf);
     memset(b, 0, sizeof *b);
+}
+
+static int batch_close(lua_State *L)
+{
+    clear_batch(luaL_checkudata(L, 1, BATCH));
     return 0;
 }
 
@@ -71,14 +74,6 @@ static batch *new_batch(lua_State *L)
     luaL_getmetatable(L, BATCH);
     lua_setmetatable(L, -2);
     return b;
-}
-
-static void batch_done(lua_State *L, int at, batch *b)
-{
-    (void)b;
-    lua_pushcfunction(L, batch_close); /* now, rather than at some collection */
-    lua_pushvalue(L, at);
-    lua_call(L, 1, 0);
 }
 
 static size_t count_creates(lua_State *L, size_t n)
@@ -129,51 +124,96 @@ static void push_outcomes(lua_State *L, const batch *b, const mj_op *op, size_t 
     luaL_pushresult(&bytes);
 }
 
+/* A write on its way: what push_results() needs. */
+typedef struct writing {
+    lua_State *L;
+    const batch *b;
+    size_t n, lot; /* operations that were given; callbacks */
+    int at;        /* results go above this index, where push_results() lies */
+} writing;
+
+/* The results, as store:write gives them. */
+static int push_results(lua_State *L)
+{
+    const writing *w = lua_touserdata(L, 1);
+
+    lua_createtable(L, (int)w->n, 0);
+    for (size_t i = 0; i < w->n; i++) {
+        mjl_push_result(L, &w->b->ops[i]);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    push_outcomes(L, w->b, w->b->ops + w->n, w->lot);
+    return 2;
+}
+
+/* Before the commit: the results become Lua values, or nothing is stored.  After it there would be no way back when
+ * memory runs out.  Values are made, and no Lua code runs inside the transaction: the collector rests, which could
+ * call a finalizer that writes, too. */
+static int take_over(void *ctx)
+{
+    writing *w = ctx;
+    lua_State *L = w->L;
+    bool collects = lua_gc(L, LUA_GCISRUNNING, 0);
+    int rc;
+
+    lua_settop(L, w->at); /* a batch that runs again */
+    lua_pushvalue(L, w->at);
+    lua_pushlightuserdata(L, w);
+    if (collects)
+        lua_gc(L, LUA_GCSTOP, 0);
+    rc = lua_pcall(L, 1, 2, 0);
+    if (collects)
+        lua_gc(L, LUA_GCRESTART, 0);
+    return rc == LUA_OK ? MJ_OK : MJ_ENOMEM; /* nothing else fails there */
+}
+
 /* store:write(ops, now, inbox) -> {results}, outcomes, unreadable | nil, err.  With an inbox (optional), the callbacks
  * of the lot that was taken last out of it are in the same transaction: `outcomes` has a byte for each, an index into
- * core.codes; `unreadable` is nil, or tells by their numbers why some could not be read, whatever their byte says. */
+ * core.codes; `unreadable` is nil, or tells by their numbers why some could not be read, whatever their byte says.
+ * Whatever it raises, and whatever error it gives: nothing was stored. */
 static int store_write(lua_State *L)
 {
     mj_store *s = check(L);
     int64_t now = mjl_arg_ms(L, 3);
     size_t n, lot, read = 0;
+    writing w;
+    const mj_ready ready = {take_over, &w};
     batch *b;
-    int at, rc;
+    int rc;
 
     lua_settop(L, 4);
     luaL_checktype(L, 2, LUA_TTABLE);
     n = lua_rawlen(L, 2);
     lot = lua_isnil(L, 4) ? 0 : mjl_lot_size(L, 4);
     b = new_batch(L);
-    at = lua_gettop(L);
     rc = fill_batch(L, b, n, lot);
     if (rc == MJ_OK && lot > 0)
         rc = mjl_lot_read(L, 4, b->ops + n, b->readable, &read);
     else
         lua_pushnil(L);
     b->n += read;
-    if (rc == MJ_OK)
-        rc = mj_store_write(s, b->ops, b->n, now);
-    if (rc != MJ_OK) {
-        batch_done(L, at, b);
+    lua_pushcfunction(L, push_results); /* here: LuaJIT takes memory for it */
+    w = (writing){.L = L, .b = b, .n = n, .lot = lot, .at = lua_gettop(L)};
+    if (rc == MJ_OK) {
+        rc = mj_store_write_ready(s, b->ops, b->n, now, &ready);
+        if (rc == MJ_ENOMEM) { /* LuaJIT collects nothing before it gives up, and C's memory may be back by now */
+            lua_settop(L, w.at);
+            lua_gc(L, LUA_GCCOLLECT, 0);
+            rc = mj_store_write_ready(s, b->ops, b->n, now, &ready);
+        }
+    }
+    clear_batch(b);
+    if (rc != MJ_OK)
         return store_fail(L, s, rc);
-    }
-    lua_createtable(L, (int)n, 0);
-    for (size_t i = 0; i < n; i++) {
-        mjl_push_result(L, &b->ops[i]);
-        lua_rawseti(L, -2, (int)i + 1);
-    }
-    push_outcomes(L, b, b->ops + n, lot);
-    lua_pushvalue(L, at + 1);
-    batch_done(L, at, b);
+    lua_pushvalue(L, w.at - 1);
     return 3;
 }
 
-static int give_task(lua_State *L, mj_store *s, int at, batch *b, int rc)
+static int give_task(lua_State *L, mj_store *s, batch *b, int rc)
 {
     if (rc == MJ_OK)
         rc = mjl_push_task(L, (mj_str){(const char *)b->buf.p, (uint32_t)b->buf.n});
-    batch_done(L, at, b);
+    clear_batch(b);
     return rc == MJ_OK ? 1 : store_fail(L, s, rc);
 }
 
@@ -187,7 +227,7 @@ static int store_get(lua_State *L)
     if (!mjl_ref(L, 2, ref))
         return mjl_fail(L, MJ_ENOTFOUND, NULL);
     b = new_batch(L);
-    return give_task(L, s, lua_gettop(L), b, mj_store_get(s, ref, &b->buf));
+    return give_task(L, s, b, mj_store_get(s, ref, &b->buf));
 }
 
 /* store:find(task_id) -> task, attempt | nil, err */
@@ -201,7 +241,7 @@ static int store_find(lua_State *L)
     int rc;
 
     rc = n > MJ_MAX_TASK_ID ? MJ_ENOTFOUND : mj_store_find(s, (mj_str){id, (uint32_t)n}, &b->buf, &attempt);
-    if (give_task(L, s, lua_gettop(L), b, rc) != 1)
+    if (give_task(L, s, b, rc) != 1)
         return 2;
     mjl_push_int(L, attempt);
     return 2;
@@ -214,14 +254,13 @@ static int store_by_key(lua_State *L)
     size_t n;
     const char *key = luaL_checklstring(L, 2, &n);
     batch *b = new_batch(L);
-    int at = lua_gettop(L);
     bool pruned = false;
     int rc = n > MJ_MAX_NAME ? MJ_ENOTFOUND : mj_store_key(s, (mj_str){key, (uint32_t)n}, &b->buf, &pruned);
 
     if (rc != MJ_OK || !pruned)
-        return give_task(L, s, at, b, rc);
+        return give_task(L, s, b, rc);
     rc = mjl_push_tomb(L, (mj_str){(const char *)b->buf.p, (uint32_t)b->buf.n});
-    batch_done(L, at, b);
+    clear_batch(b);
     return rc == MJ_OK ? 1 : store_fail(L, s, rc);
 }
 
@@ -242,7 +281,7 @@ static int store_check(lua_State *L)
 {
     mj_store *s = check(L);
     batch *b = new_batch(L);
-    int at = lua_gettop(L), n = 0;
+    int n = 0;
     findings f = {{0}};
     mj_check_report r;
     mj_reader reader;
@@ -250,7 +289,7 @@ static int store_check(lua_State *L)
 
     b->buf = f.text; /* the batch frees it, whatever raises */
     if (rc != MJ_OK) {
-        batch_done(L, at, b);
+        clear_batch(b);
         return store_fail(L, s, rc);
     }
     lua_createtable(L, 0, 7);
@@ -269,7 +308,7 @@ static int store_check(lua_State *L)
         lua_rawseti(L, -2, ++n);
     }
     lua_setfield(L, -2, "problems");
-    batch_done(L, at, b);
+    clear_batch(b);
     return 1;
 }
 
@@ -301,19 +340,19 @@ static int store_refused(lua_State *L)
     uint64_t below = (uint64_t)mjl_arg_int(L, 2, 0, MJ_MAX_TIME);
     uint32_t limit = (uint32_t)mjl_arg_int(L, 3, 0, UINT32_MAX);
     batch *b = new_batch(L);
-    int at = lua_gettop(L), n = 0, rc;
+    int n = 0, rc;
     mj_reader r;
 
     rc = mj_store_refused(s, below, limit, &b->buf);
     if (rc != MJ_OK) {
-        batch_done(L, at, b);
+        clear_batch(b);
         return store_fail(L, s, rc);
     }
     lua_newtable(L);
     for (r = mj_reader_of(b->buf.p ? b->buf.p : (uint8_t *)"", b->buf.n); r.p < r.end && !r.bad;)
         if (push_refused(L, mj_get_str(&r)) == MJ_OK)
             lua_rawseti(L, -2, ++n);
-    batch_done(L, at, b);
+    clear_batch(b);
     return 1;
 }
 
@@ -378,7 +417,7 @@ static int store_page(lua_State *L)
     mj_reader r;
     batch *b;
     int (*push)(lua_State *, mj_str) = mjl_push_task;
-    int at, rc, n = 0;
+    int rc, n = 0;
 
     luaL_checktype(L, 2, LUA_TTABLE);
     read_query(L, &q);
@@ -387,10 +426,9 @@ static int store_page(lua_State *L)
     else if (mjl_bool(L, 2, "brief"))
         push = mjl_push_brief;
     b = new_batch(L);
-    at = lua_gettop(L);
     rc = mj_store_page(s, &q, &b->buf);
     if (rc != MJ_OK) {
-        batch_done(L, at, b);
+        clear_batch(b);
         return store_fail(L, s, rc);
     }
     lua_newtable(L);
@@ -403,7 +441,7 @@ static int store_page(lua_State *L)
         }
         lua_rawseti(L, -2, ++n);
     }
-    batch_done(L, at, b);
+    clear_batch(b);
     if (!q.more)
         return 1;
     lua_pushlstring(L, (const char *)q.cursor, sizeof q.cursor);

@@ -149,6 +149,14 @@ typedef struct mj_op {
  * and an op that fails changes nothing and fails no other.  Otherwise nothing is stored: MJ_ENOSPC, MJ_EREADONLY,
  * MJ_EIO, MJ_ENOMEM, MJ_ECLOSED; every op's code is that, too.  `now`: wall-clock milliseconds. */
 int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now);
+/* The same with a last step before the commit: call(ctx) runs when all operations have run and what they give out is
+ * complete, while other writers wait.  It makes what the caller needs to take the results over.  Anything but MJ_OK
+ * aborts the transaction and is returned.  A batch that runs again calls it again. */
+typedef struct mj_ready {
+    int (*call)(void *ctx);
+    void *ctx;
+} mj_ready;
+int mj_store_write_ready(mj_store *s, mj_op *ops, size_t n, int64_t now, const mj_ready *ready);
 void mj_op_clear(mj_op *op); /* frees the outputs */
 
 /* The record of a task, appended to *out.  MJ_ENOTFOUND. */

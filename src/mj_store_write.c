@@ -176,15 +176,15 @@ void mj_op_reset(mj_op *op, int code)
     op->record.failed = op->event_bytes.failed = op->tomb.failed = false;
 }
 
-/* The task's record, as it stands in the store. */
-static void give_back_bytes(mj_op *op, MDB_val bytes)
+/* The task's record, as it stands in the store.  Without memory for it the transaction fails, not the operation: what
+ * that wrote would be committed, and the caller would be told that it was not. */
+static int give_back_bytes(mj_op *op, MDB_val bytes)
 {
     if (!op->want)
-        return;
+        return 0;
     op->record.n = 0;
     mj_put_raw(&op->record, bytes.mv_data, bytes.mv_size);
-    if (op->record.failed)
-        op->code = MJ_ENOMEM;
+    return op->record.failed ? MJ_ENOMEM : 0;
 }
 
 static int give_back_known(mj_txn *x, mj_op *op, const void *ref)
@@ -195,7 +195,7 @@ static int give_back_known(mj_txn *x, mj_op *op, const void *ref)
     memcpy(op->ref, ref, MJ_ULID_BYTES);
     rc = mj_txn_get(x, DB_TASK, mj_val(op->ref, MJ_ULID_BYTES), &bytes);
     if (rc == 0)
-        give_back_bytes(op, bytes);
+        return give_back_bytes(op, bytes);
     if (rc == MDB_NOTFOUND && (rc = mj_txn_get(x, DB_TOMB, mj_val(op->ref, MJ_ULID_BYTES), &bytes)) == 0) {
         op->pruned = true;
         mj_put_raw(&op->tomb, bytes.mv_data, bytes.mv_size);
@@ -218,7 +218,7 @@ static int store_change(mj_txn *x, mj_op *op, mj_task *t, const mj_facets *old, 
     }
     op->made = event;
     if (rc == 0)
-        give_back_bytes(op, mj_val(x->s->scratch.p, x->s->scratch.n));
+        rc = give_back_bytes(op, mj_val(x->s->scratch.p, x->s->scratch.n));
     return rc == 0 && event != MJ_EVENT_NONE ? mj_event_add(x, t, event) : rc;
 }
 
@@ -301,8 +301,7 @@ static int apply(mj_txn *x, mj_op *op, const mj_signal *sig, mj_task *t, MDB_val
     x->owes = x->owes || step.withheld;
     if (step.changed)
         return store_change(x, op, t, &old, step.event);
-    give_back_bytes(op, bytes);
-    return 0;
+    return give_back_bytes(op, bytes);
 }
 
 int mj_txn_apply(mj_txn *x, mj_op *op, const mj_signal *sig)
@@ -403,7 +402,7 @@ static int run(mj_txn *x, mj_op *op)
 }
 
 /* *full: the size of the map that was too small, when it was.  `settle`: what is owed is written, whatever else is. */
-static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, bool settle, uint64_t *full)
+static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, const mj_ready *ready, bool settle, uint64_t *full)
 {
     mj_txn x = {.s = s, .now = now, .dirty = settle};
     MDB_txn *t;
@@ -430,6 +429,8 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, bool settle, 
         rc = save_measures(&x);
     if (rc == 0 && x.dirty)
         rc = save_accounts(&x);
+    if (rc == 0 && ready)
+        rc = ready->call(ready->ctx);
     t = x.t;
     if (rc == 0 && x.dirty) {
         MJ_FAULT("store.commit");
@@ -448,6 +449,11 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, bool settle, 
 
 int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
 {
+    return mj_store_write_ready(s, ops, n, now, NULL);
+}
+
+int mj_store_write_ready(mj_store *s, mj_op *ops, size_t n, int64_t now, const mj_ready *ready)
+{
     uint64_t full = 0;
     int rc;
 
@@ -458,7 +464,7 @@ int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
             mj_env_bury_readers(s->env);
     while (rc == MJ_OK) {
         MJ_FAULT("store.begin");
-        rc = run_all(s, ops, n, now, false, &full);
+        rc = run_all(s, ops, n, now, ready, false, &full);
         if (rc != MDB_MAP_FULL)
             break;
         rc = mj_env_grow(s->env, full);
@@ -481,7 +487,7 @@ void mj_store_settle(mj_store *s)
     uint64_t full;
 
     /* Without operations no time is needed.  Counters that can't be stored are no task's fact. */
-    if (s->owes && run_all(s, NULL, 0, 0, true, &full) != 0)
+    if (s->owes && run_all(s, NULL, 0, 0, NULL, true, &full) != 0)
         owe_nothing(s);
 }
 
