@@ -7,6 +7,7 @@ local callback = require "mjhook.callback" -- at once: a request must find it wh
 local config = require "mjhook.config"
 local core = require "mjhook.core"
 local executor = require "mjhook.executor"
+local memory = require "mjhook.memory"
 local policy = require "mjhook.policy"
 local view = require("mjhook.task").view
 
@@ -117,7 +118,7 @@ end
 function Mjhook:submit(args)
   check_open(self, 2)
   job.check("submit", args, 2)
-  return submit.submit(self, args)
+  return memory.outcome(submit.submit, self, args)
 end
 
 -- A list without holes: a hole would end it early, and what is behind it would be lost without a word.
@@ -155,7 +156,7 @@ end
 function Mjhook:submit_many(jobs)
   check_open(self, 2)
   check_list("submit_many", jobs, 2)
-  return bulk.submit_many(self, jobs)
+  return memory.outcome(bulk.submit_many, self, jobs)
 end
 
 --- Takes over a job that was submitted elsewhere: from now on it is polled like our own.
@@ -164,7 +165,7 @@ end
 function Mjhook:adopt(args)
   check_open(self, 2)
   job.check("adopt", args, 2)
-  return job.adopt(self, args)
+  return memory.outcome(job.adopt, self, args)
 end
 
 --- A task by the key it was submitted with; of a pruned one what is left, with `pruned = true`.
@@ -316,7 +317,7 @@ end
 function Mjhook:resubmit(ref)
   check_open(self, 2)
   check_string("resubmit", ref, 2)
-  return submit.resubmit(self, ref)
+  return memory.outcome(submit.resubmit, self, ref)
 end
 
 --- One reconciler pass. See mjhook-reconcile(1).

@@ -456,7 +456,7 @@ static int store_prunable(lua_State *L)
     mj_prunable p = {0};
     mj_str state;
     batch *b;
-    int at, rc, n;
+    int rc, n;
 
     luaL_checktype(L, 2, LUA_TTABLE);
     state = mjl_str(L, 2, "state");
@@ -472,10 +472,9 @@ static int store_prunable(lua_State *L)
     if (p.has_from && !mjl_ref(L, -1, p.from))
         return luaL_error(L, "bad field 'from'");
     b = new_batch(L);
-    at = lua_gettop(L);
     rc = mj_store_prunable(s, &p, &b->buf);
     if (rc != MJ_OK) {
-        batch_done(L, at, b);
+        clear_batch(b);
         return store_fail(L, s, rc);
     }
     lua_createtable(L, (int)(b->buf.n / MJ_ULID_BYTES), 0);
@@ -483,7 +482,7 @@ static int store_prunable(lua_State *L)
         mjl_push_ref(L, b->buf.p + i * MJ_ULID_BYTES);
         lua_rawseti(L, -2, (int)i + 1);
     }
-    batch_done(L, at, b);
+    clear_batch(b);
     if (p.more)
         mjl_push_ref(L, p.from);
     else

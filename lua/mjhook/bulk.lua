@@ -1,6 +1,7 @@
 --- Many jobs at once: one transaction that stores them, and slots filled side by side.
 local core = require "mjhook.core"
 local job = require "mjhook.job"
+local memory = require "mjhook.memory"
 local submit = require "mjhook.submit"
 local view = require("mjhook.task").view
 
@@ -63,6 +64,12 @@ function Lot:note(task)
   end
 end
 
+function Lot:note_all(tasks)
+  for _, task in ipairs(tasks) do
+    self:note(task)
+  end
+end
+
 function Lot:created(i, result)
   local task, err = job.created(result, self.jobs[i])
   if not task then
@@ -97,7 +104,10 @@ function Lot:store()
     end
     self.stored = self.stored or #places > 0
     for n, place in ipairs(places) do
-      self:created(place, results[n])
+      local ok, why = pcall(self.created, self, place, results[n])
+      if not ok then -- it is stored all the same
+        self.results[place] = { error = submit.untold(results[n].task, memory.error(why)) }
+      end
     end
     claimed = #places > 0 and err or claimed -- the second value of claim() is what it claimed
     i = next_one
@@ -110,21 +120,16 @@ end
 function Lot:send(claimed, start_by)
   local tried, again = {}, false
   while #claimed > 0 do
-    for _, task in ipairs(claimed) do
-      -- A policy may have a refused task sent again at once: once is enough for one call.
-      again = again or tried[task.ref]
-      tried[task.ref] = true
-      self:note(task)
-    end
+    -- A policy may have a refused task sent again at once: once is enough for one call.
+    again = again or submit.seen(tried, claimed)
+    pcall(self.note_all, self, claimed) -- without memory for it they stay what they were
     local more = not again and next(self.waiting) ~= nil
     local sent, err_or_claimed
     sent, err_or_claimed, start_by = submit.send(self.mj, claimed, start_by, nil, more)
     if not sent then
       return err_or_claimed
     end
-    for _, task in ipairs(sent) do
-      self:note(task)
-    end
+    pcall(self.note_all, self, sent)
     claimed = err_or_claimed
   end
 end
@@ -148,13 +153,16 @@ function M.submit_many(mj, jobs)
   local records, results = check(mj, jobs)
   local lot = setmetatable({ mj = mj, jobs = jobs, records = records, results = results, places = {}, waiting = {} },
     Lot)
-  local claimed, err_or_start_by = lot:store()
+  local ok, claimed, err_or_start_by = pcall(lot.store, lot)
+  if not ok then
+    claimed, err_or_start_by = nil, memory.error(claimed)
+  end
   if not claimed then
     return lot.stored and results or nil, err_or_start_by
   end
-  local err = lot:send(claimed, err_or_start_by)
-  lot:look_again()
-  return results, err
+  local sent, err = pcall(lot.send, lot, claimed, err_or_start_by)
+  pcall(lot.look_again, lot)
+  return results, not sent and memory.error(err) or err
 end
 
 return M

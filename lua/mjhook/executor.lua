@@ -13,6 +13,9 @@ Direct.__index = Direct
 
 local M = {}
 
+-- The answer to a request that was sent, when there is no memory for what came.
+local LOST = { outcome = "maybe_sent", error = "out of memory for the answer" }
+
 --- Options of mjhook.core.open() for a configuration.
 function M.store_options(config)
   return {
@@ -69,7 +72,7 @@ function M.direct(config, store)
 end
 
 --- @tparam table ops see mjhook.core's store:write
--- @treturn table|nil results in the order of ops, or nil and an error: then nothing was stored
+-- @treturn table|nil results in the order of ops, or nil and an error: then, and when it raises, nothing was stored
 function Direct:commit(ops)
   return self.store:write(ops, core.now())
 end
@@ -95,7 +98,7 @@ function Direct:callback(ref, attempt, body)
 end
 
 --- @tparam table requests see provider.submit_request; deadline in core.clock() milliseconds or nil
--- @treturn table|nil answers in the order of requests, or nil and an error: then nothing was sent
+-- @treturn table|nil answers in the order of requests, or nil and an error: then, and when it raises, nothing was sent
 function Direct:http(requests, deadline)
   if not self.client then
     local config = self.config
@@ -105,7 +108,12 @@ function Direct:http(requests, deadline)
     end
     self.client = client
   end
-  return self.client:perform(provider.complete(self.config, requests), deadline)
+  local lost = {} -- made before anything is sent
+  for i = 1, #requests do
+    lost[i] = LOST
+  end
+  local answers, err = self.client:perform(provider.complete(self.config, requests), deadline)
+  return answers or not err and lost or nil, err
 end
 
 function Direct:close()

@@ -1,6 +1,7 @@
 --- A job as the user gives it: types, limits, and the record that is stored.
 local core = require "mjhook.core"
 local json = require "mjhook.json"
+local memory = require "mjhook.memory"
 local provider = require "mjhook.provider"
 local view = require("mjhook.task").view
 
@@ -150,7 +151,7 @@ function M.created(result, args)
   elseif result.code ~= "ok" and result.code ~= "duplicate" then
     return nil, core.error(result.code, "the task could not be stored: " .. result.code)
   end
-  local task = view(result.task)
+  local task = memory.insist(view, result.task)
   task.duplicate = result.code == "duplicate" or nil
   return task
 end

@@ -11,6 +11,8 @@ cjson.encode_keep_buffer(false)
 
 local M = { null = cjson.null }
 
+local OUT_OF_MEMORY = "not enough memory" -- as both Luas say it
+
 local tointeger = rawget(math, "tointeger") -- Lua 5.4 has integers beside floats, LuaJIT has not
 
 --- Decodes a document.
@@ -20,6 +22,8 @@ function M.decode(text)
   local ok, value = pcall(cjson.decode, text)
   if ok then
     return value
+  elseif value == OUT_OF_MEMORY then
+    error(value, 0) -- nothing is wrong with the document
   end
   return nil, (tostring(value):gsub("^.-:%d+: ", ""))
 end
@@ -106,6 +110,8 @@ function M.encode(value)
   local ok, why = pcall(write, value, out, 0)
   if ok then
     return table.concat(out)
+  elseif why == OUT_OF_MEMORY then
+    error(why, 0)
   end
   return nil, (tostring(why):gsub("^.-:%d+: ", ""))
 end

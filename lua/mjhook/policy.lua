@@ -3,6 +3,7 @@
 -- error or a bad answer to one means the careful answer.
 local code = require "mjhook.code"
 local core = require "mjhook.core"
+local memory = require "mjhook.memory"
 
 local M = {}
 local Policy = {}
@@ -120,6 +121,9 @@ function Policy:decide(name, ...)
     elseif answer == nil then
       return CAREFUL[name] -- it has no opinion
     end
+  end
+  if not ok and memory.is_out(answer) then
+    error(answer, 0) -- not what the policy thinks
   end
   local fault = ok and ("answered %s"):format(tostring(answer)) or ("raised: %s"):format(tostring(answer))
   self.log("error", ("policy: %s %s"):format(name, fault))

@@ -252,10 +252,7 @@ function Sweep:send_queued()
     if #claimed == 0 then
       return
     end
-    for _, task in ipairs(claimed) do
-      again = again or tried[task.ref]
-      tried[task.ref] = true
-    end
+    again = submit.seen(tried, claimed)
     local sent, err = submit.send(self.mj, claimed, start_by, self.stop_at)
     if not sent then
       error(err, 0)

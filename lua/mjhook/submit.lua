@@ -1,6 +1,7 @@
 --- Submission: the intent is durable before a byte leaves, and nothing leaves twice.
 local core = require "mjhook.core"
 local job = require "mjhook.job"
+local memory = require "mjhook.memory"
 local provider = require "mjhook.provider"
 local view = require("mjhook.task").view
 
@@ -56,22 +57,41 @@ local function rested(mj)
   return names
 end
 
--- Sends the tasks with these places in the list, side by side, and notes what the provider says of each.
+-- Made while there is memory.
+local NONE = {}
+local UNSENT = { kind = "not_sent", held_back = true, error_code = "no_memory", error = "out of memory" }
+local UNREAD = { kind = "maybe_sent", error_code = "maybe_sent", error = "out of memory for the answer" }
+
+local function read_answer(answer, failed)
+  return provider.read_submit(answer or { outcome = "not_sent", error = failed.message })
+end
+
+-- Sends the tasks with these places in the list, side by side, and notes what the provider says of each. When it
+-- raises for want of memory, those without a verdict were not sent.
 local function ask(mj, tasks, places, verdicts, start_by, deadline)
   local requests = {}
   for n, i in ipairs(places) do
     requests[n] = provider.submit_request(mj, tasks[i], start_by)
   end
-  local answers, failed = mj.exec:http(requests, deadline)
+  for _, i in ipairs(places) do
+    verdicts[i] = UNREAD -- now: once something is sent, no memory may be left for it
+  end
+  local ok, answers, failed = pcall(mj.exec.http, mj.exec, requests, deadline)
+  if not ok then
+    for _, i in ipairs(memory.is_out(answers) and places or NONE) do
+      verdicts[i] = false
+    end
+    error(answers, 0)
+  end
   for n, i in ipairs(places) do
-    verdicts[i] = provider.read_submit(answers and answers[n] or { outcome = "not_sent", error = failed.message })
+    verdicts[i] = memory.insist(read_answer, answers and answers[n], failed)
   end
 end
 
 -- Sends tasks, of an account that has rested one first: the others only if the provider took that one or found fault
--- with the job alone. Gives a verdict for each, and operations that end the rest of accounts.
-local function ask_all(mj, tasks, start_by, deadline)
-  local verdicts, places, probes, waiting, ops = {}, {}, {}, {}, {}
+-- with the job alone. Fills in a verdict for each, and gives operations that end the rest of accounts.
+local function ask_all(mj, tasks, verdicts, start_by, deadline)
+  local places, probes, waiting, ops = {}, {}, {}, {}
   local names = rested(mj)
   for i, task in ipairs(tasks) do
     if probes[task.account] then
@@ -101,7 +121,26 @@ local function ask_all(mj, tasks, start_by, deadline)
   if #go > 0 then
     ask(mj, tasks, go, verdicts, start_by, deadline)
   end
-  return verdicts, ops
+  return ops
+end
+
+-- Asks, also when memory runs out: what could not be sent then is handed back.
+local function verdicts_of(mj, tasks, start_by, deadline)
+  local verdicts = {}
+  for i in ipairs(tasks) do
+    verdicts[i] = false
+  end
+  local ok, lifted = pcall(ask_all, mj, tasks, verdicts, start_by, deadline)
+  if ok then
+    return verdicts, lifted
+  elseif not memory.is_out(lifted) then
+    error(lifted, 0)
+  end
+  for i in ipairs(tasks) do
+    verdicts[i] = verdicts[i] or UNSENT
+  end
+  pcall(mj.log, "error", "jobs could not be sent, and wait again: out of memory")
+  return verdicts, NONE
 end
 
 -- What a lot came to: a signal for each task, and how long accounts rest.
@@ -137,6 +176,27 @@ local function append(list, more)
   end
 end
 
+-- Tasks that were claimed and will not be sent: not by this call. Without memory even for that they stay `submitting`
+-- and a sweep takes them over.
+local function hand_back(mj, tasks, err)
+  local ops = {}
+  for i, task in ipairs(tasks) do
+    ops[i] = { op = "signal", ref = task.ref, attempt = task.attempt, kind = "not_sent", source = "submit",
+               error_code = err.code, error = err.message }
+  end
+  if #ops > 0 then
+    mj.exec:commit(ops)
+  end
+end
+
+-- What the store has of the tasks now, in place of what was claimed.
+local function look_at(tasks, results, verdicts)
+  for i, task in ipairs(tasks) do
+    tasks[i] = memory.insist(view, results[i].task) or task
+    tasks[i].requests = verdicts[i].held_back and 0 or 1
+  end
+end
+
 --- Sends claimed tasks, side by side, and stores what became of each.
 -- @tparam table tasks claimed ones (`submitting`, ours)
 -- @tparam number start_by core.clock() after which nothing is sent
@@ -147,9 +207,9 @@ end
 -- @treturn[opt] table what was claimed; then the core.clock() after which none of it is to be sent
 function M.send(mj, tasks, start_by, deadline, more)
   local begun = core.clock()
-  local verdicts, lifted = ask_all(mj, tasks, start_by, deadline)
+  local verdicts, lifted = verdicts_of(mj, tasks, start_by, deadline)
   local elapsed = core.clock() - begun
-  local ops, pauses, all_accepted = outcome(mj, tasks, verdicts)
+  local ops, pauses, all_accepted = memory.insist(outcome, mj, tasks, verdicts)
   append(ops, lifted)
   append(ops, pauses)
   start_by = core.clock() + M.STALL_MS
@@ -158,16 +218,36 @@ function M.send(mj, tasks, start_by, deadline, more)
     local at_its_pace = math.floor(#tasks * M.LOT_MS / math.max(elapsed, 1))
     claims = math.max(claims, math.min(at_its_pace, 2 * #tasks, M.LOT_MAX))
   end
+  local out = {}
+  for i, task in ipairs(tasks) do
+    out[i] = task
+  end
   local results, claimed = M.claim(mj, ops, claims)
   if not results then
     return nil, claimed
   end
-  local out = {}
-  for i, task in ipairs(tasks) do
-    out[i] = view(results[i].task) or task
-    out[i].requests = verdicts[i].held_back and 0 or 1
+  local ok, err = pcall(look_at, out, results, verdicts)
+  if not ok then
+    pcall(hand_back, mj, claimed, memory.error(err))
+    return nil, memory.error(err)
   end
   return out, claimed, start_by
+end
+
+local function claimed_of(results, first)
+  local claimed = {}
+  for i = first + 1, #results do
+    if results[i].code == "ok" then
+      claimed[#claimed + 1] = results[i].task
+    end
+  end
+  return claimed
+end
+
+local function view_all(tasks)
+  for _, task in ipairs(tasks) do
+    memory.insist(view, task)
+  end
 end
 
 --- Claims as many queued tasks as slots and connections allow, in the queue's order.
@@ -182,11 +262,15 @@ function M.claim(mj, ops, limit)
   if not results then
     return nil, err
   end
-  local claimed = {}
-  for i = first + 1, #results do
-    if results[i].code == "ok" then
-      claimed[#claimed + 1] = view(results[i].task)
-    end
+  -- What is claimed is sent or handed back, and the caller hears the results: nothing raises from here on.
+  local ok, claimed = pcall(memory.insist, claimed_of, results, first)
+  if not ok then
+    return results, NONE
+  end
+  ok, err = pcall(view_all, claimed)
+  if not ok then
+    pcall(hand_back, mj, claimed, memory.error(err))
+    return results, NONE
   end
   return results, claimed
 end
@@ -219,6 +303,19 @@ function M.untold(task, err)
     false)
 end
 
+-- Reads the result of what the caller asked for, with read(result, seen), and sends what was claimed with it. Both
+-- whatever happens: the task is stored, and its caller has to hear of it.
+local function settle(mj, result, claimed, start_by, read, seen)
+  local ok, task, refused = pcall(read, result, seen)
+  local sent, settled, untold = pcall(send_claimed, mj, claimed, start_by, ok and task or nil)
+  if ok and not task then
+    return nil, refused
+  elseif ok and sent then
+    return settled, untold
+  end
+  return nil, M.untold(result.task, memory.error(ok and settled or task))
+end
+
 --- mj:submit, of checked arguments. See PRODUCT.md.
 function M.submit(mj, args)
   local new, err = job.record(mj, args)
@@ -232,12 +329,7 @@ function M.submit(mj, args)
   if not results then
     return nil, claimed
   end
-  local task, refused = job.created(results[1], args)
-  local settled, untold = send_claimed(mj, claimed, start_by, task)
-  if not task then
-    return nil, refused
-  end
-  return settled, untold
+  return settle(mj, results[1], claimed, start_by, job.created, args)
 end
 
 --- Whether somebody waits while an account has a slot for him.
@@ -253,6 +345,21 @@ function M.has_room(stats, now)
   return false
 end
 
+local function note(tried, tasks)
+  local again = false
+  for _, task in ipairs(tasks) do
+    again = again or tried[task.ref] or false
+    tried[task.ref] = true
+  end
+  return again
+end
+
+--- Whether one of the tasks is in the set `tried`, which all of them join; true, too, when that can't be noted.
+function M.seen(tried, tasks)
+  local ok, again = pcall(note, tried, tasks)
+  return not ok or again
+end
+
 --- Sends who waits, lot by lot, until no slot or nobody is left, or somebody who was sent just now is back.
 -- @treturn number|nil how many were sent; nil and an error
 function M.dispatch(mj)
@@ -263,10 +370,7 @@ function M.dispatch(mj)
     return nil, claimed
   end
   while #claimed > 0 do
-    for _, task in ipairs(claimed) do
-      again = again or tried[task.ref] -- a policy may have a refused task sent again at once, and again
-      tried[task.ref] = true
-    end
+    again = again or M.seen(tried, claimed) -- a policy may have a refused task sent again at once, and again
     local sent, more, next_start_by = M.send(mj, claimed, start_by, nil, not again)
     if not sent then
       return nil, more
@@ -299,6 +403,13 @@ local function refused_again(result, seen)
   return not_again(task, "is %s: only an ambiguous, lost or failed task can be resubmitted", task.state)
 end
 
+local function resubmitted(result, seen)
+  if result.code == "ok" then
+    return memory.insist(view, result.task)
+  end
+  return refused_again(result, seen)
+end
+
 --- mj:resubmit: a new attempt, by the user's own decision, sent as submit sends.
 function M.resubmit(mj, ref)
   local seen, err = mj.store:get(ref)
@@ -319,13 +430,7 @@ function M.resubmit(mj, ref)
   if not results then
     return nil, claimed
   end
-  local result = results[1]
-  local task = result.code == "ok" and view(result.task) or nil
-  local settled, untold = send_claimed(mj, claimed, start_by, task)
-  if not task then
-    return refused_again(result, seen)
-  end
-  return settled, untold
+  return settle(mj, results[1], claimed, start_by, resubmitted, seen)
 end
 
 return M

@@ -11,18 +11,12 @@ function M.view(task)
   if not task then
     return nil
   end
-  if task.context then
-    task.context = json.whole(json.decode(task.context))
-  end
-  if task.meta then
-    task.meta = json.whole(json.decode(task.meta))
-  end
-  if task.files then
-    task.files = json.whole(json.decode(task.files))
-  end
-  if task.error then
-    task.error = core.error(task.error.code, task.error.message, task.error.retryable)
-  end
+  -- Changed only when all of it is there: memory that runs out leaves a task that can be viewed again.
+  local context = task.context and json.whole(json.decode(task.context))
+  local meta = task.meta and json.whole(json.decode(task.meta))
+  local files = task.files and json.whole(json.decode(task.files))
+  local err = task.error and core.error(task.error.code, task.error.message, task.error.retryable)
+  task.context, task.meta, task.files, task.error = context, meta, files, err
   return task
 end
 
