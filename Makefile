@@ -8,7 +8,7 @@
 #   make sanitize       the suites under AddressSanitizer and UBSan
 #   make valgrind       the C suite under valgrind
 #   make bench chaos    spec/*/run, with ARGS
-#   make fuzz           mutated callbacks, answers, tokens and records, sanitized; ARGS="SECONDS SEED CASE"
+#   make fuzz           mutated callbacks, answers, tokens, records and HTTP, sanitized; ARGS="wire|http SECONDS SEED CASE"
 #   make doc format clean
 #
 # LUAS="5.4 5.1" picks the Luas (5.1 stands for LuaJIT; default: those whose
@@ -152,6 +152,7 @@ $(BUILD)/spec/%.o: spec/%.c $(BUILD)/flags
 $(TESTS) $(OTHERS): $(BUILD)/%: $(BUILD)/spec/%.o $(CORE_O) $(BUILD)/linked
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $(filter %.o,$^) $(LIBS)
+$(BUILD)/fuzz/http_fuzz: LIBS += -lssl # it serves TLS itself
 
 -include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/5.?/*.d $(BUILD)/spec/*/*.d)
 

@@ -478,11 +478,9 @@ static void take_parameter(mj_token *t, const char *name, size_t name_len, const
     } else if (is_named(name, name_len, "sig")) {
         t->present = true;
         take(value, n, MJ_SIG_TEXT, t->sig);
-    } else if (is_named(name, name_len, "ref")) {
-        char *ref = t->refs[t->nrefs % MJ_TOKEN_TRIES];
-        take(value, n, MJ_ULID_TEXT, ref);
-        if (*ref)
-            t->nrefs += t->nrefs < MJ_TOKEN_TRIES;
+    } else if (is_named(name, name_len, "ref") && n == MJ_ULID_TEXT && !memchr(value, 0, n)) {
+        take(value, n, MJ_ULID_TEXT, t->refs[t->nrefs % MJ_TOKEN_TRIES]);
+        t->nrefs += t->nrefs < MJ_TOKEN_TRIES;
     } else if (is_named(name, name_len, "a") && attempt_of(value, n) > 0) {
         t->attempts[t->nattempts % MJ_TOKEN_TRIES] = attempt_of(value, n);
         t->nattempts += t->nattempts < MJ_TOKEN_TRIES;

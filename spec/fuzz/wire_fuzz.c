@@ -4,34 +4,19 @@
  * record that is let through can be computed with and written again.
  *
  *   wire_fuzz [SECONDS [SEED [CASE]]]      that one case alone, when it is named */
+#include "fuzz.h"
 #include "mj_error.h"
+#include "mj_gunzip.h"
 #include "mj_store.h"
 #include "mj_wire.h"
-#include "rng.h"
 
 #include <inttypes.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+#define ZLIB_CONST
+#include <zlib.h>
 
-enum { MAX_INPUT = 1 << 18, MAX_SEEDS = 64 };
-
-/* What the parent tells when the child has died of it. */
-static struct shown {
-    uint64_t number, kinds[16], accepted[16];
-    size_t target, n;
-    uint8_t bytes[MAX_INPUT];
-} * now;
-
-#define MUST(cond_)                                                                                                    \
-    do {                                                                                                               \
-        if (!(cond_)) {                                                                                                \
-            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #cond_);                                 \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+enum { MAX_SEEDS = 64 };
 
 /* ---- readers, and what holds for what they say: whether they took it ---- */
 
@@ -147,6 +132,26 @@ static bool callback(void)
     return true;
 }
 
+/* The entries about ids that are asked for are about those and no others. */
+static void ask_for_some(void)
+{
+    mj_str asked[] = {MJ_LIT("T1"), MJ_LIT("MtAd7mCuc4YqK_a1iAQSW"), MJ_LIT("T2"), MJ_LIT("T")};
+    char why[MJ_WIRE_WHY];
+    mj_json entries[N(asked)];
+    mj_wire_words words;
+    mj_signal w;
+
+    scratch.n = 0; /* what is in it was looked at */
+    MUST(mj_wire_status(input, &scratch, &words, why));
+    mj_wire_sort(asked, N(asked));
+    mj_wire_asked(words, asked, N(asked), entries, &scratch);
+    for (size_t i = 0; i < N(asked); i++)
+        if (mj_wire_word(entries[i], &scratch, &w)) {
+            must_be_word(&w);
+            MUST(mj_str_eq(w.task_id, asked[i]));
+        }
+}
+
 static bool status(void)
 {
     char why[MJ_WIRE_WHY];
@@ -167,6 +172,8 @@ static bool status(void)
         must_have_room(was);
     }
     MUST(n <= input.n);
+    must_have_room(was);
+    ask_for_some();
     must_have_room(was);
     return true;
 }
@@ -341,13 +348,31 @@ static bool refused(void)
     return true;
 }
 
+enum { UNPACKED = 100000 };
+
+static bool packed(void)
+{
+    mj_buf out = {0};
+    mj_str plain;
+    int rc = mj_gunzip(input, UNPACKED, &out, &plain);
+
+    MUST(rc == MJ_OK || rc == MJ_EINVAL || rc == MJ_ELIMIT);
+    MUST(out.n <= UNPACKED + 1 && out.cap <= 4 * UNPACKED);
+    if (rc == MJ_OK)
+        MUST(out.p ? within(plain, out.p, out.n) && plain.n <= UNPACKED : plain.p == input.p && plain.n == input.n);
+    rc = rc == MJ_OK && out.p ? MJ_OK : MJ_EINVAL;
+    mj_buf_free(&out);
+    return rc == MJ_OK;
+}
+
 static const struct target {
     const char *name;
     bool (*run)(void);
     bool words; /* pieces of JSON are worth putting in */
 } targets[] = {
-    {"callback", callback, true}, {"status", status, true}, {"submit", submit, true}, {"token", token, true},
-    {"task", task, false},        {"tomb", tomb, false},    {"event", event, false},  {"refused", refused, false},
+    {"callback", callback, true}, {"status", status, true},    {"submit", submit, true},
+    {"token", token, true},       {"task", task, false},       {"tomb", tomb, false},
+    {"event", event, false},      {"refused", refused, false}, {"packed", packed, false},
 };
 enum { TARGETS = sizeof targets / sizeof targets[0] };
 
@@ -400,6 +425,23 @@ static void text_seeds(void)
 
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         mj_put_raw(add_seed(all[i][0]), all[i][1], strlen(all[i][1]));
+}
+
+static void packed_seeds(void)
+{
+    static const char text[] = "{\"status\":0,\"data\":[" TASK "," TASK "]}";
+
+    for (int format = MAX_WBITS; format <= MAX_WBITS + 16; format += 16) { /* zlib, gzip */
+        mj_buf *b = add_seed("packed");
+        z_stream z = {.next_in = (const Bytef *)text, .avail_in = sizeof text - 1};
+        MUST(deflateInit2(&z, 9, Z_DEFLATED, format, 8, Z_DEFAULT_STRATEGY) == Z_OK);
+        MUST(mj_buf_reserve(b, 1000));
+        z.next_out = b->p;
+        z.avail_out = 1000;
+        MUST(deflate(&z, Z_FINISH) == Z_STREAM_END);
+        b->n = z.total_out;
+        deflateEnd(&z);
+    }
 }
 
 static void task_seeds(void)
@@ -518,7 +560,7 @@ static void record_seeds(void)
     mj_put_str(b, MJ_LIT("{\"taskId\":"));
 }
 
-/* ---- mutations, in place: *n bytes of MAX_INPUT ---- */
+/* ---- mutations ---- */
 
 static const struct seed *any_seed(rng *r, size_t target)
 {
@@ -529,138 +571,60 @@ static const struct seed *any_seed(rng *r, size_t target)
     }
 }
 
-static void put_in(uint8_t *p, size_t *n, size_t at, const void *what, size_t len)
-{
-    if (*n + len > MAX_INPUT)
-        return;
-    memmove(p + at + len, p + at, *n - at);
-    memcpy(p + at, what, len);
-    *n += len;
-}
-
-static void put_token(rng *r, uint8_t *p, size_t *n, size_t at)
-{
-    static const char *const all[] = {
-        "{",
-        "}",
-        "[",
-        "]",
-        ",",
-        ":",
-        "\"",
-        "\\",
-        "\\u",
-        "\\ud83e",
-        "\\udd8a",
-        "\\u0000",
-        "null",
-        "true",
-        "-",
-        "1",
-        "1001",
-        "1002",
-        "1.0",
-        "1e5",
-        "0",
-        "\"2\"",
-        "\"taskId\":",
-        "\"status\":",
-        "\"data\":",
-        "\"image\":",
-        "{}",
-        "\"images\":",
-        "\"url\":",
-        "\"mjPrompt\":",
-        "\"prompt\":",
-        "\"meta\":",
-        "\"failReason\":",
-        "[]",
-        "\"message\":",
-        "\"T1\"",
-        "\"http://a\"",
-        "\xff",
-        "\xc3",
-        "\xf0\x9f",
-        "\x7f",
-        "\t",
-        "&ref=",
-        "&sig=",
-        "&kid=",
-        "%41",
-        "?",
-        "#",
-        "&a=999",
-        "9007199254740993",
-        "\"\"",
-        "[[[[[[[[",
-    };
-    const char *s = all[below(r, sizeof all / sizeof all[0])];
-
-    put_in(p, n, at, s, strlen(s));
-}
-
-/* A part of it over again, so often that it is long. */
-static void grow(rng *r, uint8_t *p, size_t *n, size_t at)
-{
-    uint8_t part[64];
-    size_t len = 1 + below(r, sizeof part), times = 1 + below(r, chance(r, 5) ? 5000 : 40);
-
-    len = len < *n - at ? len : *n - at;
-    if (len == 0 || *n + len * times > MAX_INPUT)
-        return;
-    memcpy(part, p + at, len);
-    memmove(p + at + len * times, p + at, *n - at);
-    for (size_t i = 0; i < times; i++)
-        memcpy(p + at + i * len, part, len);
-    *n += len * times;
-}
-
-static void mutate(rng *r, size_t target, uint8_t *p, size_t *n)
-{
-    static const uint8_t bytes[] = {0,    1,    2,    3,    7,    8,    9,    0x1f, 0x20,
-                                    0x22, 0x5c, 0x7f, 0x80, 0x81, 0xbf, 0xc0, 0xfe, 0xff};
-    size_t at = *n ? below(r, (uint32_t)*n) : 0, len = 1 + below(r, 16), from;
-    const mj_buf *other = &any_seed(r, target)->bytes;
-
-    len = len < *n - at ? len : *n - at;
-    switch (below(r, targets[target].words ? 10 : 8)) {
-    case 0:
-        if (*n)
-            p[at] = (uint8_t)(p[at] ^ 1u << below(r, 8));
-        break;
-    case 1:
-        if (*n)
-            p[at] = bytes[below(r, sizeof bytes)];
-        break;
-    case 2:
-        put_in(p, n, at, &(uint8_t){(uint8_t)draw(r)}, 1);
-        break;
-    case 3:
-        memmove(p + at, p + at + len, *n - at - len);
-        *n -= len;
-        break;
-    case 4:
-        *n = at;
-        break;
-    case 5:
-        grow(r, p, n, at);
-        break;
-    case 6: /* a part of another one, put in or put over */
-        from = below(r, (uint32_t)other->n);
-        len = 1 + below(r, (uint32_t)(other->n - from));
-        if (chance(r, 50))
-            put_in(p, n, at, other->p + from, len);
-        else
-            memcpy(p + at, other->p + from, len < *n - at ? len : *n - at);
-        break;
-    case 7:
-        if (*n)
-            p[at] = (uint8_t)draw(r);
-        break;
-    default:
-        put_token(r, p, n, at);
-    }
-}
+static const char *const tokens[] = {
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\"",
+    "\\",
+    "\\u",
+    "\\ud83e",
+    "\\udd8a",
+    "\\u0000",
+    "null",
+    "true",
+    "-",
+    "1",
+    "1001",
+    "1002",
+    "1.0",
+    "1e5",
+    "0",
+    "\"2\"",
+    "\"taskId\":",
+    "\"status\":",
+    "\"data\":",
+    "\"image\":",
+    "{}",
+    "\"images\":",
+    "\"url\":",
+    "\"mjPrompt\":",
+    "\"prompt\":",
+    "\"meta\":",
+    "\"failReason\":",
+    "[]",
+    "\"message\":",
+    "\"T1\"",
+    "\"http://a\"",
+    "\xff",
+    "\xc3",
+    "\xf0\x9f",
+    "\x7f",
+    "\t",
+    "&ref=",
+    "&sig=",
+    "&kid=",
+    "%41",
+    "?",
+    "#",
+    "&a=999",
+    "9007199254740993",
+    "\"\"",
+    "[[[[[[[[",
+};
 
 /* ---- cases ---- */
 
@@ -675,7 +639,8 @@ static void run_case(uint64_t seed, uint64_t number)
     now->n = s->bytes.n;
     memcpy(now->bytes, s->bytes.p, s->bytes.n);
     for (uint32_t times = number < nseeds ? 0 : 1 + below(&r, 1 + below(&r, 6)); times > 0; times--)
-        mutate(&r, now->target, now->bytes, &now->n);
+        mutate(&r, now->bytes, &now->n, FUZZ_BYTES, tokens, targets[now->target].words ? N(tokens) : 0,
+               &any_seed(&r, now->target)->bytes);
     free(exact);
     exact = malloc(now->n); /* which ends where it ends */
     MUST(exact != NULL);
@@ -684,14 +649,6 @@ static void run_case(uint64_t seed, uint64_t number)
     now->kinds[now->target]++;
     now->accepted[now->target] += targets[now->target].run();
     MUST(memcmp(exact, now->bytes, now->n) == 0); /* it is only read */
-}
-
-static double seconds(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 static void must_take_seeds(void)
@@ -725,42 +682,20 @@ static void run(double limit, uint64_t seed, const char *only)
                i + 1 < TARGETS ? "," : "\n");
 }
 
-static void tell(uint64_t seed)
+static const char *name_of(size_t target)
 {
-    fprintf(stderr,
-            "\ncase %" PRIu64 " of seed %" PRIu64 " (%s, %zu bytes); again: make fuzz ARGS='0 %" PRIu64 " %" PRIu64
-            "'\n",
-            now->number, seed, targets[now->target].name, now->n, seed, now->number);
-    for (size_t i = 0; i < now->n && i < 4096; i++)
-        fprintf(stderr, now->bytes[i] >= ' ' && now->bytes[i] < 0x7f && now->bytes[i] != '\\' ? "%c" : "\\x%02x",
-                now->bytes[i]);
-    fprintf(stderr, "\n");
+    return targets[target].name;
+}
+
+static void prepare(void)
+{
+    text_seeds();
+    packed_seeds();
+    task_seeds();
+    record_seeds();
 }
 
 int main(int argc, char **argv)
 {
-    double limit = argc > 1 ? strtod(argv[1], NULL) : 20;
-    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : (uint64_t)time(NULL);
-    int ended;
-    pid_t pid;
-
-    now = mmap(NULL, sizeof *now, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    MUST(now != MAP_FAILED);
-    printf("seed %" PRIu64 "\n", seed);
-    fflush(stdout);
-    pid = fork(); /* so that somebody is left to tell which one it was */
-    MUST(pid >= 0);
-    if (pid == 0) {
-        text_seeds();
-        task_seeds();
-        record_seeds();
-        run(limit, seed, argc > 3 ? argv[3] : NULL);
-        for (size_t i = 0; i < nseeds; i++)
-            mj_buf_free(&seeds[i].bytes);
-        exit(0);
-    }
-    MUST(waitpid(pid, &ended, 0) == pid);
-    if (ended != 0)
-        tell(seed);
-    return ended != 0;
+    return fuzz_main(argc, argv, "wire", &(fuzz_program){prepare, run, name_of});
 }
