@@ -9,6 +9,7 @@ local core = require "mjhook.core"
 local executor = require "mjhook.executor"
 local memory = require "mjhook.memory"
 local policy = require "mjhook.policy"
+local text = require "mjhook.text"
 local view = require("mjhook.task").view
 
 -- A flow is loaded when it is first used: a cron job that has nothing to do spends most of its time on loading.
@@ -34,18 +35,25 @@ function Mjhook:__tostring()
 end
 
 local function stderr_log(level, message)
-  io.stderr:write(("mjhook: %s: %s\n"):format(level, message)) -- in one piece: some servers log by the write
+  io.stderr:write(("mjhook: %s: %s\n"):format(level, text.clean(message))) -- one write
 end
 
 local function never()
   return false
 end
 
+-- Messages quote providers, handlers and requests: what is secret in them goes no further.
 local function make_log(given)
+  local log = given or stderr_log
   if type(given) == "string" or type(given) == "table" then
-    return require("mjhook.log").open(given)
+    log = require("mjhook.log").open(given)
   end
-  return given or stderr_log
+  return function(level, message)
+    local shown, said = pcall(tostring, message)
+    if shown then
+      log(level, core.redact(said))
+    end
+  end
 end
 
 --- Opens mjhook on a store.

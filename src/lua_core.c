@@ -15,10 +15,10 @@ int mjl_fail(lua_State *L, int code, const char *why)
     lua_pushnil(L);
     lua_createtable(L, 0, 3);
     mjl_set_lit(L, "code", mj_error_name(code));
-    if (why && why[0])
-        mjl_set_lit(L, "message", why);
-    else
-        mjl_set_lit(L, "message", mj_error_text(code));
+    if (!why || !why[0])
+        why = mj_error_text(code);
+    mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why)); /* it may quote what came from outside */
+    lua_setfield(L, -2, "message");
     lua_pushboolean(L, mj_error_retryable(code));
     lua_setfield(L, -2, "retryable");
     if (luaL_newmetatable(L, "mjhook.error")) {
@@ -274,6 +274,7 @@ int luaopen_mjhook_core(lua_State *L)
     mjl_open_wire(L);
     mjl_open_sys(L);
     mjl_open_file(L);
+    mjl_open_redact(L);
     mjl_open_child(L);
     mjl_open_watch(L);
     mjl_open_inbox(L);

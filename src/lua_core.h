@@ -12,6 +12,7 @@
 
 #include "compat.h"
 #include "mj_error.h"
+#include "mj_redact.h"
 #include "mj_store.h"
 
 #include <stdbool.h>
@@ -46,6 +47,16 @@ void mjl_push_ref(lua_State *L, const uint8_t ref[MJ_ULID_BYTES]);
 /* A metatable with these methods, __index to itself, and `close` as __gc and __close. */
 void mjl_class(lua_State *L, const char *name, const luaL_Reg *methods);
 
+/* lua_redact.c: pushes a text without the secrets in it. */
+void mjl_push_redacted(lua_State *L, mj_redact_kind kind, const char *p, size_t n);
+/* The same in place of an operation's texts.  Those that change are made in memory that `h` owns.  MJ_ENOMEM. */
+typedef struct mjl_hidden {
+    char **texts;
+    size_t n, cap;
+} mjl_hidden;
+int mjl_redact_op(mj_op *op, mjl_hidden *h);
+void mjl_hidden_free(mjl_hidden *h);
+
 /* lua_task.c: records and operations as tables. */
 int mjl_push_task(lua_State *L, mj_str record);
 /* As much of it as asking the provider takes: ref, account, attempts, updated_at. */
@@ -71,6 +82,7 @@ void mjl_open_auth(lua_State *L);
 void mjl_open_wire(lua_State *L);
 void mjl_open_sys(lua_State *L);
 void mjl_open_file(lua_State *L);
+void mjl_open_redact(lua_State *L);
 void mjl_open_child(lua_State *L);
 void mjl_open_watch(lua_State *L);
 void mjl_open_inbox(lua_State *L);

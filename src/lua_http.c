@@ -115,8 +115,10 @@ static void push_answer(lua_State *L, const mj_http_answer *a)
         lua_pushlstring(L, a->body, a->body_len);
         lua_setfield(L, -2, "body");
     }
-    if (a->error[0])
-        mjl_set_lit(L, "error", a->error);
+    if (a->error[0]) {
+        mjl_push_redacted(L, MJ_REDACT_TEXT, a->error, strlen(a->error));
+        lua_setfield(L, -2, "error");
+    }
     mjl_set_int(L, "elapsed_ms", a->elapsed_ms);
     if (a->details) {
         push_details(L, a->details);

@@ -45,7 +45,8 @@ typedef struct batch {
     size_t n;
     mj_op *ops;
     mj_task *tasks;
-    bool *readable; /* of the callbacks of a lot, those that ops have */
+    bool *readable;    /* of the callbacks of a lot, those that ops have */
+    mjl_hidden hidden; /* texts of ops, without the secrets that were in them */
     mj_buf buf;
 } batch;
 
@@ -56,6 +57,7 @@ static void clear_batch(batch *b)
     free(b->ops);
     free(b->tasks);
     free(b->readable);
+    mjl_hidden_free(&b->hidden);
     mj_buf_free(&b->buf);
     memset(b, 0, sizeof *b);
 }
@@ -192,6 +194,8 @@ static int store_write(lua_State *L)
     else
         lua_pushnil(L);
     b->n += read;
+    for (size_t i = 0; rc == MJ_OK && i < b->n; i++)
+        rc = mjl_redact_op(&b->ops[i], &b->hidden);
     lua_pushcfunction(L, push_results); /* here: LuaJIT takes memory for it */
     w = (writing){.L = L, .b = b, .n = n, .lot = lot, .at = lua_gettop(L)};
     if (rc == MJ_OK) {

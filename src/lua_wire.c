@@ -17,24 +17,32 @@ static mj_buf scratch_for(lua_State *L, mj_str text)
     return new_scratch(L, mj_wire_room(text.n));
 }
 
+static void set_redacted(lua_State *L, const char *name, mj_redact_kind kind, mj_str s)
+{
+    if (s.n == 0)
+        return;
+    mjl_push_redacted(L, kind, s.p, s.n);
+    lua_setfield(L, -2, name);
+}
+
 static void push_word(lua_State *L, const mj_signal *w)
 {
     lua_createtable(L, 0, 8);
     mjl_set_lit(L, "kind", mj_signal_name(w->kind));
     mjl_set_str(L, "task_id", w->task_id);
-    mjl_set_str(L, "image", w->image);
-    mjl_set_str(L, "mj_prompt", w->mj_prompt);
-    mjl_set_str(L, "meta", w->meta);
-    mjl_set_str(L, "remark", w->remark);
+    set_redacted(L, "image", MJ_REDACT_URL, w->image);
+    set_redacted(L, "mj_prompt", MJ_REDACT_TEXT, w->mj_prompt);
+    set_redacted(L, "meta", MJ_REDACT_BODY, w->meta);
+    set_redacted(L, "remark", MJ_REDACT_TEXT, w->remark);
     lua_createtable(L, (int)w->nimages, 0);
     for (unsigned i = 0; i < w->nimages; i++) {
-        lua_pushlstring(L, w->images[i].p, w->images[i].n);
+        mjl_push_redacted(L, MJ_REDACT_URL, w->images[i].p, w->images[i].n);
         lua_rawseti(L, -2, (int)i + 1);
     }
     lua_setfield(L, -2, "images");
     if (w->kind == SIG_FAILED) {
         mjl_set_str(L, "error_code", w->error_code);
-        lua_pushlstring(L, w->error.n ? w->error.p : "", w->error.n);
+        mjl_push_redacted(L, MJ_REDACT_TEXT, w->error.n ? w->error.p : "", w->error.n);
         lua_setfield(L, -2, "error");
     }
 }
@@ -50,7 +58,7 @@ static int wire_callback(lua_State *L)
 
     if (!mj_wire_callback(body, &scratch, &w, why)) {
         lua_pushnil(L);
-        lua_pushstring(L, why);
+        mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why));
         return 2;
     }
     push_word(L, &w);
@@ -91,7 +99,7 @@ static int wire_status(lua_State *L)
 
     if (!mj_wire_status(body, &scratch, &words, why)) {
         lua_pushnil(L);
-        lua_pushstring(L, why);
+        mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why));
         return 2;
     }
     mj_wire_asked(words, ids, n, entries, &scratch);
@@ -123,7 +131,7 @@ static int wire_submit(lua_State *L)
     mjl_set_str(L, "task_id", v.task_id);
     if (v.code)
         mjl_set_lit(L, "error_code", v.code);
-    mjl_set_str(L, "error", v.text);
+    set_redacted(L, "error", MJ_REDACT_TEXT, v.text);
     return 1;
 }
 

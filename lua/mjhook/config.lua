@@ -365,6 +365,16 @@ local function complete(config)
   config.base_url = config.base_url:gsub("/+$", "")
 end
 
+-- What a provider or a proxy may quote, and nobody is to repeat.
+local function hide(config)
+  for _, account in ipairs(config.accounts) do
+    core.hide(account.api_key or "")
+  end
+  for _, one in ipairs(config.secrets or {}) do
+    core.hide(one)
+  end
+end
+
 -- Lays a source over what lesser ones said.
 local function lay_over(config, source)
   for key in pairs(source) do
@@ -420,6 +430,7 @@ local function resolve(args)
   if not config.store then
     fail("store", "not set: name the store's directory (argument, config file or MJHOOK_STORE)")
   end
+  hide(config)
   return config
 end
 

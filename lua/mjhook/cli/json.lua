@@ -1,7 +1,7 @@
 --- JSON for other programs: keys in order, whole numbers whole, empty arrays as arrays, nothing a terminal obeys.
 -- (cjson has no order, cuts numbers to 14 digits and can't tell an empty array from an empty object.)
 local null = require("mjhook.json").null
-local text = require "mjhook.cli.text"
+local text = require "mjhook.text"
 
 local M = {}
 
@@ -12,22 +12,7 @@ function M.array(t)
   return setmetatable(t, ARRAY)
 end
 
-local SHORT = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
-
-local function quote(s)
-  if not s:find '[^\32-\126]' and not s:find '["\\]' then
-    return '"' .. s .. '"'
-  end
-  local out = {}
-  for bytes, code in text.characters(s) do
-    if not code then
-      out[#out + 1] = "\239\191\189" -- U+FFFD, replacement character: what is no UTF-8 can't be in JSON
-    else
-      out[#out + 1] = SHORT[bytes] or (text.unsafe(code) and ("\\u%04x"):format(code)) or bytes
-    end
-  end
-  return '"' .. table.concat(out) .. '"'
-end
+local quote = text.quote
 
 local function number(n)
   if n ~= n or n == math.huge or n == -math.huge then

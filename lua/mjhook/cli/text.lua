@@ -1,5 +1,8 @@
---- Text for terminals: nothing in it can move the cursor, and columns line up in any script.
-local M = {}
+--- Text for terminals: columns line up in any script.
+local text = require "mjhook.text"
+
+local M = { clean = text.clean, characters = text.characters, quote = text.quote }
+local within = text.within
 
 -- Code points that take two columns, and none: the ranges of Unicode's EastAsianWidth (W, F) and of combining marks
 -- that occur in prompts and names.  A rare one that is missing costs a ragged line, nothing else.
@@ -23,100 +26,6 @@ local NARROW = {
   { 0x0E34, 0x0E3A }, { 0x0E47, 0x0E4E }, { 0x1AB0, 0x1AFF }, { 0x1DC0, 0x1DFF }, { 0x200B, 0x200D },
   { 0x20D0, 0x20FF }, { 0xFE00, 0xFE0F }, { 0xFE20, 0xFE2F }, { 0xE0000, 0xE01EF },
 }
--- Code points that a terminal may obey, or that make text read as what it is not (bidirectional overrides).
-local UNSAFE = {
-  { 0x00, 0x1F }, { 0x7F, 0x9F }, { 0x061C, 0x061C }, { 0x200E, 0x200F }, { 0x2028, 0x202E }, { 0x2066, 0x2069 },
-  { 0xFEFF, 0xFEFF }, { 0xFFF9, 0xFFFB },
-}
-
-local function within(ranges, code)
-  local low, high = 1, #ranges
-  while low <= high do
-    local middle = math.floor((low + high) / 2)
-    local range = ranges[middle]
-    if code < range[1] then
-      high = middle - 1
-    elseif code > range[2] then
-      low = middle + 1
-    else
-      return true
-    end
-  end
-  return false
-end
-
-local LEAST = { 0, 0x80, 0x800, 0x10000 }
-
--- How many bytes the character at i has, and its code point; 1 and nil when it is no UTF-8.
-local function character(s, i)
-  local first = s:byte(i)
-  if first < 0x80 then
-    return 1, first
-  end
-  local n = first >= 0xF0 and 4 or first >= 0xE0 and 3 or 2
-  if first < 0xC2 or first > 0xF4 then
-    return 1, nil
-  end
-  local code = first % 2 ^ (7 - n)
-  for k = 1, n - 1 do
-    local byte = s:byte(i + k)
-    if not byte or byte < 0x80 or byte > 0xBF then
-      return 1, nil
-    end
-    code = code * 64 + byte % 64
-  end
-  if code < LEAST[n] or code > 0x10FFFF or (code >= 0xD800 and code <= 0xDFFF) then
-    return 1, nil
-  end
-  return n, code
-end
-
---- Goes through a text's characters: each one's bytes, and its code point (nil: no UTF-8).
-function M.characters(s)
-  local i = 1
-  return function()
-    if i > #s then
-      return nil
-    end
-    local n, code = character(s, i)
-    local bytes = s:sub(i, i + n - 1)
-    i = i + n
-    return bytes, code
-  end
-end
-
---- Whether a code point must not reach a terminal as it is.
-function M.unsafe(code)
-  return within(UNSAFE, code)
-end
-
-local SPACES = { ["\n"] = true, ["\r"] = true, ["\t"] = true }
-
---- The text with everything that a terminal would obey made visible.
--- @tparam string s
--- @tparam[opt] boolean lines keep line feeds; otherwise white space of every kind becomes a space
-function M.clean(s, lines)
-  s = tostring(s)
-  if not s:find "[^\32-\126]" then
-    return s
-  end
-  local out = {}
-  for bytes, code in M.characters(s) do
-    if lines and bytes == "\n" then
-      out[#out + 1] = bytes
-    elseif SPACES[bytes] then
-      out[#out + 1] = " "
-    elseif not code or (code < 0x100 and within(UNSAFE, code)) then
-      out[#out + 1] = ("\\x%02x"):format(code or bytes:byte())
-    elseif within(UNSAFE, code) then
-      out[#out + 1] = ("\\u{%x}"):format(code)
-    else
-      out[#out + 1] = bytes
-    end
-  end
-  return table.concat(out)
-end
-
 local function columns(code)
   return not code and 1 or code < 0x300 and 1 or within(NARROW, code) and 0 or within(WIDE, code) and 2 or 1
 end

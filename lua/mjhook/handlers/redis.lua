@@ -87,6 +87,7 @@ local function find_password(given, target)
   if not target.password and environment and environment ~= "" then
     target.password = environment
   end
+  core.hide(target.password or "")
   if target.user and not target.password then
     return nil, "password: there is a user in url, and no password"
   end

@@ -80,6 +80,7 @@ local function read_secrets(given)
     if not keys[i] then
       return nil, why
     end
+    core.hide(text)
   end
   return keys
 end
