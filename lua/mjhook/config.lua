@@ -367,8 +367,8 @@ end
 
 -- What a provider or a proxy may quote, and nobody is to repeat.
 local function hide(config)
-  for _, account in ipairs(config.accounts) do
-    core.hide(account.api_key or "")
+  for _, a in ipairs(config.accounts) do
+    core.hide(a.api_key or "")
   end
   for _, one in ipairs(config.secrets or {}) do
     core.hide(one)
