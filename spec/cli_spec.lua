@@ -644,7 +644,7 @@ describe("mjhook", function()
       assert.same({ 0, "" }, { general.code, general.err })
       for _, command in ipairs { "submit", "get", "list", "watch", "refresh", "cancel", "resubmit", "events",
                                  "kick", "bury", "replay", "refused", "readmit", "stats", "metrics", "prune",
-                                 "check", "backup", "policy" } do
+                                 "check", "backup", "restore", "policy" } do
         assert.truthy(general.out:find("\n  " .. command .. " ", 1, true))
         local own = run { "help", command }
         assert.equal(own.out, run({ command, "--help" }).out)
@@ -704,7 +704,7 @@ describe("mjhook", function()
       local page = read(ROOT .. "/scripts/man/mjhook.1")
       for _, command in ipairs { "submit", "get", "list", "watch", "refresh", "cancel", "resubmit", "events",
                                  "kick", "bury", "replay", "refused", "readmit", "stats", "metrics", "prune",
-                                 "check", "backup", "policy" } do
+                                 "check", "backup", "restore", "policy" } do
         for option in run({ "help", command }).out:gmatch "%-%-(%l+)" do
           assert.truthy(page:find("Fl %-" .. option), command .. " --" .. option)
         end

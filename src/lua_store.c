@@ -626,24 +626,55 @@ static int64_t seconds(lua_State *L, int t, const char *name, int64_t absent_ms)
     return ms;
 }
 
+static void read_options(lua_State *L, int t, mj_store_options *o)
+{
+    *o = (mj_store_options){.rules = mj_rules_default};
+    o->mode = (mode_t)mjl_int(L, t, "mode", 0600, 0, 0777);
+    o->map_max = (uint64_t)mjl_int(L, t, "map_max", 0, 0, MJ_MAX_TIME);
+    o->rules.poll_first_ms = seconds(L, t, "poll_first", o->rules.poll_first_ms);
+    o->rules.poll_max_ms = seconds(L, t, "poll_max", o->rules.poll_max_ms);
+    o->rules.lost_after_ms = seconds(L, t, "lost_after", o->rules.lost_after_ms);
+    o->rules.grace_ms = seconds(L, t, "grace", o->rules.grace_ms);
+    o->rules.learn = mjl_bool(L, t, "learn");
+}
+
+/* core.restore(from, dir, options of core.open, anyway) -> {tasks=, events=, tombs=, found=, kept=} | nil, err.
+ * See mj_store_restore(). */
+static int core_restore(lua_State *L)
+{
+    const char *from = luaL_checkstring(L, 1), *dir = luaL_checkstring(L, 2);
+    mj_store_options o;
+    mj_restored done;
+    char why[512] = "";
+    int rc;
+
+    luaL_checktype(L, 3, LUA_TTABLE);
+    read_options(L, 3, &o);
+    rc = mj_store_restore(from, dir, &o, lua_toboolean(L, 4), &done, why, sizeof why);
+    if (rc != MJ_OK)
+        return mjl_fail(L, rc, why);
+    lua_createtable(L, 0, 5);
+    mjl_set_int(L, "tasks", (int64_t)done.checked.tasks);
+    mjl_set_int(L, "events", (int64_t)done.checked.events);
+    mjl_set_int(L, "tombs", (int64_t)done.checked.tombs);
+    mjl_set_int(L, "found", (int64_t)done.checked.found);
+    if (done.kept[0])
+        mjl_set_lit(L, "kept", done.kept);
+    return 1;
+}
+
 /* core.open(dir, {mode=, map_max=, poll_first=, poll_max=, lost_after=, grace= (seconds), learn=,
  * accounts=}) */
 static int core_open(lua_State *L)
 {
     const char *dir = luaL_checkstring(L, 1);
-    mj_store_options o = {.rules = mj_rules_default};
+    mj_store_options o;
     char why[512] = "";
     box *b;
     int rc;
 
     luaL_checktype(L, 2, LUA_TTABLE);
-    o.mode = (mode_t)mjl_int(L, 2, "mode", 0600, 0, 0777);
-    o.map_max = (uint64_t)mjl_int(L, 2, "map_max", 0, 0, MJ_MAX_TIME);
-    o.rules.poll_first_ms = seconds(L, 2, "poll_first", o.rules.poll_first_ms);
-    o.rules.poll_max_ms = seconds(L, 2, "poll_max", o.rules.poll_max_ms);
-    o.rules.lost_after_ms = seconds(L, 2, "lost_after", o.rules.lost_after_ms);
-    o.rules.grace_ms = seconds(L, 2, "grace", o.rules.grace_ms);
-    o.rules.learn = mjl_bool(L, 2, "learn");
+    read_options(L, 2, &o);
     b = lua_newuserdata(L, sizeof *b);
     b->store = NULL;
     luaL_getmetatable(L, STORE);
@@ -678,4 +709,6 @@ void mjl_open_store(lua_State *L)
     mjl_class(L, BATCH, batch_methods);
     lua_pushcfunction(L, core_open);
     lua_setfield(L, -2, "open");
+    lua_pushcfunction(L, core_restore);
+    lua_setfield(L, -2, "restore");
 }

@@ -177,6 +177,16 @@ static mj_env *registered(const mj_place *p, bool *replaced)
     return NULL;
 }
 
+bool mj_env_registered(const mj_place *p)
+{
+    bool found, replaced;
+
+    pthread_mutex_lock(&registry_lock);
+    found = registered(p, &replaced) || replaced;
+    pthread_mutex_unlock(&registry_lock);
+    return found;
+}
+
 /* Opens it for the registry, whose mutex is not held meanwhile: threads with an open store do not wait for this one. */
 static int open_new(const char *dir, const mj_store_options *o, mj_env **out, char *why, size_t size)
 {

@@ -93,6 +93,8 @@ const char *mj_env_db_name(int db);
 
 /* ---- mj_env.c ---- */
 
+/* This process has the store of that place open, or a file that it had before. */
+bool mj_env_registered(const mj_place *p);
 /* Inside of transaction t: the file is as long as its roots say, and is the one that LMDB takes it for. */
 int mj_env_sound(mj_env *e, MDB_txn *t, bool writes);
 

@@ -395,8 +395,10 @@ static int take_name(mj_file *f, bool fresh)
 
     if (!fresh)
         return renameat(f->dir, f->temporary, f->dir, name);
-    if (linkat(f->dir, f->temporary, f->dir, name, 0) != 0) /* unlike a rename it replaces nothing */
-        return -1;
+    if (renameat2(f->dir, f->temporary, f->dir, name, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL || linkat(f->dir, f->temporary, f->dir, name, 0) != 0) /* a file system that can't; nor does */
+        return -1;                                                             /* a link replace anything */
     unlinkat(f->dir, f->temporary, 0);
     return 0;
 }

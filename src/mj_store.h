@@ -262,8 +262,24 @@ typedef struct mj_check_report {
 } mj_check_report;
 int mj_store_check(mj_store *s, void (*problem)(void *ctx, const char *text), void *ctx, mj_check_report *out);
 
-/* A consistent, compacted copy in the new or empty directory `to`, while others write.  MJ_EEXISTS, MJ_ENOSPC, ... */
+/* A consistent, compacted copy, to/data.mdb, while others write.  The directory `to` is made, or holds no store.  The
+ * copy has the mode of the store's files, and is there as a whole or not at all.  MJ_EEXISTS, MJ_ENOSPC, MJ_ECORRUPT
+ * (the store is damaged), ... */
 int mj_store_backup(mj_store *s, const char *to);
+
+/* What was restored. */
+typedef struct mj_restored {
+    mj_check_report checked;
+    char kept[64]; /* name of the former data file, in the store's directory; empty: there was none */
+} mj_restored;
+/* Puts a copy of `from`, a data file or a directory that holds one, in the place of the store in `dir`, which is made
+ * when it is not there.  The copy is checked first: each page, each record, each index; with `anyway` records and
+ * indexes may disagree.  It gets owner and mode of the file that it replaces, which is kept under another name.  A
+ * death at any moment leaves the former store or the new one.
+ * MJ_EBUSY: a process has the store open, or what is to be restored; MJ_ENOTFOUND, MJ_EFORMAT, MJ_ESCHEMA,
+ * MJ_ECORRUPT, MJ_EOWNER, MJ_ENOSPC, ...: nothing was changed, and why says what is wrong. */
+int mj_store_restore(const char *from, const char *dir, const mj_store_options *o, bool anyway, mj_restored *out,
+                     char *why, size_t why_size);
 
 /* Lets go of what was read of the file, which counts as this process' memory until then: for who goes through much of
  * it, now and again. */

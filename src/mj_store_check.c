@@ -5,17 +5,13 @@
  * with the number that were asked for: if both hold, nothing is missing and
  * nothing is left over.  Where the numbers differ, the index is walked to name
  * what is left over. */
-#include "mj_store_impl.h"
+#include "mj_env_impl.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { MOST_TOLD = 1000 };
 
@@ -46,16 +42,6 @@ __attribute__((format(printf, 2, 3))) static void tell(check *c, const char *for
     c->problem(c->ctx, text);
 }
 
-static const char *db_name(int db)
-{
-    static const char *const names[] = {
-#define X(sym, name) name,
-        MJ_DBS(X)
-#undef X
-    };
-    return names[db];
-}
-
 static int look(check *c, int db, MDB_val key, MDB_val *v)
 {
     return mj_env_get(c->s->env, c->s->reader.txn, db, key, v);
@@ -68,9 +54,9 @@ static void want(check *c, int db, const char *ref, MDB_val key, const void *val
 
     c->expected[db]++;
     if (look(c, db, key, &v) != 0)
-        tell(c, "task %s is missing in index %s", ref, db_name(db));
+        tell(c, "task %s is missing in index %s", ref, mj_env_db_name(db));
     else if (value && (v.mv_size != n || memcmp(v.mv_data, value, n) != 0))
-        tell(c, "index %s says something else of task %s than its record", db_name(db), ref);
+        tell(c, "index %s says something else of task %s than its record", mj_env_db_name(db), ref);
 }
 
 static void count_slot(check *c, mj_str account)
@@ -272,7 +258,7 @@ static int name_leftovers(check *c, int db)
             continue;
         if (ref)
             mj_ulid_text(ref, text);
-        tell(c, "index %s has an entry for task %s that its record does not ask for", db_name(db), text);
+        tell(c, "index %s has an entry for task %s that its record does not ask for", mj_env_db_name(db), text);
     }
     mdb_cursor_close(cursor);
     return rc == MDB_NOTFOUND ? 0 : rc;
@@ -289,7 +275,8 @@ static int compare_sizes(check *c)
         rc = mdb_stat(c->s->reader.txn, mj_env_dbi(c->s->env, db), &st);
         if (rc != 0 || st.ms_entries == c->expected[db])
             continue;
-        tell(c, "index %s has %zu entries, the records ask for %" PRIu64, db_name(db), st.ms_entries, c->expected[db]);
+        tell(c, "index %s has %zu entries, the records ask for %" PRIu64, mj_env_db_name(db), st.ms_entries,
+             c->expected[db]);
         rc = name_leftovers(c, db);
     }
     return rc;
@@ -348,6 +335,30 @@ static int compare_counters(check *c)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+/* A read transaction of a file whose every page is sound.  Writers go on meanwhile: a snapshot that is two commits old
+ * has no root any more, and the next one is looked at instead. */
+int mj_store_begin_sound(mj_store *s)
+{
+    enum { TRIES = 100 };
+    char why[128];
+    int rc = mj_store_begin(s);
+
+    for (int i = 0; rc == 0; i++) {
+        rc = mj_pages_check(s->env->fd, mdb_txn_id(s->reader.txn), 0, why, sizeof why);
+        if (rc == 0 || (rc == MJ_ECHANGED && i == TRIES))
+            return 0;
+        if (rc == MJ_ECORRUPT)
+            snprintf(s->detail, sizeof s->detail,
+                     "%s/data.mdb is damaged: %s: put a backup in its place with mjhook "
+                     "restore",
+                     s->dir, why);
+        mj_store_end(s, rc == MJ_ECHANGED ? 0 : rc);
+        if (rc == MJ_ECHANGED)
+            rc = mj_store_begin(s);
+    }
+    return rc;
+}
+
 int mj_store_check(mj_store *s, void (*problem)(void *ctx, const char *text), void *ctx, mj_check_report *out)
 {
     check *c = calloc(1, sizeof *c);
@@ -361,7 +372,12 @@ int mj_store_check(mj_store *s, void (*problem)(void *ctx, const char *text), vo
     c->problem = problem;
     c->ctx = ctx;
     c->out = out;
-    rc = mj_store_begin(s);
+    rc = mj_store_begin_sound(s);
+    if (rc == MJ_ECORRUPT && s->detail[0]) { /* LMDB would not survive the rest */
+        tell(c, "%s", s->detail);
+        free(c);
+        return MJ_OK;
+    }
     if (rc != 0) {
         free(c);
         return mj_env_code(rc);
@@ -382,48 +398,4 @@ int mj_store_check(mj_store *s, void (*problem)(void *ctx, const char *text), vo
     out->upgrading = look(c, DB_META, mj_val(MJ_UPGRADE_KEY, sizeof MJ_UPGRADE_KEY - 1), &v) == 0;
     free(c);
     return mj_store_end(s, rc);
-}
-
-/* ---- backup ---- */
-
-static int sync_path(const char *path, int flags)
-{
-    int fd = open(path, flags | O_CLOEXEC), rc;
-
-    if (fd < 0)
-        return errno;
-    rc = fsync(fd) == 0 ? 0 : errno;
-    close(fd);
-    return rc;
-}
-
-int mj_store_backup(mj_store *s, const char *to)
-{
-    char file[4096];
-    struct stat st;
-    int rc;
-
-    if ((size_t)snprintf(file, sizeof file, "%s/data.mdb", to) >= sizeof file)
-        return MJ_EINVAL;
-    if (mkdir(to, 0700) != 0 && errno != EEXIST) {
-        snprintf(s->detail, sizeof s->detail, "%s: %s", to, strerror(errno));
-        return errno == ENOSPC ? MJ_ENOSPC : MJ_EREADONLY;
-    }
-    if (stat(file, &st) == 0)
-        return MJ_EEXISTS;
-    rc = mj_store_begin(s); /* adopts another process' growth of the map; LMDB's copy takes a snapshot of its own */
-    if (rc != 0)
-        return mj_env_code(rc);
-    mdb_txn_reset(s->reader.txn);
-    rc = mdb_env_copy2(mj_env_lmdb(s->env), to, MDB_CP_COMPACT);
-    mj_env_leave(s->env);
-    if (rc == 0)
-        rc = sync_path(file, O_RDONLY);
-    if (rc == 0)
-        rc = sync_path(to, O_RDONLY | O_DIRECTORY);
-    if (rc != 0) {
-        mj_store_blame(s, rc);
-        unlink(file); /* half a copy is worse than none */
-    }
-    return mj_env_code(rc);
 }

@@ -83,6 +83,9 @@ bool mj_env_in_place(const mj_env *e, char *why, size_t size);
 /* A read transaction of this handle; every begin() that returned 0 needs its end(). */
 int mj_store_begin(mj_store *s);
 int mj_store_end(mj_store *s, int rc);
+/* Begins, after every page of the file was looked at (mj_store_check.c).  MJ_ECORRUPT: one is damaged, detail says
+ * which. */
+int mj_store_begin_sound(mj_store *s);
 /* Makes the handle usable in this process (after a fork it opens afresh). */
 int mj_store_ready(mj_store *s);
 /* Stores what the handle still owes to the counters: for its end. */

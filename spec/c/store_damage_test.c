@@ -59,7 +59,7 @@ static void let_go(holder h)
 
 static void make_store(int tasks)
 {
-    mj_store *s = open_durable();
+    mj_store *s = open_store();
 
     for (int i = 0; i < tasks; i++)
         add(s, (job){0}, T0 + i);
