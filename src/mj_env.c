@@ -312,9 +312,10 @@ static void note_map(mj_env *e)
 /* Before LMDB looks into the map: what it had of the file is there still. */
 static int shrunk(const mj_env *e)
 {
+    uint64_t known = atomic_load(&e->known); /* first: the file grows meanwhile, and this with it */
     struct stat st;
 
-    return fstat(e->fd, &st) == 0 && (uint64_t)st.st_size >= atomic_load(&e->known) ? 0 : MJ_TORN;
+    return fstat(e->fd, &st) == 0 && (uint64_t)st.st_size >= known ? 0 : MJ_TORN;
 }
 
 static void note_size(mj_env *e, uint64_t bytes)
