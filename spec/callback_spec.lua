@@ -875,6 +875,52 @@ describe("callback", function()
       assert.equal(1, sim.requests "status")
     end)
 
+    it("that could not be confirmed yet is asked about again in seconds, and ever more seldom", function()
+      open { trust = "verify" }
+      local task, uri = submit()
+      kit.travel(1000) -- by then it is asked about every quarter of an hour
+      for _ = 1, 4 do
+        assert(mj:reconcile {})
+        kit.travel(1000)
+      end
+      post(uri, success(task.task_id))
+      local asked, waits = sim.requests "status", {}
+      for i = 1, 5 do
+        assert(mj:reconcile {})
+        assert.equal(asked + i, sim.requests "status")
+        local wait = mj:get(task.ref).due_at - core.now()
+        waits[i] = wait / 1000
+        kit.travel(math.ceil(wait / 1000))
+      end
+      assert.is_true(waits[1] < 15 and waits[2] < 15 and waits[3] < 40, table.concat(waits, ", "))
+      assert.is_true(waits[5] > 2 * waits[2], table.concat(waits, ", "))
+      sim.finish(task.task_id)
+      assert(mj:reconcile {})
+      assert.equal("succeeded", mj:get(task.ref).state)
+    end)
+
+    it("is asked about again in seconds also when a poll was due anyway", function()
+      open { trust = "verify" }
+      local task, uri = submit()
+      for _ = 1, 5 do
+        kit.travel(1100)
+        assert(mj:reconcile {})
+      end
+      kit.travel(1100)
+      assert.is_true(mj:get(task.ref).due_at < core.now())
+      post(uri, success(task.task_id))
+      assert(mj:reconcile {})
+      assert.is_true(mj:get(task.ref).due_at - core.now() < 15000)
+    end)
+
+    it("that tells of progress alone changes nothing of a task that is known to run", function()
+      open { trust = "verify" }
+      local task, uri = submit()
+      local before = mj:get(task.ref)
+      assert.equal("noted", post(uri, { taskId = task.task_id, status = 0 }).word)
+      assert.same(before, mj:get(task.ref))
+    end)
+
     it("a flood makes one question in ten seconds", function()
       open { trust = "verify" }
       local task, uri = submit()

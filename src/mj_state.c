@@ -346,6 +346,39 @@ static int64_t whole_second(int64_t middle, int64_t at)
     return at < middle ? (up < middle ? up : middle) : (down > middle ? down : middle);
 }
 
+/* When a callback last gave a reason to ask about the current attempt: it told of an end that was not believed yet, or
+ * could not be read.  0: never. */
+static int64_t hinted_at(const mj_task *t)
+{
+    for (uint32_t i = t->nmoments; i > 0; i--) {
+        const mj_moment *m = &t->moments[i - 1];
+        if (m->source == MJ_FROM_CALLBACK && (m->signal == SIG_LOOK || m->signal == SIG_HINT) &&
+            m->attempt == t->nattempts)
+            return m->until;
+    }
+    return 0;
+}
+
+/* Whether there was such a reason since the provider was last asked. */
+static bool is_hinted(const mj_task *t)
+{
+    int64_t at = hinted_at(t);
+
+    return at != 0 && at >= t->asked_at;
+}
+
+/* What a callback told of is probably true, and the provider's status will say so in a moment: ask again after as long
+ * as has passed since then, ten seconds at least.  `ms` is the wait without that. */
+static int64_t soon_after_hint(const mj_task *t, int64_t ms, int64_t now)
+{
+    int64_t at = hinted_at(t), since = now - at;
+
+    if (at == 0)
+        return ms;
+    since = since > LOOK_GAP_MS ? since : LOOK_GAP_MS;
+    return since < ms ? since : ms;
+}
+
 /* Doubling from when a callback is late, unless the policy named its own wait.  The first wait is exact: submissions
  * are spread by themselves, and callbacks then find their due entries side by side.  Later ones are give or take 20 %;
  * and give or take half without an answer, so that an outage does not leave a crowd behind. */
@@ -357,10 +390,10 @@ static int64_t next_poll(const mj_task *t, const mj_signal *sig, const mj_rules 
     if (sig->wait_ms >= 0)
         return now + sig->wait_ms;
     if (t->polls == 0 && !outage)
-        return now + ms;
+        return now + soon_after_hint(t, ms, now);
     for (uint32_t i = 0; i < t->polls && ms < rules->poll_max_ms; i++)
         ms *= 2;
-    ms = ms < rules->poll_max_ms ? ms : rules->poll_max_ms;
+    ms = soon_after_hint(t, ms < rules->poll_max_ms ? ms : rules->poll_max_ms, now);
     return whole_second(now + ms, now + jitter(t, outage ? (uint32_t)now : t->polls, ms, outage ? 50 : 20));
 }
 
@@ -676,7 +709,9 @@ static int tell(mj_task *t, const mj_task *before, const mj_signal *sig, mj_note
         t->called_at = called_at;
     }
     if (mj_timeline_only(before, t)) {
-        if (sig->kind == SIG_LOOK && note != MJ_NOTE_CONFLICT) /* asks for no earlier poll than the one that is due */
+        /* It asks for no earlier poll than the one that is due.  That there was such a callback is noted all the same,
+         * once before each poll, for soon_after_hint(). */
+        if (sig->kind == SIG_LOOK && note != MJ_NOTE_CONFLICT && (rc != MJ_EDUPLICATE || is_hinted(t)))
             return rc;
         step->withheld = mj_timeline_fresh(t, now);
         if (step->withheld)

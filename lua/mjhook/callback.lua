@@ -216,6 +216,15 @@ local function outcome(mj, name, code)
   return UNAVAILABLE
 end
 
+-- Progress is no reason to ask about a task that is known to run.
+local function tells_nothing(mj, ref, attempt, word)
+  if word.kind ~= "running" then
+    return false
+  end
+  local task, its = mj.store:find(word.task_id)
+  return task and task.state == "pending" and (not ref or task.ref == ref and its == attempt)
+end
+
 -- A word that somebody has to weigh before it is believed, or that only gives a reason to ask. What is answered; or
 -- nil, the outcome's code, and an error if there is one.
 local function weigh(mj, how, ref, attempt, word)
@@ -226,6 +235,8 @@ local function weigh(mj, how, ref, attempt, word)
     local decision, seen = trust(mj, how, ref, word)
     if decision == "ignore" then
       return "ignored"
+    elseif decision == "verify" and tells_nothing(mj, ref, attempt, word) then
+      return "noted"
     end
     local results, err = mj.exec:commit { operation(how, ref, attempt, word, decision, seen) }
     local code = results and results[1].code or err.message

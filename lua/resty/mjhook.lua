@@ -197,6 +197,9 @@ local function respond()
     end
     return refused
   end
+  if ngx.status == 413 then -- by error_page: nginx itself found the body too large
+    return callback.refuse(mj, ref, attempt, "nginx found it too large: client_max_body_size")
+  end
   local text, why, detail = body.read(ref)
   if not text then
     return bodiless(mj, ref, attempt, why, detail)

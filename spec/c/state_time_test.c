@@ -70,6 +70,30 @@ TEST("hints to look make at most one poll in ten seconds, and none that changes 
     CHECK_INT(say(&t, SIG_LOOK, T0 + MINUTE + 2 * SECOND), MJ_EDUPLICATE);
 }
 
+TEST("after a callback that was not confirmed yet polls come after ten seconds, and then after as long again as has passed")
+{
+    mj_task t = pending_task();
+    int64_t at = T0 + HOUR, wait = 0;
+
+    for (int i = 0; i < 6; i++)
+        give(&t, polled(SIG_RUNNING), T0 + HOUR / 2);
+    t.due_at = at - SECOND; /* a poll was due anyway */
+    CHECK_INT(say(&t, SIG_LOOK, at), MJ_EDUPLICATE);
+    CHECK(last_step.changed);
+    CHECK_INT(say(&t, SIG_LOOK, at + SECOND), MJ_EDUPLICATE);
+    CHECK(!last_step.changed);
+    at += 2 * SECOND;
+    for (int i = 0; i < 12; i++) {
+        give(&t, polled(i == 3 ? SIG_UNANSWERED : SIG_RUNNING), at);
+        CHECK(t.due_at - at >= LOOK_GAP / 2 && t.due_at - at <= mj_rules_default.poll_max_ms * 12 / 10);
+        CHECK(i > 0 || t.due_at - at <= LOOK_GAP * 12 / 10);
+        CHECK(i > 8 || i == 3 || t.due_at - at > wait);
+        wait = t.due_at - at;
+        at = t.due_at;
+    }
+    CHECK(wait >= mj_rules_default.poll_max_ms * 8 / 10); /* as without it */
+}
+
 TEST("a flood of hints makes no flood of polls of a lost, failed or cancelled task, nor while nobody answers")
 {
     mj_task starts[] = {TASK_AFTER(SIG_CLAIM, SIG_MAYBE_SENT, SIG_GIVE_UP), TASK_AFTER(SIG_CLAIM, SIG_REJECTED),

@@ -12,6 +12,7 @@ local BELIEVED_HINTS = 3              -- status 1 without an image, polled so of
 local BELIEVED_ABSENCES = 3           -- answers without the task ...
 local ABSENCE_SPAN = 10 * 60 * 1000   -- ... over at least this long make it lost
 local LOOK_GAP = 10 * 1000            -- hints make at most one poll per task in this time
+local TIMELINE = 32                   -- entries of a timeline that are kept
 local RETRY_CAP = 15 * 60 * 1000      -- n^4 seconds between sendings, at most this
 local WAIT_CAP = 31 * 24 * 3600 * 1000 -- no provider's Retry-After is worth more
 local TICKED_BY_CLAIM = 64            -- what a claim clears away of each kind before it looks at the queue
@@ -76,6 +77,23 @@ function Model.learn(t, at)
   return t.due == at
 end
 
+-- When a callback last gave a reason to ask about the newest attempt, as far as the timeline remembers: that keeps the
+-- first four entries and the newest ones.
+local function hinted_at(t)
+  for i = #t.reasons, 1, -1 do
+    local r = t.reasons[i]
+    if r.attempt == #t.attempts and (r.entry <= 4 or t.entries - r.entry < TIMELINE - 4) then
+      return r.at
+    end
+  end
+end
+
+-- After a reason to ask, a poll comes after as long again as has passed since, ten seconds at least.
+local function soon_after_hint(t, wait, now)
+  local at = hinted_at(t)
+  return at and math.min(math.max(now - at, LOOK_GAP), wait) or wait
+end
+
 -- The first poll is exactly on time, later ones wait twice as long each, give or take a fifth; and give or take half
 -- while the provider does not answer.
 local function poll_later(m, t, s, now)
@@ -83,9 +101,10 @@ local function poll_later(m, t, s, now)
   if s.wait then
     due_at(t, now + s.wait)
   elseif t.polls == 0 and not outage then
-    due_at(t, now + m.rules.poll_first)
+    due_at(t, now + soon_after_hint(t, m.rules.poll_first, now))
   else
     local wait = math.min(m.rules.poll_first * 2 ^ math.min(t.polls, 30), m.rules.poll_max)
+    wait = soon_after_hint(t, wait, now)
     due_about(t, now, wait, outage and 50 or 20)
   end
 end
@@ -606,8 +625,13 @@ local function refusal(t, a, s)
 end
 
 local function log(t, s, how, number, from, now)
+  local what = table.concat({ s.kind, how, number, tostring(from), t.state, tostring(s.source), tostring(s.error) }, " ")
   t.changes = t.changes + 1
-  t.moment = { signal = s.kind, note = how, attempt = number, from = from, to = t.state, source = s.source, at = now }
+  t.entries = t.entries + (t.moment and t.moment.what == what and 0 or 1)
+  if s.source == "callback" and (s.kind == "look" or s.kind == "hint") then
+    t.reasons[#t.reasons + 1] = { at = now, attempt = number, entry = t.entries }
+  end
+  t.moment = { what = what, signal = s.kind, note = how, attempt = number, from = from, to = t.state, source = s.source, at = now }
 end
 
 local function add_event(m, t, kind, now)
@@ -673,7 +697,7 @@ local function is_fresh(t, now)
 end
 
 -- Writes an entry of the timeline, unless there is nothing else to write and it is not worth a write.
-local function tell(t, s, how, number, from, before, called, now)
+local function tell(t, s, how, number, from, before, called, now, code)
   if s.kind == "running" and s.source == "callback" and how ~= "conflict" then
     local since = t.called
     t.called = called -- that a callback came is no fact by itself
@@ -682,7 +706,9 @@ local function tell(t, s, how, number, from, before, called, now)
     end
     t.called = since
   end
-  if facts(t) == before and (s.kind == "look" and how ~= "conflict" or is_fresh(t, now)) then
+  local hint = hinted_at(t)
+  if facts(t) == before and (s.kind == "look" and how ~= "conflict"
+      and (code ~= "duplicate" or hint and hint >= (t.asked or 0)) or is_fresh(t, now)) then
     return
   end
   t.updated = now
@@ -728,7 +754,7 @@ local function apply(m, t, given, now)
   local made
   code, how, made = follow(m, t, s, what, how, now, newest)
   plan(m, t, s, now)
-  tell(t, s, s.foreign and "conflict" or how, a.number, from, before, called, now)
+  tell(t, s, s.foreign and "conflict" or how, a.number, from, before, called, now, code)
   return { code = code, task = t, made = made }
 end
 
@@ -771,7 +797,7 @@ function Model:add(s, now)
   local t = {
     number = self.made, stamp = self.stamp, state = "queued", ready = true, due = s.expires, expires = s.expires,
     prompt = s.prompt, user = s.user, key = s.key, print = s.print, account = s.account, priority = s.priority,
-    timeout = s.timeout, attempts = {}, created = now, updated = now, polls = 0, tries = 0, hints = 0, absences = 0,
+    timeout = s.timeout, attempts = {}, reasons = {}, entries = 0, created = now, updated = now, polls = 0, tries = 0, hints = 0, absences = 0,
     silence = 0, late = false, ours = false, seq = 0, changes = 0,
   }
   new_attempt(t)
