@@ -329,12 +329,14 @@ function Mjhook:resubmit(ref)
 end
 
 --- One reconciler pass. See mjhook-reconcile(1).
--- @tparam[opt] table options budget (seconds), limit, dry_run, progress, isolate (as for deliver)
+-- @tparam[opt] table options budget (seconds), limit, dry_run, progress, on_trouble (called with the text of each kind
+-- of error that the report counts), isolate (as for deliver)
 -- @treturn table|nil report, or nil and an error ("busy" while another pass runs on this store)
 function Mjhook:reconcile(options)
   check_open(self, 2)
   options = check_options("reconcile", options,
-    { budget = "number", limit = "number", dry_run = "boolean", progress = "function", isolate = "boolean" }, 2)
+    { budget = "number", limit = "number", dry_run = "boolean", progress = "function", on_trouble = "function",
+      isolate = "boolean" }, 2)
   return reconcile.reconcile(self, options)
 end
 

@@ -154,7 +154,7 @@ describe("submit_many", function()
 
       it("and not more again after a refusal", function()
         submit.LOT_MS = 60000
-        sim.script { submit = { { fault = "ok", n = 5 }, "http_404" } }
+        sim.script { submit = { { fault = "ok", n = 5 }, "http_400" } }
         local requests, results = lots(20)
         assert.same({ 4, 8, 4, 4 }, requests)
         assert.same({ pending = 19, failed = 1 }, states(results))
@@ -449,7 +449,7 @@ describe("submit_many", function()
     end)
 
     it("fails what is refused for good, and gives its slot to the next", function()
-      sim.script { submit = { { fault = "http_404", n = 5 } } }
+      sim.script { submit = { { fault = "http_400", n = 5 } } }
       local results = open({ max_in_flight = 2 }):submit_many(jobs(8))
       assert.same({ failed = 5, pending = 2, queued = 1 }, states(results))
       assert.equal("rejected", results[1].error.code)
@@ -467,7 +467,7 @@ describe("submit_many", function()
     end)
 
     it("sends nothing twice though the policy wants a refused job sent again at once", function()
-      sim.config { submit = { http_404 = 1 } }
+      sim.config { submit = { http_400 = 1 } }
       local mj = open { policy = { on_refused = function() return "retry", 0 end }, max_in_flight = 4 }
       local results = mj:submit_many(jobs(6))
       assert.same({ queued = 6 }, states(results))
@@ -593,7 +593,7 @@ http {
     end
 
     it("does the same, and a second list finds the first one's keys", function()
-      sim.script { submit = { "http_404" } }
+      sim.script { submit = { "http_400" } }
       local nginx = receiver.start { conf = CONF }
       local list = jobs(3)
       for i, job in ipairs(list) do

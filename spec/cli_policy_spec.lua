@@ -73,7 +73,7 @@ describe("mjhook policy", function()
     end
     sim.finish(mj:get(refs[1]).task_id)
     assert.equal(200, sim.hand(mj, 1).status)
-    for i, fault in ipairs { "http_404", "cut_after", "quota" } do
+    for i, fault in ipairs { "http_400", "cut_after", "quota" } do
       kit.travel(1000)
       sim.script { submit = { fault } }
       refs[i + 1] = assert(mj:submit { prompt = fault }).ref

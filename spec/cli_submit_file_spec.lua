@@ -175,11 +175,11 @@ describe("mjhook", function()
     end)
 
     it("exits 1 when the provider refuses a line for good, and says why", function()
-      sim.script { submit = { "ok", "http_404" } }
+      sim.script { submit = { "ok", "http_400" } }
       put(prompts(3))
       local result = run("", { connections = 1 })
       assert.equal(1, result.code)
-      assert.matches("\n +2  %w+  failed   not found\n", result.out)
+      assert.matches("\n +2  %w+  failed   bad prompt\n", result.out)
       assert.equal(0, run().code) -- which it was told
     end)
 
@@ -529,7 +529,7 @@ describe("mjhook", function()
 
   describe("resubmit", function()
     local function failed(n)
-      sim.script { submit = { { fault = "http_404", n = n } } }
+      sim.script { submit = { { fault = "http_400", n = n } } }
       local mj = kit.open({}, sim)
       local refs = {}
       for i = 1, n do
@@ -573,10 +573,10 @@ describe("mjhook", function()
 
     it("exits 1 when the provider refuses it again", function()
       local refs = failed(1)
-      sim.script { submit = { "http_404" } }
+      sim.script { submit = { "http_400" } }
       local result = shell("mjhook resubmit " .. refs[1])
       assert.equal(1, result.code)
-      assert.matches("^%w+ failed %(not found%)\n$", result.out)
+      assert.matches("^%w+ failed %(bad prompt%)\n$", result.out)
     end)
 
     it("warns in its help that it may be billed twice", function()

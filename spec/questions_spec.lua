@@ -132,7 +132,7 @@ describe("questions", function()
     it("a rejection, which is the task's error still, and a resubmission by a person", function()
       local _, provider = open()
       answers.on_callback = "accept"
-      provider:answer(404, '{"status":404,"message":"no such model"}')
+      provider:answer(422, '{"status":422,"message":"no such model"}')
       local task = submit()
       assert.equal("failed", t.mj:get(task.ref).state)
       assert.equal("fail", compare(task.ref)[1].default)

@@ -567,7 +567,7 @@ describe("reconcile", function()
 
     it("counts what the provider rejects", function()
       open { max_in_flight = 1 }
-      sim.script { submit = { "concurrency", "http_404" } }
+      sim.script { submit = { "concurrency", "http_400" } }
       local task = submit()
       kit.travel(11)
       local report = pass()

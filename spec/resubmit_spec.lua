@@ -53,7 +53,7 @@ describe("resubmit", function()
       return mj:refresh(task.ref)
     end,
     rejected = function(mj)
-      sim.script { submit = { "http_404" } }
+      sim.script { submit = { "http_400" } }
       return mj:submit { prompt = "a fox" }
     end,
     lost = function(mj)
@@ -105,7 +105,7 @@ describe("resubmit", function()
   end
 
   it("keeps what the user said of the job", function()
-    sim.script { submit = { "http_404" } }
+    sim.script { submit = { "http_400" } }
     local mj = open()
     local task = mj:submit { prompt = "a fox", mode = "relaxed", timeout = 700, user_id = "u1", key = "k",
                              account = "default", context = { order = 7 } }
@@ -156,7 +156,7 @@ describe("resubmit", function()
 
   it("may be ambiguous, fail or be refused as a first attempt may", function()
     local mj = open()
-    for _, case in ipairs { { "cut_after", "ambiguous" }, { "http_404", "failed" }, { "quota", "queued" } } do
+    for _, case in ipairs { { "cut_after", "ambiguous" }, { "http_400", "failed" }, { "quota", "queued" } } do
       local task = make.rejected(mj)
       sim.script { submit = { case[1] } }
       task = assert(mj:resubmit(task.ref))
@@ -184,7 +184,7 @@ describe("resubmit", function()
   end)
 
   it("is refused after the eighth attempt", function()
-    sim.config { submit = { http_404 = 1 } }
+    sim.config { submit = { http_400 = 1 } }
     local mj = open()
     local task = mj:submit { prompt = "a fox" }
     for attempt = 2, 8 do
@@ -225,7 +225,7 @@ describe("resubmit", function()
   it("makes one attempt of what two saw fail at the same time", function()
     local mj = open()
     local task = make.rejected(mj)
-    sim.script { submit = { "http_404" } }
+    sim.script { submit = { "http_400" } }
     local get = mj.store.get
     local other = open()
     -- Between the look of one and its decision the other resubmits it, and it fails again.

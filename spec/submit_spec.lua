@@ -348,7 +348,7 @@ describe("submit", function()
 
     it("sends the others when the job that finds out is the only one that is wrong", function()
       local mj = open()
-      sim.script { submit = { "quota", "http_404" } }
+      sim.script { submit = { "quota", "http_400" } }
       for i = 1, 4 do
         assert(mj:submit { prompt = tostring(i) })
       end
@@ -383,7 +383,7 @@ describe("submit", function()
       assert.equal(5, mj:stats().accounts[1].held)
     end)
 
-    for _, fault in ipairs { "http_404", "error" } do
+    for _, fault in ipairs { "http_400", "error" } do
       it("fails it for good after a definite refusal: " .. fault, function()
         local mj, task = refused_as(fault)
         assert.equal("failed", task.state)
@@ -795,7 +795,7 @@ describe("submit", function()
     end)
 
     it("tries again when told so, after the seconds named", function()
-      local task, mj = submit_with(function() return "retry", 1000 end, "http_404")
+      local task, mj = submit_with(function() return "retry", 1000 end, "http_400")
       assert.equal("queued", task.state)
       local wait = (task.due_at - require("mjhook.core").now()) / 1000
       assert.is_true(wait > 990 and wait <= 1000, wait)
@@ -814,21 +814,21 @@ describe("submit", function()
     }
     for name, decide in pairs(nonsense) do
       it("sorts as usual when it " .. name, function()
-        assert.equal("failed", (submit_with(decide, "http_404")).state)
+        assert.equal("failed", (submit_with(decide, "http_400")).state)
         assert.equal("queued", (submit_with(decide, "quota")).state)
       end)
     end
 
     for name, seconds in pairs { never = math.huge, ["no number"] = 0 / 0, past = -1, text = "soon" } do
       it("waits as usual when it names a bad time: " .. name, function()
-        local task = submit_with(function() return "retry", seconds end, "http_404")
+        local task = submit_with(function() return "retry", seconds end, "http_400")
         assert.equal("queued", task.state)
         assert.is_true(task.due_at - require("mjhook.core").now() < 60000)
       end)
     end
 
     it("does not make a sweep, or who fills free slots, send one job for ever", function()
-      sim.config { submit = { http_404 = 1 } }
+      sim.config { submit = { http_400 = 1 } }
       local mj = open { policy = { on_refused = function() return "retry", 0 end }, max_in_flight = 3 }
       for i = 1, 3 do
         assert(mj:submit { prompt = tostring(i) })

@@ -109,6 +109,12 @@ static void push_answer(lua_State *L, const mj_http_answer *a)
     mjl_set_lit(L, "outcome", outcomes[a->outcome]);
     if (a->status)
         mjl_set_int(L, "status", a->status);
+    if (a->blocked) {
+        lua_pushboolean(L, true);
+        lua_setfield(L, -2, "blocked");
+    }
+    if (a->too_long || a->cut)
+        mjl_set_lit(L, "unread", a->too_long ? "too_long" : "cut");
     if (a->retry_after >= 0)
         mjl_set_int(L, "retry_after", a->retry_after);
     if (a->body) {
@@ -142,8 +148,9 @@ static int push_answers(lua_State *L)
 /* http:perform({requests}, deadline_ms) -> {answers} | nil, err | nil.  With an error, as when it raises, nothing
  * was sent.  nil alone: they were sent, and memory ran out for the answers.
  * request: url, headers (list of "Name: value"), body, once, timeout_ms, start_by_ms, details;
- * answer: outcome ("answered", "not_sent", "maybe_sent"), status, retry_after, body, error, elapsed_ms, and details
- * when asked for: failure, ip, date, location, total_us, certs, cert_expires, issuer (see mj_http.h). */
+ * answer: outcome ("answered", "not_sent", "maybe_sent"), blocked, unread ("too_long" or "cut"), status, retry_after,
+ * body, error, elapsed_ms, and details when asked for: failure, ip, date, location, total_us, certs, cert_expires,
+ * issuer (see mj_http.h). */
 static int http_perform(lua_State *L)
 {
     box *b = luaL_checkudata(L, 1, HTTP);

@@ -81,19 +81,33 @@ static const char *owner_name(const mj_owner *o)
     }
 }
 
+/* The timeline's last entry that a poll made; NULL: there is none. */
+static const mj_moment *last_poll(const mj_task *t)
+{
+    unsigned n = t->nmoments;
+
+    while (n > 0 && t->moments[n - 1].source != MJ_FROM_POLL)
+        n--;
+    return n > 0 ? &t->moments[n - 1] : NULL;
+}
+
 int mjl_push_brief(lua_State *L, mj_str record)
 {
+    const mj_moment *last;
     mj_task t;
     int rc = mj_task_decode(record.p, record.n, &t);
 
     if (rc != MJ_OK)
         return rc;
     luaL_checkstack(L, 8, "task");
-    lua_createtable(L, 0, 5);
+    lua_createtable(L, 0, 6);
     mjl_push_ref(L, t.ref);
     lua_setfield(L, -2, "ref");
     mjl_set_str(L, "account", t.account);
     mjl_set_time(L, "updated_at", t.updated_at);
+    last = last_poll(&t);
+    if (last && last->signal == SIG_UNANSWERED)
+        mjl_set_str(L, "unanswered", last->reason);
     push_attempts(L, &t);
     return MJ_OK;
 }

@@ -83,12 +83,16 @@ static mj_str *read_ids(lua_State *L, int i, size_t *n)
     return ids;
 }
 
-/* core.wire_status(body, ids) -> words by the ids that were asked for | nil, why.  Of an id whose entry can't be read
- * there is none; what was not asked for costs neither tables nor more than reading past it. */
+/* core.wire_status(body, ids[, HTTP status = 200[, blocked]]) -> what is said of the ids that were asked for, by id; a
+ * set of the ids whose entry can't be read; how many entries name no task | nil, why, code, whether to ask again in
+ * halves.  `blocked`: the answer bears "cf-mitigated".  What was not asked for costs neither tables nor more than
+ * reading past it. */
 static int wire_status(lua_State *L)
 {
     mj_str body = mjl_arg_str(L, 1);
-    size_t n;
+    int http = lua_isnoneornil(L, 3) ? 200 : (int)mjl_arg_int(L, 3, 0, INT_MAX);
+    bool blocked = lua_toboolean(L, 4);
+    size_t n, odd;
     mj_str *ids = read_ids(L, 2, &n);
     mj_json *entries = lua_newuserdata(L, (n + 1) * sizeof *entries);
     mj_buf scratch = new_scratch(L, body.n); /* words, which may need more, are read later */
@@ -97,27 +101,38 @@ static int wire_status(lua_State *L)
     mj_wire_words words;
     mj_signal w;
 
-    if (!mj_wire_status(body, &scratch, &words, why)) {
+    if (!mj_wire_status(http, blocked, body, &scratch, &words, why)) {
+        const mj_meaning_info *info = mj_meaning_of(words.meaning);
         lua_pushnil(L);
         mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why));
-        return 2;
+        lua_pushstring(L, info->code);
+        lua_pushboolean(L, info->halves);
+        return 4;
     }
-    mj_wire_asked(words, ids, n, entries, &scratch);
+    odd = mj_wire_asked(words, ids, n, entries, &scratch);
     for (size_t i = 0; i < n; i++)
         largest = entries[i].text.n > largest ? entries[i].text.n : largest;
     scratch = new_scratch(L, mj_wire_room(largest));
     lua_newtable(L);
-    for (size_t i = 0; i < n; i++, scratch.n = 0)
-        if (mj_wire_word(entries[i], &scratch, &w)) {
-            lua_pushlstring(L, ids[i].p, ids[i].n);
+    lua_newtable(L);
+    for (size_t i = 0; i < n; i++, scratch.n = 0) {
+        bool read = mj_wire_word(entries[i], &scratch, &w);
+        if (entries[i].type == MJ_JSON_NONE)
+            continue;
+        lua_pushlstring(L, ids[i].p, ids[i].n);
+        if (read)
             push_word(L, &w);
-            lua_rawset(L, -3);
-        }
-    return 1;
+        else
+            lua_pushboolean(L, true);
+        lua_rawset(L, read ? -4 : -3);
+    }
+    lua_pushinteger(L, (lua_Integer)odd);
+    return 3;
 }
 
-/* core.wire_submit(http status, body or nil) -> {kind = "accepted"|"refused"|"rejected"|"maybe_sent", task_id=,
- * error_code=, error=}: what the answer to a submission means. */
+/* core.wire_submit(HTTP status, body or nil[, blocked]) -> {kind = "accepted"|"refused"|"rejected"|"maybe_sent",
+ * task_id=, error_code=, error=, said=, job_waits=}: what the answer to a submission means, and what the provider says.
+ * job_waits: it is about the account, but may be about the job: so another job should find out. */
 static int wire_submit(lua_State *L)
 {
     int http = (int)mjl_arg_int(L, 1, 0, INT_MAX);
@@ -125,13 +140,18 @@ static int wire_submit(lua_State *L)
     mj_buf scratch = scratch_for(L, body);
     mj_wire_verdict v;
 
-    mj_wire_submit(http, body, &scratch, &v);
-    lua_createtable(L, 0, 4);
+    mj_wire_submit(http, lua_toboolean(L, 3), body, &scratch, &v);
+    lua_createtable(L, 0, 5);
     mjl_set_lit(L, "kind", v.kind);
     mjl_set_str(L, "task_id", v.task_id);
     if (v.code)
         mjl_set_lit(L, "error_code", v.code);
     set_redacted(L, "error", MJ_REDACT_TEXT, v.text);
+    set_redacted(L, "said", MJ_REDACT_TEXT, v.said);
+    if (v.meaning == MJ_STRANGE) {
+        lua_pushboolean(L, true);
+        lua_setfield(L, -2, "job_waits");
+    }
     return 1;
 }
 

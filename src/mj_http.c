@@ -164,7 +164,7 @@ static size_t give_body(char *to, size_t size, size_t n, void *arg)
 
 static size_t take_header(char *line, size_t size, size_t n, void *arg)
 {
-    static const char after[] = "Retry-After:";
+    static const char after[] = "Retry-After:", mitigated[] = "cf-mitigated:"; /* Cloudflare's, of a challenge */
     transfer *t = arg;
     size_t bytes = size * n;
     long status = 0;
@@ -181,8 +181,11 @@ static size_t take_header(char *line, size_t size, size_t n, void *arg)
             t->framing.chunked = false;
         if (!t->head_done) {
             t->answer->retry_after = -1;
+            t->answer->blocked = false;
             mj_framing_again(&t->framing);
         }
+    } else if (bytes >= sizeof mitigated && strncasecmp(line, mitigated, sizeof mitigated - 1) == 0) {
+        t->answer->blocked = true;
     } else if (bytes >= sizeof after && strncasecmp(line, after, sizeof after - 1) == 0) {
         t->answer->retry_after = mj_curl_retry_after(line + sizeof after - 1, bytes - (sizeof after - 1));
     }
@@ -479,6 +482,8 @@ static void finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
         a->status = (int)status;
     } else {
         failed(a, maybe(t), t->req->url, cut ? cut : reason(t, result));
+        a->too_long = t->too_long;
+        a->cut = !cut && t->head_done && !t->too_long && (result == CURLE_PARTIAL_FILE || result == CURLE_RECV_ERROR);
     }
     add_details(t, result, cut);
     release(h, t);

@@ -70,6 +70,8 @@ typedef struct mj_http_details {
 typedef struct mj_http_answer {
     mj_http_outcome outcome;
     int status;          /* HTTP status when answered */
+    bool blocked;        /* it bears "cf-mitigated": it comes from in front of the server */
+    bool too_long, cut;  /* not answered: the answer began, and was longer than it may be, or broke off */
     int64_t retry_after; /* seconds from a Retry-After header (number or date), clamped to 0..86400; -1: none */
     char *body;          /* owned by the answer, NUL-terminated; NULL when there is none */
     size_t body_len;

@@ -7,8 +7,51 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STATUS_OK = 0, STATUS_QUOTA = 1001, STATUS_CONCURRENCY = 1002 }; /* PROVIDER.md: envelope */
-enum { TASK_RUNNING = 0, TASK_SUCCEEDED = 1, TASK_FAILED = 2 };         /* PROVIDER.md: task status */
+/* ---- the provider's vocabulary (PROVIDER.md); another provider is another set of these tables ---- */
+
+enum { STATUS_OK = 0 };                                         /* of the envelope; mj_answer.c knows the others */
+enum { TASK_RUNNING = 0, TASK_SUCCEEDED = 1, TASK_FAILED = 2 }; /* of a task */
+
+/* The members that are read, of an envelope and of a task object alike. */
+enum {
+    F_TASK_ID,
+    F_JOB_ID,
+    F_STATUS,
+    F_DATA,
+    F_IMAGE,
+    F_CDN_IMAGE,
+    F_IMAGES,
+    F_MJ_PROMPT,
+    F_PROMPT,
+    F_FAIL_REASON,
+    F_MESSAGE,
+    F_ERROR,
+    F_META,
+    F_COUNT
+};
+static const mj_str names[F_COUNT] = {
+    [F_TASK_ID] = MJ_LIT("taskId"),  [F_JOB_ID] = MJ_LIT("jobId"),
+    [F_STATUS] = MJ_LIT("status"),   [F_DATA] = MJ_LIT("data"),
+    [F_IMAGE] = MJ_LIT("image"),     [F_CDN_IMAGE] = MJ_LIT("cdnImage"),
+    [F_IMAGES] = MJ_LIT("images"),   [F_MJ_PROMPT] = MJ_LIT("mjPrompt"),
+    [F_PROMPT] = MJ_LIT("prompt"),   [F_FAIL_REASON] = MJ_LIT("failReason"),
+    [F_MESSAGE] = MJ_LIT("message"), [F_ERROR] = MJ_LIT("error"),
+    [F_META] = MJ_LIT("meta"),
+};
+
+/* Statuses as words, in any case.  A word that is not here means that the task still runs. */
+static const struct {
+    mj_str word;
+    int64_t status;
+} status_words[] = {
+    {MJ_LIT("success"), TASK_SUCCEEDED},    {MJ_LIT("succeeded"), TASK_SUCCEEDED},
+    {MJ_LIT("successful"), TASK_SUCCEEDED}, {MJ_LIT("completed"), TASK_SUCCEEDED},
+    {MJ_LIT("complete"), TASK_SUCCEEDED},   {MJ_LIT("finished"), TASK_SUCCEEDED},
+    {MJ_LIT("done"), TASK_SUCCEEDED},       {MJ_LIT("failure"), TASK_FAILED},
+    {MJ_LIT("failed"), TASK_FAILED},        {MJ_LIT("fail"), TASK_FAILED},
+    {MJ_LIT("error"), TASK_FAILED},         {MJ_LIT("cancelled"), TASK_FAILED},
+    {MJ_LIT("canceled"), TASK_FAILED},
+};
 
 size_t mj_wire_room(size_t n)
 {
@@ -111,34 +154,70 @@ static bool is_task_id(mj_str s)
 
 /* ---- members ---- */
 
-/* Finds members of an object by name.  Of those that are there twice the last one counts, as for most readers. */
-static void members(mj_json object, const mj_str *names, mj_json *const *out, size_t n)
+static bool is_missing(const mj_json *v)
 {
-    mj_json key, value;
-
-    for (size_t i = 0; i < n; i++)
-        *out[i] = (mj_json){0};
-    if (object.type != MJ_JSON_OBJECT)
-        return;
-    while (mj_json_next(&object, &key, &value))
-        for (size_t i = 0; i < n; i++)
-            if (mj_json_is(&key, names[i])) {
-                *out[i] = value;
-                break;
-            }
+    return v->type == MJ_JSON_NONE || v->type == MJ_JSON_NULL;
 }
 
 static mj_json member(mj_json object, mj_str name)
 {
-    mj_json v, *out[] = {&v};
+    mj_json key, value, found = {0};
 
-    members(object, &name, out, 1);
-    return v;
+    if (object.type == MJ_JSON_OBJECT)
+        while (mj_json_next(&object, &key, &value))
+            if (mj_json_is(&key, name))
+                found = value;
+    return found;
 }
 
-static bool is_missing(const mj_json *v)
+/* A whole number's digits: also of 7.0, as some languages write each number; not of 7e3. */
+static mj_str whole_digits(mj_str number)
 {
-    return v->type == MJ_JSON_NONE || v->type == MJ_JSON_NULL;
+    uint32_t n = 0, end;
+
+    while (n < number.n && number.p[n] >= '0' && number.p[n] <= '9')
+        n++;
+    end = n;
+    if (n > 0 && end < number.n && number.p[end] == '.')
+        for (end++; end < number.n && number.p[end] == '0'; end++)
+            continue;
+    return end == number.n ? (mj_str){number.p, n} : (mj_str){0};
+}
+
+/* A task's id; empty when there is none that can be used. */
+static mj_str task_id(const mj_json *v, mj_buf *scratch)
+{
+    mj_str s = v->type == MJ_JSON_NUMBER ? whole_digits(v->text) : unescaped(v, scratch);
+
+    return is_task_id(s) ? s : (mj_str){0};
+}
+
+/* An object's members that have a name here, and the id in it. */
+typedef struct object {
+    mj_json f[F_COUNT];
+    mj_str id;
+} object;
+
+/* Of members that are there twice the last one counts, as for most readers. */
+static void read_members(mj_json from, mj_buf *scratch, object *out)
+{
+    mj_json key, value;
+
+    memset(out, 0, sizeof *out);
+    if (from.type != MJ_JSON_OBJECT)
+        return;
+    while (mj_json_next(&from, &key, &value))
+        for (size_t i = 0; i < F_COUNT; i++)
+            if (mj_json_is(&key, names[i])) {
+                out->f[i] = value;
+                break;
+            }
+    out->id = task_id(&out->f[is_missing(&out->f[F_TASK_ID]) ? F_JOB_ID : F_TASK_ID], scratch);
+}
+
+static bool has(const object *o, int field)
+{
+    return !is_missing(&o->f[field]);
 }
 
 /* How many URLs were given, and what became of them. */
@@ -207,76 +286,143 @@ static mj_str dropped(const urls *count, mj_buf *scratch)
     return (mj_str){text, (uint32_t)n};
 }
 
-/* ---- words ---- */
-
-/* NULL, or why there is no word in the task object. */
-static const char *read_word(mj_json object, mj_buf *scratch, mj_signal *w)
+/* What the provider says went wrong: message, else error.message, else error as a text. */
+static mj_str complaint(const object *o, mj_buf *scratch)
 {
-    static const mj_str names[] = {MJ_LIT("taskId"),   MJ_LIT("status"), MJ_LIT("image"),      MJ_LIT("images"),
-                                   MJ_LIT("mjPrompt"), MJ_LIT("prompt"), MJ_LIT("failReason"), MJ_LIT("meta")};
-    mj_json id, status, image, images, mj_prompt, prompt, reason, meta;
-    mj_json *found[] = {&id, &status, &image, &images, &mj_prompt, &prompt, &reason, &meta};
-    urls count = {0};
-    int64_t number;
+    mj_str said = clean(&o->f[F_MESSAGE], MJ_MAX_REASON, scratch);
+    mj_json inner = member(o->f[F_ERROR], names[F_MESSAGE]);
 
-    members(object, names, found, sizeof names / sizeof names[0]);
+    if (said.n == 0)
+        said = clean(&inner, MJ_MAX_REASON, scratch);
+    return said.n ? said : clean(&o->f[F_ERROR], MJ_MAX_REASON, scratch);
+}
+
+/* ---- statuses ---- */
+
+static bool is_letter(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/* Whether s is `word`, which is in lower case, in any case. */
+static bool is_word(mj_str s, mj_str word)
+{
+    if (s.n != word.n)
+        return false;
+    for (uint32_t i = 0; i < s.n; i++)
+        if ((is_letter(s.p[i]) ? s.p[i] | 0x20 : s.p[i]) != word.p[i])
+            return false;
+    return true;
+}
+
+typedef enum { NO_STATUS, NUMBER, WORD } status_kind;
+
+/* A status as a number, as a number in a string, or as a word, which begins with a letter.  A word that nobody knows
+ * is `other`. */
+static status_kind read_status(const mj_json *v, int64_t other, mj_buf *scratch, int64_t *out)
+{
+    mj_str s;
+
+    if (mj_json_whole(v, out))
+        return NUMBER;
+    s = unescaped(v, scratch);
+    if (s.n == 0 || !is_letter(s.p[0]))
+        return NO_STATUS;
+    *out = other;
+    for (size_t i = 0; i < sizeof status_words / sizeof status_words[0]; i++)
+        if (is_word(s, status_words[i].word))
+            *out = status_words[i].status;
+    return WORD;
+}
+
+/* ---- what is said of a task ---- */
+
+static const object nothing;
+
+/* NULL, or why nothing is said of a task in `o`.  `beside` is an object around it or in it, which has what it lacks:
+ * but of the statuses there only words, since the number beside a task is the envelope's. */
+static const char *read_task(const object *o, const object *beside, mj_buf *scratch, mj_signal *w)
+{
+    int64_t status, ignored;
+    bool by_word = false;
+    urls count = {0};
+
+    if (o->id.n && beside->id.n && !mj_str_eq(o->id, beside->id))
+        beside = &nothing; /* it is about something else */
     memset(w, 0, sizeof *w);
     w->expect_state = -1;
     w->wait_ms = -1;
-    w->task_id = unescaped(&id, scratch);
-    if (!is_task_id(w->task_id))
+    w->task_id = has(o, F_TASK_ID) || o->id.n ? o->id : beside->id;
+    if (w->task_id.n == 0)
         return "no usable taskId";
-    if (!mj_json_whole(&status, &number))
-        return "no usable status";
-    w->image = image_url(image, &count, scratch);
-    w->nimages = read_images(images, w->images, &count, scratch);
+    if (read_status(&o->f[F_STATUS], TASK_RUNNING, scratch, &status) == NO_STATUS) {
+        by_word = !mj_json_whole(&beside->f[F_STATUS], &ignored) &&
+                  read_status(&beside->f[F_STATUS], TASK_RUNNING, scratch, &status) == WORD;
+        if (!by_word)
+            return "no usable status";
+    }
+    for (const object *from = o; from; from = from == o ? beside : NULL) {
+        if (!w->image.n)
+            w->image = image_url(from->f[F_IMAGE], &count, scratch);
+        if (!w->image.n)
+            w->image = image_url(from->f[F_CDN_IMAGE], &count, scratch);
+        if (!w->nimages)
+            w->nimages = read_images(from->f[F_IMAGES], w->images, &count, scratch);
+        if (!w->mj_prompt.n)
+            w->mj_prompt = clean(is_text(&from->f[F_MJ_PROMPT]) ? &from->f[F_MJ_PROMPT] : &from->f[F_PROMPT],
+                                 MJ_MAX_PROMPT, scratch);
+        if (!w->meta.n && (from->f[F_META].type == MJ_JSON_OBJECT || from->f[F_META].type == MJ_JSON_ARRAY) &&
+            from->f[F_META].text.n <= MJ_MAX_JSON && mj_json_plain(&from->f[F_META]))
+            w->meta = from->f[F_META].text;
+    }
     w->remark = dropped(&count, scratch);
-    w->mj_prompt = clean(is_text(&mj_prompt) ? &mj_prompt : &prompt, MJ_MAX_PROMPT, scratch);
-    if ((meta.type == MJ_JSON_OBJECT || meta.type == MJ_JSON_ARRAY) && meta.text.n <= MJ_MAX_JSON &&
-        mj_json_plain(&meta))
-        w->meta = meta.text;
-    if (number == TASK_SUCCEEDED) {
+    if (status == TASK_SUCCEEDED) {
         w->kind = w->image.n || w->nimages ? SIG_SUCCEEDED : SIG_HINT;
-    } else if (number == TASK_FAILED) {
+    } else if (status == TASK_FAILED) {
         w->kind = SIG_FAILED;
         w->error_code = MJ_LIT("provider");
-        w->error = clean(&reason, MJ_MAX_REASON, scratch);
+        w->error = clean(&o->f[F_FAIL_REASON], MJ_MAX_REASON, scratch);
+        if (!w->error.n)
+            w->error = complaint(o, scratch);
+        if (!w->error.n)
+            w->error = clean(&beside->f[F_FAIL_REASON], MJ_MAX_REASON, scratch);
+        if (!w->error.n && by_word) /* an envelope's message is "success" */
+            w->error = complaint(beside, scratch);
     } else {
         w->kind = SIG_RUNNING; /* TASK_RUNNING, or a number that nobody knows */
     }
     return NULL;
 }
 
-static bool no_word(char why[MJ_WIRE_WHY], const char *text)
+static bool is_none(char why[MJ_WIRE_WHY], const char *text)
 {
     snprintf(why, MJ_WIRE_WHY, "%s", text);
     return false;
 }
 
-/* A document, which has to be an object. */
+/* A document, which has to be an object.  A byte order mark before it is no part of it. */
 static bool read_object(mj_str text, mj_json *root, char why[MJ_WIRE_WHY])
 {
+    uint32_t mark = text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     size_t at;
-    const char *fault = mj_json_read(text, root, &at);
+    const char *fault = mj_json_read((mj_str){text.p + mark, text.n - mark}, root, &at);
 
     if (fault) {
-        snprintf(why, MJ_WIRE_WHY, "not JSON: %s (byte %zu)", fault, at + 1);
+        snprintf(why, MJ_WIRE_WHY, "not JSON: %s (byte %zu)", fault, mark + at + 1);
         return false;
     }
-    return root->type == MJ_JSON_OBJECT || no_word(why, "not a JSON object");
+    return root->type == MJ_JSON_OBJECT || is_none(why, "not a JSON object");
 }
 
-/* The task object in a callback; NULL and it, or why there is none. */
-static const char *task_object(mj_json root, mj_json *out)
-{
-    static const mj_str names[] = {MJ_LIT("taskId"), MJ_LIT("data")};
-    mj_json id, data, *found[] = {&id, &data}, second;
+/* ---- callbacks ---- */
 
-    members(root, names, found, 2);
+/* The one task in a callback's `data`; NULL and it, or why there is none. */
+static const char *data_object(mj_json data, mj_json *out)
+{
+    mj_json second;
+
     *out = data;
-    if (!is_missing(&id)) {
-        *out = root;
-    } else if (data.type == MJ_JSON_ARRAY) {
+    if (data.type == MJ_JSON_ARRAY) {
         if (!mj_json_next(&data, NULL, out))
             return "no task in it";
         if (mj_json_next(&data, NULL, &second))
@@ -287,61 +433,138 @@ static const char *task_object(mj_json root, mj_json *out)
 
 bool mj_wire_callback(mj_str body, mj_buf *scratch, mj_signal *out, char why[MJ_WIRE_WHY])
 {
-    mj_json root, object;
+    mj_json root, inner;
+    object top, data;
     const char *none;
 
     if (!read_object(body, &root, why))
         return false;
-    none = task_object(root, &object);
-    if (!none)
-        none = read_word(object, scratch, out);
-    return none ? no_word(why, none) : true;
+    read_members(root, scratch, &top);
+    none = data_object(top.f[F_DATA], &inner);
+    if (none)
+        data = nothing;
+    else
+        read_members(inner, scratch, &data);
+    /* Bare: with a taskId at the top, or with a jobId there when data does not speak for itself. */
+    if (has(&top, F_TASK_ID) ||
+        (has(&top, F_JOB_ID) && !has(&data, F_TASK_ID) && (none || !data.id.n || !has(&data, F_STATUS))))
+        none = read_task(&top, &data, scratch, out);
+    else if (!none)
+        none = read_task(&data, &top, scratch, out);
+    return none ? is_none(why, none) : true;
 }
 
-static bool envelope(mj_json root, int64_t *status, mj_json *data, mj_json *message)
-{
-    static const mj_str names[] = {MJ_LIT("status"), MJ_LIT("data"), MJ_LIT("message")};
-    mj_json number, *found[] = {&number, data, message};
+/* ---- answers ---- */
 
-    members(root, names, found, 3);
-    return mj_json_whole(&number, status);
+/* What an answer says as a whole. */
+typedef struct envelope {
+    object top;
+    mj_answer answer;
+    char why[MJ_WIRE_WHY]; /* it is no envelope */
+} envelope;
+
+static bool is_markup(mj_str body)
+{
+    static const mj_str starts[] = {MJ_LIT("<"), MJ_LIT("\xef\xbb\xbf<"), MJ_LIT("error code: ")};
+    uint32_t from = 0;
+
+    while (from < body.n && (body.p[from] == ' ' || (body.p[from] >= '\t' && body.p[from] <= '\r')))
+        from++;
+    for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++)
+        if (body.n - from >= starts[i].n && memcmp(body.p + from, starts[i].p, starts[i].n) == 0)
+            return true;
+    return false;
 }
 
-bool mj_wire_status(mj_str body, mj_buf *scratch, mj_wire_words *out, char why[MJ_WIRE_WHY])
+/* {"status": N} or {"error": N}, where N may be a word, or {"error": {"code": N}}. */
+static void read_envelope(const object *top, mj_buf *scratch, mj_answer *out)
 {
-    mj_json root, data = {0}, message = {0};
-    int64_t status;
+    mj_json code = top->f[F_ERROR];
+    status_kind kind = read_status(&top->f[F_STATUS], -2, scratch, &out->number);
 
-    *out = (mj_wire_words){0};
-    if (!read_object(body, &root, why))
-        return false;
-    if (!envelope(root, &status, &data, &message))
-        return no_word(why, "no envelope");
-    if (status != STATUS_OK) {
-        mj_str text = clean(&message, MJ_MAX_REASON, scratch);
-        snprintf(why, MJ_WIRE_WHY, "status %" PRId64 "%s%.*s", status, text.n ? ": " : "", (int)text.n,
-                 text.n ? text.p : "");
-        return false;
+    if (kind == WORD) {
+        out->envelope = out->number != -2; /* a word that nobody knows says nothing */
+        out->number = out->number == TASK_SUCCEEDED ? STATUS_OK : -1;
+    } else if (kind == NUMBER) {
+        out->envelope = true;
+    } else if (is_missing(&top->f[F_STATUS])) {
+        if (code.type == MJ_JSON_OBJECT)
+            code = member(code, MJ_LIT("code"));
+        out->envelope = mj_json_whole(&code, &out->number);
     }
-    if (data.type != MJ_JSON_ARRAY && data.type != MJ_JSON_OBJECT)
-        return no_word(why, "no data in the answer");
-    out->rest = data; /* one object instead of an array: a word, or nothing */
-    return true;
+    out->error = out->envelope && out->number != STATUS_OK;
+}
+
+static mj_meaning read_answer(int http, bool blocked, mj_str body, mj_buf *scratch, envelope *out)
+{
+    mj_json root;
+
+    out->answer = (mj_answer){.http = http, .blocked = blocked, .markup = is_markup(body)};
+    out->why[0] = '\0';
+    out->top = nothing;
+    if (read_object(body, &root, out->why)) {
+        read_members(root, scratch, &out->top);
+        read_envelope(&out->top, scratch, &out->answer);
+        if (!out->answer.envelope)
+            is_none(out->why, "no envelope");
+    }
+    return mj_answer_means(&out->answer);
+}
+
+static bool unread(mj_wire_words *out, char why[MJ_WIRE_WHY], const char *text)
+{
+    out->meaning = MJ_UNREADABLE;
+    return is_none(why, text);
+}
+
+bool mj_wire_status(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wire_words *out, char why[MJ_WIRE_WHY])
+{
+    const mj_meaning_info *info;
+    envelope e;
+    mj_json data;
+    mj_str said;
+
+    *out = (mj_wire_words){.meaning = read_answer(http, blocked, body, scratch, &e)};
+    data = e.top.f[F_DATA];
+    if (out->meaning == MJ_UNREADABLE)
+        return is_none(why, e.why);
+    if (out->meaning == MJ_FINE) {
+        if (data.type != MJ_JSON_ARRAY && data.type != MJ_JSON_OBJECT && data.type != MJ_JSON_NULL)
+            return unread(out, why, "no data in the answer");
+        out->rest = data; /* null is an empty list; one object instead of an array is a task, or nothing */
+        return true;
+    }
+    info = mj_meaning_of(out->meaning);
+    said = complaint(&e.top, scratch);
+    if (http >= 200 && http < 300 && e.answer.error && e.answer.number != -1)
+        snprintf(why, MJ_WIRE_WHY, "status %" PRId64 "%s%.*s", e.answer.number, said.n ? ": " : "", (int)said.n,
+                 said.n ? said.p : "");
+    else if (info->replace && said.n)
+        snprintf(why, MJ_WIRE_WHY, "%.*s", (int)said.n, said.p);
+    else
+        snprintf(why, MJ_WIRE_WHY, "%.*s%s%.*s%s", (int)info->text.n, info->text.p, said.n ? " (" : "", (int)said.n,
+                 said.n ? said.p : "", said.n ? ")" : "");
+    return false;
 }
 
 bool mj_wire_word(mj_json entry, mj_buf *scratch, mj_signal *out)
 {
-    return !read_word(entry, scratch, out);
+    object o;
+
+    read_members(entry, scratch, &o);
+    return !read_task(&o, &nothing, scratch, out);
 }
 
-/* One object instead of an array is its only entry. */
+/* One object instead of an array is its only entry; {} is an empty list, as some languages write it. */
 static bool next_entry(mj_wire_words *words, mj_json *entry)
 {
-    *entry = words->rest;
-    if (entry->type != MJ_JSON_OBJECT)
+    mj_json one = words->rest;
+
+    if (one.type != MJ_JSON_OBJECT)
         return mj_json_next(&words->rest, NULL, entry);
     words->rest = (mj_json){0};
-    return true;
+    *entry = one;
+    return mj_json_next(&one, NULL, &(mj_json){0});
 }
 
 bool mj_wire_next(mj_wire_words *words, mj_buf *scratch, mj_signal *out)
@@ -369,58 +592,82 @@ void mj_wire_sort(mj_str *ids, size_t n)
     qsort(ids, n, sizeof *ids, by_bytes);
 }
 
-void mj_wire_asked(mj_wire_words words, const mj_str *asked, size_t n, mj_json *entries, mj_buf *scratch)
+static mj_str entry_id(mj_json entry, mj_buf *scratch)
 {
-    size_t kept = scratch->n;
+    mj_json key, value, id = {0}, job = {0};
+
+    while (mj_json_next(&entry, &key, &value)) {
+        if (entry.type != MJ_JSON_OBJECT)
+            break;
+        if (mj_json_is(&key, names[F_TASK_ID]))
+            id = value;
+        else if (mj_json_is(&key, names[F_JOB_ID]))
+            job = value;
+    }
+    return task_id(is_missing(&id) ? &job : &id, scratch);
+}
+
+/* Two entries about one task.  One that says how it ended counts more than one that says that it runs, and of two that
+ * say the same it is the longer or the last one; but where one says that the task has succeeded and the other that it
+ * has failed, neither is believed: then and for good it can't be read.  Only statuses are looked at: what else there is
+ * in them may need more scratch. */
+static mj_json weigh(mj_json one, mj_json other, mj_buf *scratch)
+{
+    int64_t x = -1, y = -1;
+    object a, b;
+
+    read_members(one, scratch, &a);
+    read_members(other, scratch, &b);
+    read_status(&a.f[F_STATUS], TASK_RUNNING, scratch, &x);
+    read_status(&b.f[F_STATUS], TASK_RUNNING, scratch, &y);
+    if (one.type != MJ_JSON_OBJECT || (x == TASK_SUCCEEDED && y == TASK_FAILED) ||
+        (x == TASK_FAILED && y == TASK_SUCCEEDED))
+        return (mj_json){.type = MJ_JSON_BOOL};
+    x = x == TASK_SUCCEEDED || x == TASK_FAILED;
+    y = y == TASK_SUCCEEDED || y == TASK_FAILED;
+    return x > y || (x == y && one.text.n > other.text.n) ? one : other;
+}
+
+size_t mj_wire_asked(mj_wire_words words, const mj_str *asked, size_t n, mj_json *entries, mj_buf *scratch)
+{
+    size_t kept = scratch->n, all = 0, odd = 0, nulls = 0;
     mj_json entry;
 
     for (size_t i = 0; i < n; i++)
         entries[i] = (mj_json){0};
-    while (n > 0 && next_entry(&words, &entry)) {
-        mj_json v = member(entry, MJ_LIT("taskId"));
-        mj_str id = unescaped(&v, scratch);
-        const mj_str *at = bsearch(&id, asked, n, sizeof id, by_bytes);
-        if (at)
-            entries[at - asked] = entry;
+    for (; n > 0 && next_entry(&words, &entry); all++) {
+        mj_str id = entry_id(entry, scratch);
+        const mj_str *at = id.n ? bsearch(&id, asked, n, sizeof id, by_bytes) : NULL;
+        mj_json *seen = at ? &entries[at - asked] : NULL;
+        if (seen)
+            *seen = seen->type == MJ_JSON_NONE ? entry : weigh(*seen, entry, scratch);
+        nulls += entry.type == MJ_JSON_NULL;
+        odd += id.n == 0 && entry.type != MJ_JSON_NULL;
         scratch->n = kept;
     }
+    return nulls == all ? all : odd;
 }
 
-/* ---- submit answers ---- */
-
-static void verdict(mj_wire_verdict *out, const char *kind, const char *code, mj_str said, mj_str otherwise)
+void mj_wire_submit(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wire_verdict *out)
 {
-    *out = (mj_wire_verdict){.kind = kind, .code = code, .text = said.n ? said : otherwise};
-}
+    envelope e;
+    mj_meaning meaning = read_answer(http, blocked, body, scratch, &e);
+    const mj_meaning_info *info;
+    object data;
 
-void mj_wire_submit(int http, mj_str body, mj_buf *scratch, mj_wire_verdict *out)
-{
-    char why[MJ_WIRE_WHY];
-    mj_json root, data = {0}, message = {0}, id;
-    int64_t status = -1;
-    bool enveloped = read_object(body, &root, why) && envelope(root, &status, &data, &message);
-    mj_str text = enveloped ? clean(&message, MJ_MAX_REASON, scratch) : (mj_str){0}, none = {0};
-
-    /* A definite refusal is definite under whatever HTTP status it comes. */
-    if (enveloped && status == STATUS_QUOTA)
-        verdict(out, "refused", "quota", text, MJ_LIT("quota not enough"));
-    else if (enveloped && status == STATUS_CONCURRENCY)
-        verdict(out, "refused", "concurrency", text, MJ_LIT("concurrency limit reached"));
-    else if (http == 401 || http == 403)
-        verdict(out, "refused", "auth", text, MJ_LIT("the provider refuses the API key"));
-    else if (http == 429)
-        verdict(out, "refused", "rate_limit", text, MJ_LIT("rate limit"));
-    else if (http >= 300 && http < 400)
-        verdict(out, "refused", "redirect", none,
-                MJ_LIT("base_url answers with a redirect, which is not followed: correct base_url"));
-    else if (http == 408 || http >= 500 || http < 200)
-        verdict(out, "maybe_sent", "server_error", text, MJ_LIT("trouble on the provider's side"));
-    else if (http >= 400 || (enveloped && status != STATUS_OK))
-        verdict(out, "rejected", "rejected", text, MJ_LIT("the provider rejects the request"));
-    else {
-        id = member(data, MJ_LIT("taskId"));
-        *out = (mj_wire_verdict){.kind = "accepted", .task_id = unescaped(&id, scratch)};
-        if (!enveloped || !is_task_id(out->task_id))
-            verdict(out, "maybe_sent", "unreadable", none, MJ_LIT("the answer has no usable taskId"));
+    *out = (mj_wire_verdict){0};
+    if (meaning == MJ_FINE) {
+        read_members(e.top.f[F_DATA], scratch, &data);
+        out->task_id = data.id;
+        if (data.id.n == 0)
+            meaning = MJ_UNREADABLE;
     }
+    info = mj_meaning_of(meaning);
+    out->meaning = meaning;
+    out->kind = info->kind;
+    if (meaning == MJ_FINE)
+        return;
+    out->code = info->code;
+    out->said = complaint(&e.top, scratch);
+    out->text = info->replace && e.answer.envelope && out->said.n ? out->said : info->text;
 }

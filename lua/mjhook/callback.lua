@@ -254,7 +254,17 @@ end
 local function accept(mj, body, how, ref, attempt)
   if #body > mj.config.max_body then
     return too_large(mj, ref, attempt, body, #body)
-  elseif how == "signed" and mj.config.trust ~= "verify" and not mj.policy:decides "on_callback" then
+  end
+  local plain, damaged = core.gunzip(body, mj.config.max_body) -- some compress whatever they send
+  if not plain and damaged.code == "limit" then
+    return refuse(mj, reply(413, "too_large"), ref, attempt, body, damaged.message)
+  elseif not plain and damaged.code ~= "invalid" then
+    return failed(mj, damaged)
+  elseif not plain then
+    return unreadable(mj, ref, attempt, body, damaged.message)
+  end
+  body = plain
+  if how == "signed" and mj.config.trust ~= "verify" and not mj.policy:decides "on_callback" then
     local code, why = mj.exec:callback(ref, attempt, body)
     if code == "unreadable" then
       return unreadable(mj, ref, attempt, body, why)

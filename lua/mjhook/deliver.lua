@@ -42,7 +42,7 @@ local function files_text(mj, event, files)
   end
 end
 
-local function outcome_op(mj, outcome, report)
+local function outcome_op(mj, outcome, report, on_trouble)
   local event = outcome.lease.event
   local op = { op = "done", ref = event.ref, seq = event.seq, tries = event.tries }
   if outcome.handled then
@@ -55,7 +55,11 @@ local function outcome_op(mj, outcome, report)
     op["until"] = retry_at(event.failed + 1, type(outcome.how) == "table" and outcome.how or {})
     report.errors = report.errors + 1
     report.buried = report.buried + (op["until"] == 0 and 1 or 0)
-    mj.log("warn", ("event %s (try %d): %s"):format(event.event_id, event.failed + 1, outcome.reason))
+    local text = ("event %s (try %d): %s"):format(event.event_id, event.failed + 1, outcome.reason)
+    mj.log("warn", text)
+    if on_trouble then
+      on_trouble(text)
+    end
   end
   return op
 end
@@ -81,7 +85,7 @@ local function exchange(mj, ops, n)
   return leased
 end
 
---- mj:deliver{limit=, budget= (seconds), isolate=}; `claims`: see runner.direct.
+--- mj:deliver{limit=, budget= (seconds), isolate=}; `claims`: see runner.direct; `on_trouble`: see mj:reconcile.
 -- @treturn table|nil {delivered=, buried=, errors=}; nil and an error when the store failed
 function M.deliver(mj, options)
   local report = { delivered = 0, buried = 0, errors = 0 }
@@ -115,7 +119,7 @@ function M.deliver(mj, options)
       if outcome.handled == nil then
         started = started - 1
       end
-      ops[#ops + 1] = outcome_op(mj, outcome, report)
+      ops[#ops + 1] = outcome_op(mj, outcome, report, options.on_trouble)
     end
   end
 end

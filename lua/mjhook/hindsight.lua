@@ -164,8 +164,9 @@ local ERROR_CODES = {
   ready = "expired", failed = "provider", rejected = "rejected", running = "lost",
 }
 
--- What the texts of refusals tell of their codes: mj_wire.c's own, and PROVIDER.md's.
+-- What the texts of refusals tell of their codes: mj_answer.h's, and PROVIDER.md's.
 local REFUSALS = {
+  { "is base_url right", "endpoint" }, { "in front of the provider", "blocked" },
   { "quota", "quota" }, { "concurren", "concurrency" }, { "rate", "rate_limit" }, { "too many", "rate_limit" },
   { "redirect", "redirect" }, { "key", "auth" }, { "auth", "auth" },
 }

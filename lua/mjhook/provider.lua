@@ -79,39 +79,56 @@ function M.complete(config, requests)
   return out
 end
 
---- What the outcome of a submission means.
+-- What is about the account or the way to the provider tells its HTTP status, and the provider's words beside ours.
+local TELLS_STATUS = { endpoint = true, blocked = true }
+
+--- What the outcome of a submission means: the table in src/mj_answer.h.
 -- @treturn table {kind = "accepted"|"refused"|"rejected"|"maybe_sent"|"not_sent", task_id=, error_code=, error=,
 -- retry_after=}
 function M.read_submit(answer)
   if answer.outcome ~= "answered" then
     return { kind = answer.outcome, error_code = answer.outcome, error = answer.error }
   end
-  local verdict = core.wire_submit(answer.status, answer.body)
+  local verdict = core.wire_submit(answer.status, answer.body, answer.blocked)
+  if TELLS_STATUS[verdict.error_code] then
+    verdict.error = ("HTTP %d: %s%s"):format(answer.status, verdict.error,
+      verdict.said and " (" .. verdict.said .. ")" or "")
+  end
   verdict.retry_after = answer.retry_after
   return verdict
+end
+
+-- What is wrong with an answer as such: err.code is "provider" but where an account's holder or time can mend it.
+local CODES = { server_error = "provider", unreadable = "provider", rejected = "provider" }
+
+local function no_answer(answer)
+  local err = core.error("network", answer.error or "no answer", true)
+  err.halves = answer.unread ~= nil -- too long, or it broke off: one of the tasks may be the cause
+  return nil, err
 end
 
 --- What the provider says of the tasks it was asked for, and of no others.
 -- @tparam table answer
 -- @tparam table ids those that were asked for
--- @treturn table|nil words by task id; nil and an error when it gave no usable answer
+-- @treturn table|nil {words= (by task id), unread= (the set of ids whose entry can't be read), odd= (the number of
+-- entries that name no task: while there are some, no task is known to be absent)}; nil and an error when it gave no
+-- usable answer, with `halves` when one of the tasks may be the cause, and `retry_after`
 function M.read_status(answer, ids)
   if answer.outcome ~= "answered" then
-    return nil, core.error("network", answer.error or "no answer", true)
+    return no_answer(answer)
   end
-  if answer.status == 401 or answer.status == 403 then
-    return nil, core.error("auth", ("the provider refuses the API key (HTTP %d)"):format(answer.status))
+  local words, unread, odd, halves = core.wire_status(answer.body or "", ids, answer.status, answer.blocked)
+  if words then
+    return { words = words, unread = unread, odd = odd }
   end
-  local words, why
-  if answer.status == 200 then
-    words, why = core.wire_status(answer.body or "", ids)
+  local why, code = unread, odd
+  local text = ("HTTP %d: %s"):format(answer.status, why)
+  if code == "auth" and answer.status ~= 200 then
+    text = ("the provider refuses the API key (HTTP %d)"):format(answer.status)
   end
-  if not words then
-    local err = core.error("provider", ("HTTP %d: %s"):format(answer.status, why or "no usable answer"), true)
-    err.retry_after = answer.retry_after
-    return nil, err
-  end
-  return words
+  local err = core.error(CODES[code] or code, text, code ~= "auth")
+  err.halves, err.retry_after = halves, answer.retry_after
+  return nil, err
 end
 
 --- What a callback says.

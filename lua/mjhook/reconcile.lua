@@ -97,13 +97,22 @@ function Sweep:pages(due, size, work, brief, till)
   until not cursor or not self:time_left()
 end
 
--- Something that a person may have to look at; each kind is said once in a pass.
+-- Each kind is said once in a pass.
+function Sweep:say(level, text)
+  local is_new = not self.said[text]
+  self.said[text] = true
+  if is_new then
+    self.mj.log(level, text)
+  end
+  return is_new
+end
+
+-- Something that a person may have to look at.
 function Sweep:trouble(err)
-  self.report.errors = self.report.errors + 1
   local text = tostring(err.message)
-  if not self.said[text] then
-    self.said[text] = true
-    self.mj.log(err.retryable and "warn" or "error", text)
+  self.report.errors = self.report.errors + 1
+  if self:say(err.retryable and "warn" or "error", text) and self.on_trouble then
+    self.on_trouble(text)
   end
 end
 
@@ -209,7 +218,11 @@ function Sweep:poll()
     self.report.polled = self.report.polled + #tasks
     self.report.requests = self.report.requests + report.requests
     for _, e in ipairs(report.errors) do
-      self:trouble(e)
+      if BACKPRESSURE[e.code] then
+        self:say("warn", e.message)
+      else
+        self:trouble(e)
+      end
     end
     for _, result in ipairs(report.results) do
       self:count(result)
@@ -224,21 +237,33 @@ function Sweep:tick()
   until done < PAGE or not self:time_left()
 end
 
+-- Why an account rests until a person has mended something: what is said when this pass met no refusal of its own.
+local NEEDS_A_PERSON = {
+  auth = "the provider refuses the API key",
+  redirect = "base_url answers with a redirect, which is not followed",
+  endpoint = "what base_url leads to refuses every request: is base_url right?",
+  blocked = "something in front of the provider refuses us",
+}
+
 -- Said in each sweep, also in one that comes while the account rests and so meets no refusal of its own.
-function Sweep:wrong_keys()
+function Sweep:resting_accounts()
   local now = core.now()
   local stats = self.mj.store:stats(now)
   for _, a in ipairs(stats and stats.tasks.queued > 0 and stats.accounts or {}) do
-    if a.reason == "auth" and (a.paused_until or 0) > now then
-      self:trouble(core.error("auth", ("account %s: the provider refuses the API key; nothing is sent under it, and "
-        .. "what is queued waits: set the right api_key"):format(a.name), false))
+    local why = (a.paused_until or 0) > now and NEEDS_A_PERSON[a.reason]
+    if why and a.reason == "auth" then
+      self:trouble(core.error("auth", ("account %s: %s; nothing is sent under it, and what is queued waits: set the "
+        .. "right api_key"):format(a.name, why), false))
+    elseif why then
+      self:trouble(core.error(a.reason, ("account %s: nothing is sent under it, and what is queued waits: %s"):format(
+        a.name, self.met[a.reason] or why), false))
     end
   end
 end
 
 function Sweep:submit()
   self:send_queued()
-  self:wrong_keys()
+  self:resting_accounts()
 end
 
 function Sweep:send_queued()
@@ -263,8 +288,10 @@ function Sweep:send_queued()
         self.report.submitted = self.report.submitted + 1
       elseif task.state == "failed" then -- the provider rejects it: the job's trouble, and its event's
         self.report.failed = self.report.failed + 1
-      elseif task.requests > 0 and task.error and not (BACKPRESSURE[task.error.code] or task.error.code == "auth") then
-        self:trouble(task.error) -- of a wrong key its account tells
+      elseif task.requests > 0 and task.error and NEEDS_A_PERSON[task.error.code] then
+        self.met[task.error.code] = task.error.message -- its account tells
+      elseif task.requests > 0 and task.error and not BACKPRESSURE[task.error.code] then
+        self:trouble(task.error)
       end
     end
   end
@@ -272,7 +299,8 @@ end
 
 function Sweep:deliver()
   local left = math.max(self.stop_at - core.clock(), 0) / 1000
-  local report, err = deliver.deliver(self.mj, { budget = left, limit = self.limit, isolate = self.isolate })
+  local report, err = deliver.deliver(self.mj, { budget = left, limit = self.limit, isolate = self.isolate,
+                                                 on_trouble = self.on_trouble })
   if not report then
     error(err, 0)
   end
@@ -355,14 +383,16 @@ local function finish(self, started)
   return self.report
 end
 
---- mj:reconcile{budget= (seconds), limit=, dry_run=, progress=function(step, report, most)}.
--- `progress` is called before each step and as it goes on; `most`: how many there may be to do in it.
+--- mj:reconcile{budget= (seconds), limit=, dry_run=, progress=function(step, report, most), on_trouble=function(text)}.
+-- `progress` is called before each step and as it goes on; `most`: how many there may be to do in it. `on_trouble` is
+-- called with each kind of error that the report counts, once.
 -- In the report succeeded, failed and lost count what this pass changed; pending, ambiguous and queued what is left.
 -- @treturn table|nil report; nil and an error: "busy" when another pass runs on this store
 function M.reconcile(mj, options)
   local started = core.clock()
   local self = setmetatable({
-    mj = mj, report = new_report(), said = {}, limit = options.limit, begun = core.now(), progress = options.progress,
+    mj = mj, report = new_report(), said = {}, met = {}, on_trouble = options.on_trouble,
+    limit = options.limit, begun = core.now(), progress = options.progress,
     isolate = options.isolate,
     stop_at = started + (options.budget or DEFAULT_BUDGET_S) * 1000,
   }, Sweep)

@@ -22,6 +22,8 @@ local PAUSE = {
   rate_limit = 30000,   -- 429 without a Retry-After
   auth = 60000,         -- a wrong key: asked again once in a while, so that a corrected one is noticed
   redirect = 60000,
+  endpoint = 60000,     -- a wrong base_url, or a deployment in progress
+  blocked = 60000,
   not_sent = 5000,      -- unreachable: the next ones would fare no better
 }
 
@@ -156,8 +158,9 @@ local function outcome(mj, tasks, verdicts)
       if ms then
         pauses[#pauses + 1] = { op = "pause", account = task.account, ["until"] = core.now() + ms,
                                 error_code = verdict.error_code }
-        -- The account's rest is the wait; a task that was not sent has its own, too.
-        verdict.wait_ms = verdict.wait_ms or (verdict.kind == "refused" and 0 or nil)
+        -- The account's rest is the wait; a task that was not sent or may be the cause has its own, too.
+        local rest_only = verdict.kind == "refused" and not verdict.job_waits
+        verdict.wait_ms = verdict.wait_ms or (rest_only and 0 or nil)
       end
     end
     ops[i] = {

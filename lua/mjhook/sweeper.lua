@@ -57,29 +57,45 @@ local function progress(options)
   end
 end
 
--- The log of a pass: errors always, warnings unless quiet.
-local function make_log(options, mj)
-  local configured = mj.config.log
-  if configured then
-    local log = mj.log
-    return function(level, message)
-      log(level, message)
-      if level == "error" then -- cron mails it: a log is read by nobody until something is wrong
-        say("%s: %s", level, message)
-      end
-    end
-  end
+-- The log of a pass: errors always, notices unless quiet, and all with -v. `said` gets what was said.
+local function make_log(options, mj, said)
+  local log = mj.config.log and mj.log
   return function(level, message)
-    if level == "error" or (level == "notice" and not options.quiet) or options.verbose then
+    if log then
+      log(level, message)
+    end
+    -- Errors also when there is a log: cron mails them, and nobody reads a log until something is wrong.
+    if level == "error" or (not log and (options.verbose or (level == "notice" and not options.quiet))) then
+      said[message] = true
       say("%s: %s", level, message)
     end
   end
 end
 
-local function finish(options, mj, report)
+local MOST_TROUBLES = 10
+
+-- What went wrong, before the summary, which helps nobody by itself: with -q one line of it, if none was said yet.
+local function tell_troubles(options, troubles, said)
+  local left = options.quiet and (next(said) and 0 or 1) or MOST_TROUBLES
+  local untold = 0
+  for _, text in ipairs(troubles) do
+    if not said[text] and left > 0 then
+      left = left - 1
+      say("error: %s", text)
+    elseif not said[text] then
+      untold = untold + 1
+    end
+  end
+  if untold > 0 and not options.quiet then
+    say("error: %d more of them; -v tells all", untold)
+  end
+end
+
+local function finish(options, mj, report, troubles, said)
   if options.terminal and not options.quiet and not options.json then
     io.stderr:write("\r\27[K")
   end
+  tell_troubles(options, troubles, said)
   if options.json then
     io.stdout:write(assert(json.encode(report)), "\n")
     io.stdout:flush()
@@ -116,20 +132,27 @@ return function(options)
     in_vain = in_vain and room
     return room and not in_vain
   end
+  local said = {} -- in the pass at hand
   local function pass()
     local err
+    for text in pairs(said) do
+      said[text] = nil
+    end
     if not mj then
       mj, err = mjhook.open { config = options.config, store = options.store, create = false }
       if not mj then
         say("%s", err.message)
         return EXIT[err.code] or 1
       end
-      mj.log = make_log(options, mj)
+      mj.log = make_log(options, mj, said)
       mj.stopping = options.stopping -- asked between batches: the one in hand is finished first
     end
     local report
-    report, err = mj:reconcile { budget = options.budget, limit = options.limit, dry_run = options.dry_run,
-                                 progress = progress(options), isolate = true }
+    local troubles = {}
+    report, err = mj:reconcile {
+      budget = options.budget, limit = options.limit, dry_run = options.dry_run, progress = progress(options),
+      isolate = true, on_trouble = function(text) troubles[#troubles + 1] = text end,
+    }
     if not report then
       if not (err.code == "busy" and options.quiet) then
         say("%s", err.message)
@@ -137,7 +160,7 @@ return function(options)
       return EXIT[err.code] or 1
     end
     in_vain = report.submitted == 0 and has_room()
-    return finish(options, mj, report)
+    return finish(options, mj, report, troubles, said)
   end
   return pass, wanted
 end

@@ -7,7 +7,6 @@ local faults = require "faults"
 local clock = require "clock"
 local task = require "task"
 local wire = require "wire"
-local cjson = require "cjson"
 
 local cfg = settings.values
 
@@ -17,7 +16,7 @@ local outbox, first, last = {}, 1, 0
 local senders = 0
 local held = {}          -- callbacks that wait for another to overtake them
 local sent = 0
-local formats = { "envelope", "bare", "array" }
+local formats = { "envelope", "bare", "array", "reseller" }
 
 -- A sender's allocations live until its timer ends.
 local SENDS_PER_TIMER = 1000
@@ -68,7 +67,7 @@ local function finish_response(sock)
 end
 
 -- The HTTP status, or nil and why there is none.
-local function post(url, body)
+local function post(url, body, encoding)
     local target, err = origin_of(url)
     if not target then
         return nil, err
@@ -102,6 +101,7 @@ local function post(url, body)
     ok, err = sock:send {
         "POST ", target.path, " HTTP/1.1\r\nHost: ", target.authority,
         "\r\nContent-Type: application/json\r\nContent-Length: ", tostring(#body),
+        encoding and "\r\nContent-Encoding: " .. encoding or "",
         cfg.callback_keepalive and "" or "\r\nConnection: close", "\r\n\r\n", body,
     }
     local line
@@ -124,11 +124,16 @@ local function body_of(item)
         format = formats[sent % #formats + 1]
     end
     sent = sent + 1
-    local text = cjson.encode(task.object(item.job, kind, item.status))
+    local text
+    if format == "reseller" then
+        text = task.reseller(item.job, kind, item.status, item.progress or 100)
+    else
+        text = task.text(task.object(item.job, kind, item.status), kind)
+    end
     if format == "array" then
         text = "[" .. text .. "]"
     end
-    if format ~= "bare" then
+    if format == "envelope" or format == "array" then
         text = '{"status":0,"message":"success","data":' .. text .. "}"
     end
     -- string_numbers and nulls have damaged the task already
@@ -137,6 +142,16 @@ local function body_of(item)
     end
     return text, format
 end
+
+-- What became of a hookUrl on its way through the provider.
+local hooks = {
+    escaped_hook = function(url)
+        return (url:gsub("&", "&amp;"))
+    end,
+    second_query = function(url)
+        return url .. "?utm_source=provider"
+    end,
+}
 
 local function record(job, outcome)
     if job.callbacks then
@@ -148,7 +163,7 @@ end
 local function send(item)
     local job = item.job
     local body, format = body_of(item)
-    local code, err = post(item.url, body)
+    local code, err = post(item.url, body, item.kind == "gzip" and "gzip")
     record(job, {
         status = item.status or job.status, code = code, error = err,
         format = format, fault = item.kind, try = item.try,
@@ -230,7 +245,7 @@ function _M.due(job)
     end
     local fault = faults.next("callback", job.wants and job.wants.callback)
     local kind = fault and fault.fault
-    local url = job.hook
+    local url = hooks[kind] and hooks[kind](job.hook) or job.hook
     local item = new_item(job, url, kind)
     if not cfg.ledger then
         job.hook = nil  -- the longest string a job keeps
@@ -252,10 +267,14 @@ function _M.due(job)
     end
 end
 
---- A callback that says "still running", as soon as the job is accepted.
+--- A callback that says "still running", as soon as the job is accepted; resellers send several.
 function _M.progress(job)
-    if job.hook then
-        _M.enqueue(new_item(job, job.hook, "progress", 0))
+    for progress = 0, job.hook and cfg.callback_format == "reseller" and 40 or 0, 20 do
+        if job.hook then
+            local item = new_item(job, job.hook, "progress", 0)
+            item.progress = progress
+            _M.enqueue(item)
+        end
     end
 end
 

@@ -29,26 +29,36 @@ end
 -- The request is not acted on.
 local before = set [[
     quota concurrency error rate_limit unauthorized forbidden
-    http_404 http_500 http_502 http_503 http_504 redirect hang cut reset ]]
+    error_number error_401 error_404 http_400 http_402 http_404 http_405 http_406
+    http_409 http_413 http_415 http_422 http_500 http_502 http_503 http_504
+    html_400 html_401 html_402 html_403 html_404 html_405 html_413 html_415
+    html_422 html_429 html_503 cf_401 cf_403 cf_429 cf_503
+    redirect hang cut reset ]]
 -- The request is acted on; its answer is withheld or damaged.
 local after = set [[
     http_500_after http_502_after http_503_after hang_after cut_after reset_after
     cut_body stall slow trickle huge garbage truncated empty_body
-    bad_envelope wrong_types ]]
+    bad_envelope wrong_types null_data created accepted bom gzip gzip_unsaid
+    gzip_cut word_envelope ]]
+-- The same to the body of a callback.
+local body = set [[
+    garbage truncated empty_body bad_envelope wrong_types bom gzip gzip_unsaid
+    gzip_cut oversized ]]
 -- One task object is damaged (in a status answer or in a callback).
 local task = set [[
-    empty_image string_numbers nulls sparse image_objects odd_urls odd_status odd_types ]]
+    empty_image string_numbers nulls sparse image_objects odd_status odd_types
+    word_status unknown_word no_status job_id message_reason error_reason
+    odd_urls upper_urls nan bad_escape deep giant ]]
 
-_M.task_kinds = union(task, set "unknown")
+_M.task_kinds = union(task, set "unknown twice contradictory")
 _M.before_kinds = before
 
 --- target -> the kinds it can meet
 _M.targets = {
     submit = union(before, after, set "string_numbers nulls odd_task_id"),
-    status = union(before, after, _M.task_kinds),
-    callback = union(task, set [[
-        drop double delay reorder contradict
-        garbage truncated empty_body bad_envelope wrong_types ]]),
+    status = union(before, after, _M.task_kinds, set "list_wrapper"),
+    callback = union(task, body, set [[
+        drop double delay reorder contradict escaped_hook second_query ]]),
     image = union(before, after),
     sink = union(before, after),
 }

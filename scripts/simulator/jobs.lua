@@ -53,6 +53,9 @@ local serial = 0
 -- 21 characters, unique within a run by the serial number in the first five.
 local function new_id()
     serial = serial + 1
+    if cfg.integer_ids then  -- beyond 2^53 some of them, which a double does not hold
+        return ("%d%09d%07d"):format(1 + serial % 9, random32() % 1000000000, serial % 10000000)
+    end
     local salt = band(random32(), 63) + 1
     return five(serial % 2 ^ 30 * SPREAD % 2 ^ 30) .. five(random32()) .. five(random32())
            .. five(random32()) .. ALPHABET:sub(salt, salt)

@@ -31,13 +31,14 @@ local defaults = {
     retry_after = 1,
     image_base = "",
     image_size = 64,
+    integer_ids = false,
     ledger = true,
     keep_jobs = 0,
     submit = {}, status = {}, callback = {}, image = {}, sink = {},
 }
 
 local choices = {
-    callback_format = { envelope = true, bare = true, array = true, mixed = true },
+    callback_format = { envelope = true, bare = true, array = true, reseller = true, mixed = true },
     status_order = { reverse = true, asked = true },
 }
 

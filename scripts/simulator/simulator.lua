@@ -106,8 +106,8 @@ function _M.submit()
         return refuse("concurrency", 200, 1002, "concurrency limit reached")
     end
     local job = jobs.accept(key, args, wants)
-    return wire.answer('{"status":0,"message":"success","data":{"taskId":"'
-                       .. job.id .. '"}}', fault)
+    local text = '{"status":0,"message":"success","data":{"taskId":"' .. job.id .. '"}}'
+    return wire.answer(cfg.integer_ids and task.with_integer_ids(text) or text, fault)
 end
 
 local function check_ids(args)
@@ -155,15 +155,29 @@ function _M.status()
             if scripted and (not fault.taskId or fault.taskId == id) then
                 kind = scripted
             end
+            if kind and not faults.task_kinds[kind] then  -- because of this task the whole request fares so
+                fault, kind = { fault = kind }, nil
+                if wire.refused(fault) then
+                    return
+                end
+            end
             if kind ~= "unknown" then
                 n = n + 1
-                found[n] = task.object(job, kind)
+                found[n] = task.text(task.object(job, kind), kind)
+            end
+            if kind == "twice" or kind == "contradictory" then
+                local status = kind == "contradictory" and (job.status == 2 and 1 or 2) or job.status
+                n = n + 1
+                found[n] = task.text(task.object(job, kind, status))
             end
         end
     end
     _M.counters.polled = _M.counters.polled + n
 
-    local text = n == 0 and "[]" or cjson.encode(found)
+    local text = "[" .. table.concat(found, ",") .. "]"
+    if fault and fault.fault == "list_wrapper" then
+        text = '{"list":' .. text .. ',"total":' .. n .. "}"
+    end
     return wire.answer('{"status":0,"message":"success","data":' .. text .. "}",
                        not scripted and fault or nil)
 end

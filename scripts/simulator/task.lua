@@ -35,7 +35,39 @@ local function plain(job, status)
     return task
 end
 
+local WORDS = { [0] = "IN_PROGRESS", "SUCCESS", "FAILURE" }
+
+local function change_urls(task, change)
+    task.image = task.image and change(task.image)
+    for i, url in ipairs(task.images or {}) do
+        task.images[i] = change(url)
+    end
+end
+
 local damage = {
+    word_status = function(task)
+        task.status = WORDS[task.status]
+    end,
+    unknown_word = function(task)
+        task.status = "WAITING_FOR_A_GPU"
+    end,
+    no_status = function(task)
+        task.status = nil
+    end,
+    job_id = function(task)
+        task.jobId, task.taskId = task.taskId, nil
+    end,
+    message_reason = function(task)
+        task.message, task.failReason = task.failReason, nil
+    end,
+    error_reason = function(task)
+        task.error, task.failReason = { message = task.failReason }, nil
+    end,
+    upper_urls = function(task)
+        change_urls(task, function(url)
+            return (url:gsub("^%l+", string.upper))
+        end)
+    end,
     empty_image = function(task)
         task.image, task.images = "", nil
     end,
@@ -78,6 +110,22 @@ local damage = {
     end,
 }
 
+-- A member that makes the text around it unreadable, or too long.
+local sick = {
+    nan = function()
+        return '"meta":{"seed":NaN}'
+    end,
+    bad_escape = function()
+        return '"note":"\\x41"'
+    end,
+    deep = function()
+        return '"note":' .. ("["):rep(100) .. ("]"):rep(100)
+    end,
+    giant = function()
+        return '"note":"' .. ("x"):rep(5 * 1024 * 1024) .. '"'
+    end,
+}
+
 --- The task object; `kind` names its damage, `status` overrules the job's.
 function _M.object(job, kind, status)
     local task = plain(job, status or job.status)
@@ -85,6 +133,31 @@ function _M.object(job, kind, status)
         damage[kind](task)
     end
     return task
+end
+
+--- The text of a task object, given as by object(); `kind` also names what makes it unreadable.
+function _M.text(object, kind)
+    local text = cjson.encode(object)
+    if sick[kind] then
+        text = text:sub(1, -2) .. "," .. sick[kind]() .. "}"
+    end
+    return cfg.integer_ids and _M.with_integer_ids(text) or text
+end
+
+--- Ids of digits alone as numbers.
+function _M.with_integer_ids(text)
+    return (text:gsub('("taskId":)"(%d+)"', "%1%2"):gsub('("jobId":)"(%d+)"', "%1%2"))
+end
+
+--- The body of a callback as resellers of the same shape send it; `status` overrules the job's.
+function _M.reseller(job, kind, status, progress)
+    local inner = _M.object(job, kind, status)
+    local words = { [0] = progress == 0 and "PENDING_QUEUE" or "ON_QUEUE", "SUCCESS", "FAILED" }
+    local outer = {
+        status = words[inner.status] or inner.status, jobId = job.id, message = inner.failReason or "success",
+        data = { jobId = job.id, progress = tostring(progress), cdnImage = inner.image, images = inner.images },
+    }
+    return _M.text(outer, kind)
 end
 
 return _M

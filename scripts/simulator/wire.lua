@@ -17,7 +17,17 @@ local refusals = {
     rate_limit = { 429, 429, "too many requests" },
     unauthorized = { 401, 401, "invalid API key" },
     forbidden = { 403, 403, "forbidden" },
+    error_401 = { 200, 401, "invalid API key" },
+    error_404 = { 200, 404, "not found" },
+    http_400 = { 400, 400, "bad prompt" },
+    http_402 = { 402, 402, "payment required" },
     http_404 = { 404, 404, "not found" },
+    http_405 = { 405, 405, "method not allowed" },
+    http_406 = { 406, 406, "not acceptable" },
+    http_409 = { 409, 409, "conflict" },
+    http_413 = { 413, 413, "too large" },
+    http_415 = { 415, 415, "unsupported media type" },
+    http_422 = { 422, 422, "bad prompt" },
     http_500 = { 500, 500, "internal error" },
     http_502 = { 502, 502, "bad gateway" },
     http_503 = { 503, 503, "service unavailable" },
@@ -53,9 +63,24 @@ local ending = {
     end,
 }
 
+-- html_NNN and cf_NNN: something in front of the provider answers, Cloudflare in its way.
+local function from_the_front(who, status)
+    ngx.header.content_type = "text/html"
+    if who == "cf" then
+        ngx.header["cf-mitigated"] = "challenge"
+    end
+    send(status, "<html>\r\n<head><title>" .. status .. "</title></head>\r\n<body>nginx</body>\r\n</html>\r\n")
+end
+
 local function refuse(kind, fault)
     if ending[kind] then
         return ending[kind]()
+    elseif kind == "error_number" then
+        return send(200, '{"error":5000,"message":"something went wrong"}')
+    end
+    local who, status = kind:match("^(%l+)_(%d+)$")
+    if who == "html" or who == "cf" then
+        return from_the_front(who, tonumber(status))
     end
     local how = refusals[kind]
     if kind == "rate_limit" then
@@ -76,7 +101,48 @@ function _M.refused(fault)
     return false
 end
 
+-- Little-endian, n bytes.
+local function bytes(value, n)
+    local out = {}
+    for i = 1, n do
+        out[i] = string.char(value % 256)
+        value = math.floor(value / 256)
+    end
+    return table.concat(out)
+end
+
+-- gzip (RFC 1952) without compressing: stored blocks.
+local function gzip(text)
+    local out = { "\31\139\8\0\0\0\0\0\0\255" }
+    for at = 1, math.max(#text, 1), 65535 do
+        local block = text:sub(at, at + 65534)
+        local last = at + 65535 > #text
+        out[#out + 1] = (last and "\1" or "\0") .. bytes(#block, 2) .. bytes(65535 - #block, 2) .. block
+    end
+    out[#out + 1] = bytes(ngx.crc32_long(text), 4) .. bytes(#text, 4)
+    return table.concat(out)
+end
+
 local damage = {
+    bom = function(text)
+        return "\239\187\191" .. text
+    end,
+    gzip = gzip,
+    gzip_unsaid = gzip,
+    gzip_cut = function(text)
+        local packed = gzip(text)
+        return packed:sub(1, math.floor(#packed / 2))
+    end,
+    null_data = function()
+        return '{"status":0,"message":"success","data":null}'
+    end,
+    word_envelope = function(text)
+        return (text:gsub('"status":0', '"status":"SUCCESS"', 1))
+    end,
+    -- A true callback behind as many blanks as a receiver may not take.
+    oversized = function(text)
+        return (" "):rep(3 * 1024 * 1024) .. text
+    end,
     garbage = function()
         return "<html><body><h1>It works!</h1></body></html>"
     end,
@@ -112,6 +178,16 @@ local function send_half(text)
 end
 
 local delivery = {
+    created = function(text)
+        send(201, text)
+    end,
+    accepted = function(text)
+        send(202, text)
+    end,
+    gzip = function(text)
+        ngx.header.content_encoding = "gzip"
+        send(200, gzip(text))
+    end,
     slow = function(text, fault)
         ngx.sleep((fault.ms or cfg.slow_ms) / 1000)
         send(200, text)

@@ -144,7 +144,7 @@ TEST("a task id at the top makes it bare, whatever data says beside it")
     CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":0,\"data\":{\"taskId\":\"T2\",\"status\":1}}").task_id, "T1");
     CHECK_TEXT(word("{\"data\":[],\"taskId\":\"T1\",\"status\":0}").task_id, "T1");
     no_word("{\"taskId\":\"\",\"data\":{\"taskId\":\"T2\",\"status\":1}}", "no usable taskId");
-    no_word("{\"taskId\":7,\"data\":{\"taskId\":\"T2\",\"status\":1}}", "no usable taskId");
+    no_word("{\"taskId\":7.5,\"data\":{\"taskId\":\"T2\",\"status\":1}}", "no usable taskId");
     no_word("{\"taskId\":false,\"data\":{\"taskId\":\"T2\",\"status\":1}}", "no usable taskId");
     no_word("{\"taskId\":\"T1\",\"data\":{\"status\":1}}", "no usable status");
 }
@@ -194,14 +194,54 @@ TEST("a callback without one task in it is told apart by why")
         no_word(none[i].text, none[i].why);
 }
 
+TEST("a reseller's callback is read: a status word and a jobId around data")
+{
+    mj_signal w = word("{\"status\":\"SUCCESS\",\"jobId\":\"J1\",\"message\":\"done\",\"data\":{\"jobId\":\"J1\","
+                       "\"progress\":\"100\",\"cdnImage\":\"https://a\",\"images\":[\"https://b\",\"https://c\"]}}");
+
+    CHECK_INT(w.kind, SIG_SUCCEEDED);
+    CHECK_TEXT(w.task_id, "J1");
+    CHECK_TEXT(w.image, "https://a");
+    CHECK_INT(w.nimages, 2);
+    w = word("{\"status\":\"FAILED\",\"jobId\":\"J1\",\"message\":\"banned\",\"data\":null}");
+    CHECK_INT(w.kind, SIG_FAILED);
+    CHECK_TEXT(w.error, "banned");
+    w = word("{\"status\":\"ON_QUEUE\",\"jobId\":\"J1\",\"data\":{\"jobId\":\"J1\",\"progress\":\"40\"}}");
+    CHECK_INT(w.kind, SIG_RUNNING);
+    w = word("{\"status\":\"SUCCESS\",\"data\":{\"taskId\":\"T1\",\"jobId\":\"J1\"}}");
+    CHECK_INT(w.kind, SIG_HINT); /* and polling will tell */
+    CHECK_TEXT(w.task_id, "T1");
+    w = word("{\"status\":\"FAILED\",\"message\":\"banned\",\"data\":{\"taskId\":\"T1\"}}");
+    CHECK_TEXT(w.error, "banned");
+    /* the number beside a task is the envelope's, and so is the message */
+    w = word("{\"status\":0,\"message\":\"success\",\"jobId\":\"J1\",\"data\":{\"taskId\":\"T1\",\"status\":2}}");
+    CHECK_INT(w.kind, SIG_FAILED);
+    CHECK_TEXT(w.task_id, "T1");
+    CHECK_TEXT(w.error, "");
+    w = word("{\"status\":\"success\",\"message\":\"ok\",\"data\":{\"taskId\":\"T1\",\"status\":0}}");
+    CHECK_INT(w.kind, SIG_RUNNING);
+    no_word("{\"status\":1,\"data\":{\"jobId\":\"J1\"}}", "no usable status");
+    /* what is beside it is not used when it is about another task */
+    w = word("{\"taskId\":\"T1\",\"status\":1,\"data\":{\"taskId\":\"T2\",\"image\":\"https://a\"}}");
+    CHECK_INT(w.kind, SIG_HINT);
+}
+
+TEST("a byte order mark before a callback is no part of it")
+{
+    check_full("\xef\xbb\xbf" FULL);
+    no_word("\xef\xbb\xbf", "not JSON: it is empty (byte 4)");
+    no_word("\xef\xbb\xbf{]", "not JSON: a member without a key (byte 5)");
+    no_word("\xef\xbb" FULL, "not JSON: no JSON value (byte 1)");
+}
+
 /* ---- task ids and statuses ---- */
 
 TEST("a task id is what a URL may hold, as a string of one to 256 of it")
 {
-    static const char *const bad[] = {
-        "\"\"",     "\"a b\"",      "\"a/b\"", "\"a.b\"",   "\"a+b\"",   "\"a=\"",  "\"a\\u0000\"", "\"\\ud800\"",
-        "\"a\\n\"", "\"\xc3\xa9\"", "\"a@\"",  "\"a[\"",    "\"a`\"",    "\"a{\"",  "\"a:\"",       "7",
-        "true",     "[\"T1\"]",     "{}",      "{\"a\":1}", "\"a\x01\"", "\"\xff\""};
+    static const char *const bad[] = {"\"\"",         "\"a b\"",     "\"a/b\"",   "\"a.b\"",      "\"a+b\"", "\"a=\"",
+                                      "\"a\\u0000\"", "\"\\ud800\"", "\"a\\n\"",  "\"\xc3\xa9\"", "\"a@\"",  "\"a[\"",
+                                      "\"a`\"",       "\"a{\"",      "\"a:\"",    "7.5",          "true",    "[\"T1\"]",
+                                      "{}",           "{\"a\":1}",   "\"a\x01\"", "\"\xff\""};
     static const char *const good[] = {"a", "Z", "0", "-", "_", "azAZ09-_", "MtAd7mCuc4YqK_a1iAQSW"};
     char text[700], id[300];
 
@@ -221,7 +261,7 @@ TEST("a task id is what a URL may hold, as a string of one to 256 of it")
     CHECK_TEXT(word("{\"taskId\":\"\\u0054\\u0031\",\"status\":0}").task_id, "T1");
 }
 
-TEST("a status is a whole number, also as a string, and one that nobody knows means running")
+TEST("a status is a whole number, also as a string, or a word, and one that nobody knows means running")
 {
     static const struct {
         const char *status;
@@ -243,7 +283,23 @@ TEST("a status is a whole number, also as a string, and one that nobody knows me
         {"null", -1},
         {"true", -1},
         {"\"\"", -1},
-        {"\"done\"", -1},
+        {"\"done\"", SIG_SUCCEEDED},
+        {"\"SUCCESS\"", SIG_SUCCEEDED},
+        {"\"Succeeded\"", SIG_SUCCEEDED},
+        {"\"completed\"", SIG_SUCCEEDED},
+        {"\"FINISHED\"", SIG_SUCCEEDED},
+        {"\"\\u0053uccess\"", SIG_SUCCEEDED},
+        {"\"FAILURE\"", SIG_FAILED},
+        {"\"failed\"", SIG_FAILED},
+        {"\"Fail\"", SIG_FAILED},
+        {"\"IN_PROGRESS\"", SIG_RUNNING},
+        {"\"PENDING_QUEUE\"", SIG_RUNNING},
+        {"\"ON_QUEUE\"", SIG_RUNNING},
+        {"\"a word of tomorrow\"", SIG_RUNNING},
+        {"\"successful?\"", SIG_RUNNING},
+        {"\"success \"", SIG_RUNNING},
+        {"\"_\"", -1},
+        {"\"\xc3\xa9\"", -1},
         {"1.5", -1},
         {"[1]", -1},
         {"{}", -1},
@@ -273,7 +329,7 @@ TEST("of members that are there twice the last counts, also when it is null or a
     CHECK_INT(w.kind, SIG_HINT);
     CHECK_TEXT(w.mj_prompt, "y");
     CHECK_INT(w.image.n, 0);
-    no_word("{\"taskId\":\"T1\",\"status\":1,\"taskId\":7}", "no usable taskId");
+    no_word("{\"taskId\":\"T1\",\"status\":1,\"taskId\":7.5}", "no usable taskId");
     no_word("{\"taskId\":\"T1\",\"status\":1,\"status\":null}", "no usable status");
     CHECK_TEXT(
         word("{\"taskId\":\"T1\",\"status\":1,\"image\":{\"url\":\"https://a.example\",\"url\":\"https://b\"}}").image,
@@ -545,6 +601,16 @@ TEST("a failure has the provider's reason, of at most 500 bytes of whole charact
     CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":2,\"image\":\"https://a\"}").image, "https://a");
 }
 
+TEST("a failure without a failReason has the message, or the error's")
+{
+    CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":2,\"failReason\":\"\",\"message\":\"a\",\"error\":\"b\"}").error,
+               "a");
+    CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":2,\"failReason\":\"a\",\"message\":\"b\"}").error, "a");
+    CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":2,\"message\":null,\"error\":{\"message\":\"a\"}}").error, "a");
+    CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":2,\"error\":\"a\"}").error, "a");
+    CHECK_TEXT(word("{\"taskId\":\"T1\",\"status\":2,\"error\":{\"message\":7}}").error, "");
+}
+
 TEST("only a failure has a reason")
 {
     mj_signal w = word("{\"taskId\":\"T1\",\"status\":1,\"image\":\"https://a\",\"failReason\":\"odd\"}");
@@ -709,7 +775,7 @@ typedef struct answer {
     char why[MJ_WIRE_WHY];
 } answer;
 
-static answer status_of(const char *text)
+static answer status_under(int http, const char *text)
 {
     answer a = {.why = "untouched"};
     const uint8_t *was;
@@ -717,9 +783,14 @@ static answer status_of(const char *text)
     body = exact(text);
     make_scratch(body);
     was = scratch.p;
-    a.ok = mj_wire_status(body, &scratch, &a.words, a.why);
+    a.ok = mj_wire_status(http, false, body, &scratch, &a.words, a.why);
     check_scratch(was);
     return a;
+}
+
+static answer status_of(const char *text)
+{
+    return status_under(200, text);
 }
 
 /* The task ids in it, joined by spaces. */
@@ -754,6 +825,10 @@ TEST("an answer has the words of its array, or of the one object instead")
         ids_in("{\"status\":0,\"data\":[{\"taskId\":\"\\u0054\",\"status\":0},{\"taskId\":\"\\u0055\",\"status\":0}]}"),
         "T U");
     CHECK_STR(ids_in("{\"status\":0,\"data\":{}}"), "");
+    CHECK_STR(ids_in("{\"status\":0,\"data\":null}"), "");
+    CHECK_STR(ids_in("\xef\xbb\xbf{\"status\":0,\"data\":[{\"taskId\":\"T1\",\"status\":0}]}"), "T1");
+    CHECK_STR(ids_in("{\"status\":\"SUCCESS\",\"data\":[{\"taskId\":\"T1\",\"status\":0}]}"), "T1");
+    CHECK_STR(ids_in("{\"error\":0,\"data\":[{\"jobId\":17,\"status\":0}]}"), "17");
     CHECK_STR(ids_in("{\"status\":0,\"data\":{\"taskId\":null}}"), "");
     CHECK_STR(ids_in("{\"status\":0,\"data\":{\"taskId\":\"T1\"}}"), "");
     CHECK_STR(ids_in("{\"status\":0,\"data\":{\"0\":{\"taskId\":\"T1\",\"status\":0}}}"), "");
@@ -811,7 +886,6 @@ TEST("an answer that is none says why")
     no_answer("{\"status\":\"1001x\",\"data\":[]}", "no envelope"); /* which is not 1001 */
     no_answer("{\"status\":1001.5,\"data\":[]}", "no envelope");
     no_answer("{\"status\":0}", "no data in the answer");
-    no_answer("{\"status\":0,\"data\":null}", "no data in the answer");
     no_answer("{\"status\":0,\"data\":\"x\"}", "no data in the answer");
     no_answer("{\"status\":0,\"data\":[],\"data\":7}", "no data in the answer");
 }
@@ -841,9 +915,105 @@ TEST("an envelope that is an error says its status and what the provider says, c
     CHECK_INT(strlen(a.why), strlen("status -9007199254740991: ") + 500);
 }
 
+TEST("an answer to a status request means what its HTTP status and its envelope say")
+{
+    static const struct {
+        int http;
+        const char *text;
+        mj_meaning meaning;
+        const char *why;
+    } answers[] = {
+        {201, "{\"status\":0,\"data\":[]}", MJ_FINE, NULL},
+        {299, "{\"status\":0,\"data\":null}", MJ_FINE, NULL},
+        {200, "{\"status\":1001,\"message\":\"pay\"}", MJ_QUOTA, "status 1001: pay"},
+        {402, "", MJ_QUOTA, "quota not enough"},
+        {401, "{\"status\":401,\"message\":\"bad key\"}", MJ_AUTH, "bad key"},
+        {403, "<html>", MJ_BLOCKED, "something in front of the provider refuses us"},
+        {429, "", MJ_RATE_LIMIT, "rate limit"},
+        {429, "{\"status\":7,\"message\":\"slower\"}", MJ_RATE_LIMIT, "slower"},
+        {302, "", MJ_REDIRECT, "base_url answers with a redirect, which is not followed: correct base_url"},
+        {404, "<html>", MJ_ENDPOINT, "is base_url right?"},
+        {404, "{\"status\":404,\"message\":\"nothing here\"}", MJ_ENDPOINT, "is base_url right? (nothing here)"},
+        {400, "{\"status\":7,\"message\":\"bad id\"}", MJ_REJECTED, "bad id"},
+        {200, "{\"status\":7,\"message\":\"bad id\"}", MJ_REJECTED, "status 7: bad id"},
+        {200, "{\"error\":7,\"message\":\"bad id\"}", MJ_REJECTED, "status 7: bad id"},
+        {200, "{\"status\":\"failed\",\"error\":{\"message\":\"bad id\"}}", MJ_REJECTED, "bad id"},
+        {200, "{\"status\":503}", MJ_SERVER_ERROR, "status 503"},
+        {500, "", MJ_CRASH, "trouble on the provider's side"},
+        {503, "<html>", MJ_SERVER_ERROR, "trouble on the provider's side"},
+        {200, "<html>", MJ_UNREADABLE, "not JSON: no JSON value (byte 1)"},
+        {200, "", MJ_UNREADABLE, "not JSON: it is empty (byte 1)"},
+        {200, "{\"status\":0}", MJ_UNREADABLE, "no data in the answer"},
+    };
+
+    for (size_t i = 0; i < N(answers); i++) {
+        answer a = status_under(answers[i].http, answers[i].text);
+        if (a.words.meaning != answers[i].meaning)
+            MJ_TEST_FAIL("%d %s: %d", answers[i].http, answers[i].text, (int)a.words.meaning);
+        CHECK_INT(a.ok, answers[i].meaning == MJ_FINE);
+        if (answers[i].why)
+            CHECK_STR(a.why, answers[i].why);
+    }
+}
+
+/* What is said of T1 and T2, which were asked about: the signals' names, "unread" or "absent"; and the odd entries. */
+static const char *asked_in(const char *text)
+{
+    static char said[200];
+    mj_str asked[] = {MJ_LIT("T1"), MJ_LIT("T2")};
+    mj_json entries[2];
+    answer a = status_of(text);
+    mj_signal w;
+    size_t odd, n = 0;
+
+    CHECK(a.ok);
+    odd = mj_wire_asked(a.words, asked, 2, entries, &scratch);
+    check_scratch(scratch.p);
+    for (size_t i = 0; i < 2; i++) {
+        bool read = mj_wire_word(entries[i], &scratch, &w);
+        n += (size_t)sprintf(said + n, "%s ",
+                             read                              ? mj_signal_name(w.kind)
+                             : entries[i].type == MJ_JSON_NONE ? "absent"
+                                                               : "unread");
+    }
+    sprintf(said + n, "%zu", odd);
+    return said;
+}
+
+#define ANSWER(entries) "{\"status\":0,\"data\":" entries "}"
+#define SAYS(id, status) "{\"taskId\":\"" id "\",\"status\":" status ",\"image\":\"https://a\"}"
+
+TEST("of what was asked about an answer says something, or it is absent, or there is an entry that can't be read")
+{
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T2", "1") "," SAYS("T1", "0") "]")), "running succeeded 0");
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T2", "1") "," SAYS("T3", "0") "]")), "absent succeeded 0");
+    CHECK_STR(asked_in(ANSWER("null")), "absent absent 0");
+    CHECK_STR(asked_in(ANSWER("{}")), "absent absent 0");
+    CHECK_STR(asked_in(ANSWER("[]")), "absent absent 0");
+    CHECK_STR(asked_in(ANSWER("[null," SAYS("T2", "1") "]")), "absent succeeded 0");
+    CHECK_STR(asked_in(ANSWER("[null,null]")), "absent absent 2");
+    CHECK_STR(asked_in(ANSWER("[7,{}," SAYS("T2", "1") "]")), "absent succeeded 2");
+    CHECK_STR(asked_in(ANSWER("[{\"taskId\":\"T1\"}," SAYS("T2", "true") "]")), "unread unread 0");
+    CHECK_STR(asked_in(ANSWER("{\"list\":[" SAYS("T1", "1") "]}")), "absent absent 1");
+    CHECK_STR(asked_in(ANSWER("{\"T1\":" SAYS("T1", "1") "}")), "absent absent 1");
+    CHECK_STR(asked_in(ANSWER("[{\"jobId\":\"T1\",\"status\":1}]")), "hint absent 0");
+    CHECK_STR(asked_in(ANSWER("[{\"taskId\":\"T1\",\"jobId\":\"T2\",\"status\":0}]")), "running absent 0");
+}
+
+TEST("of several entries about one task that says most, and none when they contradict each other")
+{
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "1") "," SAYS("T1", "0") "]")), "succeeded absent 0");
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "0") "," SAYS("T1", "2") "]")), "failed absent 0");
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "1") ",{\"taskId\":\"T1\",\"status\":1}]")), "succeeded absent 0");
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "null") "," SAYS("T1", "2") "]")), "failed absent 0");
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "1") "," SAYS("T1", "2") "]")), "unread absent 0");
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "2") "," SAYS("T1", "1") "," SAYS("T1", "2") "]")), "unread absent 0");
+    CHECK_STR(asked_in(ANSWER("[{\"taskId\":\"T1\",\"status\":1}," SAYS("T1", "2") "]")), "unread absent 0");
+}
+
 /* ---- answers to submissions ---- */
 
-static mj_wire_verdict submit_of(int http, const char *text)
+static mj_wire_verdict submit_from(int http, bool blocked, const char *text)
 {
     mj_wire_verdict v;
     const uint8_t *was;
@@ -851,12 +1021,17 @@ static mj_wire_verdict submit_of(int http, const char *text)
     body = exact(text);
     make_scratch(body);
     was = scratch.p;
-    mj_wire_submit(http, body, &scratch, &v);
+    mj_wire_submit(http, blocked, body, &scratch, &v);
     check_scratch(was);
     inside(v.task_id);
     CHECK(mj_utf8_valid(v.text.p, v.text.n));
     CHECK(v.text.n <= MJ_MAX_REASON);
     return v;
+}
+
+static mj_wire_verdict submit_of(int http, const char *text)
+{
+    return submit_from(http, false, text);
 }
 
 #define ACCEPTED "{\"status\":0,\"message\":\"success\",\"data\":{\"taskId\":\"T1\"}}"
@@ -865,6 +1040,8 @@ TEST("what an answer to a submission means: by its status and by its envelope")
 {
 #define QUOTA "quota not enough"
 #define FULL_UP "concurrency limit reached"
+#define BLOCKED "something in front of the provider refuses us"
+#define WRONG_URL "is base_url right?"
 #define BAD_KEY "the provider refuses the API key"
 #define MOVED "base_url answers with a redirect, which is not followed: correct base_url"
 #define TROUBLE "trouble on the provider's side"
@@ -877,6 +1054,13 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         {200, ACCEPTED, "accepted", NULL, "T1"},
         {201, ACCEPTED, "accepted", NULL, "T1"},
         {299, ACCEPTED, "accepted", NULL, "T1"},
+        {200, "\xef\xbb\xbf" ACCEPTED, "accepted", NULL, "T1"},
+        {200, "{\"status\":\"SUCCESS\",\"data\":{\"taskId\":\"T1\"}}", "accepted", NULL, "T1"},
+        {200, "{\"status\":0,\"data\":{\"jobId\":\"T1\"}}", "accepted", NULL, "T1"},
+        {200, "{\"status\":0,\"data\":{\"taskId\":7}}", "accepted", NULL, "7"},
+        {200, "{\"status\":0,\"data\":{\"taskId\":7.0}}", "accepted", NULL, "7"},
+        {200, "{\"status\":0,\"data\":{\"taskId\":123456789012345678901234567890}}", "accepted", NULL,
+         "123456789012345678901234567890"},
         {200, "{\"status\":\"0\",\"data\":{\"taskId\":\"\\u0054\\u0031\"}}", "accepted", NULL, "T1"},
         {200, "{\"data\":{\"x\":[],\"taskId\":\"T0\",\"taskId\":\"T1\"},\"status\":0.0}", "accepted", NULL, "T1"},
         /* the envelope refuses, under whatever status */
@@ -895,10 +1079,42 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         /* the status refuses */
         {401, "", "refused", "auth", BAD_KEY},
         {403, ACCEPTED, "refused", "auth", "success"},
-        {403, "<html>", "refused", "auth", BAD_KEY},
+        {403, "<html>", "refused", "blocked", BLOCKED},
+        {401, " \r\n<!DOCTYPE html>", "refused", "blocked", BLOCKED},
+        {403, "\xef\xbb\xbf<html>", "refused", "blocked", BLOCKED},
+        {403, "error code: 1020", "refused", "blocked", BLOCKED},
+        {403, "Forbidden", "refused", "auth", BAD_KEY},
         {401, "{\"status\":401,\"message\":\"bad\\u0000key\"}", "refused", "auth", "bad?key"},
         {401, "{\"message\":\"no envelope\"}", "refused", "auth", BAD_KEY},
         {429, "", "refused", "rate_limit", "rate limit"},
+        {429, "<html>", "refused", "rate_limit", "rate limit"},
+        {402, "", "refused", "quota", QUOTA},
+        {402, "<html>", "refused", "quota", QUOTA},
+        {402, ACCEPTED, "refused", "quota", "success"},
+        {200, "{\"error\":1001}", "refused", "quota", QUOTA},
+        {200, "{\"error\":\"1002\",\"message\":\"ten run\"}", "refused", "concurrency", "ten run"},
+        {200, "{\"error\":{\"code\":1001,\"message\":\"pay\"}}", "refused", "quota", "pay"},
+        {200, "{\"status\":402}", "refused", "quota", QUOTA},
+        {200, "{\"status\":401,\"message\":\"bad key\"}", "refused", "auth", "bad key"},
+        {200, "{\"error\":429}", "refused", "rate_limit", "rate limit"},
+        {200, "{\"status\":404,\"message\":\"nothing here\"}", "refused", "endpoint", WRONG_URL},
+        /* an address or a form that is wrong for every job */
+        {400, "", "refused", "endpoint", WRONG_URL},
+        {400, "<html>", "refused", "endpoint", WRONG_URL},
+        {400, "{\"message\":\"no envelope\"}", "refused", "endpoint", WRONG_URL},
+        {404, "", "refused", "endpoint", WRONG_URL},
+        {404, "<html>", "refused", "endpoint", WRONG_URL},
+        {404, "{\"status\":404,\"message\":\"nothing here\"}", "refused", "endpoint", WRONG_URL},
+        {404, ACCEPTED, "refused", "endpoint", WRONG_URL},
+        {405, "{\"status\":405}", "refused", "endpoint", WRONG_URL},
+        {406, "{\"status\":406}", "refused", "endpoint", WRONG_URL},
+        {407, "", "refused", "endpoint", WRONG_URL},
+        {409, "", "refused", "endpoint", WRONG_URL},
+        {413, "<html>", "refused", "endpoint", WRONG_URL},
+        {415, "{\"status\":415}", "refused", "endpoint", WRONG_URL},
+        {422, "{\"detail\":[]}", "refused", "endpoint", WRONG_URL},
+        {428, "", "refused", "endpoint", WRONG_URL},
+        {499, "", "refused", "endpoint", WRONG_URL},
         {429, "{\"status\":7,\"message\":\"slower\"}", "refused", "rate_limit", "slower"},
         {300, "", "refused", "redirect", MOVED},
         {302, "{\"status\":0,\"message\":\"go there\"}", "refused", "redirect", MOVED},
@@ -914,14 +1130,16 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         {101, "", "maybe_sent", "server_error", TROUBLE},
         {0, "", "maybe_sent", "server_error", TROUBLE},
         {-1, "", "maybe_sent", "server_error", TROUBLE},
+        {503, "<html>", "maybe_sent", "server_error", TROUBLE},
+        {200, "{\"status\":500,\"message\":\"later\"}", "maybe_sent", "server_error", "later"},
         /* no, for good */
-        {400, "", "rejected", "rejected", NO},
-        {404, "{\"status\":404,\"message\":\"nothing here\"}", "rejected", "rejected", "nothing here"},
-        {402, ACCEPTED, "rejected", "rejected", "success"},
-        {407, "", "rejected", "rejected", NO},
-        {409, "", "rejected", "rejected", NO},
-        {428, "", "rejected", "rejected", NO},
-        {499, "", "rejected", "rejected", NO},
+        {400, "{\"status\":400}", "rejected", "rejected", NO},
+        {400, "{\"status\":\"error\",\"message\":\"no prompt\"}", "rejected", "rejected", "no prompt"},
+        {413, "{\"status\":7,\"message\":\"too long\"}", "rejected", "rejected", "too long"},
+        {422, "{\"error\":422,\"message\":\"banned\"}", "rejected", "rejected", "banned"},
+        {422, "{\"error\":{\"code\":9,\"message\":\"banned\"}}", "rejected", "rejected", "banned"},
+        {200, "{\"status\":\"FAILED\",\"message\":\"banned\"}", "rejected", "rejected", "banned"},
+        {200, "{\"error\":7}", "rejected", "rejected", NO},
         {200, "{\"status\":1003,\"message\":\"banned\"}", "rejected", "rejected", "banned"},
         {200, "{\"status\":1000,\"data\":{\"taskId\":\"T1\"}}", "rejected", "rejected", NO},
         {200, "{\"status\":1}", "rejected", "rejected", NO},
@@ -943,7 +1161,11 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         {200, "{\"status\":0,\"data\":\"T1\"}", "maybe_sent", "unreadable", NO_ID},
         {200, "{\"status\":0,\"data\":[{\"taskId\":\"T1\"}]}", "maybe_sent", "unreadable", NO_ID},
         {200, "{\"status\":0,\"data\":{\"taskId\":\"\"}}", "maybe_sent", "unreadable", NO_ID},
-        {200, "{\"status\":0,\"data\":{\"taskId\":7}}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"data\":{\"taskId\":7.5}}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"data\":{\"taskId\":7e3}}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"data\":{\"taskId\":-7}}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"error\":\"a text\"}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":\"odd\",\"data\":{\"taskId\":\"T1\"}}", "maybe_sent", "unreadable", NO_ID},
         {200, "{\"status\":0,\"data\":{\"taskId\":\"a b\"}}", "maybe_sent", "unreadable", NO_ID},
         {200, "{\"status\":0,\"data\":{\"taskId\":\"T1\"}", "maybe_sent", "unreadable", NO_ID}, /* cut */
     };
@@ -961,6 +1183,23 @@ TEST("what an answer to a submission means: by its status and by its envelope")
     }
 }
 
+TEST("an error that bears cf-mitigated comes from in front of the provider; a success does not")
+{
+    CHECK_STR(submit_from(403, true, "{\"status\":7}").code, "blocked");
+    CHECK_STR(submit_from(401, true, "").code, "blocked");
+    CHECK_STR(submit_from(503, true, "<html>").code, "blocked");
+    CHECK_STR(submit_from(503, true, "<html>").kind, "refused"); /* it went no further */
+    CHECK_STR(submit_from(429, true, "<html>").code, "rate_limit");
+    CHECK_STR(submit_from(200, true, ACCEPTED).kind, "accepted");
+}
+
+TEST("what the provider says is kept beside our own words")
+{
+    CHECK_TEXT(submit_of(404, "{\"status\":404,\"message\":\"nothing here\"}").said, "nothing here");
+    CHECK_TEXT(submit_of(404, "{\"error\":\"no such page\"}").said, "no such page");
+    CHECK_TEXT(submit_of(404, "<html>").said, "");
+}
+
 TEST("what the provider says to a submission is cut at 500 bytes")
 {
     char text[800], xs[700];
@@ -975,9 +1214,9 @@ TEST("an answer without a body is none")
     mj_wire_verdict v;
     mj_buf none = {0};
 
-    mj_wire_submit(200, (mj_str){0}, &none, &v);
+    mj_wire_submit(200, false, (mj_str){0}, &none, &v);
     CHECK_STR(v.code, "unreadable");
-    mj_wire_submit(500, (mj_str){0}, &none, &v);
+    mj_wire_submit(500, false, (mj_str){0}, &none, &v);
     CHECK_STR(v.code, "server_error");
     CHECK(none.p == NULL);
 }

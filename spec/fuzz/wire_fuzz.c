@@ -156,17 +156,33 @@ static bool status(void)
 {
     char why[MJ_WIRE_WHY];
     const uint8_t *was;
+    static const mj_str asked[] = {MJ_LIT("T1"), MJ_LIT("MtAd7mCuc4YqK_a1iAQSW")}; /* sorted */
+    static const int https[] = {200, 200, 201, 200, 400, 404, 403, 429, 500, 0};
+    mj_json entries[2];
     mj_wire_words words;
     mj_signal w;
-    size_t n = 0;
+    size_t n = 0, odd;
 
     make_scratch();
     was = scratch.p;
-    if (!mj_wire_status(input, &scratch, &words, why)) {
+    if (!mj_wire_status(https[now->number % (sizeof https / sizeof https[0])], now->number % 3 == 0, input, &scratch,
+                        &words, why)) {
+        MUST(words.meaning != MJ_FINE && mj_meaning_of(words.meaning)->code[0] != '\0');
         must_be_why(why);
         must_have_room(was);
         return false;
     }
+    MUST(words.meaning == MJ_FINE);
+    odd = mj_wire_asked(words, asked, 2, entries, &scratch);
+    MUST(odd <= input.n);
+    for (size_t i = 0; i < 2; i++)
+        if (mj_wire_word(entries[i], &scratch, &w)) {
+            must_be_word(&w);
+            MUST(mj_str_eq(w.task_id, asked[i]));
+        }
+    must_have_room(was);
+    make_scratch(); /* once more, entry by entry */
+    was = scratch.p;
     for (; mj_wire_next(&words, &scratch, &w); n++) {
         must_be_word(&w);
         must_have_room(was);
@@ -180,13 +196,13 @@ static bool status(void)
 
 static bool submit(void)
 {
-    static const int https[] = {200, 200, 200, 201, 400, 401, 429, 302, 500, 0};
+    static const int https[] = {200, 200, 200, 201, 400, 401, 404, 429, 302, 500, 0};
     const uint8_t *was;
     mj_wire_verdict v;
 
     make_scratch();
     was = scratch.p;
-    mj_wire_submit(https[now->number % (sizeof https / sizeof https[0])], input, &scratch, &v);
+    mj_wire_submit(https[now->number % (sizeof https / sizeof https[0])], now->number % 3 == 0, input, &scratch, &v);
     must_have_room(was);
     MUST(strcmp(v.kind, "accepted") == 0 || strcmp(v.kind, "refused") == 0 || strcmp(v.kind, "rejected") == 0 ||
          strcmp(v.kind, "maybe_sent") == 0);
@@ -417,6 +433,14 @@ static void text_seeds(void)
         {"status", "{\"status\":1002,\"message\":\"too \\u00e9 many\",\"data\":null}"},
         {"submit", "{\"status\":0,\"message\":\"success\",\"data\":{\"taskId\":\"MtAd7mCuc4YqK_a1iAQSW\"}}"},
         {"submit", "{\"status\":1001,\"message\":\"quota\\tnot enough\",\"data\":null}"},
+        {"callback", "{\"status\":\"SUCCESS\",\"jobId\":\"J\\u0031\",\"message\":\"a\\tb\",\"data\":{\"jobId\":\"J1\","
+                     "\"progress\":\"100\",\"cdnImage\":\"https:\\/\\/a\",\"images\":[\"https://b\"]}}"},
+        {"callback", "\xef\xbb\xbf{\"taskId\":17.0,\"status\":\"Failed\",\"error\":{\"message\":\"a\\nb\"}}"},
+        {"status",
+         "{\"status\":\"success\",\"data\":[{\"taskId\":\"T1\",\"status\":1},{\"taskId\":\"T1\",\"status\":2},"
+         "null,{\"jobId\":\"T\\u0031\",\"status\":\"x\"}]}"},
+        {"submit", "{\"error\":{\"code\":422,\"message\":\"a\\u0000\"}}"},
+        {"submit", "{\"status\":0,\"data\":{\"taskId\":123456789012345678901234567890}}"},
         {"submit", "{\"status\":1003,\"message\":\"\xff banned\"}"},
         {"token", "/hook?ref=01ARZ3NDEKTSV4RRFFQ69G5FAV&a=1&kid=abcdefgh&sig=abcdefghijklmnopqrstuv"},
         {"token", "https://u:p@a.example:8443/h?x=1&ref=%30%31ARZ3NDEKTSV4RRFFQ69G5FAV&a=12&kid=ab%2ddefgh&sig="
@@ -605,6 +629,13 @@ static const char *const tokens[] = {
     "\"prompt\":",
     "\"meta\":",
     "\"failReason\":",
+    "\"jobId\":",
+    "\"cdnImage\":",
+    "\"error\":",
+    "\"code\":",
+    "\"SUCCESS\"",
+    "\"failed\"",
+    "\xef\xbb\xbf",
     "[]",
     "\"message\":",
     "\"T1\"",

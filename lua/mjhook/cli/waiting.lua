@@ -7,6 +7,8 @@ local REASON = {
   rate_limit = "the provider's rate limit",
   auth = "the provider refuses the API key",
   redirect = "base_url answers with a redirect",
+  endpoint = "what base_url leads to refuses every request",
+  blocked = "something in front of the provider refuses us",
   not_sent = "the provider can't be reached",
 }
 

@@ -1,0 +1,75 @@
+/* mj_answer: what an answer of the provider as a whole means, before its data is looked at.
+ *
+ * Pure, and the one place of these rules: submissions, status requests and doctor go by it.
+ *
+ *   what came                                        meaning      a submission        a status request
+ *   envelope 1001 (under any HTTP status), HTTP 402  quota        refused             asked again later
+ *   envelope 1002 (under any HTTP status)            concurrency  refused             asked again later
+ *   HTTP 429                                         rate_limit   refused             asked again later
+ *   401 or 403 with markup instead of JSON;
+ *     any error that bears "cf-mitigated"            blocked      refused             asked again later
+ *   401, 403 otherwise                               auth         refused             asked again later
+ *   3xx                                              redirect     refused             asked again later
+ *   404 405 406 407 410 411 415 421 426, and
+ *     every other 4xx without an envelope            endpoint     refused             asked again in halves
+ *   408, 5xx, and what is no HTTP status             server_error may have been sent  asked again later, a 500 in
+ * halves 4xx with an envelope                             rejected     rejected for good   asked again in halves 2xx
+ * whose envelope holds an error: 400 to 599 means what that HTTP status means, else        rejected     rejected for
+ * good   asked again in halves 2xx without an envelope or without usable data   unreadable   may have been sent  asked
+ * again in halves 2xx with data                                    fine         accepted            read task by task
+ *
+ * "refused": it is about the account.  The job stays queued and the account rests; after "every other 4xx" the job
+ * waits on its own, too, since it may be the cause, and another one finds out.  "Rejected" is about the one job.
+ * An error about the request's form or its address is the same for every job, so it is never charged to one.  "In
+ * halves": one of the tasks that were asked about may be the cause. */
+#ifndef MJ_ANSWER_H
+#define MJ_ANSWER_H
+
+#include "mj_buf.h"
+
+#include <stdint.h>
+
+/*    symbol           code            a submission is  in halves  the provider's words replace ours  our words */
+#define MJ_MEANINGS(X)                                                                                                 \
+    X(MJ_FINE, "", "accepted", false, true, "")                                                                        \
+    X(MJ_QUOTA, "quota", "refused", false, true, "quota not enough")                                                   \
+    X(MJ_CONCURRENCY, "concurrency", "refused", false, true, "concurrency limit reached")                              \
+    X(MJ_RATE_LIMIT, "rate_limit", "refused", false, true, "rate limit")                                               \
+    X(MJ_BLOCKED, "blocked", "refused", false, false, "something in front of the provider refuses us")                 \
+    X(MJ_AUTH, "auth", "refused", false, true, "the provider refuses the API key")                                     \
+    X(MJ_REDIRECT, "redirect", "refused", false, false,                                                                \
+      "base_url answers with a redirect, which is not followed: correct base_url")                                     \
+    X(MJ_ENDPOINT, "endpoint", "refused", true, false, "is base_url right?")                                           \
+    X(MJ_STRANGE, "endpoint", "refused", true, false, "is base_url right?") /* it may be about the one job */          \
+    X(MJ_SERVER_ERROR, "server_error", "maybe_sent", false, true, "trouble on the provider's side")                    \
+    X(MJ_CRASH, "server_error", "maybe_sent", true, true, "trouble on the provider's side") /* HTTP 500 */             \
+    X(MJ_REJECTED, "rejected", "rejected", true, true, "the provider rejects the request")                             \
+    X(MJ_UNREADABLE, "unreadable", "maybe_sent", true, false, "the answer has no usable taskId")
+
+typedef enum {
+#define X(sym, code, kind, halves, replace, text) sym,
+    MJ_MEANINGS(X)
+#undef X
+        MJ_NMEANINGS
+} mj_meaning;
+
+typedef struct mj_meaning_info {
+    const char *code, *kind;
+    bool halves, replace;
+    mj_str text;
+} mj_meaning_info;
+
+/* What is known of an answer. */
+typedef struct mj_answer {
+    int http;       /* HTTP status */
+    bool blocked;   /* it bears "cf-mitigated", so it comes from in front of the provider */
+    bool markup;    /* its body is HTML or the like */
+    bool envelope;  /* its body is the provider's envelope ... */
+    bool error;     /* ... which holds an error ... */
+    int64_t number; /* ... of this number; -1: a word */
+} mj_answer;
+
+mj_meaning mj_answer_means(const mj_answer *r);
+const mj_meaning_info *mj_meaning_of(mj_meaning m);
+
+#endif
