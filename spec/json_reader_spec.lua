@@ -60,10 +60,10 @@ end
 
 local IDS = { '"T1"', '"MtAd7mCuc4YqK_a1iAQSW"', '"T\\u0031"', '"a-b_C"', '"a b"', '""', "7", "null", '"x\\n"' }
 local STATUSES = { "0", "1", "2", '"0"', '"1"', '"2"', "1.0", "3", "-1", '"02"', "null", "true", "1.5", '"x"', '""',
-                   "2e0", '"\\u0031"', '"1 "', "[1]" }
+                   "2e0", '"\\u0031"', '"1 "', "[1]", '"SUCCESS"', '"Failed"', '"IN_PROGRESS"', '"\\u0064one"' }
 local URLS = { '"https://a.example/0.png"', '"https:\\/\\/a.example\\/1.png"', '"http://a"', '"https://"', '"ftp://a"',
                '{"url":"https://a/2"}', '{"w":1,"url":"https:\\/\\/a/\\u0033"}', "{}", "null", '""', '"https://a b"',
-               "[]" }
+               "[]", '"HTTPS://a/%zz%20\195\169 "', '"https://u@a/"', '"https://a:/?q=\\u00e9"' }
 
 local function image()
   return chance(10) and anything(2) or any(URLS)
@@ -82,10 +82,11 @@ local MEMBERS = {
   status = function() return chance(75) and any { "0", "1", "2" } or any(STATUSES) end,
   image = image, images = image_list, mjPrompt = text, prompt = text, failReason = text,
   meta = function() return anything(0) end, createdAt = function() return any(NUMBERS) end,
-  jobId = function() return anything(1) end,
+  jobId = function() return chance(60) and any(IDS) or anything(1) end, cdnImage = image, message = text,
+  error = function() return chance(50) and '{"message":' .. text() .. "}" or anything(1) end,
 }
 local NAMES = { "taskId", "status", "image", "images", "mjPrompt", "prompt", "failReason", "meta", "createdAt",
-                "jobId" }
+                "jobId", "cdnImage", "message", "error" }
 
 local function escaped(name)
   return chance(95) and name or ("\\u%04x"):format(name:byte()) .. name:sub(2)
@@ -99,7 +100,7 @@ local function object()
     table.insert(out, draw(#out + 1), key .. ":" .. value .. any(BLANKS))
   end
   for i, name in ipairs(NAMES) do
-    if chance(i <= 2 and 97 or 60) then
+    if chance(i <= 2 and 93 or i <= 10 and 60 or 15) then
       add(name)
     end
     if chance(3) then
@@ -111,6 +112,9 @@ end
 
 local SHAPES = { "%s", "%s", "%s\n", '{"status":0,"message":"success","data":%s}', '{"data":[%s]}', '{"data":%s}',
                  '{"data":[ %s ],"x":[]}', '{"taskId":null,"data":%s}', '{"data":[%s,%s]}', '{"data":[]}',
+                 '{"status":"SUCCESS","jobId":"T1","message":"a","data":%s}',
+                 '{"status":"failed","error":"b","data":%s}',
+                 '{"jobId":"J1","status":2,"data":%s,"message":"c"}', '{"status":"FAILED","jobId":7,"data":null}',
                  '{"data":[null]}', '{"data":[[%s]]}', "[%s]", '{"taskId":"T9","data":%s}', '{"data":{"data":%s}}' }
 
 local function document()
@@ -143,6 +147,11 @@ end
 
 -- ---- where the two may differ ----
 
+-- Whole numbers are read from their digits.
+local function has_odd_status(body)
+  return body:find '"?:%s*"?%-?[%d.]*[eE\\]'
+end
+
 -- lua-cjson takes, and the other does not: why it says so, and what has to be in the body then.
 local function taken_by_cjson_alone(body, why)
   local at = tonumber(why:match "^not JSON: a bad number %(byte (%d+)%)$")
@@ -150,8 +159,7 @@ local function taken_by_cjson_alone(body, why)
     local around = body:sub(math.max(1, at - 2), at)
     return (around:match "%.[^%d]?$" or around:match "%-%.") and "numbers"
   end
-  -- whole numbers are read from their digits
-  return why == "no usable status" and body:find '"?:%s*"?%-?[%d.]*[eE\\]' and "exponents and escaped digits"
+  return why == "no usable status" and has_odd_status(body) and "exponents and escaped digits"
 end
 
 -- The other takes, and lua-cjson does not.
@@ -174,8 +182,15 @@ describe("a callback's body", function()
 
   local function compare(body)
     local ok, doc = pcall(json.decode, body)
-    local expected = ok and body:match "^[ \t\r\n]*{" and slow.word(doc) or nil
+    local expected, by_number
+    if ok and body:match "^[ \t\r\n]*{" then
+      expected, by_number = slow.word(doc)
+    end
     local word, why = core.wire_callback(body)
+    if by_number and (word and word.task_id) ~= (expected and expected.task_id) then
+      seen["a number as id"] = (seen["a number as id"] or 0) + 1 -- cjson keeps neither its digits nor its form
+      return
+    end
     local outcome = word and expected and "both" or "neither"
     if word and not ok then
       outcome = refused_by_cjson_alone(body, doc)
@@ -188,6 +203,10 @@ describe("a callback's body", function()
     seen[outcome] = (seen[outcome] or 0) + 1
     if outcome ~= "both" then
       return
+    end
+    if word.kind ~= expected.kind and has_odd_status(body) then
+      seen["exponents and escaped digits"] = (seen["exponents and escaped digits"] or 0) + 1
+      return -- the one of them took the status beside it
     end
     local meta, theirs = word.meta, expected.meta
     word.meta, expected.meta = nil, nil

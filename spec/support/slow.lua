@@ -56,52 +56,157 @@ local function whole(value)
   return type(value) == "number" and value % 1 == 0 and math.abs(value) <= MAX.whole and value or nil
 end
 
-local function address(value)
+local function encoded(url)
+  local out = {}
+  for i = 1, #url do
+    local c = url:sub(i, i)
+    local keep = c:find "[\33-\126]" and (c ~= "%" or url:find("^%%%x%x", i))
+    out[i] = keep and c or ("%%%02X"):format(c:byte())
+  end
+  return table.concat(out)
+end
+
+local function mended(url)
+  local scheme, rest = url:match "^([hH][tT][tT][pP][sS]?://)(.+)$"
+  local host = rest and rest:match "^[^/?#]*"
+  if not host or host == "" or host:find "^:" or host:find "[@ ]" or url:find '[%c"<>\\]' or
+    slow.cleaned(host, #host) ~= host then
+    return nil
+  end
+  local out = scheme:lower() .. encoded((rest:gsub(" +$", "")))
+  return #out <= MAX.url and out or nil
+end
+
+local function is_there(value)
+  return value ~= nil and value ~= cjson.null
+end
+
+local function address(value, count)
+  if not is_there(value) or value == "" then
+    return nil
+  end
   if type(value) == "table" then
     value = value.url
   end
-  return type(value) == "string" and #value <= MAX.url and value:match "^https?://." and
-    not value:find '[^\33-\126]' and not value:find '["<>\\]' and value or nil
+  count.given = count.given + 1
+  local url = type(value) == "string" and mended(value) or nil
+  count.unusable = count.unusable + (url and 0 or 1)
+  return url
 end
 
-local function images(list)
+local function images(list, count)
   local out = {}
   if type(list) == "table" then
-    for i = 1, math.min(#list, MAX.looked_at) do
-      if #out < MAX.images then
-        out[#out + 1] = address(list[i])
+    for i = 1, #list do
+      if #out < MAX.images and i <= MAX.looked_at then
+        out[#out + 1] = address(list[i], count)
+      elseif is_there(list[i]) then
+        count.given, count.surplus = count.given + 1, count.surplus + 1
       end
     end
   end
   return out
 end
 
-local KINDS = { "succeeded", "failed" }
+local function remark(count)
+  local out = {}
+  if count.unusable > 0 then
+    out[1] = ("%d of %d URLs unusable"):format(count.unusable, count.given)
+  end
+  if count.surplus > 0 then
+    out[#out + 1] = ("%d of %d URLs more than are kept"):format(count.surplus, count.given)
+  end
+  return out[1] and table.concat(out, ", ")
+end
 
---- The word in a callback whose body was decoded, with meta as a table; nil: there is none.
+local KINDS = { [0] = "running", "succeeded", "failed" }
+local WORDS = {
+  success = 1, succeeded = 1, successful = 1, completed = 1, complete = 1, finished = 1, done = 1,
+  failure = 2, failed = 2, fail = 2, error = 2, cancelled = 2, canceled = 2,
+}
+
+-- A status's number, and whether it was a word.
+local function status_of(value)
+  local number = whole(value)
+  if number then
+    return number, false
+  elseif type(value) == "string" and value:find "^%a" then
+    return WORDS[value:lower()] or 0, true
+  end
+end
+
+-- The id in an object; whether it was given as a number, of which cjson does not keep every digit.
+local function id_of(object)
+  local id = object.taskId
+  if not is_there(id) then
+    id = object.jobId
+  end
+  if type(id) == "number" then
+    return id >= 0 and id % 1 == 0 and id <= MAX.whole and ("%.0f"):format(id) or nil, true
+  end
+  return type(id) == "string" and #id <= MAX.id and id:match "^[%w_-]+$" or nil, false
+end
+
+local function complaint(object)
+  local inner = type(object.error) == "table" and object.error.message
+  return text(object.message, MAX.reason) or text(inner, MAX.reason) or text(object.error, MAX.reason)
+end
+
+-- The object in a callback's data; nil: there is none, or more than one.
+local function inner_of(data)
+  if type(data) == "table" and #data > 0 then
+    data = #data == 1 and data[1]
+  end
+  return type(data) == "table" and #data == 0 and data or nil
+end
+
+--- The word in a callback whose body was decoded, with meta as a table; nil: there is none. Then whether an id in it
+-- was given as a number.
 function slow.word(doc)
-  local object = doc.taskId ~= nil and doc.taskId ~= cjson.null and doc or doc.data
-  if type(object) == "table" and #object > 0 then
-    object = #object == 1 and object[1]
+  local inner = inner_of(doc.data)
+  local data = inner or {}
+  local top_id, top_number = id_of(doc)
+  local data_id, data_number = id_of(data)
+  local bare = is_there(doc.taskId) or is_there(doc.jobId) and not is_there(data.taskId) and
+    not (inner and data_id and is_there(data.status))
+  local number = top_number or data_number
+  if not bare and not inner then
+    return nil, number
   end
-  if type(object) ~= "table" then
-    return nil
+  local object, beside = bare and doc or data, bare and data or doc
+  local id, other = bare and top_id or not bare and data_id or nil, bare and data_id or not bare and top_id or nil
+  if id and other and id ~= other then
+    beside, other = {}, nil
   end
-  local id, status = object.taskId, whole(object.status)
-  if type(id) ~= "string" or #id > MAX.id or not id:match "^[%w_-]+$" or not status then
-    return nil
+  if not id and not is_there(object.taskId) then
+    id = other
   end
-  local word = {
-    task_id = id, kind = KINDS[status] or "running", image = address(object.image), images = images(object.images),
-    mj_prompt = text(object.mjPrompt, MAX.prompt) or text(object.prompt, MAX.prompt),
-    meta = type(object.meta) == "table" and object.meta or nil,
-  }
+  local status = status_of(object.status)
+  local by_word = false
+  if not status then
+    status, by_word = status_of(beside.status)
+  end
+  if not id or not status or (by_word == false and not status_of(object.status)) then
+    return nil, number
+  end
+  local count = { given = 0, unusable = 0, surplus = 0 }
+  local word = { task_id = id, kind = KINDS[status] or "running", images = {} }
+  for _, from in ipairs { object, beside } do
+    word.image = word.image or address(from.image, count)
+    word.image = word.image or address(from.cdnImage, count)
+    word.images = #word.images > 0 and word.images or images(from.images, count)
+    word.mj_prompt = word.mj_prompt or text(from.mjPrompt, MAX.prompt) or text(from.prompt, MAX.prompt)
+    word.meta = word.meta or (type(from.meta) == "table" and from.meta or nil)
+  end
+  word.remark = remark(count) or nil
   if word.kind == "succeeded" and not word.image and #word.images == 0 then
     word.kind = "hint"
   elseif word.kind == "failed" then
-    word.error_code, word.error = "provider", text(object.failReason, MAX.reason) or ""
+    word.error_code = "provider"
+    word.error = text(object.failReason, MAX.reason) or complaint(object) or text(beside.failReason, MAX.reason) or
+      (by_word and complaint(beside)) or ""
   end
-  return word
+  return word, number
 end
 
 return slow
