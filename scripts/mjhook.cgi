@@ -41,7 +41,9 @@ end)
 
 -- To the server's error log: one line, and never anything of the request's URL.
 local function complain(why)
-  io.stderr:write("mjhook.cgi: ", (tostring(why):match "^[^\n]*"), "\n")
+  local line = tostring(why):match "^[^\n]*"
+  local found, text = pcall(require, "mjhook.text")
+  io.stderr:write("mjhook.cgi: ", found and text.clean(line) or line:gsub("[^\32-\126]", "?"), "\n")
 end
 
 local function send(reply)

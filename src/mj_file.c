@@ -245,7 +245,7 @@ static int check_file(const walk *w, int fd, mj_file_kind kind, char why[MJ_FILE
         return failed(why, w->path);
     if (!S_ISREG(st.st_mode))
         return refuse(why, MJ_EINVAL, "%s: a regular file expected, got %s", w->path, kind_of(st.st_mode));
-    if (!trusted(st.st_uid))
+    if (!trusted(st.st_uid) && (kind == MJ_FILE_CODE || w->shared))
         return refuse(why, MJ_EINVAL, "%s belongs to uid %u, neither root nor you (uid %u): not read; chown it",
                       w->path, (unsigned)st.st_uid, (unsigned)geteuid());
     if (kind == MJ_FILE_SECRET && (st.st_mode & 0007) && ((st.st_mode & 0222) || w->closed_at == 0))

@@ -25,7 +25,8 @@ enum {
 
 typedef enum {
     MJ_FILE_CODE, /* nobody but root and the caller may write the file, or put another in its place */
-    /* Likewise; and not every user of the machine may read it.  A file that nobody may write, as containers get their
+    /* Nobody but its owner may write it, or put another in its place, but root and the caller; the owner may be
+     * another user.  Not every user of the machine may read it.  A file that nobody may write, as containers get their
      * secrets, may have any mode below a directory that keeps others out. */
     MJ_FILE_SECRET,
 } mj_file_kind;

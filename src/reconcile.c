@@ -68,7 +68,7 @@ static bool number(const char *name, const char *text, double low, double high, 
     *v = strtod(text, &end);
     if (errno == 0 && end != text && *end == '\0' && *v >= low && *v <= high)
         return true;
-    fprintf(stderr, "mjhook-reconcile: --%s: a number from %g to %g expected, got \"%s\"\n", name, low, high, text);
+    fprintf(stderr, "mjhook-reconcile: --%s: a number from %g to %g expected\n", name, low, high);
     return false;
 }
 
@@ -134,7 +134,7 @@ static int parse(int argc, char **argv, options *o)
         }
     }
     if (optind < argc) {
-        fprintf(stderr, "mjhook-reconcile: unexpected argument \"%s\"\n", argv[optind]);
+        fputs("mjhook-reconcile: it takes options only, and no other arguments\n", stderr);
         usage(stderr);
         return EXIT_USAGE;
     }
@@ -208,6 +208,15 @@ static int traceback(lua_State *L)
     return 1;
 }
 
+/* An error of Lua's, which may quote anything: only what a terminal shows as it is. */
+static void complain(const char *error)
+{
+    fputs("mjhook-reconcile: ", stderr);
+    for (const char *p = error ? error : "?"; *p; p++)
+        fputc((*p >= ' ' && *p < 0x7f) || *p == '\n' || *p == '\t' ? *p : '?', stderr);
+    fputc('\n', stderr);
+}
+
 static void set_options(lua_State *L, const options *o)
 {
     lua_newtable(L);
@@ -266,7 +275,7 @@ static int run(lua_State *L, const options *o)
     lua_getglobal(L, "require");
     lua_pushstring(L, "mjhook.sweeper");
     if (lua_pcall(L, 1, 1, -3) != LUA_OK) {
-        fprintf(stderr, "mjhook-reconcile: %s\n", lua_tostring(L, -1));
+        complain(lua_tostring(L, -1));
         return EXIT_CONFIG;
     }
     set_options(L, o); /* the sweeper keeps what it opened between passes */
@@ -274,7 +283,7 @@ static int run(lua_State *L, const options *o)
     do {
         lua_pushvalue(L, -2);
         if (lua_pcall(L, 0, 1, -5) != LUA_OK) {
-            fprintf(stderr, "mjhook-reconcile: %s\n", lua_tostring(L, -1));
+            complain(lua_tostring(L, -1));
             rc = EXIT_SOME;
         } else {
             rc = (int)lua_tointeger(L, -1);

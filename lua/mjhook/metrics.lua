@@ -1,5 +1,6 @@
 --- What there is to watch, in Prometheus' text format. All of it is read in constant time.
 local core = require "mjhook.core"
+local text = require "mjhook.text"
 
 local M = {}
 
@@ -27,7 +28,7 @@ local Text = {}
 Text.__index = Text
 
 local function escape(value)
-  return (tostring(value):gsub('[\\"\n]', { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }))
+  return (text.clean(value):gsub('[\\"]', { ["\\"] = "\\\\", ['"'] = '\\"' }))
 end
 
 function Text:head(name, kind, help)

@@ -3,6 +3,7 @@ local core = require "mjhook.core"
 local json = require "mjhook.json"
 local mjhook = require "mjhook"
 local submit = require "mjhook.submit"
+local text = require "mjhook.text"
 
 -- What a batch leaves behind is all garbage, and next to nothing lives on: collecting seldom costs little memory.
 collectgarbage("setpause", 400)
@@ -13,8 +14,8 @@ local FIELDS = {
   "delivered", "buried", "pruned", "errors", "requests", "elapsed_ms",
 }
 
-local function say(text, ...)
-  io.stderr:write("mjhook-reconcile: ", text:format(...), "\n")
+local function say(format, ...)
+  io.stderr:write("mjhook-reconcile: ", text.clean(format:format(...)), "\n")
 end
 
 local function summary(report)
@@ -30,11 +31,11 @@ end
 local METRICS_MODE = 420 -- 0644: a collector runs as another user, and cron's umask keeps it out
 
 local function write_metrics(path, mj, report)
-  local text, err = mj:metrics()
-  if not text then
+  local written, err = mj:metrics()
+  if not written then
     return nil, err
   end
-  local lines = { text }
+  local lines = { written }
   for _, name in ipairs(FIELDS) do
     lines[#lines + 1] = ("# TYPE mjhook_sweep_%s gauge\nmjhook_sweep_%s %d\n"):format(name, name, report[name])
   end

@@ -1,5 +1,7 @@
 -- /etc/mjhook/config.lua: read by nginx (LuaJIT) and by cron (Lua 5.4), see mjhook-config(5).
 -- It must be writable by its owner only: chown root:mjhook, chmod 640.
+local clean = require("mjhook.text").clean -- the words are the provider's: no terminal is to obey them
+
 return {
   store = "/var/lib/mjhook",
 
@@ -34,10 +36,10 @@ return {
 
     -- Told, so that a person hears of it: cron mails what it prints.
     on_failed = function(task)
-      io.stderr:write("failed: ", task.ref, ": ", tostring(task.error), "\n")
+      io.stderr:write("failed: ", task.ref, ": ", clean(task.error), "\n")
     end,
     on_lost = function(task)
-      io.stderr:write("lost: ", task.ref, ": ", tostring(task.error), "\n")
+      io.stderr:write("lost: ", task.ref, ": ", clean(task.error), "\n")
     end,
 
     -- "resubmit" would rather be billed twice than lose a job.

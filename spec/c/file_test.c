@@ -151,6 +151,12 @@ TEST("a file that others can write, or that is another user's, is not read")
         CHECK_INT(chown("f", 65534, 65534), 0);
         CHECK_INT(reads("f", MJ_FILE_CODE, "x"), MJ_EINVAL);
         CHECK(strstr(why, "belongs to uid 65534"));
+        CHECK_INT(reads("f", MJ_FILE_SECRET, "x"), MJ_OK); /* the doctor warns */
+        umask(0);
+        mkdir("tmp", 0777);
+        chmod("tmp", 01777);
+        CHECK_INT(rename("f", "tmp/f"), 0);
+        CHECK_INT(reads("tmp/f", MJ_FILE_SECRET, "x"), MJ_EINVAL); /* anybody may have put it there */
     }
 }
 

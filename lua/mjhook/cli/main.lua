@@ -208,7 +208,7 @@ return function(argv)
   end
   say("this is a bug, please report it: ", first)
   if os.getenv "MJHOOK_DEBUG" then
-    io.stderr:write(result.trace, "\n")
+    io.stderr:write(text.clean(result.trace, true), "\n")
   end
   return fail.FAILED
 end

@@ -16,7 +16,7 @@ return {
     elseif out.json then
       out:value { metrics = written }
     else
-      out:line((written:gsub("\n$", "")))
+      out:lines((written:gsub("\n$", "")))
     end
   end,
 }

@@ -49,15 +49,31 @@ local function check(ok, why, number)
   fail.stop(fail.CANNOT_WRITE, "standard output can't be written: " .. tostring(why))
 end
 
---- Writes a line; it has to be clean.
+-- Text that was cleaned and, on a terminal, coloured: the only text that line() writes as it is.
+local Painted = {}
+Painted.__index = Painted
+
+function Painted:__tostring()
+  return self.shown
+end
+
+--- Writes a line. Whatever its parts hold, they are shown, and obeyed by no terminal.
 function Output.line(_, ...)
-  check(io.stdout:write(...))
+  for i = 1, select("#", ...) do
+    local part = select(i, ...)
+    check(io.stdout:write(getmetatable(part) == Painted and part.shown or text.clean(part)))
+  end
   check(io.stdout:write "\n")
 end
 
---- Writes a value as one line of JSON.
-function Output:value(v)
-  self:line(json.encode(v))
+--- Writes lines.
+function Output.lines(_, s)
+  check(io.stdout:write(text.clean(s, true), "\n"))
+end
+
+--- Writes a value as one line of JSON, in which nothing needs cleaning.
+function Output.value(_, v)
+  check(io.stdout:write(json.encode(v), "\n"))
 end
 
 function Output.finish()
@@ -78,12 +94,13 @@ function Output:width()
   return self.columns
 end
 
---- A clean text in a colour, on a terminal.
+--- A text in a colour, on a terminal: a part of a line.
 function Output:paint(colour, s)
-  if not self.colour or not colour then
-    return s
+  s = text.clean(s, true)
+  if self.colour and colour then
+    s = ("\27[%sm%s\27[0m"):format(COLOURS[colour], s)
   end
-  return ("\27[%sm%s\27[0m"):format(COLOURS[colour], s)
+  return setmetatable({ shown = s }, Painted)
 end
 
 --- A state's name in its colour, padded.
@@ -120,10 +137,10 @@ local function write_row(self, columns, widths, cells, header)
     local cell = text.cut(cells[c], last and math.max(room, 1) or widths[c])
     local gap = (" "):rep((last and 0 or widths[c]) - text.width(cell))
     room = room - (last and 0 or widths[c] + 2)
-    local painted = self:paint(header and "bold" or column.colour and column.colour(cells[c]), cell)
+    local painted = self:paint(header and "bold" or column.colour and column.colour(cells[c]), cell).shown
     out[c] = column.right and gap .. painted or painted .. (last and "" or gap)
   end
-  self:line((table.concat(out, "  "):gsub(" +$", "")))
+  check(io.stdout:write((table.concat(out, "  "):gsub(" +$", "")), "\n"))
 end
 
 --- Writes a table, its last column cut to the terminal.
@@ -176,7 +193,7 @@ function Output:field(label, value, colour)
     return
   end
   local shown = text.clean(value, true):gsub("\n", "\n" .. (" "):rep(LABEL + 2))
-  self:line("  ", self:paint("dim", text.pad(label, LABEL)), self:paint(colour, shown))
+  self:line("  ", self:paint("dim", text.pad(text.clean(label), LABEL)), self:paint(colour, shown))
 end
 
 --- Writes a page's heading.

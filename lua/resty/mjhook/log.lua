@@ -1,4 +1,6 @@
 --- What mjhook has to say under nginx, from a timer: a request's own log lines would show its callback's token.
+local text = require "mjhook.text"
+
 local LEVELS = { error = ngx.ERR, warn = ngx.WARN, notice = ngx.NOTICE, info = ngx.INFO }
 local LOG_MAX = 100
 local LOG_EVERY_S = 1
@@ -10,7 +12,7 @@ local function flush_log()
   local lines = pending_log
   pending_log = {}
   for _, line in ipairs(lines) do
-    ngx.log(line[1], "mjhook: ", line[2])
+    ngx.log(line[1], "mjhook: ", text.clean(line[2]))
   end
   if dropped > 0 then
     ngx.log(ngx.WARN, "mjhook: ", dropped, " more messages were dropped")
