@@ -7,6 +7,7 @@ local callback = require "mjhook.callback" -- at once: a request must find it wh
 local config = require "mjhook.config"
 local core = require "mjhook.core"
 local executor = require "mjhook.executor"
+local hold = require "mjhook.hold"
 local memory = require "mjhook.memory"
 local policy = require "mjhook.policy"
 local text = require "mjhook.text"
@@ -38,10 +39,6 @@ local function stderr_log(level, message)
   io.stderr:write(("mjhook: %s: %s\n"):format(level, text.clean(message))) -- one write
 end
 
-local function never()
-  return false
-end
-
 -- Messages quote providers, handlers and requests: what is secret in them goes no further.
 local function make_log(given)
   local log = given or stderr_log
@@ -68,7 +65,7 @@ function M.open(args)
   if not settings then
     return nil, err
   end
-  local self = setmetatable({ config = settings, log = make_log(settings.log), stopping = never }, Mjhook)
+  local self = setmetatable({ config = settings, log = make_log(settings.log), stopping = core.overdue }, Mjhook)
   self.policy, err = policy.load(settings.policy, function(...)
     self.log(...)
   end)
@@ -126,7 +123,7 @@ end
 function Mjhook:submit(args)
   check_open(self, 2)
   job.check("submit", args, 2)
-  return memory.outcome(submit.submit, self, args)
+  return memory.outcome(hold, submit.submit, self, args)
 end
 
 -- A list without holes: a hole would end it early, and what is behind it would be lost without a word.
@@ -164,7 +161,7 @@ end
 function Mjhook:submit_many(jobs)
   check_open(self, 2)
   check_list("submit_many", jobs, 2)
-  return memory.outcome(bulk.submit_many, self, jobs)
+  return memory.outcome(hold, bulk.submit_many, self, jobs)
 end
 
 --- Takes over a job that was submitted elsewhere: from now on it is polled like our own.
@@ -173,7 +170,7 @@ end
 function Mjhook:adopt(args)
   check_open(self, 2)
   job.check("adopt", args, 2)
-  return memory.outcome(job.adopt, self, args)
+  return memory.outcome(hold, job.adopt, self, args)
 end
 
 --- A task by the key it was submitted with; of a pruned one what is left, with `pruned = true`.
@@ -207,7 +204,7 @@ end
 function Mjhook:refresh(ref)
   check_open(self, 2)
   check_string("refresh", ref, 2)
-  return poll.refresh(self, ref)
+  return hold(poll.refresh, self, ref)
 end
 
 --- Takes a callback. Never raises.
@@ -218,7 +215,7 @@ function Mjhook:callback(request)
   if type(request) ~= "table" then
     error(("callback: table expected, got %s"):format(type(request)), 2)
   end
-  return callback.callback(self, request)
+  return hold(callback.callback, self, request)
 end
 
 --- Callbacks that were refused although their token was good, newest first: what a person has to look at when the
@@ -240,7 +237,7 @@ function Mjhook:readmit(id)
   if type(id) ~= "number" or id % 1 ~= 0 or id < 1 or id > 2 ^ 53 then
     error(("readmit: a whole number from 1 expected, got %s"):format(tostring(id)), 2)
   end
-  return callback.readmit(self, id)
+  return hold(callback.readmit, self, id)
 end
 
 local LISTING = { state = "string", user_id = "string", since = "number", limit = "number" }
@@ -325,7 +322,7 @@ end
 function Mjhook:resubmit(ref)
   check_open(self, 2)
   check_string("resubmit", ref, 2)
-  return memory.outcome(submit.resubmit, self, ref)
+  return memory.outcome(hold, submit.resubmit, self, ref)
 end
 
 --- One reconciler pass. See mjhook-reconcile(1).
@@ -337,7 +334,7 @@ function Mjhook:reconcile(options)
   options = check_options("reconcile", options,
     { budget = "number", limit = "number", dry_run = "boolean", progress = "function", on_trouble = "function",
       isolate = "boolean" }, 2)
-  return reconcile.reconcile(self, options)
+  return hold(reconcile.reconcile, self, options)
 end
 
 --- Runs waiting events through the policy's handlers.
@@ -346,7 +343,7 @@ end
 -- @treturn table|nil {delivered=, buried=, errors=}, or nil and an error
 function Mjhook:deliver(options)
   check_open(self, 2)
-  return deliver.deliver(self, check_options("deliver", options,
+  return hold(deliver.deliver, self, check_options("deliver", options,
     { limit = "number", budget = "number", isolate = "boolean" }, 2))
 end
 
@@ -368,7 +365,7 @@ end
 function Mjhook:kick(event_id)
   check_open(self, 2)
   check_string("kick", event_id, 2)
-  return events.kick(self, event_id)
+  return hold(events.kick, self, event_id)
 end
 
 --- Gives an event up. It is kept until it is kicked, and holds back no other.
@@ -381,7 +378,7 @@ function Mjhook:bury(event_id, reason)
   if reason ~= nil then
     check_string("bury", reason, 2)
   end
-  return events.bury(self, event_id, reason)
+  return hold(events.bury, self, event_id, reason)
 end
 
 --- Hands out a task's last event again, under its own id, also when it was delivered long ago.
@@ -393,7 +390,7 @@ function Mjhook:replay(ref)
   if not core.is_ref(ref) then
     return nil, core.error("not_found", ("%q is no ref"):format(ref))
   end
-  return events.replay(self, ref)
+  return hold(events.replay, self, ref)
 end
 
 --- Turns old final tasks into tombstones; see the configuration's `retention` and `key_ttl`.
@@ -401,7 +398,7 @@ end
 -- @treturn table|nil {pruned=}, or nil and an error
 function Mjhook:prune(options)
   check_open(self, 2)
-  return prune.prune(self, check_options("prune", options,
+  return hold(prune.prune, self, check_options("prune", options,
     { older_than = "number", limit = "number", budget = "number" }, 2))
 end
 

@@ -84,6 +84,7 @@ static int core_fork(lua_State *L)
     if (rc == 0) {
         for (size_t i = 0; i < sizeof SECRETS / sizeof SECRETS[0]; i++)
             unsetenv(SECRETS[i]);
+        mjl_forget_watch();
         rc = lua_pcall(L, 2, 0, 0);
         _exit(rc == LUA_OK ? 0 : 1); /* without what this process and its libraries do at exit: that is the parent's */
     }
@@ -117,6 +118,13 @@ static int child_take_back(lua_State *L)
     mj_child *c = luaL_checkudata(L, 1, CHILD);
 
     mjl_push_int(L, (int64_t)mj_child_take_back(c));
+    return 1;
+}
+
+/* child:forbid() -> boolean: false while it sends or stores; true: it begins that no more, and may be stopped */
+static int child_forbid(lua_State *L)
+{
+    lua_pushboolean(L, mj_child_forbid(luaL_checkudata(L, 1, CHILD)));
     return 1;
 }
 
@@ -202,11 +210,8 @@ static int core_run(lua_State *L)
 
 void mjl_open_child(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"hear", child_hear},
-                                       {"take_back", child_take_back},
-                                       {"stop", child_stop},
-                                       {"close", child_close},
-                                       {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"hear", child_hear}, {"take_back", child_take_back}, {"forbid", child_forbid},
+                                       {"stop", child_stop}, {"close", child_close},         {NULL, NULL}};
     static const luaL_Reg functions[] = {{"fork", core_fork}, {"await", core_await}, {"run", core_run}, {NULL, NULL}};
 
     mjl_class(L, CHILD, methods);

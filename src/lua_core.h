@@ -73,6 +73,9 @@ size_t mjl_lot_size(lua_State *L, int i);
  * nil.  What ops say stays in the inbox until it is taken from again.  MJ_ENOMEM. */
 int mjl_lot_read(lua_State *L, int i, mj_op *ops, bool *readable, size_t *n);
 
+/* lua_watch.c, in a process that was forked: what is watched or held there is the parent's. */
+void mjl_forget_watch(void);
+
 /* One registration function each; the library's table is on top of the stack. */
 void mjl_open_store(lua_State *L);
 void mjl_open_http(lua_State *L);

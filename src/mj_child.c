@@ -14,18 +14,28 @@ static mj_child *list;
 /* Of the number of claims: there are no more to be had. */
 #define TAKEN_BACK 0x80000000U
 
-/* Memory that stays the same for both sides of a fork; NULL. */
-static atomic_uint *shared_word(void)
-{
-    void *p = mmap(NULL, sizeof(atomic_uint), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+enum { FREE, HELD, FORBIDDEN };
 
-    return p == MAP_FAILED ? NULL : p; /* zeroed, as a counter begins */
+struct mj_child_shared {
+    atomic_uint claimed; /* how many pieces of its work the child has begun */
+    atomic_uint hold;    /* FREE, HELD or FORBIDDEN */
+};
+
+static struct mj_child_shared *own; /* in a child */
+
+/* Memory that stays the same for both sides of a fork; NULL. */
+static struct mj_child_shared *share(void)
+{
+    void *p = mmap(NULL, sizeof(struct mj_child_shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p; /* zeroed, as both begin */
 }
 
-static void unshare_word(atomic_uint *word)
+static void unshare_memory(mj_child *c)
 {
-    if (word)
-        munmap(word, sizeof *word);
+    if (c->shared)
+        munmap(c->shared, sizeof *c->shared);
+    c->shared = NULL;
 }
 
 static void put_in_list(mj_child *c)
@@ -48,7 +58,7 @@ static int failed(mj_child *c, int *ends, int why)
     for (int i = 0; i < 2; i++)
         if (ends[i] >= 0)
             close(ends[i]);
-    unshare_word(c->claimed);
+    unshare_memory(c);
     *c = (mj_child){.fd = -1, .guard = {.fd = -1, .pidfd = -1}};
     errno = why;
     return -1;
@@ -86,14 +96,15 @@ static void fork_guarded(mj_child *c, int end, int report)
     close(report);
     let_go_of_list();
     c->fd = end;
+    own = c->shared;
 }
 
 int mj_child_fork(mj_child *c)
 {
     int ends[2] = {-1, -1}, report, rc;
 
-    *c = (mj_child){.fd = -1, .guard = {.fd = -1, .pidfd = -1}, .claimed = shared_word()};
-    if (!c->claimed || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    *c = (mj_child){.fd = -1, .guard = {.fd = -1, .pidfd = -1}, .shared = share()};
+    if (!c->shared || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return failed(c, ends, errno);
     pthread_mutex_lock(&list_lock); /* nothing is opened or closed meanwhile, and the child finds the list whole */
     rc = mj_guard_start(&c->guard, MJ_GUARD_FORK, &report);
@@ -114,14 +125,40 @@ int mj_child_fork(mj_child *c)
 
 bool mj_child_claim(mj_child *c)
 {
-    return c->claimed && (atomic_fetch_add(c->claimed, 1) & TAKEN_BACK) == 0;
+    return c->shared && (atomic_fetch_add(&c->shared->claimed, 1) & TAKEN_BACK) == 0;
 }
 
 unsigned mj_child_take_back(mj_child *c)
 {
-    unsigned word = c->claimed ? atomic_fetch_or(c->claimed, TAKEN_BACK) : 0;
+    unsigned word = c->shared ? atomic_fetch_or(&c->shared->claimed, TAKEN_BACK) : 0;
 
     return word & ~TAKEN_BACK;
+}
+
+/* Whether the hold is, or was already, what it should become. */
+static bool change(struct mj_child_shared *s, unsigned wanted)
+{
+    unsigned seen = FREE;
+
+    return atomic_compare_exchange_strong(&s->hold, &seen, wanted) || seen == wanted;
+}
+
+void mj_child_hold(void)
+{
+    if (own && !change(own, HELD))
+        for (;;)
+            pause(); /* the parent is about to end this process */
+}
+
+void mj_child_release(void)
+{
+    if (own)
+        atomic_store(&own->hold, FREE);
+}
+
+bool mj_child_forbid(mj_child *c)
+{
+    return !c->shared || change(c->shared, FORBIDDEN);
 }
 
 static bool send_all(int fd, const void *p, size_t n)
@@ -203,7 +240,6 @@ void mj_child_end(mj_child *c, int *status)
     if (c->guard.pid > 0)
         mj_guard_end(&c->guard, &how);
     *status = how.error ? 126 << 8 : how.status; /* the guard could not fork */
-    unshare_word(c->claimed);
-    c->claimed = NULL;
+    unshare_memory(c);
     mj_buf_free(&c->got);
 }

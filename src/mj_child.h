@@ -15,11 +15,11 @@
 
 /* A child tells how it goes in messages. */
 typedef struct mj_child {
-    mj_guard guard;       /* its parent */
-    int fd;               /* our end of its socket; -1: closed */
-    mj_buf got;           /* bytes of messages ... */
-    size_t used;          /* ... of which so many were given */
-    atomic_uint *claimed; /* how many pieces of its work it has begun; memory that both share.  NULL: none */
+    mj_guard guard;                 /* its parent */
+    int fd;                         /* our end of its socket; -1: closed */
+    mj_buf got;                     /* bytes of messages ... */
+    size_t used;                    /* ... of which so many were given */
+    struct mj_child_shared *shared; /* memory of both; NULL: none */
     struct mj_child *next;
 } mj_child;
 
@@ -28,6 +28,11 @@ typedef struct mj_child {
 int mj_child_fork(mj_child *c);
 /* In the child, before each piece of work that it was forked for: false when the parent has taken the rest back. */
 bool mj_child_claim(mj_child *c);
+/* In the child: until mj_child_release() the parent does not end it, or has ended it by now.  Elsewhere: nothing. */
+void mj_child_hold(void);
+void mj_child_release(void);
+/* Before the parent ends it: false while it holds; true: it can begin no more to hold. */
+bool mj_child_forbid(mj_child *c);
 /* Takes back what it has not begun, and gives how many pieces it has; it begins no more. */
 unsigned mj_child_take_back(mj_child *c);
 /* In the child: sends one message, whole.  false: the parent is gone, or it is too long. */

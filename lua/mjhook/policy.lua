@@ -101,6 +101,38 @@ local function interpret(name, answer, seconds)
   end
 end
 
+--- pcall of at most four values that interrupts Lua code which runs too long, also in coroutines that it makes. A call
+-- that blocks inside C can't be interrupted this way.
+-- @tparam function f
+-- @tparam number timeout seconds
+-- @tparam string limit its name, for the error (at most some 60 bytes)
+local function limited(f, timeout, limit, ...)
+  local compiled = jit and jit.status()
+  if compiled then -- compiled code runs no hooks, neither the handler's nor what it calls
+    jit.off()
+    jit.flush()
+  end
+  local before = core.watch(timeout, "took longer than " .. limit)
+  local ok, result, reason, how = pcall(f, ...)
+  core.watch(before)
+  if compiled then
+    jit.on()
+  end
+  return ok, result, reason, how
+end
+M.limited = limited
+
+local DECISION_S = 1
+
+-- While a handler's own call sends, its time-out is held off. A decision that this call asks for is the user's code all
+-- the same, and gets a time of its own.
+local function ask(self, f, ...)
+  if core.held() then
+    return limited(f, DECISION_S, DECISION_S .. " s", ...)
+  end
+  return self.call(f, ...)
+end
+
 --- Asks a decision function and reads its answer. "default" is for the caller to know.
 -- @tparam string name on_callback, next_poll, on_refused, resolve_ambiguous
 -- @treturn string|nil what it decided ("wait" of next_poll), the careful thing when it was at fault; nil when there is
@@ -112,7 +144,7 @@ function Policy:decide(name, ...)
   if not f then
     return nil
   end
-  local ok, answer, seconds = self.call(f, ...)
+  local ok, answer, seconds = ask(self, f, ...)
   local what, ms
   if ok then
     what, ms = interpret(name, answer, seconds)
@@ -129,27 +161,6 @@ function Policy:decide(name, ...)
   self.log("error", ("policy: %s %s"):format(name, fault))
   return CAREFUL[name], nil, fault
 end
-
---- pcall of at most four values that interrupts Lua code which runs too long, also in coroutines that it makes. A call
--- that blocks inside C can't be interrupted this way.
--- @tparam function f
--- @tparam number timeout seconds
--- @tparam string limit its name, for the error (at most some 60 bytes)
-local function limited(f, timeout, limit, ...)
-  local compiled = jit and jit.status()
-  if compiled then -- compiled code runs no hooks, neither the handler's nor what it calls
-    jit.off()
-    jit.flush()
-  end
-  core.watch(timeout, "took longer than " .. limit)
-  local ok, result, reason, how = pcall(f, ...)
-  core.watch()
-  if compiled then
-    jit.on()
-  end
-  return ok, result, reason, how
-end
-M.limited = limited
 
 local LEAST_S = 0.001
 

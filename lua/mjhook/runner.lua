@@ -18,8 +18,12 @@ local QUICK_MS = 5   -- a handler at most this slow on average lets their number
 -- with it, every time, must not do so for ever.
 local DEATHS = 100
 M.SLOW_MS = 100 -- who waits behind a handler for so long goes to another process or thread
+local LOOK_MS = 50
 local SLACK_MS = 1000 -- for a handler that is interrupted to come back by itself, before its process is killed
 local MOST_TOLD = 524288 -- bytes; the core takes twice as much
+-- A handler that submits when its time is over may go on for so long: two rounds of requests, 30 s each, and what is
+-- stored between them.
+M.HOLD_MS = 90000
 local FAIR_MS = 5000 -- one that had so long and was cut off by the end of the budget has had its try
 
 -- Runs one event's handlers; nil when its lease has not enough time left for them. Its record may be gone: then there
@@ -248,20 +252,26 @@ function Isolated:hear(child, out)
   end
 end
 
+-- Whether a child that is late by so many milliseconds can be ended: not while it sends or stores.
+local function may_end(child, late)
+  return child.process:forbid() or late > M.HOLD_MS
+end
+
 -- Ends a child whose handler is too slow, or when the time for all is over. True when it did.
 function Isolated:cut(child, out, now, stop_at)
   local ran = now - child.since
   local timeout = self.mj.config.handler_timeout
-  if ran > timeout * 1000 + SLACK_MS then
-    child.process:stop()
+  local late = ran - timeout * 1000 - SLACK_MS
+  if late <= 0 and now < stop_at or not may_end(child, math.max(late, now - stop_at)) then
+    return false
+  end
+  child.process:stop()
+  if late > 0 then
     bury(child, out, { handled = false, reason = ("%s was killed: took longer than handler_timeout (%s s)"):format(
       named(child), timeout) })
-  elseif now >= stop_at then
-    child.process:stop()
+  else
     bury(child, out, ran < FAIR_MS and {} or { handled = false,
       reason = ("%s was killed: after %.1f s the sweep's budget was over"):format(named(child), ran / 1000) })
-  else
-    return false
   end
   self.size = 1
   return true
@@ -280,7 +290,8 @@ function Isolated:wait(stop_at)
     until_ms = math.min(until_ms, child.since + self.mj.config.handler_timeout * 1000 + SLACK_MS - now,
       others_wait(child) and child.since + M.SLOW_MS - now or math.huge)
   end
-  core.await(processes, math.max(0, math.min(until_ms, 1000))) -- at most a second: whether to stop is asked in between
+  -- At most a second: whether to stop is asked in between. At least what one that may not be ended yet is looked at after.
+  core.await(processes, math.max(LOOK_MS, math.min(until_ms, 1000)))
   now = core.clock()
   for _, child in ipairs(self.children) do
     if not self:hear(child, out) and not self:cut(child, out, now, stop_at) then
@@ -297,7 +308,14 @@ end
 
 --- Ends what still runs, when the store has failed under it.
 function Isolated:close()
+  local begun = core.clock()
   for _, child in ipairs(self.children) do
+    while not may_end(child, core.clock() - begun) do
+      core.await({ child.process }, LOOK_MS)
+      if child.process:hear() == false then
+        break
+      end
+    end
     child.process:stop()
   end
   self.children = {}

@@ -216,6 +216,7 @@ function M.send(mj, tasks, start_by, deadline, more)
   append(ops, lifted)
   append(ops, pauses)
   start_by = core.clock() + M.STALL_MS
+  more = more and not mj.stopping()
   local claims = more and mj.config.connections or 0
   if more and all_accepted then
     local at_its_pace = math.floor(#tasks * M.LOT_MS / math.max(elapsed, 1))

@@ -146,7 +146,9 @@ return function(options)
         return EXIT[err.code] or 1
       end
       mj.log = make_log(options, mj, said)
-      mj.stopping = options.stopping -- asked between batches: the one in hand is finished first
+      mj.stopping = function() -- asked between batches: the one in hand is finished first
+        return options.stopping() or core.overdue()
+      end
     end
     local report
     local troubles = {}
