@@ -1,5 +1,5 @@
---- What sends or stores is not interrupted: a handler's time-out strikes before or after it, also where a process would be
--- killed. Otherwise a claimed task, perhaps another user's, would be left without anybody who knows whether it was sent.
+--- What sends or stores is not interrupted: a handler's time-out strikes before or after it, also where a process would
+-- be killed. Otherwise a claimed task, perhaps another user's, would become ambiguous.
 local core = require "mjhook.core"
 
 local function finish(before, ok, ...)

@@ -290,7 +290,7 @@ function Isolated:wait(stop_at)
     until_ms = math.min(until_ms, child.since + self.mj.config.handler_timeout * 1000 + SLACK_MS - now,
       others_wait(child) and child.since + M.SLOW_MS - now or math.huge)
   end
-  -- At most a second: whether to stop is asked in between. At least what one that may not be ended yet is looked at after.
+  -- At most a second: whether to stop is asked in between. A child that may not be ended yet is looked at again soon.
   core.await(processes, math.max(LOOK_MS, math.min(until_ms, 1000)))
   now = core.clock()
   for _, child in ipairs(self.children) do

@@ -12,9 +12,11 @@ describe("a program", function()
 
   -- An installation in its own place, as `make install` lays it out.
   local function install(prefix)
-    kit.sh(([[p=%s; mkdir -p $p/bin $p/share/lua $p/lib/lua && cp -r %s/lua $p/share/lua/5.4 &&
-      cp -r %s/5.4 $p/lib/lua/5.4 && cp %s/bin/mjhook-reconcile %s/scripts/mjhook %s/scripts/mjhook.cgi $p/bin/]]):format(prefix, kit.root, kit.build,
-      kit.build, kit.root, kit.root))
+    kit.sh(([[
+      p=%s root=%s build=%s
+      mkdir -p $p/bin $p/share/lua $p/lib/lua && cp -r $root/lua $p/share/lua/5.4 && cp -r $build/5.4 $p/lib/lua/5.4 &&
+      cp $build/bin/mjhook-reconcile $root/scripts/mjhook $root/scripts/mjhook.cgi $p/bin/
+    ]]):format(kit.quote(prefix), kit.quote(kit.root), kit.quote(kit.build)))
   end
 
   local MODULES = { "cjson", "mjhook", "mjhook/core", "mjhook/config", "mjhook/sweeper", "mjhook/cli/main",
