@@ -98,7 +98,7 @@ end
 
 function Inventor.new(seed)
   local r = Random.new(seed)
-  local self = setmetatable({ r = r, now = START, made = 0, count = 0, last_id = 0, habits = {}, total = 0 }, Inventor)
+  local self = setmetatable({ r = r, now = START, latest = START, made = 0, count = 0, last_id = 0, habits = {}, total = 0 }, Inventor)
   self.rules, self.caps = random_rules(r), random_caps(r)
   self.length = r:pick { 40, 100, 200, 400, 800 }
   self.population = r:pick { 1, 3, 10, 40, 100 }
@@ -148,16 +148,36 @@ local function leave_spreads(model, now)
   return now
 end
 
--- Not before the end of a pause that is over: the store may have forgotten it.
-local function step_back(model, now, by)
-  local earliest = now - by
+-- Not before the end of a pause that is over: the store may have forgotten it.  Nor, by small steps, further than by
+-- what is no step of the clock.
+local function step_back(self, model, by)
+  local earliest = math.max(self.now - by, self.latest - 59 * SECOND)
   for _, name in ipairs(ACCOUNTS) do
     local till = model.paused[name] or 0
-    if till <= now then
+    if till <= self.now then
       earliest = math.max(earliest, till)
     end
   end
   return earliest
+end
+
+-- Back by hours; but not into a pause that is over.
+local function leap_back(self, model)
+  local at = math.max(self.now - self.r:pick { 62, 600, 3600, 36000 } * SECOND, START)
+  if self.now - at <= 61 * SECOND then
+    return self.now
+  end
+  repeat
+    local before = at
+    for _, name in ipairs(ACCOUNTS) do
+      local till, since = model.paused[name], model.paused_at[name]
+      if till and till <= self.now and since - at <= 60 * SECOND and at < till then
+        at = till
+      end
+    end
+  until at == before
+  self.latest = at
+  return at
 end
 
 function Inventor:pass_time(model)
@@ -173,7 +193,9 @@ function Inventor:pass_time(model)
   elseif what < 61 then
     now = now + r:below(40) * 3600 * SECOND
   elseif what < 63 then
-    now = step_back(model, now, r:below(60 * SECOND))
+    now = step_back(self, model, r:below(60 * SECOND))
+  elseif what < 64 and r:chance(30) then
+    now = leap_back(self, model)
   end
   self.now = leave_spreads(model, now)
 end
@@ -672,6 +694,7 @@ function Inventor:next(model)
   end
   op = op or self:by_habit(model)
   op.at, op.handle = self.now, 1 + self.r:below(2)
+  self.latest = math.max(self.latest, self.now)
   self.together = op.op ~= "reopen" and op.op ~= "audit" and self.r:chance(25)
   op.more = self.together or nil
   return op
@@ -992,7 +1015,7 @@ function foresee.take(world, op)
 end
 
 function foresee.done(world, op)
-  return world.model:done(world.names[op.to], op.seq, op.tries)
+  return world.model:done(world.names[op.to], op.seq, op.tries, op.at)
 end
 
 function foresee.retry(world, op)
@@ -1070,6 +1093,20 @@ function World:check_cap(t)
   differ("account", "configured", account)
 end
 
+-- When the clock was set back: the store goes over what that put off, a part in each transaction, until all is done.
+function World:look_at_clock(store, now)
+  if (assert(store:stats(now)).latest or 0) - now <= core.clock_step then
+    return
+  end
+  for _, t in ipairs(self.model.tasks) do
+    Model.learn(t, assert(store:get(t.ref)).due_at)
+  end
+  repeat
+    local results = assert(store:write({ { op = "tick", limit = 0 } }, now))
+  until not results[1].more
+  self.model:rewind(now)
+end
+
 --- Operations first..last in one transaction.
 function World:commit(ops, first, last)
   local batch, order, raw = {}, {}, {} -- callbacks as they came are done after all others
@@ -1084,6 +1121,7 @@ function World:commit(ops, first, last)
   end
   self.inbox:take()
   local store, untold = self.stores[ops[first].handle], {}
+  self:look_at_clock(store, ops[first].at)
   local results, outcomes, unreadable = store:write(batch, ops[first].at, self.inbox)
   differ("write", nil, not results and outcomes.code or nil)
   differ("unreadable", nil, unreadable)
@@ -1237,7 +1275,7 @@ function World:compare_accounts(op, list)
   for _, name in ipairs(ACCOUNTS) do
     local account, till = accounts[name] or {}, self.model.paused[name]
     differ("slots held by " .. name, self.model:held(name), account.held or 0)
-    if not till or till > op.at then -- one that is over may be forgotten, or not
+    if not till or self.model:rests(name, op.at) then -- one that is over may be forgotten, or not
       differ("pause of " .. name, till, account.paused_until)
       differ("reason for the pause of " .. name, self.model.why[name], account.reason)
     end

@@ -257,6 +257,7 @@ int luaopen_mjhook_core(lua_State *L)
     mjl_set_int(L, "max_prompt", MJ_MAX_PROMPT);
     mjl_set_int(L, "max_name", MJ_MAX_NAME);
     mjl_set_int(L, "max_json", MJ_MAX_JSON);
+    mjl_set_int(L, "clock_step", MJ_CLOCK_STEP_MS);
     mjl_set_int(L, "max_refused", MJ_MAX_REFUSED);
     lua_createtable(L, MJ_NBUCKETS - 1, 0);
     for (unsigned i = 0; i < MJ_NBUCKETS - 1; i++) {

@@ -504,7 +504,11 @@ static void push_accounts(lua_State *L, const mj_stats *st, int64_t now)
         mjl_set_lit(L, "name", a->name);
         mjl_set_int(L, "held", a->held);
         mjl_set_int(L, "max_in_flight", a->max_in_flight);
-        mjl_set_time(L, "paused_until", a->paused_until);
+        /* One that does not rest any more may tell until when it would have. */
+        mjl_set_time(L, "paused_until",
+                     now == 0 || now >= a->paused_until || mj_account_rests(a->paused_until, a->paused_at, now)
+                         ? a->paused_until
+                         : now);
         if (mj_account_cap(a->learned, a->learned_at, a->max_in_flight, now) < a->max_in_flight)
             mjl_set_int(L, "learned", mj_account_cap(a->learned, a->learned_at, a->max_in_flight, now));
         if (a->reason[0])
@@ -558,8 +562,8 @@ static void push_measures(lua_State *L, const mj_measures *m, const mj_rules *ru
     lua_setfield(L, -2, "sweep");
 }
 
-/* store:stats(now) -> {...} | nil, err.  An account's `learned` is there when it may hold fewer slots than configured.
- */
+/* store:stats(now) -> {...} | nil, err.  An account's `learned` is there when it may hold fewer slots than configured;
+ * `latest` is the time of the newest commit, by its clock. */
 static int store_stats(lua_State *L)
 {
     mj_store *s = check(L);
@@ -580,7 +584,10 @@ static int store_stats(lua_State *L)
     mjl_set_int(L, "bytes_used", (int64_t)st.map_used);
     mjl_set_int(L, "bytes_mapped", (int64_t)st.map_size);
     mjl_set_time(L, "oldest_open", st.oldest_open);
-    mjl_set_time(L, "event_due", st.event_due);
+    /* After the clock was set back the first event may be due, whatever it says: who takes it finds out. */
+    mjl_set_time(L, "event_due",
+                 now > 0 && st.event_due > now && st.latest - now > MJ_CLOCK_STEP_MS ? now : st.event_due);
+    mjl_set_time(L, "latest", st.latest);
     push_accounts(L, &st, now);
     push_measures(L, &st.measures, &st.rules, now);
     return 1;

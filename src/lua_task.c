@@ -417,7 +417,10 @@ void mjl_push_result(lua_State *L, const mj_op *op)
     if (op->more) {
         lua_pushboolean(L, 1);
         lua_setfield(L, -2, "more");
-        mjl_push_ref(L, op->next);
+        if (op->kind != MJ_OP_TICK)
+            mjl_push_ref(L, op->next);
+        else
+            lua_pushnil(L);
         lua_setfield(L, -2, "next");
     }
     if (op->pruned)

@@ -118,6 +118,14 @@ void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, in
  *   MJ_ELIMIT     resubmitted MJ_MAX_ATTEMPTS times; nothing changed */
 int mj_state_apply(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now, mj_step *step);
 
+/* The clock that stored the task was ahead, and was set right: what waits is due at `now`, or, where it is the careful
+ * side to wait, bounded by the wait that it was given, from now on.  False: nothing changed. */
+bool mj_state_rewind(mj_task *t, const mj_rules *rules, int64_t now);
+
+/* A wall clock that is off by no more than this was not stepped: nobody minds to wait so long, and a writer may have
+ * waited for its turn as long since it looked at the clock. */
+enum { MJ_CLOCK_STEP_MS = 60000 };
+
 /* What a sweep has to do with a task when its due_at has come. Part of the due
  * index' key, so that each job reads only its own. On disk: keep the order. */
 typedef enum { MJ_DUE_NONE, MJ_DUE_POLL, MJ_DUE_QUEUE, MJ_DUE_RESOLVE, MJ_DUE_OWNER } mj_due;

@@ -65,7 +65,8 @@ typedef enum {
     /* Until `until` nothing is claimed for sig.account; sig.error_code and sig.error say why.  0 lifts it. */
     MJ_OP_PAUSE,
     /* Ends slots whose time is over and readies queued tasks whose wait is over, at most `limit` of each;
-     * `done` becomes their number. */
+     * `done` becomes their number.  After the clock was set back also goes over up to `limit` entries of what that put
+     * off; `more`: it has not come to all. */
     MJ_OP_TICK,
     /* Leases the first event that is due until `until`: event and record are filled.  MJ_ENOTFOUND. */
     MJ_OP_EVENT_TAKE,
@@ -117,6 +118,7 @@ typedef struct mj_event_record {
     uint32_t before; /* those of them that were begun before it was kicked */
     uint32_t failed; /* handlers that failed since it was kicked; the others' processes died, or handed it back */
     int64_t created_at, next_at;
+    int64_t since; /* when next_at was set; 0: not known */
     unsigned nerrors;
     mj_event_error errors[MJ_MAX_EVENT_ERRORS];
 } mj_event_record;
@@ -137,7 +139,7 @@ typedef struct mj_op {
     mj_event made;      /* the event that this operation stored */
     mj_verdict verdict; /* SWEPT */
     uint32_t done;      /* TICK, PRUNE, FORGET, UPGRADE: how many; KICK: the event's seq */
-    bool more;          /* PRUNE, FORGET, UPGRADE: there is more to do */
+    bool more;          /* TICK, PRUNE, FORGET, UPGRADE: there is more to do */
     uint8_t next[MJ_ULID_BYTES];
     bool pruned; /* CREATE: the key is a pruned task's; tomb tells of it */
     mj_buf tomb;
@@ -232,12 +234,15 @@ int mj_event_decode(mj_str bytes, mj_event_record *e);
 typedef struct mj_account_stats {
     char name[MJ_MAX_NAME + 1];
     uint32_t held, max_in_flight;
-    int64_t paused_until;
+    int64_t paused_until, paused_at;
     uint32_t learned;   /* slots that were held when the provider last said 1002 */
     int64_t learned_at; /* when that was; 0: never */
     char reason[64];
 } mj_account_stats;
 /* How many slots an account may hold now, of `max` that are configured: fewer when the key turned out to be shared. */
+/* Whether it rests, having been told to at paused_at (0: not known).  A rest that a clock gave which was ahead is over
+ * when that clock is set right. */
+bool mj_account_rests(int64_t paused_until, int64_t paused_at, int64_t now);
 uint32_t mj_account_cap(uint32_t learned, int64_t learned_at, uint32_t max, int64_t now);
 
 typedef struct mj_stats {
@@ -246,6 +251,7 @@ typedef struct mj_stats {
     uint64_t ready;          /* queued tasks that may be sent as soon as there is a slot */
     int64_t oldest_open;     /* when the oldest task without an end was created, ms; 0: there is none */
     int64_t event_due;       /* when the event that waits longest should have been handed out, ms; 0: there is none */
+    int64_t latest;          /* the time of the newest commit, by its clock; 0: not known */
     uint64_t map_used, map_size;
     mj_measures measures;
     mj_rules rules; /* those of the handle, before experience */

@@ -86,8 +86,10 @@ static int tick_queue(mj_txn *x, uint32_t limit, uint32_t *done)
 static int op_tick(mj_txn *x, mj_op *op)
 {
     uint32_t slots = 0, queued = 0;
-    int rc = tick_slots(x, op->limit, &slots);
+    int rc = mj_clock_walk(x, op->limit, &op->more);
 
+    if (rc == 0)
+        rc = tick_slots(x, op->limit, &slots);
     if (rc == 0)
         rc = tick_queue(x, op->limit, &queued);
     op->done = slots + queued;
@@ -104,6 +106,11 @@ uint32_t mj_account_cap(uint32_t learned, int64_t learned_at, uint32_t max, int6
         return max;
     cap = (learned ? (int64_t)learned : 1) + (since > 0 ? since / RECOVER_MS : 0);
     return cap < max ? (uint32_t)cap : max;
+}
+
+bool mj_account_rests(int64_t paused_until, int64_t paused_at, int64_t now)
+{
+    return now < paused_until && paused_at - now <= MJ_CLOCK_STEP_MS;
 }
 
 static void learn(const mj_txn *x, mj_held *h)
@@ -149,7 +156,7 @@ static int pick(mj_txn *x, uint8_t ref[MJ_ULID_BYTES], mj_str *account, uint8_t 
             int at = mj_txn_account(x, name);
             const mj_held *h = at < 0 ? NULL : &x->held[at];
             bool free_slot = h && h->held < mj_account_cap(h->learned, h->learned_at, cap->max_in_flight, x->now) &&
-                             h->paused_until <= x->now;
+                             !mj_account_rests(h->paused_until, h->paused_at, x->now);
             rc = head(x, name, other, &n);
             if (rc != 0 && rc != MDB_NOTFOUND)
                 return rc;
@@ -241,6 +248,7 @@ static int op_pause(mj_txn *x, mj_op *op)
         return 0;
     }
     x->held[at].paused_until = op->until;
+    x->held[at].paused_at = op->until ? x->now : 0;
     memset(x->held[at].reason, 0, sizeof x->held[at].reason);
     if (op->until && reason.n)
         memcpy(x->held[at].reason, reason.p, reason.n);

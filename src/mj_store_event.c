@@ -49,6 +49,7 @@ static int encode(const mj_event_record *e, mj_buf *b)
     }
     mj_put_uint(b, e->before);
     mj_put_uint(b, e->failed);
+    mj_put_int(b, e->since);
     return b->failed ? MJ_ENOMEM : MJ_OK;
 }
 
@@ -85,6 +86,8 @@ int mj_event_decode(mj_str bytes, mj_event_record *out)
         e.before = mj_get_u32(&r);
         e.failed = mj_get_u32(&r);
     }
+    if (r.p != r.end) /* older versions neither write it nor mind it */
+        e.since = mj_get_int(&r);
     if (r.bad || e.before > e.tries)
         return MJ_ECORRUPT;
     *out = e;
@@ -144,7 +147,8 @@ int mj_event_add(mj_txn *x, const mj_task *t, mj_event type)
                                 .attempt = t->nattempts,
                                 .late = t->late,
                                 .created_at = x->now,
-                                .next_at = x->now};
+                                .next_at = x->now,
+                                .since = x->now};
     /* A task's first event needs no look for others. */
     int open = e.seq == 1 ? MDB_NOTFOUND : next_open(x, t->ref, 0, &first);
     int rc;
@@ -157,13 +161,63 @@ int mj_event_add(mj_txn *x, const mj_task *t, mj_event type)
     return rc == 0 && open == MDB_NOTFOUND ? out_put(x, &e) : rc;
 }
 
+static bool is_ahead(const mj_txn *x, const mj_event_record *e)
+{
+    return e->since - x->now > MJ_CLOCK_STEP_MS;
+}
+
+/* What a clock set that was ahead is due, or leased for as long as it was, from now on. */
+static void bound_wait(const mj_txn *x, mj_event_record *e)
+{
+    int64_t wait = e->leased && e->next_at > e->since ? e->next_at - e->since : 0;
+
+    e->next_at = e->next_at > x->now + wait ? x->now + wait : e->next_at;
+    e->since = x->now;
+}
+
+/* The event under this key, if its time was set by a clock that was ahead. */
+static int rewind_event(mj_txn *x, const uint8_t *key)
+{
+    mj_event_record e;
+    mj_buf bytes = {0};
+    MDB_val v;
+    int rc = mj_txn_get(x, DB_EVENT, mj_val(key, EVENT_KEY), &v);
+
+    if (rc != 0)
+        return rc == MDB_NOTFOUND ? 0 : rc;
+    mj_put_raw(&bytes, v.mv_data, v.mv_size); /* e's strings must outlive the puts */
+    if (bytes.failed)
+        return MJ_ENOMEM;
+    if (mj_event_decode((mj_str){(char *)bytes.p, (uint32_t)bytes.n}, &e) == MJ_OK && is_ahead(x, &e)) {
+        rc = out_del(x, &e);
+        bound_wait(x, &e);
+        if (rc == 0)
+            rc = put(x, &e);
+        if (rc == 0)
+            rc = out_put(x, &e);
+    }
+    mj_buf_free(&bytes);
+    return rc;
+}
+
+int mj_event_rewind(mj_txn *x, const uint8_t *key)
+{
+    return rewind_event(x, key + 8);
+}
+
 /* What was settled has no entry: the task's first open event gets it, if there is one.  It may have it already. */
 static int promote(mj_txn *x, const mj_event_record *done)
 {
+    uint8_t k[EVENT_KEY];
     mj_event_record next;
     int rc = next_open(x, done->ref, 0, &next);
 
-    return rc == MDB_NOTFOUND ? 0 : rc != 0 ? rc : out_put(x, &next);
+    if (rc != 0)
+        return rc == MDB_NOTFOUND ? 0 : rc;
+    if (!is_ahead(x, &next))
+        return out_put(x, &next);
+    key_event(k, next.ref, next.seq);
+    return rewind_event(x, k);
 }
 
 static int take(mj_txn *x, mj_op *op)
@@ -201,6 +255,7 @@ static int take(mj_txn *x, mj_op *op)
     e.tries++;
     e.leased = true;
     e.next_at = op->until > x->now ? op->until : x->now + 1;
+    e.since = x->now;
     if (rc == 0)
         rc = put(x, &e);
     if (rc == 0)
@@ -295,6 +350,7 @@ static int settle(mj_txn *x, mj_op *op, mj_event_record *e)
     if (op->until == 0)
         return bury(x, e);
     e->next_at = op->until;
+    e->since = x->now;
     rc = put(x, e);
     return rc != 0 ? rc : promote(x, e); /* not e, when an earlier one was kicked after its lease had run out */
 }
@@ -325,7 +381,7 @@ static int release(mj_txn *x, mj_op *op, mj_event_record *e)
     e->leased = false;
     e->before = e->tries;
     e->failed = 0;
-    e->next_at = x->now;
+    e->next_at = e->since = x->now;
     if (rc == 0)
         rc = put(x, e);
     if (rc == 0)

@@ -98,7 +98,7 @@ void mj_store_blame(mj_store *s, int rc);
 typedef struct mj_held { /* an account as the store knows it */
     char name[MJ_MAX_NAME + 1];
     uint32_t held;
-    int64_t paused_until;
+    int64_t paused_until, paused_at; /* paused_at: when it was; 0: not known */
     char reason[64];
     uint32_t learned;   /* slots that were held when the provider said that there are no more ... */
     int64_t learned_at; /* ... which was then; 0: it never did */
@@ -109,6 +109,7 @@ typedef struct mj_counters {
     uint64_t states[MJ_NSTATES];
     uint64_t events, buried;
     uint8_t last_ref[MJ_ULID_BYTES];
+    int64_t latest; /* the time of the newest commit, by its clock; 0: not known */
 } mj_counters;
 
 typedef struct mj_cap {
@@ -196,6 +197,8 @@ size_t mj_key_slot(uint8_t *k, int64_t until, const uint8_t *ref, uint32_t attem
 
 /* Stores an event of t, numbered t->event_seq.  Uses the scratch buffer: t's strings may be gone afterwards. */
 int mj_event_add(mj_txn *x, const mj_task *t, mj_event type);
+/* The clock was set back: the event that this outbox key belongs to is due, or its lease begins now. */
+int mj_event_rewind(mj_txn *x, const uint8_t *key);
 /* The EVENT operations: LMDB code; the op's own outcome goes into op->code. */
 int mj_event_op(mj_txn *x, mj_op *op);
 /* ---- mj_store_prune.c ---- */
@@ -205,11 +208,21 @@ int mj_prune_op(mj_txn *x, mj_op *op);
 void mj_op_reset(mj_op *op, int code);
 /* Applies a signal to the task op->ref: LMDB code; the op's own outcome goes into op->code. */
 int mj_txn_apply(mj_txn *x, mj_op *op, const mj_signal *sig);
+/* The clock was set back: what it put off of this task. */
+int mj_txn_rewind(mj_txn *x, const uint8_t *ref);
 
 /* ---- mj_store_claim.c ---- */
 
 /* CLAIM, PAUSE and TICK: LMDB code; the op's own outcome goes into op->code. */
 int mj_claim_op(mj_txn *x, mj_op *op);
+
+/* ---- mj_store_clock.c ---- */
+
+#define MJ_REWIND_KEY "rewind" /* in meta: how far the walk after a clock that was set back has come; absent: done */
+/* At the beginning of a transaction: notices that the clock was set back, and goes on with the walk. */
+int mj_clock_look(mj_txn *x);
+/* Goes over up to `limit` entries.  *more: there are others. */
+int mj_clock_walk(mj_txn *x, uint32_t limit, bool *more);
 
 /* ---- mj_store_refused.c ---- */
 int mj_refused_op(mj_txn *x, mj_op *op);

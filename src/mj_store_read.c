@@ -342,6 +342,7 @@ static int read_accounts(mj_store *s, mj_stats *out)
         memcpy(a->reason, h.reason, sizeof a->reason);
         a->held = h.held;
         a->paused_until = h.paused_until;
+        a->paused_at = h.paused_at;
         a->learned = h.learned;
         a->learned_at = h.learned_at;
     }
@@ -406,6 +407,7 @@ int mj_store_stats(mj_store *s, mj_stats *out)
     memcpy(out->states, counters.states, sizeof out->states);
     out->events = counters.events;
     out->buried = counters.buried;
+    out->latest = counters.latest;
     out->rules = s->options.rules;
     if (rc == 0) {
         rc = get(s, DB_META, mj_val(MJ_MEASURES_KEY, sizeof MJ_MEASURES_KEY - 1), &v);

@@ -24,6 +24,8 @@ int mj_counters_read(MDB_val v, mj_counters *c)
     if (!ref)
         return MJ_ECORRUPT;
     memcpy(c->last_ref, ref, MJ_ULID_BYTES);
+    if (r.p != r.end) /* older versions neither write it nor mind it */
+        c->latest = mj_get_int(&r);
     return 0;
 }
 
@@ -45,6 +47,7 @@ static int save_counters(mj_txn *x)
     mj_put_uint(b, x->counters.events);
     mj_put_uint(b, x->counters.buried);
     mj_put_raw(b, x->counters.last_ref, MJ_ULID_BYTES);
+    mj_put_int(b, x->counters.latest);
     if (b->failed)
         return MJ_ENOMEM;
     return mj_txn_put(x, DB_META, mj_val(MJ_COUNTERS_KEY, sizeof MJ_COUNTERS_KEY - 1), mj_val(b->p, b->n));
@@ -109,6 +112,8 @@ void mj_account_read(MDB_val key, MDB_val v, mj_held *h)
         return; /* written before caps were learned */
     h->learned = mj_get_u32(&r);
     h->learned_at = mj_get_int(&r);
+    if (r.p != r.end) /* as above */
+        h->paused_at = mj_get_int(&r);
 }
 
 static int load_accounts(mj_txn *x)
@@ -124,6 +129,8 @@ static int load_accounts(mj_txn *x)
         mj_account_read(key, value, h);
         if (h->learned_at != 0 && x->now - h->learned_at > FORGET_MS)
             h->learned_at = h->learned = 0, h->dirty = true;
+        if (h->learned_at - x->now > MJ_CLOCK_STEP_MS) /* by a clock that was ahead */
+            h->learned_at = x->now, h->dirty = true;
     }
     mdb_cursor_close(c);
     return rc == MDB_NOTFOUND ? 0 : rc;
@@ -139,7 +146,7 @@ static int save_accounts(mj_txn *x)
         if (!h->dirty)
             continue;
         /* Nothing to remember: names come and go. */
-        if (h->held == 0 && h->paused_until <= x->now && h->learned_at == 0) {
+        if (h->held == 0 && !mj_account_rests(h->paused_until, h->paused_at, x->now) && h->learned_at == 0) {
             rc = mj_txn_del(x, DB_ACCOUNT, mj_val(h->name, strlen(h->name)));
             continue;
         }
@@ -149,6 +156,7 @@ static int save_accounts(mj_txn *x)
         mj_put_str(b, (mj_str){h->reason, (uint32_t)strlen(h->reason)});
         mj_put_uint(b, h->learned);
         mj_put_int(b, h->learned_at);
+        mj_put_int(b, h->paused_at);
         rc = b->failed ? MJ_ENOMEM : mj_txn_put(x, DB_ACCOUNT, mj_val(h->name, strlen(h->name)), mj_val(b->p, b->n));
     }
     return rc;
@@ -313,6 +321,21 @@ int mj_txn_apply(mj_txn *x, mj_op *op, const mj_signal *sig)
     return rc != 0 ? unread(op, rc) : apply(x, op, sig, &t, bytes);
 }
 
+int mj_txn_rewind(mj_txn *x, const uint8_t *ref)
+{
+    mj_op op = {0};
+    mj_facets old;
+    MDB_val bytes;
+    mj_task t;
+    int rc = mj_txn_task(x, ref, &t, &bytes);
+
+    if (rc == 0)
+        rc = mj_facets_of(x, &t, &old);
+    if (rc != 0)
+        return unread(&op, rc);
+    return mj_state_rewind(&t, &x->rules, x->now) ? store_change(x, &op, &t, &old, MJ_EVENT_NONE) : 0;
+}
+
 /* Finds the task that a signal is about: by ref, or by the task id it carries.  Which attempt is the reducer's to
  * tell. */
 static int address(mj_txn *x, mj_op *op)
@@ -421,6 +444,8 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, const mj_read
         rc = load_measures(&x);
     if (rc == 0)
         rc = load_accounts(&x);
+    if (rc == 0 && !settle)
+        rc = mj_clock_look(&x);
     for (size_t i = 0; i < n && rc == 0; i++)
         rc = run(&x, &ops[i]);
     if (rc == 0 && x.dirty)

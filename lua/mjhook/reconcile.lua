@@ -14,8 +14,6 @@ local DEFAULT_BUDGET_S = 45
 -- by the client's timeout (30 s).  Evidence decides sooner; beyond this, age does.
 local SENDER_MAX_MS = submit.STALL_MS + 60000
 local PAGE = 500
-local FOREVER = 2 ^ 53
-local STEP_MS = 60000 -- less is no step of the clock: nobody minds to wait for a minute longer
 local SOON_MS = 15000 -- what is due so soon may as well be asked about in a request that has room
 
 -- Refusals that are the provider's way of saying "later": no person needs to hear of them.
@@ -69,10 +67,9 @@ end
 
 -- Walks the tasks that are due for one job, a page at a time; `work` gets the pages, and whether it is the last one.
 -- Each task is seen once in a pass: a page goes on after the last one, and what work made due again is later.
--- `till`: also what is due later, up to then.
-function Sweep:pages(due, size, work, brief, till)
+function Sweep:pages(due, size, work, brief)
   local cursor
-  local now = till or core.now()
+  local now = core.now()
   repeat
     local tasks, err_or_cursor = self.mj.store:page { by = "due", due = due, ["until"] = now, limit = size,
                                                       brief = brief, cursor = cursor }
@@ -116,25 +113,17 @@ function Sweep:trouble(err)
   end
 end
 
--- Polls that were planned by a clock which was ahead would be put off until that time comes. Those of tasks that bear
--- a date in the future are made due when the clock turns out to have been set back since `before`, the last sweep's
--- end or this one's beginning. What is decided by age, such as `ambiguous`, waits: later is the careful side.
-function Sweep:catch_up(before)
+-- What a clock which was ahead has stored would be put off until the time that it showed. The store bounds it when it
+-- meets an earlier time than the newest commit's, a part in each transaction: here all of it, before the sweep looks
+-- for what is due.
+function Sweep:catch_up()
   local now = core.now()
-  if before - now < STEP_MS then
-    return
+  local before = assert(self.mj.store:stats(now)).latest or now
+  if before - now > core.clock_step then
+    self.mj.log("warn", ("the clock was set back by %d s: what it put off is due now"):format(
+      math.floor((before - now) / 1000)))
+    self:tick()
   end
-  self.mj.log("warn", ("the clock was set back by %d s; what it put off is polled now"):format(
-    math.floor((before - now) / 1000)))
-  self:pages("poll", PAGE, function(tasks)
-    local ops = {}
-    for _, task in ipairs(tasks) do
-      if task.updated_at > now then
-        ops[#ops + 1] = { op = "signal", ref = task.ref, kind = "look", source = "sweep" }
-      end
-    end
-    self:commit(ops)
-  end, true, FOREVER)
 end
 
 function Sweep:recover()
@@ -233,8 +222,8 @@ end
 
 function Sweep:tick()
   repeat
-    local done = self:commit({ { op = "tick", limit = PAGE } })[1].done
-  until done < PAGE or not self:time_left()
+    local result = self:commit({ { op = "tick", limit = PAGE } })[1]
+  until result.done < PAGE and not result.more or not self:time_left()
 end
 
 -- Why an account rests until a person has mended something: what is said when this pass met no refusal of its own.
@@ -411,14 +400,14 @@ function M.reconcile(mj, options)
     return nil, busy
   end
   local ok, err = pcall(function()
-    self:catch_up(assert(mj.store:stats()).sweep.last_at or 0)
+    self:catch_up()
     for _, step in ipairs(STEPS) do
       self:enter(step)
       if self:time_left() then
         self[step](self)
       end
     end
-    self:catch_up(self.begun)
+    self:catch_up()
     self:judge(started)
   end)
   lock:close()

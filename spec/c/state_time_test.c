@@ -401,6 +401,82 @@ TEST("each state is due for its own job")
     CHECK_INT(mj_state_due(&t), MJ_DUE_NONE);
 }
 
+/* ---- a clock that was ahead and is set right ---- */
+
+enum { AHEAD = HOUR };
+
+/* Rewound to T0; what was stored at T0 + AHEAD. */
+static bool rewound(mj_task *t)
+{
+    return mj_state_rewind(t, &mj_rules_default, T0);
+}
+
+TEST("what a clock put off that was ahead is due when it is set right, and told in the timeline")
+{
+    mj_task pending = new_task(), queued = new_task(), submitting = new_task();
+
+    say(&pending, SIG_CLAIM, T0 + AHEAD);
+    submitting = pending;
+    say(&pending, SIG_ACCEPTED, T0 + AHEAD);
+    say(&queued, SIG_CLAIM, T0 + AHEAD);
+    say(&queued, SIG_REFUSED, T0 + AHEAD);
+    CHECK(rewound(&pending) && rewound(&queued) && rewound(&submitting));
+    CHECK_INT(pending.due_at, T0);
+    CHECK_INT(queued.due_at, T0);
+    CHECK_INT(submitting.due_at, T0);
+    CHECK_INT(pending.state, MJ_PENDING);
+    CHECK_INT(pending.updated_at, T0);
+    CHECK_INT(last_moment(&pending)->source, MJ_FROM_SWEEP);
+    CHECK(last_moment(&pending)->reason.n > 0);
+    CHECK(!rewound(&pending) && !rewound(&queued)); /* once is enough */
+}
+
+TEST("a slot and an ambiguous task wait as long as they were to, from when the clock is set right")
+{
+    mj_task t = new_task();
+    mj_signal wait = signal_of(SIG_WAIT);
+
+    say(&t, SIG_CLAIM, T0 + AHEAD);
+    say(&t, SIG_MAYBE_SENT, T0 + AHEAD + MINUTE);
+    CHECK(rewound(&t));
+    CHECK_INT(t.attempts[0].submitted_at, T0);
+    CHECK_INT(t.attempts[0].slot_until, T0 + SLOT_MS);
+    CHECK(t.attempts[0].slot);
+    CHECK_INT(t.due_at, T0 + SLOT_MS - MINUTE);
+    wait.wait_ms = 10 * MINUTE;
+    give(&t, wait, T0 + AHEAD);
+    CHECK(rewound(&t));
+    CHECK_INT(t.due_at, T0 + 10 * MINUTE);
+}
+
+TEST("a job that was to expire does so in its time, and not twice as late")
+{
+    mj_task t = {.timeout = TIMEOUT_S, .prompt = str("a fox"), .expires_at = T0 + AHEAD + 5 * MINUTE};
+    mj_signal sig = signal_of(SIG_CREATE);
+
+    mj_state_create(&t, &sig, &mj_rules_default, T0 + AHEAD);
+    CHECK(rewound(&t));
+    CHECK_INT(t.expires_at, T0 + 5 * MINUTE);
+    CHECK_INT(t.due_at, T0 + 5 * MINUTE);
+    CHECK(t.ready);
+    CHECK(!mj_state_rewind(&t, &mj_rules_default, T0 + MINUTE));
+    CHECK_INT(t.expires_at, T0 + 5 * MINUTE);
+}
+
+TEST("what a clock stored that was right, or ahead by no more than a minute, stays as it is")
+{
+    const int64_t ahead[] = {0, SECOND, MINUTE};
+
+    for (int i = 0; i < 3; i++) {
+        mj_task t = new_task(), before;
+        say(&t, SIG_CLAIM, T0 + ahead[i]);
+        say(&t, SIG_ACCEPTED, T0 + ahead[i]);
+        before = t;
+        CHECK(!rewound(&t));
+        check_same_record(&t, &before);
+    }
+}
+
 /* ---- limits of resubmission ---- */
 
 TEST("only ambiguous, lost and failed are resubmitted, at most to the limit of attempts")

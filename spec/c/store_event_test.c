@@ -1,7 +1,7 @@
 /* The outbox: one event per change, in order per task, one at a time, until it is done or buried. */
 #include "store_check.h"
 
-enum { LEASE = 30 * SECOND };
+enum { LEASE = 30 * SECOND, HOUR = 60 * MINUTE };
 
 /* A task with so many events: failed again and again. */
 static ref with_events(mj_store *s, int n, int64_t now)
@@ -173,6 +173,51 @@ TEST("a buried event is kept, counted and listed, and lets the next one go")
     CHECK(rd.p == rd.end && !q.more);
     CHECK(found.buried && found.seq == 1 && found.nerrors == 1);
     mj_buf_free(&b);
+    check_store(s);
+    mj_store_close(s);
+}
+
+TEST("an event that an older version wrote, without when its wait began, is read as it is")
+{
+    mj_store *s = open_store();
+    ref r = with_events(s, 1, T0);
+    mj_query q = {.order = MJ_BY_EVENT, .limit = 10};
+    mj_buf b = {0}, since = {0};
+    mj_event_record now, old;
+    mj_reader rd;
+    mj_str bytes;
+
+    takes(s, r, 1, T0 + MINUTE);
+    CHECK_INT(mj_store_page(s, &q, &b), MJ_OK);
+    rd = mj_reader_of(b.p, b.n);
+    bytes = mj_get_str(&rd);
+    CHECK_INT(mj_event_decode(bytes, &now), MJ_OK);
+    CHECK_INT(now.since, T0 + MINUTE);
+    mj_put_int(&since, now.since); /* the last of its fields */
+    bytes.n -= (uint32_t)since.n;
+    CHECK_INT(mj_event_decode(bytes, &old), MJ_OK);
+    CHECK_INT(old.since, 0);
+    CHECK_INT(old.tries, now.tries);
+    CHECK_INT(old.next_at, now.next_at);
+    mj_buf_free(&b);
+    mj_buf_free(&since);
+    mj_store_close(s);
+}
+
+TEST("a clock that is set back leaves no event waiting for its time, and a lease as long as it was")
+{
+    mj_store *s = open_store();
+    ref retried = with_events(s, 1, T0), leased;
+
+    CHECK_INT(settle(s, MJ_OP_EVENT_RETRY, takes(s, retried, 1, T0 + HOUR), T0 + HOUR + 17000, T0 + HOUR), MJ_OK);
+    leased = with_events(s, 1, T0 + HOUR);
+    CHECK_INT(take(s, T0 + HOUR + 1, T0 + HOUR), MJ_OK); /* by hand: it lasts until then */
+    CHECK_INT(take(s, T0 + MINUTE, T0), MJ_OK);
+    CHECK_MEM(last.ref, retried.id, MJ_ULID_BYTES);
+    check_store(s);
+    CHECK_INT(take(s, T0 + LEASE, T0), MJ_ENOTFOUND);
+    CHECK_INT(take(s, T0 + LEASE, T0 + 1), MJ_OK);
+    CHECK_MEM(last.ref, leased.id, MJ_ULID_BYTES);
     check_store(s);
     mj_store_close(s);
 }

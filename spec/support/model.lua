@@ -18,6 +18,7 @@ local WAIT_CAP = 31 * 24 * 3600 * 1000 -- no provider's Retry-After is worth mor
 local TICKED_BY_CLAIM = 64            -- what a claim clears away of each kind before it looks at the queue
 local MAX_ATTEMPTS, MAX_IDS, MAX_ERRORS = 8, 4, 5
 local MAX_REFUSED, MAX_REFUSED_OF_ONE, MAX_BODY = 256, 16, 65536
+local CLOCK_STEP = 60 * 1000           -- a clock that is off by no more was not stepped
 local TIMELINE_GAP = 1000             -- what changes the timeline alone, or is refused too often, is written so often
 local RECOVERY = 60 * 1000            -- a cap that was learned rises by one slot in this time
 
@@ -48,6 +49,7 @@ function Model.new(rules, caps)
     events = {},              -- undelivered and buried ones, in the order they were made
     ids = {}, keys = {},      -- whose a task id or a key is, also a tombstone's
     paused = {}, why = {}, learned = {}, made = 0, stamp = 0,
+    paused_at = {},           -- when an account was told to rest
     refused = {},             -- callbacks that were refused, the oldest first
   }, Model)
 end
@@ -59,11 +61,16 @@ end
 -- ---- when to look again ----
 
 local function due_at(t, at)
-  t.due, t.spread, t.chosen = at, nil, nil
+  t.due, t.spread, t.chosen, t.drawn = at, nil, nil, nil
 end
 
--- Somewhere within `percent` of `wait` from now; the store says where.
+-- Somewhere within `percent` of `wait` from now; the store says where, and says the same when it is asked the same.
 local function due_about(t, now, wait, percent, last)
+  local drawn = table.concat({ now, wait, percent, tostring(last), t.polls, t.tries }, " ")
+  if t.drawn == drawn then
+    return
+  end
+  t.drawn = drawn
   local low, high = now + wait - wait * percent / 100, now + wait + wait * percent / 100
   low, high = math.min(low, last or low), math.min(high, last or high)
   t.due, t.spread, t.chosen = high, { math.floor(low), math.ceil(high) }, nil
@@ -637,7 +644,7 @@ end
 local function add_event(m, t, kind, now)
   t.seq = t.seq + 1
   m.events[#m.events + 1] = { task = t, seq = t.seq, type = kind, attempt = #t.attempts, late = t.late, tries = 0,
-                              created = now, next = now, buried = false, errors = {} }
+                              created = now, next = now, since = now, buried = false, errors = {} }
 end
 
 local function move(m, t, to, s, now)
@@ -847,7 +854,7 @@ function Model:open_accounts(now)
   local open, least, load = {}, nil, math.huge
   for _, c in ipairs(self.caps) do
     local held = self:held(c.name)
-    if held < self:cap(c, now) and (self.paused[c.name] or 0) <= now then
+    if held < self:cap(c, now) and not self:rests(c.name, now) then
       open[c.name] = c.max_in_flight
       if held / c.max_in_flight < load then
         least, load = c.name, held / c.max_in_flight
@@ -947,13 +954,92 @@ function Model:tick(limit, now)
   return { code = "ok", done = done }
 end
 
+local function is_ahead(at, now)
+  return at ~= nil and at - now > CLOCK_STEP
+end
+
+--- Whether an account rests.  A rest that a clock gave which was ahead is over when that clock is set right.
+function Model:rests(account, now)
+  local till = self.paused[account]
+  return till ~= nil and now < till and not is_ahead(self.paused_at[account], now)
+end
+
 --- Nothing is claimed for the account until then; nil lifts it.
 function Model:pause(account, till, reason, now)
-  self.paused[account], self.why[account] = till, till and reason
+  self.paused[account], self.why[account], self.paused_at[account] = till, till and reason, till and now
   if till and reason == "concurrency" then
     self.learned[account] = { held = self:held(account), at = now }
   end
   return { code = "ok" }
+end
+
+-- Some index keeps it under a time that has not come.
+local function is_put_off(t, now)
+  local put_off = t.due ~= nil and t.due >= now
+  for _, a in ipairs(t.attempts) do
+    put_off = put_off or (a.slot and a.slot_until >= now)
+  end
+  return put_off
+end
+
+-- What a clock put off that was ahead is due, or bounded by what it can wait from now on.
+local function rewind(m, t, now)
+  local before, wait = facts(t), t.due and t.due - t.updated
+  for _, a in ipairs(t.attempts) do
+    if is_ahead(a.sent, now) then
+      a.sent = now
+      a.slot_until = a.slot_until and math.min(a.slot_until, now + t.timeout * 1000 + m.rules.grace)
+    end
+  end
+  if t.expires and is_ahead(t.updated, now) and is_ahead(t.created, now) then
+    t.expires = t.expires - (t.created - now)
+  end
+  if is_ahead(t.absent_since, now) then
+    t.absent_since = now
+  end
+  if t.state == "queued" and t.ready then
+    due_at(t, t.expires)
+  elseif is_ahead(t.updated, now) and t.due and t.due > now then
+    due_at(t, t.state == "ambiguous" and now + math.max(wait, 0) or now)
+  end
+  if facts(t) ~= before then
+    t.updated = now
+    log(t, { kind = "ready", source = "sweep" }, "taken", #t.attempts, t.state, now)
+  end
+end
+
+-- The same of an event: due, or leased for as long as it was.
+local function rewind_event(e, now)
+  if is_ahead(e.since, now) then
+    e.next = math.min(e.next, now + (e.leased and math.max(e.next - e.since, 0) or 0))
+    e.since = now
+  end
+end
+
+--- The clock was set back by more than a minute since the last commit.
+function Model:rewind(now)
+  for _, out in ipairs(self:outbox()) do
+    if out.at >= now then
+      rewind_event(out.event, now)
+    end
+  end
+  for _, t in ipairs(self.tasks) do
+    if is_put_off(t, now) then
+      rewind(self, t, now)
+    end
+  end
+  for _, l in pairs(self.learned) do
+    l.at = is_ahead(l.at, now) and now or l.at
+  end
+end
+
+-- The task's first open event, when another one was settled.
+function Model:promote(task, now)
+  for _, out in ipairs(self:outbox()) do
+    if out.event.task == task then
+      rewind_event(out.event, now)
+    end
+  end
 end
 
 --- Keeps a callback that was refused; only the newest, and of one ref only so many, the last of which not too often.
@@ -1007,7 +1093,7 @@ function Model:take(till, now)
   end
   local e = first.event
   e.tries, e.leased = e.tries + 1, true
-  e.next = math.max(till, now + 1)
+  e.next, e.since = math.max(till, now + 1), now
   return { code = "ok", task = e.task, event = e }
 end
 
@@ -1023,12 +1109,13 @@ function Model:leased(task, seq, tries)
 end
 
 --- The handler returned.
-function Model:done(task, seq, tries)
+function Model:done(task, seq, tries, now)
   local e, i = self:leased(task, seq, tries)
   if not e then
     return { code = i }
   end
   table.remove(self.events, i)
+  self:promote(task, now)
   return { code = "ok" }
 end
 
@@ -1051,6 +1138,8 @@ function Model:retry(task, seq, tries, till, text, now)
     add_error(e, text, now)
   end
   e.buried, e.next, e.leased = not till, till or e.next, false
+  e.since = till and now or e.since
+  self:promote(task, now)
   return { code = "ok" }
 end
 
@@ -1065,7 +1154,7 @@ function Model:release(e, now)
       return { code = "state" }
     end
   end
-  e.buried, e.leased, e.before, e.next = false, false, e.tries, now
+  e.buried, e.leased, e.before, e.next, e.since = false, false, e.tries, now, now
   return { code = "ok" }
 end
 
@@ -1085,7 +1174,7 @@ function Model:kick(task, seq, now)
     return { code = "not_found" }
   end
   self.events[#self.events + 1] = { task = task, seq = task.seq, type = task.state, attempt = #task.attempts,
-                                    late = task.late, tries = 0, created = now, next = now, buried = false,
+                                    late = task.late, tries = 0, created = now, next = now, since = now, buried = false,
                                     errors = {} }
   return { code = "ok" }
 end
@@ -1102,6 +1191,7 @@ function Model:give_up(task, seq, text, now)
   end
   add_error(e, text, now)
   e.buried, e.leased = true, false
+  self:promote(task, now)
   return { code = "ok" }
 end
 

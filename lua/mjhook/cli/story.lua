@@ -23,6 +23,7 @@ local SAID = {
   wait = "to be waited for longer",
   cancel = "cancelled",
   slot_end = "the time for its slot is over",
+  kept = "a handler stored its files",
 }
 
 local FIRST_KEPT = 4 -- of a full timeline the core keeps so many from the beginning (mj_state.c)
@@ -30,7 +31,7 @@ local FIRST_KEPT = 4 -- of a full timeline the core keeps so many from the begin
 local NOTED = {
   duplicate = "said before",
   contradiction = "contradicts what was said first, which stays",
-  conflict = "a second task id for one attempt",
+  conflict = "its task id is not the one of this attempt",
   stale = "too late to matter",
   old_attempt = "about an older attempt",
 }

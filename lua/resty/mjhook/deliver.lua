@@ -132,8 +132,9 @@ end
 
 -- How long the first one that nobody has taken has been due, in milliseconds; negative: there is none.
 function Crew:waited()
-  local stats = self.mj.store and self.mj.store:stats()
-  return stats and stats.event_due and core.now() - stats.event_due or -1
+  local now = core.now()
+  local stats = self.mj.store and self.mj.store:stats(now)
+  return stats and stats.event_due and now - stats.event_due or -1
 end
 
 -- Whose timer was dropped is idle again.
