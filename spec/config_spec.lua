@@ -140,6 +140,33 @@ describe("configuration", function()
     assert.equal("http://app.example/x", resolve({ hook_url = "http://app.example/x", allow_insecure = true }).hook_url)
   end)
 
+  for url, hint in pairs {
+    ["https://api.example/v1"] = "https://api.example is enough",
+    ["https://api.example/v1/"] = "https://api.example is enough",
+    ["https://api.example/x/V1"] = "https://api.example/x is enough",
+    ["https://api.example/midjourney/v1"] = "https://api.example is enough",
+    ["https://api.example/midjourney/v1/submit-jobs"] = "https://api.example is enough",
+    ["https://api.example//midjourney/v1/job-status/"] = "https://api.example is enough",
+    ["https://api.example/submit-jobs"] = "https://api.example is enough",
+    ["https://api.example?key=1"] = "like https://api.example",
+    ["https://api.example/x?"] = "like https://api.example/x",
+    ["https://api.example/#/docs"] = "like https://api.example/",
+  } do
+    it("refuses a base_url that leads astray, and says what is expected: " .. url, function()
+      local message = refused { base_url = url }
+      assert.matches("^base_url: ", message)
+      assert.is_truthy(message:find(hint, 1, true), message)
+    end)
+  end
+
+  it("takes a base_url with a path of its own", function()
+    for _, url in ipairs { "https://api.example/proxy", "https://api.example/v1/x", "https://v1.example", "https://v1",
+                           "https://api.example/midjourney" } do
+      assert.equal(url, resolve({ base_url = url }).base_url)
+    end
+    assert.equal("https://api.example/x", resolve({ base_url = "https://api.example/x//" }).base_url)
+  end)
+
   it("refuses more accounts than there can be", function()
     local accounts = {}
     for i = 1, 65 do

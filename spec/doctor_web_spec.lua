@@ -542,6 +542,37 @@ describe("mjhook doctor", function()
       assert_fails("provider.key", "quota not enough", "account on its pages")
     end)
 
+    for fault, expected in pairs {
+      cf_403 = { "HTTP 403: something in front of the provider refuses us", "not the key" },
+      html_403 = { "HTTP 403: something in front of the provider refuses us", "not the key" },
+      cf_503 = { "HTTP 503: something in front", "not the key" },
+      http_402 = { "payment required", "account on its pages" },
+      html_404 = { "HTTP 404: is base_url right?", "base_url" },
+      http_400 = { "HTTP 400: bad prompt", "own word" },
+      error_401 = { "invalid API key", "compare" },
+      gzip_cut = { "HTTP 200: not JSON", "base_url" },
+    } do
+      it("fails, and says where to look: " .. fault, function()
+        sim.script { status = { fault } }
+        examine(false)
+        assert_fails("provider.key", expected[1], expected[2])
+      end)
+    end
+
+    for _, fault in ipairs { "created", "bom", "gzip", "gzip_unsaid", "null_data", "word_envelope" } do
+      it("accepts a good answer, however dressed: " .. fault, function()
+        sim.script { status = { fault } }
+        examine(false)
+        assert_finding("ok", "provider.key", "accepted")
+      end)
+    end
+
+    it("warns when what it answers can't be read", function()
+      sim.script { status = { "list_wrapper" } }
+      examine(false)
+      assert_finding("warn", "provider.key", "can't be read")
+    end)
+
     it("warns when it limits the rate", function()
       sim.script { status = { "rate_limit" } }
       examine(false)

@@ -83,6 +83,25 @@ describe("mjhook.testing", function()
     assert.equal(1, #t:submissions { prompt = "b", accepted = true })
   end)
 
+  it("scripts answers to questions about jobs, also strange ones", function()
+    new()
+    local task, other = t.mj:submit { prompt = "a fox" }, t.mj:submit { prompt = "a wolf" }
+    local asked
+    t.provider:answer_status(404, "<html>"):answer_status(200, function(ids)
+      asked = ids
+      return '{"status":0,"data":{"list":[]}}'
+    end)
+    t.provider:answer_status(429, "", 120)
+    t:advance(1000)
+    local report = assert(t.mj:reconcile {})
+    assert.same({ task.task_id }, asked) -- the first half, of two
+    assert.same({ 0, 2, 3 }, { report.lost, report.pending, report.requests })
+    t.provider:say(task.ref, { status = "SUCCESS", image = "https://images.example/a.png" })
+    t.provider:say(other.ref, { status = "IN_PROGRESS" })
+    t:drain()
+    assert.same({ "ready a fox" }, told)
+  end)
+
   it("leaves a submission without an answer ambiguous, and a late callback settles it", function()
     new()
     t.provider:timeout(true)

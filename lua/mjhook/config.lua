@@ -227,6 +227,24 @@ local function check_url(config, key)
   end
 end
 
+-- Requests go to base_url and a path of their own behind it: what is there already, or would stand before it, misleads
+-- every one of them.
+local function check_base_url(config)
+  local url = config.base_url
+  if url:find "[?#]" then
+    fail("base_url", "it can't have a ? or #: requests add their path to it; expected is something like %s",
+      url:match "^[^?#]*")
+  end
+  local host, path = url:match "^(https?://[^/]+)(.*)$"
+  path = path:lower()
+  local head = path:match "^(.-)/+midjourney/+v1/*[%w-]*/*$" or path:match "^(.-)/+v1/*$"
+    or path:match "^(.-)/+submit%-jobs/*$" or path:match "^(.-)/+job%-status/*$"
+  if head then
+    fail("base_url", "requests add /midjourney/v1/... to it: leave that out, %s is enough", host .. url:sub(#host + 1,
+      #host + #head))
+  end
+end
+
 local MAX_SECRET_FILE = 65536
 
 local function read_private(key, path)
@@ -425,6 +443,7 @@ local function resolve(args)
     end
   end
   check_url(config, "base_url")
+  check_base_url(config)
   check_url(config, "hook_url")
   complete(config)
   if not config.store then

@@ -124,7 +124,7 @@ end
 -- @tparam table ids those that were asked for
 -- @treturn table|nil {words= (by task id), unread= (the set of ids whose entry can't be read), odd= (the number of
 -- entries that name no task: while there are some, no task is known to be absent)}; nil and an error when it gave no
--- usable answer, with `halves` when one of the tasks may be the cause, and `retry_after`
+-- usable answer, with its `meaning` (src/mj_answer.h), `halves` when one of the tasks may be the cause, `retry_after`
 function M.read_status(answer, ids)
   if answer.outcome ~= "answered" then -- too long, or it broke off: one of the tasks may be the cause
     return no_answer(answer.error, answer.unread ~= nil)
@@ -143,7 +143,7 @@ function M.read_status(answer, ids)
     text = ("the provider refuses the API key (HTTP %d)"):format(answer.status)
   end
   local err = core.error(CODES[code] or code, text, code ~= "auth")
-  err.halves, err.retry_after = halves, answer.retry_after
+  err.meaning, err.halves, err.retry_after = code, halves, answer.retry_after
   return nil, err
 end
 

@@ -70,6 +70,14 @@ end
 
 local function status(self, ids)
   self.polls = self.polls + 1
+  local scripted = table.remove(self.status_script, 1)
+  if scripted then
+    local body = scripted.body
+    if type(body) == "function" then
+      body = body(ids)
+    end
+    return { outcome = "answered", status = scripted.status, body = body or "", retry_after = scripted.retry_after }
+  end
   local list = {}
   for _, id in ipairs(ids) do
     for _, job in ipairs(self.jobs) do
@@ -131,6 +139,15 @@ function Provider:answer(http_status, body, retry_after)
   end })
 end
 
+--- The next question about jobs is answered with this HTTP status and body.
+-- @tparam number http_status
+-- @tparam[opt] string|function body; a function is given the list of task ids that were asked about
+-- @tparam[opt] number retry_after seconds
+function Provider:answer_status(http_status, body, retry_after)
+  table.insert(self.status_script, { status = http_status, body = body, retry_after = retry_after })
+  return self
+end
+
 --- The next submission is not answered: it may have arrived, and by `arrived` it has.
 -- @tparam[opt] boolean arrived the job runs, though nobody was told its id
 function Provider:timeout(arrived)
@@ -151,7 +168,7 @@ end
 --- The job's end, or any word on it: job-status tells it from now on, and a callback is made unless `callback` is
 -- false.
 -- @param which a ref, a task or a task id
--- @tparam table word status (0 runs, 1 succeeded, 2 failed), image, images, reason, meta; callback
+-- @tparam table word status (0 runs, 1 succeeded, 2 failed, or a word), image, images, reason, meta; callback
 -- @treturn table|nil mjhook's reply to the callback
 function Provider:say(which, word)
   local job = job_of(self, which, 2)
@@ -239,7 +256,7 @@ end
 -- @treturn table kit: mj, provider, log (what was logged: {level=, message=}) and the functions below
 function M.new(options)
   local self = setmetatable({ log = {}, events = {}, at = core.now(), real_now = core.now }, Kit)
-  self.provider = setmetatable({ kit = self, jobs = {}, requests = {}, script = {}, polls = 0 }, Provider)
+  self.provider = setmetatable({ kit = self, jobs = {}, requests = {}, script = {}, status_script = {}, polls = 0 }, Provider)
   self.dir = os.tmpname()
   os.remove(self.dir)
   local settings = {

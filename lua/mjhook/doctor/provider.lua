@@ -1,34 +1,34 @@
 -- Is the provider there, and does it take our keys?  It is asked about a task that does not exist, and nothing else.
-local json = require "mjhook.json"
 local provider = require "mjhook.provider"
 local web = require "mjhook.doctor.web"
 
 local SLOW_MS = 5000
 local NO_TASK = "mjhook-doctor-asks-about-no-task"
 
--- Where to look when there is an answer, and none to the question.
-local function advice_for(answer)
-  local doc = json.decode(answer.body or "")
-  if answer.status >= 500 then
-    return "trouble on the provider's side: try again later"
-  elseif answer.status == 200 and type(doc) == "table" and (tonumber(doc.status) or 0) ~= 0 then
-    return "that is the provider's own word: look at the account on its pages"
-  end
-  return "is base_url the address of the provider's API?"
-end
+-- Where to look, by what the answer means.
+local ADVICE = {
+  auth = "compare the key with the one on the provider's pages",
+  blocked = "not the key: ask the provider, or the operator of what stands before it, to let this host through",
+  quota = "that is the provider's own word: look at the account on its pages",
+  concurrency = "that is the provider's own word: look at the account on its pages",
+  rejected = "that is the provider's own word: look at the account on its pages",
+  server_error = "trouble on the provider's side: try again later",
+  endpoint = "is base_url the address of the provider's API, and no more than that?",
+  unreadable = "is base_url the address of the provider's API?",
+}
 
 local function check_key(report, check, account, answer)
-  local words, err = provider.read_status(answer, { NO_TASK })
-  if words then
+  local said, err = provider.read_status(answer, { NO_TASK })
+  if said and said.odd > 0 then
+    report:warn(check, ("account %s: the answer to a question about no job holds what can't be read"):format(
+      account.name), "tasks are not lost by such answers, but callbacks alone tell of them")
+  elseif said then
     report:ok(check, ("account %s: the key is accepted"):format(account.name))
-  elseif err.code == "auth" then
-    report:fail(check, ("account %s: %s"):format(account.name, err.message),
-      "compare the key with the one on the provider's pages")
-  elseif answer.status == 429 then
-    report:warn(check, ("account %s: the provider limits the rate (HTTP 429)"):format(account.name),
+  elseif err.meaning == "rate_limit" then
+    report:warn(check, ("account %s: the provider limits the rate (HTTP %d)"):format(account.name, answer.status),
       "who else uses the key? Try again later")
   else
-    report:fail(check, ("account %s: %s"):format(account.name, err.message), advice_for(answer))
+    report:fail(check, ("account %s: %s"):format(account.name, err.message), ADVICE[err.meaning] or ADVICE.unreadable)
   end
 end
 
