@@ -245,6 +245,71 @@ describe("mjhook-reconcile", function()
     assert.is_nil(result.err:find(kit.KEY, 1, true))
   end)
 
+  describe("says what went wrong in the first line of what cron mails", function()
+    for _, quiet in ipairs { "", "-q" } do
+      local function first_line(more)
+        local result = run(with_config(quiet .. (more or "")))
+        assert.equal(1, result.code)
+        local lines = select(2, result.err:gsub("\n", ""))
+        assert.equal(quiet == "-q" and 1 or 2, lines, result.err) -- the other one is the summary
+        return (result.err:match "^mjhook%-reconcile: error: (.-)\n")
+      end
+
+      it("when nobody can be reached " .. quiet, function()
+        prepare()
+        submit()
+        config = kit.write(dir .. "/away.lua", receiver.config_text {
+          store = kit.store, api_key = kit.KEY, base_url = "http://127.0.0.1:1",
+        })
+        assert.matches("connect to 127.0.0.1", first_line())
+      end)
+
+      it("when one task spoils the answers about its neighbours " .. quiet, function()
+        prepare()
+        local sick, fine = submit "[status:nan]", submit "2"
+        sim.finish(fine.task_id)
+        assert.matches("^task " .. sick.ref .. ", asked about alone: HTTP 200: not JSON", first_line())
+        assert.equal("succeeded", mj:get(fine.ref).state)
+      end)
+
+      it("when base_url is wrong " .. quiet, function()
+        prepare()
+        sim.config { submit = { html_404 = 1 } }
+        for i = 1, 9 do
+          assert(mj:submit { prompt = tostring(i) })
+        end
+        assert.matches("^account default: nothing is sent under it.*base_url", first_line())
+        assert.equal(9, mj:stats().tasks.queued)
+      end)
+
+      it("when a handler raises, in words that a log file gets, too " .. quiet, function()
+        prepare({ log = kit.tmp() .. "/log" }, "return { on_event = function() error('no disk', 0) end }")
+        sim.finish(submit().task_id)
+        assert.matches("^event .*no disk$", first_line())
+      end)
+    end
+
+    it("and tells ten kinds at most", function()
+      prepare({ max_in_flight = 256 }, "return { on_event = function(task) error('no ' .. task.prompt, 0) end }")
+      sim.config { limit = 0 }
+      for i = 1, 15 do
+        sim.finish(submit(tostring(i)).task_id)
+      end
+      local result = run(with_config())
+      assert.equal(1, result.code)
+      assert.equal(10, select(2, result.err:gsub("error: event ", "")), result.err)
+      assert.matches("error: 5 more of them; %-v tells all\n", result.err)
+    end)
+  end)
+
+  it("exits 0, silently, when the provider only limits the rate", function()
+    prepare()
+    submit()
+    sim.config { status = { rate_limit = 1 } }
+    local result = run(with_config())
+    assert.same({ 0, "", "" }, { result.code, result.out, result.err })
+  end)
+
   it("exits 1 when a handler raises, and says what", function()
     prepare({}, "return { on_event = function() error('no disk', 0) end }")
     sim.finish(submit().task_id)
