@@ -40,6 +40,21 @@ static int lock_close(lua_State *L)
     return 0;
 }
 
+/* core.environment() -> {NAME = value} of this process */
+static int core_environment(lua_State *L)
+{
+    lua_newtable(L);
+    for (char **at = environ; at && *at; at++) {
+        const char *equals = strchr(*at, '=');
+        if (!equals)
+            continue;
+        lua_pushlstring(L, *at, (size_t)(equals - *at));
+        lua_pushstring(L, equals + 1);
+        lua_rawset(L, -3);
+    }
+    return 1;
+}
+
 /* core.lock(path, mode) -> lock | nil, err ("busy" when another process holds it).  Opened by mj_store_file(), which
  * refuses what is no file of a store.  flock: it dies with its owner. */
 static int core_lock(lua_State *L)
@@ -157,9 +172,16 @@ void mjl_open_sys(lua_State *L)
 {
     static const luaL_Reg methods[] = {{"close", lock_close}, {NULL, NULL}};
     static const luaL_Reg functions[] = {
-        {"now", core_now},   {"lock", core_lock},       {"stat", core_stat},
-        {"uid", core_uid},   {"sleep", core_sleep},     {"isatty", core_isatty},
-        {"disk", core_disk}, {"resolve", core_resolve}, {"libraries", core_libraries},
+        {"now", core_now},
+        {"lock", core_lock},
+        {"environment", core_environment},
+        {"stat", core_stat},
+        {"uid", core_uid},
+        {"sleep", core_sleep},
+        {"isatty", core_isatty},
+        {"disk", core_disk},
+        {"resolve", core_resolve},
+        {"libraries", core_libraries},
         {NULL, NULL},
     };
 

@@ -3,6 +3,7 @@
 -- handle (all handles of a process share one environment) and an HTTP client here.
 -- Only plain data goes in and out.
 local core = require "mjhook.core"
+local environment = require "mjhook.environment"
 local executor = require "mjhook.executor"
 
 -- What a batch leaves behind is all garbage, and next to nothing lives on: collecting seldom costs little memory.
@@ -107,6 +108,8 @@ function M.deliver(id, settings, options)
     if not settings then
       return "unconfigured"
     end
+    environment.install(settings.environment)
+    settings.environment = nil
     settings.log = function(level, message)
       table.insert(mj.said, { level = level, message = message })
     end

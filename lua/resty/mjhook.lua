@@ -11,6 +11,7 @@ local body = require "resty.mjhook.body"
 local callback = require "mjhook.callback"
 local config = require "mjhook.config"
 local core = require "mjhook.core"
+local environment = require "mjhook.environment"
 local delivery = require "resty.mjhook.deliver"
 local guard = require "resty.mjhook.guard"
 local journal = require "resty.mjhook.log"
@@ -28,11 +29,12 @@ local DISPATCH_REST_MS = 1000
 
 -- ---- set-up ----
 
-local given, arguments, instance -- what init() was given; that and what is ours
+local given, arguments, instance -- what init() was given, with the environment; what mjhook.open is given
 local tried_at = -REOPEN_MS
 
 --- In init_by_lua: checks configuration and policy, so that nginx does not start with wrong ones. An nginx has one of
 -- each: a second call would take the first one's callbacks to another store.
+-- The environment is handed on to workers and threads, for which nginx clears it.
 -- Opens nothing: nginx's master must not hold a store open across its forks.
 -- @tparam table args as for mjhook.open
 function M.init(args)
@@ -50,9 +52,9 @@ function M.init(args)
   for _, flow in ipairs { "bulk", "deliver", "events", "job", "poll" } do
     require("mjhook." .. flow) -- here, rather than from disk under a request
   end
-  given, arguments = args or {}, {}
-  for k, v in pairs(given) do
-    arguments[k] = v
+  given = { environment = core.environment() }
+  for k, v in pairs(args or {}) do
+    given[k] = v
   end
 end
 
@@ -93,8 +95,13 @@ local function open_anew()
     return nil
   end
   tried_at = now
-  arguments.executor = threads.new
-  arguments.log = arguments.log or log
+  if not arguments then
+    environment.install(given.environment)
+    arguments = { executor = threads.new, log = log }
+    for k, v in pairs(given) do
+      arguments[k] = k ~= "environment" and v or arguments[k]
+    end
+  end
   local err
   instance, err = mjhook.open(arguments)
   if not instance then
@@ -111,7 +118,7 @@ end
 
 -- Apart from what it does once, which would keep the compiler from all who call it.
 local function open()
-  return instance or arguments and open_anew()
+  return instance or given and open_anew()
 end
 
 local function warm_up(premature)

@@ -70,7 +70,8 @@ TEST("hints to look make at most one poll in ten seconds, and none that changes 
     CHECK_INT(say(&t, SIG_LOOK, T0 + MINUTE + 2 * SECOND), MJ_EDUPLICATE);
 }
 
-TEST("after a callback that was not confirmed yet polls come after ten seconds, and then after as long again as has passed")
+TEST("after a callback that was not confirmed yet polls come after ten seconds, and then after as long again as has "
+     "passed")
 {
     mj_task t = pending_task();
     int64_t at = T0 + HOUR, wait = 0;

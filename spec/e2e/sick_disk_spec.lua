@@ -9,7 +9,7 @@ local receiver = require "receiver"
 local sim = require "sim"
 
 local COUNT = 1500 -- of callbacks in a rush
-local WAIT_S = tonumber(os.getenv "MJHOOK_COMMIT_WAIT" or 1) -- how long callers wait; make chaos: as long as in real life
+local WAIT_S = tonumber(os.getenv "MJHOOK_COMMIT_WAIT" or 1) -- how long callers wait; make chaos: 30
 
 describe("on a disk that", function()
   setup(sim.start)

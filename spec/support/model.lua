@@ -632,13 +632,14 @@ local function refusal(t, a, s)
 end
 
 local function log(t, s, how, number, from, now)
-  local what = table.concat({ s.kind, how, number, tostring(from), t.state, tostring(s.source), tostring(s.error) }, " ")
+  local what = table.concat({ s.kind, how, number, tostring(from), t.state, tostring(s.source), tostring(s.error) }, "")
   t.changes = t.changes + 1
   t.entries = t.entries + (t.moment and t.moment.what == what and 0 or 1)
   if s.source == "callback" and (s.kind == "look" or s.kind == "hint") then
     t.reasons[#t.reasons + 1] = { at = now, attempt = number, entry = t.entries }
   end
-  t.moment = { what = what, signal = s.kind, note = how, attempt = number, from = from, to = t.state, source = s.source, at = now }
+  t.moment = { what = what, signal = s.kind, note = how, attempt = number, from = from, to = t.state,
+               source = s.source, at = now }
 end
 
 local function add_event(m, t, kind, now)
@@ -804,7 +805,8 @@ function Model:add(s, now)
   local t = {
     number = self.made, stamp = self.stamp, state = "queued", ready = true, due = s.expires, expires = s.expires,
     prompt = s.prompt, user = s.user, key = s.key, print = s.print, account = s.account, priority = s.priority,
-    timeout = s.timeout, attempts = {}, reasons = {}, entries = 0, created = now, updated = now, polls = 0, tries = 0, hints = 0, absences = 0,
+    timeout = s.timeout, attempts = {}, reasons = {}, entries = 0,
+    created = now, updated = now, polls = 0, tries = 0, hints = 0, absences = 0,
     silence = 0, late = false, ours = false, seq = 0, changes = 0,
   }
   new_attempt(t)
