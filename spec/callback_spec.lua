@@ -3,8 +3,13 @@ local cjson = require "cjson"
 local core = require "mjhook.core"
 local kit = require "kit"
 local sim = require "sim"
+local zlib = require "zlib"
 
 local IMAGE = "https://img.example/grid.png"
+local function gzip(text)
+  return (zlib.deflate(9, 15 + 16)(text, "finish"))
+end
+
 local UNKNOWN_REF = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 
 describe("callback", function()
@@ -460,6 +465,40 @@ describe("callback", function()
       task = mj:get(task.ref)
       assert.equal("succeeded", task.state)
       assert.is_nil(task.meta) -- more than is kept
+    end)
+
+    it("reads a body that is gzipped though nobody asked, and no more of it than max_body", function()
+      local policy = { on_callback = function() return "accept" end }
+      for _, more in ipairs { {}, { trust = "verify" }, { policy = policy } } do -- each weighs it elsewhere
+        more.max_body = 4096
+        open(more)
+        local task, uri = submit()
+        sim.finish(task.task_id)
+        local body = gzip(cjson.encode(success(task.task_id)))
+        assert.equal(200, post(uri, body, { headers = { ["content-encoding"] = "gzip" } }).status)
+        if more.trust then
+          assert(mj:refresh(task.ref))
+        end
+        assert.equal("succeeded", mj:get(task.ref).state)
+        kit.store = kit.tmp() .. "/store"
+        sim.reset()
+      end
+      open { max_body = 4096 }
+      local task, uri = submit()
+      local body = cjson.encode(success(task.task_id))
+      local reply = post(uri, gzip(body .. (" "):rep(4097 - #body)))
+      assert.same({ 413, "too_large" }, { reply.status, reply.word })
+      reply = post(uri, gzip(body):sub(1, -2))
+      assert.same({ 400, "unreadable" }, { reply.status, reply.word })
+      local refused = assert(mj:refused {})
+      assert.matches("damaged or cut short", refused[1].reason)
+      assert.matches("longer than allowed", refused[2].reason)
+      assert.equal("pending", mj:get(task.ref).state)
+      assert.equal(401, post(token(UNKNOWN_REF, 1, "another secret, of nobody"), gzip(body)).status)
+      mj:close()
+      open { max_body = 8192 }
+      assert.equal("stored", mj:readmit(refused[2].id)) -- as it was kept: gzipped
+      assert.equal("succeeded", mj:get(task.ref).state)
     end)
 
     it("checks the token before the size, and the method before the token", function()

@@ -147,6 +147,17 @@ describe("reconcile", function()
       end)
     end
 
+    it("reads an answer that is gzipped though nobody asked", function()
+      open()
+      local task = submit()
+      sim.finish(task.task_id)
+      sim.config { status = { gzip = 1 } }
+      kit.travel(100)
+      local report = pass()
+      assert.same({ 1, 0 }, { report.succeeded, report.errors })
+      assert.equal("succeeded", state(task))
+    end)
+
     it("loses nothing while nobody can be reached, however long", function()
       open()
       local task = submit()

@@ -403,6 +403,13 @@ describe("submit", function()
     end)
   end)
 
+  it("reads an answer that is gzipped though nobody asked", function()
+    sim.script { submit = { "gzip" } }
+    local task = assert(open():submit { prompt = "a fox" })
+    assert.equal("pending", task.state)
+    assert.equal(sim.jobs()[1].taskId, task.task_id)
+  end)
+
   describe("without a clear answer", function()
     local cases = {
       "http_500", "http_502", "http_503", "http_504", "http_500_after", "http_502_after", "http_503_after", "cut",

@@ -4,6 +4,7 @@
 #include "mj_error.h"
 #include "mj_fault.h"
 #include "mj_framing.h"
+#include "mj_gunzip.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@ enum {
     DEFAULT_CONNECT_MS = 10000,
     DEFAULT_TIMEOUT_MS = 30000,
     DEFAULT_ANSWER = 4 << 20,
+    MAX_ANSWER = 1 << 30,
     POLL_MS = 1000, /* curl_multi_poll wakes for its own timers, too; this is only a bound */
     /* Servers close idle connections after some seconds (node: 5), and a body that crosses the closing is "maybe
      * sent". A new handshake costs less than such a doubt. */
@@ -95,6 +97,8 @@ mj_http *mj_http_new(const mj_http_options *o)
         h->o.timeout_ms = DEFAULT_TIMEOUT_MS;
     if (h->o.max_answer == 0)
         h->o.max_answer = DEFAULT_ANSWER;
+    if (h->o.max_answer > MAX_ANSWER)
+        h->o.max_answer = MAX_ANSWER;
     h->user_agent = strdup(o->user_agent ? o->user_agent : "mjhook");
     h->ca_file = o->ca_file ? strdup(o->ca_file) : NULL;
     h->proxy = o->proxy ? strdup(o->proxy) : NULL;
@@ -467,6 +471,31 @@ const char *mj_http_library(void)
     return curl_version();
 }
 
+/* Takes off a compression that nobody asked for.  A damaged body stays as it came, for its reader to say so.  False: it
+ * becomes too long, or there is no memory. */
+static bool unpack(transfer *t)
+{
+    mj_http_answer *a = t->answer;
+    mj_buf out = {0};
+    mj_str plain;
+    int rc = mj_gunzip((mj_str){a->body, (uint32_t)a->body_len}, (uint32_t)t->max, &out, &plain);
+
+    if (rc == MJ_OK && out.p) {
+        mj_put_u8(&out, 0);
+        if (!out.failed) {
+            free(a->body);
+            a->body = (char *)out.p;
+            a->body_len = out.n - 1;
+            return true;
+        }
+        rc = MJ_ENOMEM;
+    }
+    mj_buf_free(&out);
+    t->too_long = rc == MJ_ELIMIT;
+    t->no_memory = rc == MJ_ENOMEM;
+    return !t->too_long && !t->no_memory;
+}
+
 /* `cut`: why it ends before libcurl is done with it. */
 static void finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
 {
@@ -476,14 +505,15 @@ static void finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
     MJ_FAULT("http.ended");
     a->elapsed_ms = mj_http_clock() - t->started;
     /* A header that broke off is no error to libcurl, nor is it for each version that chunks did. */
-    if ((!cut && result == CURLE_OK && t->head_done && !t->framing.chunked) || whole(t)) {
+    if (((!cut && result == CURLE_OK && t->head_done && !t->framing.chunked) || whole(t)) && unpack(t)) {
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
         a->outcome = MJ_HTTP_ANSWERED;
         a->status = (int)status;
     } else {
         failed(a, maybe(t), t->req->url, cut ? cut : reason(t, result));
         a->too_long = t->too_long;
-        a->cut = !cut && t->head_done && !t->too_long && (result == CURLE_PARTIAL_FILE || result == CURLE_RECV_ERROR);
+        a->cut = !cut && t->head_done && !t->too_long &&
+                 (result == CURLE_PARTIAL_FILE || result == CURLE_RECV_ERROR || t->framing.fault);
     }
     add_details(t, result, cut);
     release(h, t);

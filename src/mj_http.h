@@ -29,7 +29,7 @@ typedef struct mj_http_options {
     int connections;        /* concurrent requests per call, 1 to 256; 0: 8 */
     int connect_timeout_ms; /* 0: 10,000 */
     int timeout_ms;         /* the whole exchange of a request; 0: 30,000 */
-    size_t max_answer;      /* bytes of an answer's body; 0: 4 MiB; longer is an error */
+    size_t max_answer;      /* bytes of an answer's body, at most 2^30; 0: 4 MiB; longer is an error */
     bool insecure;          /* do not verify TLS: for tests, and to look at a certificate that is refused */
     const char *ca_file;    /* certificates to trust instead of the system's; NULL: the system's */
     const char *proxy;      /* URL of the proxy for all requests, with its password if it wants one; NULL: none */
@@ -73,7 +73,8 @@ typedef struct mj_http_answer {
     bool blocked;        /* it bears "cf-mitigated": it comes from in front of the server */
     bool too_long, cut;  /* not answered: the answer began, and was longer than it may be, or broke off */
     int64_t retry_after; /* seconds from a Retry-After header (number or date), clamped to 0..86400; -1: none */
-    char *body;          /* owned by the answer, NUL-terminated; NULL when there is none */
+    char *body;          /* owned by the answer, NUL-terminated; NULL when there is none; a compression that nobody
+                            asked for is taken off (mj_gunzip.h), and max_answer counts before and after */
     size_t body_len;
     char error[160]; /* for people: host and what happened, never a header, a key or a query string */
     int64_t elapsed_ms;

@@ -334,7 +334,7 @@ function M.readmit(mj, id)
     return nil, core.error("invalid", ("of the refused callback %d only %d of %d bytes were kept"):format(id,
       #kept.body, kept.size))
   end
-  local word, why = provider.read_callback(kept.body)
+  local word, why = provider.read_callback(core.gunzip(kept.body, mj.config.max_body) or kept.body)
   local answer, code
   if word then
     answer, code, err = weigh(mj, "signed", kept.ref, kept.attempt, word)

@@ -79,18 +79,6 @@ function M.complete(config, requests)
   return out
 end
 
-local MAX_ANSWER = 4 * 1024 * 1024 -- bytes, as in mj_http.h: also of what a compressed answer becomes
-
--- An answer's body, without the compression that nobody asked for. What is damaged stays as it is, and is no JSON.
--- @treturn string|nil nil and an error when it becomes too long
-local function body_of(answer)
-  local plain, err = core.gunzip(answer.body or "", MAX_ANSWER)
-  if not plain and err.code == "invalid" then
-    return answer.body
-  end
-  return plain, err
-end
-
 -- What is about the account or the way to the provider tells its HTTP status, and the provider's words beside ours.
 local TELLS_STATUS = { endpoint = true, blocked = true }
 
@@ -101,7 +89,7 @@ function M.read_submit(answer)
   if answer.outcome ~= "answered" then
     return { kind = answer.outcome, error_code = answer.outcome, error = answer.error }
   end
-  local verdict = core.wire_submit(answer.status, body_of(answer), answer.blocked)
+  local verdict = core.wire_submit(answer.status, answer.body, answer.blocked)
   if TELLS_STATUS[verdict.error_code] then
     verdict.error = ("HTTP %d: %s%s"):format(answer.status, verdict.error,
       verdict.said and " (" .. verdict.said .. ")" or "")
@@ -129,11 +117,7 @@ function M.read_status(answer, ids)
   if answer.outcome ~= "answered" then -- too long, or it broke off: one of the tasks may be the cause
     return no_answer(answer.error, answer.unread ~= nil)
   end
-  local body, too_long = body_of(answer)
-  if not body then
-    return no_answer(too_long.message, true)
-  end
-  local words, unread, odd, halves = core.wire_status(body, ids, answer.status, answer.blocked)
+  local words, unread, odd, halves = core.wire_status(answer.body or "", ids, answer.status, answer.blocked)
   if words then
     return { words = words, unread = unread, odd = odd }
   end

@@ -3,6 +3,8 @@
 #include "http_help.h"
 
 #include <sys/resource.h>
+#define ZLIB_CONST
+#include <zlib.h>
 
 /* ---- answers that libcurl 7.88 does not survive on a handle that it was given before ---- */
 
@@ -231,4 +233,91 @@ TEST("an answer in chunks that comes before the body was read is an answer")
     mj_http_answer_clear(&a, 1);
     mj_http_free(h);
     free(body);
+}
+
+/* ---- compressed answers ---- */
+
+static char packed[1 << 16];
+static size_t packed_n;
+
+static void say_packed(conn *c)
+{
+    static const char *const heads[] = {
+        "HTTP/1.1 200 OK\r\nContent-Length: ",
+        "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: ",
+        "HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 429 Slow\r\nContent-Encoding: gzip\r\nConnection: close\r\nX-Length: ",
+    };
+
+    while (read_request(c)) {
+        int i = (counted(c->s, &c->s->bodies) - 1) % 4;
+        char length[32];
+        snprintf(length, sizeof length, i == 2 ? "%zx\r\n" : "%zu\r\n\r\n", packed_n);
+        say(c, heads[i]);
+        say(c, length);
+        CHECK(send(c->fd, packed, packed_n, MSG_NOSIGNAL) == (ssize_t)packed_n);
+        if (i == 2)
+            say(c, "\r\n0\r\n\r\n");
+        if (i == 3)
+            return;
+    }
+}
+
+static void pack(const char *text, size_t n)
+{
+    z_stream z = {.next_in = (const Bytef *)text, .avail_in = (uInt)n};
+
+    CHECK_INT(deflateInit2(&z, 9, Z_DEFLATED, MAX_WBITS + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    z.next_out = (Bytef *)packed;
+    z.avail_out = sizeof packed;
+    CHECK_INT(deflate(&z, Z_FINISH), Z_STREAM_END);
+    packed_n = z.total_out;
+    deflateEnd(&z);
+}
+
+TEST("an answer that is gzipped though nobody asked is read, whatever its header says of it, and however it ends")
+{
+    static const char text[] = "{\"status\":0,\"data\":{\"taskId\":\"T1\"}}";
+    server *s = start(say_packed);
+    mj_http *h = client(1);
+
+    pack(text, sizeof text - 1);
+    for (int i = 0; i < 8; i++) {
+        mj_http_answer a = ask(h, post(url_of(s), "{}", i & 1));
+        CHECK_INT(a.outcome, MJ_HTTP_ANSWERED);
+        CHECK_INT(a.status, i % 4 == 3 ? 429 : 200);
+        CHECK_STR(a.body, text);
+        CHECK_INT(a.body_len, sizeof text - 1);
+        mj_http_answer_clear(&a, 1);
+    }
+    mj_http_free(h);
+}
+
+TEST("a gzipped answer that is damaged is given as it came, and one that becomes too long is too long")
+{
+    char *zeros = calloc(1, 16 << 20);
+    mj_http_options o = {.connections = 1, .timeout_ms = 5000, .max_answer = 1 << 20};
+    mj_http *h = mj_http_new(&o);
+    server *s = start(say_packed);
+    mj_http_answer a;
+
+    CHECK(h != NULL && zeros != NULL);
+    pack("{}", 2);
+    packed[packed_n - 1] ^= 1;
+    a = ask(h, post(url_of(s), "{}", true));
+    CHECK_INT(a.outcome, MJ_HTTP_ANSWERED);
+    CHECK_INT(a.body_len, packed_n);
+    CHECK_MEM(a.body, packed, packed_n);
+    mj_http_answer_clear(&a, 1);
+    pack(zeros, 16 << 20);
+    a = ask(h, post(url_of(s), "{}", true));
+    CHECK_INT(a.outcome, MJ_HTTP_MAYBE_SENT);
+    CHECK(strstr(a.error, "longer than it may be"));
+    pack(zeros, 1 << 20);
+    a = ask(h, post(url_of(s), "{}", true));
+    CHECK_INT(a.outcome, MJ_HTTP_ANSWERED);
+    CHECK_INT(a.body_len, 1 << 20);
+    mj_http_answer_clear(&a, 1);
+    mj_http_free(h);
+    free(zeros);
 }
