@@ -14,6 +14,7 @@
 #include <lualib.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +61,21 @@ static void usage(FILE *to)
           to);
 }
 
+/* Says what may quote anything: one line, of what a terminal shows as it is. */
+__attribute__((format(printf, 1, 2))) static void complain(const char *format, ...)
+{
+    char text[4096];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    for (char *p = text; *p; p++)
+        if (*p < ' ' || *p >= 0x7f)
+            *p = *p == '\n' || *p == '\t' ? ' ' : '?';
+    fprintf(stderr, "mjhook-reconcile: %s\n", text);
+}
+
 static bool number(const char *name, const char *text, double low, double high, double *v)
 {
     char *end;
@@ -68,7 +84,7 @@ static bool number(const char *name, const char *text, double low, double high, 
     *v = strtod(text, &end);
     if (errno == 0 && end != text && *end == '\0' && *v >= low && *v <= high)
         return true;
-    fprintf(stderr, "mjhook-reconcile: --%s: a number from %g to %g expected\n", name, low, high);
+    complain("--%s: a number from %g to %g expected, got \"%s\"", name, low, high, text);
     return false;
 }
 
@@ -86,6 +102,7 @@ static int parse(int argc, char **argv, options *o)
     double n;
     int c;
 
+    opterr = 0; /* its messages quote the option as it is */
     while ((c = getopt_long(argc, argv, "c:qvh", longs, NULL)) != -1) {
         switch (c) {
         case 'c':
@@ -129,12 +146,13 @@ static int parse(int argc, char **argv, options *o)
             usage(stdout);
             return EXIT_DONE;
         default:
+            complain("unknown option or missing value: \"%s\"", argv[optind - 1]);
             usage(stderr);
             return EXIT_USAGE;
         }
     }
     if (optind < argc) {
-        fputs("mjhook-reconcile: it takes options only, and no other arguments\n", stderr);
+        complain("unexpected argument \"%s\"", argv[optind]);
         usage(stderr);
         return EXIT_USAGE;
     }
@@ -208,15 +226,6 @@ static int traceback(lua_State *L)
     return 1;
 }
 
-/* An error of Lua's, which may quote anything: only what a terminal shows as it is. */
-static void complain(const char *error)
-{
-    fputs("mjhook-reconcile: ", stderr);
-    for (const char *p = error ? error : "?"; *p; p++)
-        fputc((*p >= ' ' && *p < 0x7f) || *p == '\n' || *p == '\t' ? *p : '?', stderr);
-    fputc('\n', stderr);
-}
-
 static void set_options(lua_State *L, const options *o)
 {
     lua_newtable(L);
@@ -275,7 +284,7 @@ static int run(lua_State *L, const options *o)
     lua_getglobal(L, "require");
     lua_pushstring(L, "mjhook.sweeper");
     if (lua_pcall(L, 1, 1, -3) != LUA_OK) {
-        complain(lua_tostring(L, -1));
+        complain("%s", lua_tostring(L, -1) ? lua_tostring(L, -1) : "an error without words");
         return EXIT_CONFIG;
     }
     set_options(L, o); /* the sweeper keeps what it opened between passes */
@@ -283,7 +292,7 @@ static int run(lua_State *L, const options *o)
     do {
         lua_pushvalue(L, -2);
         if (lua_pcall(L, 0, 1, -5) != LUA_OK) {
-            complain(lua_tostring(L, -1));
+            complain("%s", lua_tostring(L, -1) ? lua_tostring(L, -1) : "an error without words");
             rc = EXIT_SOME;
         } else {
             rc = (int)lua_tointeger(L, -1);

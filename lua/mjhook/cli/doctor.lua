@@ -14,9 +14,9 @@ local function show(out)
   return function(finding)
     local word = SHOWN[finding.status]
     out:line(out:paint(word[2], text.pad(word[1], 4)), "  ", text.pad(finding.check, CHECK_WIDTH), "  ",
-      text.clean(finding.message))
+      finding.message)
     if finding.advice then
-      out:line(INDENT, text.clean("-> " .. finding.advice))
+      out:line(INDENT, "-> ", finding.advice)
     end
     out.finish()
   end

@@ -35,7 +35,7 @@ end
 
 local function write(out, mj, task)
   local now = out.now
-  out:line(out:paint("bold", task.ref), "  ", out:state(task.state), text.clean(task.late and "  (late)" or ""))
+  out:line(out:paint("bold", task.ref), "  ", out:state(task.state), task.late and "  (late)" or "")
   out:field("why", waiting(mj, task, now), task.state ~= "queued" and "yellow" or nil)
   out:field("prompt", task.prompt)
   if task.mj_prompt ~= task.prompt then

@@ -231,7 +231,7 @@ function Run:summary(out)
       words = ("not in this policy: the default, %s"):format(text.count(left, "time"))
     end
     if words ~= "" then
-      out:line("  ", text.pad(name, 17), "  ", text.clean(words))
+      out:line("  ", text.pad(name, 17), "  ", words)
     end
   end
 end

@@ -3,7 +3,6 @@ local each = require "mjhook.cli.each"
 local fail = require "mjhook.cli.fail"
 local find = require "mjhook.cli.lookup"
 local json = require "mjhook.cli.json"
-local text = require "mjhook.cli.text"
 local waiting = require "mjhook.cli.waiting"
 
 local function resubmit(mj, id)
@@ -35,7 +34,7 @@ does that by itself; here you decide it.]],
       end,
       write = function(task)
         local why = waiting(mj, task, out.now)
-        out:line(task.ref, " ", out:state(task.state), why and text.clean((" (%s)"):format(why)) or "")
+        out:line(task.ref, " ", out:state(task.state), why and (" (%s)"):format(why) or "")
       end,
       exit = function(task)
         return task.state == "failed" and fail.FAILED

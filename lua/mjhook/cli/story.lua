@@ -65,10 +65,9 @@ return function(out, task)
   end
   for i, moment in ipairs(task.timeline) do
     moment.till = moment["until"] and moment["until"] - task.created_at
-    local line = text.clean(sentence(moment, #task.attempts))
     local moved = moment.from ~= moment.to or moment.signal == "create"
-    out:line("  ", out:paint("dim", text.pad(waits[i], widest)), "  ", text.pad(text.clean(moment.source), 8), "  ", line,
-      moved and " → " or "", moved and out:state(moment.to) or "")
+    out:line("  ", out:paint("dim", text.pad(waits[i], widest)), "  ", text.pad(moment.source, 8), "  ",
+      sentence(moment, #task.attempts), moved and " → " or "", moved and out:state(moment.to) or "")
     if task.timeline_dropped and i == FIRST_KEPT then
       out:line("  ", out:paint("dim", ("... %d more, no longer kept"):format(task.timeline_dropped)))
     end

@@ -5,7 +5,6 @@ local fail = require "mjhook.cli.fail"
 local json = require "mjhook.cli.json"
 local options = require "mjhook.cli.options"
 local submit_file = require "mjhook.cli.submit_file"
-local text = require "mjhook.cli.text"
 local waiting = require "mjhook.cli.waiting"
 
 local function read_json(given)
@@ -50,7 +49,7 @@ local function one(mj, given, prompt, out)
   if out.json then
     out:value(json.task(task))
   else
-    out:line(task.ref, " ", out:state(task.state), text.clean(describe(mj, task, out.now)))
+    out:line(task.ref, " ", out:state(task.state), describe(mj, task, out.now))
   end
   return task.state == "failed" and not task.duplicate and fail.FAILED or fail.DONE
 end
