@@ -3,7 +3,7 @@
  * Nothing is believed: types are checked, numbers may come as strings and statuses as
  * words, null and a wrong type count as missing, text is UTF-8 afterwards (broken bytes
  * and control characters become '?'), URLs are http(s) and percent-encoded, everything has a
- * limit.  What is called how is in tables at the top of mj_wire.c.
+ * limit.  What is called how is in tables at the top of mj_object.c.
  * What comes out is a signal for the state machine, SIG_RUNNING, SIG_SUCCEEDED,
  * SIG_HINT or SIG_FAILED.
  *

@@ -221,6 +221,8 @@ TEST("a reseller's callback is read: a status word and a jobId around data")
     w = word("{\"status\":\"success\",\"message\":\"ok\",\"data\":{\"taskId\":\"T1\",\"status\":0}}");
     CHECK_INT(w.kind, SIG_RUNNING);
     no_word("{\"status\":1,\"data\":{\"jobId\":\"J1\"}}", "no usable status");
+    no_word("{\"status\":\"error\",\"message\":\"later\",\"data\":{\"taskId\":\"T1\"}}", "no usable status");
+    CHECK_INT(word("{\"taskId\":\"T1\",\"status\":\"error\"}").kind, SIG_FAILED);
     /* what is beside it is not used when it is about another task */
     w = word("{\"taskId\":\"T1\",\"status\":1,\"data\":{\"taskId\":\"T2\",\"image\":\"https://a\"}}");
     CHECK_INT(w.kind, SIG_HINT);

@@ -185,6 +185,8 @@ function slow.word(doc)
   local by_word = false
   if not status then
     status, by_word = status_of(beside.status)
+    local word = by_word and beside.status:lower()
+    by_word = by_word and word ~= "fail" and word ~= "error" -- which beside a task are JSend's
   end
   if not id or not status or (by_word == false and not status_of(object.status)) then
     return nil, number
