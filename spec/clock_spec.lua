@@ -27,7 +27,8 @@ describe("a clock that was an hour ahead and is set right", function()
 
   local function failed(mj, id)
     local task = assert(mj:adopt { task_id = id or "T1", prompt = "a fox" })
-    assert(mj.exec:commit { { op = "signal", kind = "failed", source = "callback", task_id = id or "T1", error = "x" } })
+    assert(mj.exec:commit { { op = "signal", kind = "failed", source = "callback", task_id = id or "T1",
+                              error = "x" } })
     return task
   end
 

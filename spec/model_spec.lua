@@ -98,7 +98,8 @@ end
 
 function Inventor.new(seed)
   local r = Random.new(seed)
-  local self = setmetatable({ r = r, now = START, latest = START, made = 0, count = 0, last_id = 0, habits = {}, total = 0 }, Inventor)
+  local self = setmetatable({ r = r, now = START, latest = START, made = 0, count = 0, last_id = 0, habits = {},
+                              total = 0 }, Inventor)
   self.rules, self.caps = random_rules(r), random_caps(r)
   self.length = r:pick { 40, 100, 200, 400, 800 }
   self.population = r:pick { 1, 3, 10, 40, 100 }

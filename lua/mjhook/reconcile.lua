@@ -91,7 +91,11 @@ function Sweep:pages(due, size, work, brief)
     if cursor then
       self.mj.store:trim() -- as much memory for a hundred thousand as for a page
     end
-  until not cursor or not self:time_left()
+    local restart = self:catch_up(now)
+    if restart then -- what is left is due under earlier times
+      now, cursor = core.now(), nil
+    end
+  until not (cursor or restart) or not self:time_left()
 end
 
 -- Each kind is said once in a pass.
@@ -115,15 +119,22 @@ end
 
 -- What a clock which was ahead has stored would be put off until the time that it showed. The store bounds it when it
 -- meets an earlier time than the newest commit's, a part in each transaction: here all of it, before the sweep looks
--- for what is due.
-function Sweep:catch_up()
+-- for what is due. True when the clock was set back since `before`, or since the newest commit.
+function Sweep:catch_up(before)
   local now = core.now()
-  local before = assert(self.mj.store:stats(now)).latest or now
-  if before - now > core.clock_step then
-    self.mj.log("warn", ("the clock was set back by %d s: what it put off is due now"):format(
-      math.floor((before - now) / 1000)))
-    self:tick()
+  if self.dry_run then
+    return false
+  elseif before - now <= core.clock_step then
+    before = assert(self.mj.store:stats(now)).latest or now
   end
+  if before - now <= core.clock_step then
+    return false
+  end
+  self.mj.log("warn", ("the clock was set back by %d s: what it put off is due now"):format(
+    math.floor((before - now) / 1000)))
+  self:tick()
+  self.begun = now
+  return true
 end
 
 function Sweep:recover()
@@ -381,7 +392,7 @@ function M.reconcile(mj, options)
   local started = core.clock()
   local self = setmetatable({
     mj = mj, report = new_report(), said = {}, met = {}, on_trouble = options.on_trouble,
-    limit = options.limit, begun = core.now(), progress = options.progress,
+    limit = options.limit, dry_run = options.dry_run, begun = core.now(), progress = options.progress,
     isolate = options.isolate,
     stop_at = started + (options.budget or DEFAULT_BUDGET_S) * 1000,
   }, Sweep)
@@ -400,14 +411,14 @@ function M.reconcile(mj, options)
     return nil, busy
   end
   local ok, err = pcall(function()
-    self:catch_up()
+    self:catch_up(self.begun)
     for _, step in ipairs(STEPS) do
       self:enter(step)
       if self:time_left() then
         self[step](self)
       end
     end
-    self:catch_up()
+    self:catch_up(self.begun)
     self:judge(started)
   end)
   lock:close()

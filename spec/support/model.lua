@@ -1176,7 +1176,8 @@ function Model:kick(task, seq, now)
     return { code = "not_found" }
   end
   self.events[#self.events + 1] = { task = task, seq = task.seq, type = task.state, attempt = #task.attempts,
-                                    late = task.late, tries = 0, created = now, next = now, since = now, buried = false,
+                                    late = task.late, tries = 0, created = now, next = now, since = now,
+                                    buried = false,
                                     errors = {} }
   return { code = "ok" }
 end
