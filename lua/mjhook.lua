@@ -66,6 +66,9 @@ function M.open(args)
     return nil, err
   end
   local self = setmetatable({ config = settings, log = make_log(settings.log), stopping = core.overdue }, Mjhook)
+  for _, note in ipairs(settings.notes) do
+    self.log("warn", note)
+  end
   self.policy, err = policy.load(settings.policy, function(...)
     self.log(...)
   end)

@@ -56,8 +56,16 @@ local function send(reply)
     lines[#lines + 1] = "Content-Type: application/json"
   end
   lines[#lines + 1] = "Content-Length: " .. #body
-  io.stdout:write(table.concat(lines, "\r\n"), "\r\n\r\n", body)
-  io.stdout:flush()
+  local sent, why, number = io.stdout:write(table.concat(lines, "\r\n"), "\r\n\r\n", body)
+  if sent then
+    sent, why, number = io.stdout:flush()
+  end
+  if not sent then
+    if number ~= 32 then -- EPIPE: the client is gone
+      complain("standard output can't be written: " .. tostring(why))
+    end
+    os.exit(73)
+  end
 end
 
 local version = _VERSION:match "%d+%.%d+"
@@ -137,6 +145,7 @@ end
 
 local function answer()
   local mjhook = load_mjhook()
+  require("mjhook.core").standard_files() -- before anything else is opened
   -- A store that is not there is a mistake in the set-up: made here it would belong to the wrong user.
   local mj, err = mjhook.open { create = false }
   if not mj then

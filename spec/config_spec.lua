@@ -410,6 +410,51 @@ describe("configuration", function()
       assert.equal("one", resolve({ api_key_file = file "one\n" }).accounts[1].api_key)
     end)
 
+    it("are mended where an editor left something around the key, and that is said", function()
+      for _, text in ipairs { "one", "one\n" } do
+        assert.same({}, resolve({ api_key_file = file(text) }).notes)
+      end
+      for _, text in ipairs { "one\r\n", "\239\187\191one\n", "  one\n", "one\t\n\n", "\239\187\191 one\r\n" } do
+        local path = file(text)
+        for _, args in ipairs { { api_key_file = path }, { accounts = { { name = "a", api_key_file = path } } } } do
+          local c = resolve(args)
+          assert.equal("one", c.accounts[1].api_key)
+          assert.matches(path .. " has blanks, a carriage return or a byte order mark", c.notes[1], 1, true)
+        end
+      end
+      kit.open { accounts = { { name = "default", api_key_file = file "one\r\n" } } }
+      assert.matches("warn: accounts.api_key_file: ", kit.log_text(), 1, true)
+    end)
+
+    for what, texts in pairs {
+      ["quote"] = { '"the-key"', "'the-key'", "`the-key`", "the-key'", '"the-key' },
+      ["printable ASCII"] = { "the-key\194\160", "\226\128\139the-key", "th\195\169-key", "the-key\127" },
+      ["byte order mark"] = { "\239\187\191the-key" },
+      ["blank"] = { " the-key", "the-key ", "\tthe-key", "the key" },
+      ["carriage return"] = { "the-key\r", "the\rkey" },
+    } do
+      it("and other places name what is wrong about a key with a " .. what .. " in or around it", function()
+        local function assert_said(message, where)
+          assert.matches(what, message, 1, true)
+          assert.matches(where, message, 1, true)
+          assert.is_nil(message:find("the-key", 1, true))
+        end
+        for _, text in ipairs(texts) do
+          assert_said(refused { api_key = text }, "api_key: ")
+          assert_said(refused { accounts = { { name = "a", api_key = text } } }, "accounts[1].api_key: ")
+          assert_said(refused { config = file(("return { api_key = %q }"):format(text)) }, "api_key: ")
+          if what == "quote" or what == "printable ASCII" then -- the rest is mended in a file
+            local path = file(text)
+            assert_said(refused { api_key_file = path }, "api_key_file: " .. path .. ": ")
+            assert_said(refused { accounts = { { name = "a", api_key_file = path } } }, path .. ": ")
+          end
+          environment.MIDJOURNEY_API_KEY = text
+          assert_said(refused {}, "api_key (from the environment): ")
+          assert.equal("good", resolve({ api_key = "good" }).accounts[1].api_key) -- what is not used does no harm
+        end
+      end)
+    end
+
     it("with secrets hold some, each long enough", function()
       assert.matches("^secrets_file%[2%]: ", refused { secrets_file = file(SECRET .. "\nshort\n") })
       assert.matches("^secrets_file: ", refused { secrets_file = file "\n\n" })

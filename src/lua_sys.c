@@ -1,5 +1,6 @@
 /* mjhook.core's few system calls that Lua has no door to. */
 #include "lua_core.h"
+#include "mj_fd.h"
 #include "mj_http.h"
 
 #include <errno.h>
@@ -8,6 +9,7 @@
 #include <netdb.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -94,6 +96,30 @@ static int core_stat(lua_State *L)
     return 1;
 }
 
+/* core.standard_files(): for programs, first: see mj_fd_fill_standard() */
+static int core_standard_files(lua_State *L)
+{
+    (void)L;
+    mj_fd_fill_standard();
+    return 0;
+}
+
+/* core.columns() -> how wide the terminal is that this process belongs to, nil without one */
+static int core_columns(lua_State *L)
+{
+    struct winsize size = {0};
+    int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        (void)!ioctl(fd, TIOCGWINSZ, &size);
+        close(fd);
+    }
+    if (size.ws_col == 0)
+        return 0;
+    lua_pushinteger(L, size.ws_col);
+    return 1;
+}
+
 static int core_uid(lua_State *L)
 {
     mjl_push_int(L, geteuid());
@@ -175,6 +201,8 @@ void mjl_open_sys(lua_State *L)
         {"now", core_now},
         {"lock", core_lock},
         {"environment", core_environment},
+        {"standard_files", core_standard_files},
+        {"columns", core_columns},
         {"stat", core_stat},
         {"uid", core_uid},
         {"sleep", core_sleep},

@@ -1,5 +1,7 @@
 #include "mj_child.h"
 
+#include "mj_fd.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
@@ -87,7 +89,7 @@ static void fork_guarded(mj_child *c, int end, int report)
     if (pid > 0) {
         setpgid(pid, pid); /* whichever of the two is first */
         if (dup2(report, 0) == 0) {
-            mj_close_from(1);
+            mj_fd_close_from(1);
             report = 0;
         }
         mj_guard_watch(report, pid, false);

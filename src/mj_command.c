@@ -1,5 +1,6 @@
 #include "mj_command.h"
 
+#include "mj_fd.h"
 #include "mj_guard.h"
 
 #include <errno.h>
@@ -46,7 +47,7 @@ static int arrange(int in, int err, int *report)
     for (int i = 0; i < REPORT; i++)
         if (dup2(from[i], i) < 0)
             return errno;
-    mj_close_from(REPORT + 1);
+    mj_fd_close_from(REPORT + 1);
     return 0;
 }
 

@@ -4,6 +4,7 @@
  * or a power cut leaves no store, or a whole one.  Nothing is ever made in a file that has content. */
 #include "mj_env_impl.h"
 
+#include "mj_fd.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -280,22 +281,6 @@ static int prepare(mj_env *e, mj_place *p, const mj_store_options *o, char *why,
     return rc;
 }
 
-/* A process that was started without standard output or error writes to whatever got that number, and that must not
- * be the store. */
-static bool fill_standard_files(void)
-{
-    int fd;
-
-    do {
-        fd = open("/dev/null", O_RDWR);
-        if (fd < 0)
-            fd = open("/", O_RDONLY | O_DIRECTORY); /* no /dev in here */
-    } while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd >= 0)
-        close(fd);
-    return fd >= 0;
-}
-
 /* ---- opening ---- */
 
 /* Whether LMDB and the file agree which transaction is the newest.  Commits of other processes come in between. */
@@ -350,7 +335,7 @@ static int open_once(mj_env *e, mj_place *p, const mj_store_options *o, char *wh
     int dead, rc = prepare(e, p, o, why, size);
 
     if (rc == 0)
-        rc = fill_standard_files() ? new_lmdb(e) : errno;
+        rc = mj_fd_fill_standard() ? new_lmdb(e) : errno;
     if (rc == 0)
         rc = mdb_env_open(e->lmdb, e->dir, MDB_NOTLS, e->mode);
     if (rc == MDB_INVALID || rc == MDB_VERSION_MISMATCH) /* the roots were good */

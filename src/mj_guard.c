@@ -1,12 +1,8 @@
 #include "mj_guard.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -145,39 +141,4 @@ void mj_guard_end(mj_guard *g, mj_ending *how)
     if (n != (ssize_t)sizeof *how)
         *how = (mj_ending){.status = SIGKILL};
     wait_for(g);
-}
-
-/* ---- descriptors ---- */
-
-/* As the kernel gives it; readdir() would allocate. */
-struct entry {
-    uint64_t ino;
-    int64_t next;
-    unsigned short size;
-    unsigned char type;
-    char name[];
-};
-
-void mj_close_from(int low)
-{
-    _Alignas(struct entry) char some[2048];
-    long n;
-    int dir;
-
-#ifdef SYS_close_range
-    if (syscall(SYS_close_range, (unsigned)low, ~0U, 0U) == 0)
-        return;
-#endif
-    /* A kernel before 5.9, or a filter of system calls that does not know it. */
-    dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    while (dir >= 0 && (n = syscall(SYS_getdents64, dir, some, sizeof some)) > 0)
-        for (long at = 0; at < n;) {
-            const struct entry *e = (const struct entry *)(some + at);
-            int fd = atoi(e->name);
-            if (fd >= low && fd != dir)
-                close(fd);
-            at += e->size;
-        }
-    if (dir >= 0)
-        close(dir);
 }

@@ -45,7 +45,4 @@ void mj_guard_settle(pid_t guard);
  * that was ended by SIGKILL: no other signal reaches it. */
 void mj_guard_end(mj_guard *g, mj_ending *how);
 
-/* Closes all descriptors from this one on. */
-void mj_close_from(int low);
-
 #endif

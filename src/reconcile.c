@@ -5,6 +5,7 @@
  * taken there, too, so that a pass from Lua and one from cron exclude each
  * other. */
 #include "compat.h"
+#include "mj_fd.h"
 #include "mj_store.h"
 
 #include <errno.h>
@@ -310,8 +311,14 @@ int main(int argc, char **argv)
     struct sigaction sa = {.sa_handler = on_signal}; /* no SA_RESTART: a rest is to be cut short */
     options o = {.budget = -1};
     lua_State *L;
-    int rc = parse(argc, argv, &o);
+    int rc;
 
+    mj_fd_fill_standard(); /* before anything else is opened */
+    rc = parse(argc, argv, &o);
+    if (rc == EXIT_DONE && fflush(stdout) != 0) { /* the version or the help was asked for */
+        perror("mjhook-reconcile: standard output can't be written");
+        return EXIT_CANTWRITE;
+    }
     if (rc >= 0)
         return rc;
     sigaction(SIGTERM, &sa, NULL);

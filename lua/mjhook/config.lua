@@ -129,8 +129,28 @@ local function proxy(key, v)
   end
 end
 
+-- What comes along when a key is copied, or is written to a file that expects quotes. It would be sent, and refused.
+local ODD = {
+  { "^\239\187\191", "begins with a byte order mark" },
+  { "^[\"'`]", "begins with a quote" }, { "[\"'`]$", "ends with a quote" },
+  { "\r", "holds a carriage return" }, { "\n", "holds a line break" },
+  { "^%s", "begins with a blank" }, { "%s$", "ends with a blank" }, { "%s", "holds a blank" },
+  { "[^!-~]", "holds other characters than printable ASCII" },
+}
+
+local function api_key(key, v)
+  if type(v) ~= "string" or v == "" then
+    fail(key, "a line of text expected")
+  end
+  for _, odd in ipairs(ODD) do
+    if v:find(odd[1]) then
+      fail(key, "the key %s: one API key expected and nothing else", odd[2])
+    end
+  end
+end
+
 local function account(key, v)
-  record({ name = text, api_key = text, api_key_file = text, max_in_flight = count(0, 1000, "slots") })(key, v)
+  record({ name = text, api_key = api_key, api_key_file = text, max_in_flight = count(0, 1000, "slots") })(key, v)
   if not v.name or #v.name > core.max_name then
     fail(key .. ".name", "a name of 1 to %d bytes expected", core.max_name)
   end
@@ -151,7 +171,7 @@ local KEYS = {
     end
   end,
   map_max = count(2 ^ 20, 2 ^ 47, "bytes"),
-  api_key = text,
+  api_key = api_key,
   api_key_file = text,
   accounts = list(account),
   base_url = text,
@@ -252,11 +272,17 @@ local function read_private(key, path)
   return content or fail(key, "%s", err.message)
 end
 
-local function read_key_file(key, path)
-  local value = read_private(key, path):match "^%s*(%S+)%s*$"
+-- What an editor leaves around a key in a file is mended, and noted; a quote is not, since it may be meant.
+local function read_key_file(key, path, notes)
+  local content = read_private(key, path)
+  local value = content:gsub("^\239\187\191", ""):match "^%s*(%S+)%s*$"
   if not value then
     fail(key, "%s should hold one API key and nothing else", path)
+  elseif content ~= value and content ~= value .. "\n" then
+    notes[#notes + 1] = ("%s: %s has blanks, a carriage return or a byte order mark around the key: they were left out")
+      :format(key, path)
   end
+  api_key(("%s: %s"):format(key, path), value)
   return value
 end
 
@@ -350,7 +376,7 @@ local function complete(config)
   end
   config.retention = config.retention or {}
   if config.api_key_file and not config.api_key then
-    config.api_key = read_key_file("api_key_file", config.api_key_file)
+    config.api_key = read_key_file("api_key_file", config.api_key_file, config.notes)
   end
   if config.secrets_file and not config.secrets then
     config.secrets = {}
@@ -371,7 +397,7 @@ local function complete(config)
     fail("accounts", "1 to %d accounts expected, got %d", MAX_ACCOUNTS, #config.accounts)
   end
   for i, a in ipairs(config.accounts or { { name = "default", api_key = config.api_key } }) do
-    local key = a.api_key or (a.api_key_file and read_key_file("accounts.api_key_file", a.api_key_file))
+    local key = a.api_key or (a.api_key_file and read_key_file("accounts.api_key_file", a.api_key_file, config.notes))
     accounts[i] = { name = a.name, api_key = key, max_in_flight = a.max_in_flight or config.max_in_flight }
     for k = 1, i - 1 do
       if accounts[k].name == a.name then
@@ -406,14 +432,16 @@ local function lay_over(config, source)
 end
 
 local function resolve(args)
-  local config = {}
+  local config = { notes = {} }
   for k, v in pairs(DEFAULTS) do
     config[k] = v
   end
+  local from = {} -- the environment's values
   for name, key in pairs(ENVIRONMENT) do
     local value = os.getenv(name)
     if value and value ~= "" then
       config[key] = key == "secrets" and { value } or value
+      from[key] = config[key]
     end
   end
   local named = os.getenv "MJHOOK_CONFIG"
@@ -439,7 +467,7 @@ local function resolve(args)
   normalize_mode(config)
   for key, check in pairs(KEYS) do
     if config[key] ~= nil then
-      check(key, config[key])
+      check(from[key] == config[key] and key == "api_key" and "api_key (from the environment)" or key, config[key])
     end
   end
   check_url(config, "base_url")
@@ -453,7 +481,7 @@ local function resolve(args)
   return config
 end
 
---- The complete configuration.
+--- The complete configuration; `notes` in it are sentences about what was mended.
 -- @tparam table args keys of PRODUCT.md, and `config`, the path of a file
 -- @treturn table|nil config, or nil and an error with code "config" that names the key
 function M.resolve(args)

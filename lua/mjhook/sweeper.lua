@@ -92,16 +92,29 @@ local function tell_troubles(options, troubles, said)
   end
 end
 
+-- The exit code: 73 when it can't be written. A reader that has had enough is no trouble.
+local function print_out(text)
+  local ok, why, number = io.stdout:write(text)
+  if ok then
+    ok, why, number = io.stdout:flush()
+  end
+  if ok or number == 32 then -- EPIPE
+    return 0
+  end
+  say("standard output can't be written: %s", tostring(why))
+  return EXIT.io
+end
+
 local function finish(options, mj, report, troubles, said)
   if options.terminal and not options.quiet and not options.json then
     io.stderr:write("\r\27[K")
   end
   tell_troubles(options, troubles, said)
+  local exit = 0
   if options.json then
-    io.stdout:write(assert(json.encode(report)), "\n")
-    io.stdout:flush()
+    exit = print_out(assert(json.encode(report)) .. "\n")
   elseif options.dry_run then
-    io.stdout:write(("would poll %d, decide on %d ambiguous, recover %d; %d queued, %d pending\n"):format(report.polled,
+    exit = print_out(("would poll %d, decide on %d ambiguous, recover %d; %d queued, %d pending\n"):format(report.polled,
       report.would_resolve, report.would_recover, report.queued, report.pending))
   elseif not options.quiet and (options.verbose or options.terminal or report.errors > 0) then
     say("%s", summary(report))
@@ -110,10 +123,10 @@ local function finish(options, mj, report, troubles, said)
     local ok, why = write_metrics(options.metrics, mj, report)
     if not ok then
       say("metrics: %s", tostring(why))
-      return 73
+      return EXIT.io
     end
   end
-  return report.errors > 0 and 1 or 0
+  return exit ~= 0 and exit or report.errors > 0 and 1 or 0
 end
 
 --- @tparam table options of the command line

@@ -153,15 +153,16 @@ end
 local function print_version()
   local core = require "mjhook.core"
   local lua = jit and jit.version or _VERSION
-  io.stdout:write(("mjhook %s (store schema %d, %s)\n"):format(core.version, core.schema, lua))
+  require("mjhook.cli.output").print(("mjhook %s (store schema %d, %s)\n"):format(core.version, core.schema, lua))
 end
 
 local function dispatch(argv)
+  require("mjhook.core").standard_files() -- before anything else is opened
   local values, command, arguments = options.parse(argv, GLOBAL, function(name)
     return name == "help" and HELP or load_command(name)
   end)
   if values.help or command == HELP then
-    io.stdout:write(help_text(command, arguments))
+    require("mjhook.cli.output").print(help_text(command, arguments))
     return fail.DONE
   elseif values.version then
     print_version()

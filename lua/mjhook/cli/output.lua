@@ -16,14 +16,7 @@ local OF_STATE = {
 local ROWS_MEASURED = 200 -- a table is laid out by its first rows, so that the first line need not wait for the last
 
 local function terminal_width()
-  local columns = tonumber((os.getenv "COLUMNS" or ""):match "^%d+$")
-  if not columns then
-    local pipe = io.popen "stty size </dev/tty 2>/dev/null"
-    columns = pipe and tonumber((pipe:read "*l" or ""):match "^%d+ (%d+)$")
-    if pipe then
-      pipe:close()
-    end
-  end
+  local columns = tonumber((os.getenv "COLUMNS" or ""):match "^%d+$") or core.columns()
   return columns and columns >= 20 and columns or 80
 end
 
@@ -47,6 +40,12 @@ local function check(ok, why, number)
     error({ exit = fail.DONE }, 0)
   end
   fail.stop(fail.CANNOT_WRITE, "standard output can't be written: " .. tostring(why))
+end
+
+--- Writes a text that is ours, at once.
+function M.print(s)
+  check(io.stdout:write(s))
+  check(io.stdout:flush())
 end
 
 -- Text that was cleaned and, on a terminal, coloured: the only text that line() writes as it is.
@@ -82,7 +81,7 @@ end
 
 --- Says something beside the result.
 function Output.note(_, message)
-  io.stdout:flush()
+  check(io.stdout:flush())
   io.stderr:write("mjhook: ", text.clean(message), "\n")
 end
 
