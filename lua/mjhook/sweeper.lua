@@ -93,8 +93,8 @@ local function tell_troubles(options, troubles, said)
 end
 
 -- The exit code: 73 when it can't be written. A reader that has had enough is no trouble.
-local function print_out(text)
-  local ok, why, number = io.stdout:write(text)
+local function print_out(line)
+  local ok, why, number = io.stdout:write(line)
   if ok then
     ok, why, number = io.stdout:flush()
   end
@@ -114,8 +114,8 @@ local function finish(options, mj, report, troubles, said)
   if options.json then
     exit = print_out(assert(json.encode(report)) .. "\n")
   elseif options.dry_run then
-    exit = print_out(("would poll %d, decide on %d ambiguous, recover %d; %d queued, %d pending\n"):format(report.polled,
-      report.would_resolve, report.would_recover, report.queued, report.pending))
+    exit = print_out(("would poll %d, decide on %d ambiguous, recover %d; %d queued, %d pending\n"):format(
+      report.polled, report.would_resolve, report.would_recover, report.queued, report.pending))
   elseif not options.quiet and (options.verbose or options.terminal or report.errors > 0) then
     say("%s", summary(report))
   end
