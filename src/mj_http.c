@@ -179,7 +179,7 @@ static size_t take_header(char *line, size_t size, size_t n, void *arg)
         return bytes;
     if (bytes > 0 && (line[0] == '\r' || line[0] == '\n')) {
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-        t->head_done = status >= 200;
+        t->head_done = status >= 200 && status <= 999; /* libcurl takes "HTTP/2 2407" */
         MJ_FAULT("http.head");
         if (status == 204 || status == 304) /* have no body, whatever they say of it (RFC 9112, 6.3) */
             t->framing.chunked = false;

@@ -564,6 +564,7 @@ TEST("an answer that is cut short, or is none, is maybe sent")
         "HTTP/1.1 200",
         "HTTP/1.1 banana\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 000 Nothing\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/2 2407 00\r\nContent-Length: 2\r\n\r\n{}",
         "HTTP/1.1 100 Continue\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
