@@ -167,6 +167,21 @@ static mj_str task_id(const mj_json *v, mj_buf *scratch)
     return is_task_id(s) ? s : (mj_str){0};
 }
 
+/* Which member a key names; MJ_F_COUNT: none that is read. */
+static size_t field(const mj_json *key)
+{
+    size_t i = 0;
+
+    if (memchr(key->text.p, '\\', key->text.n)) {
+        while (i < MJ_F_COUNT && !mj_json_is(key, names[i]))
+            i++;
+        return i;
+    }
+    while (i < MJ_F_COUNT && (names[i].n != key->text.n || memcmp(names[i].p, key->text.p, key->text.n) != 0))
+        i++;
+    return i;
+}
+
 /* Of members that are there twice the last one counts, as for most readers. */
 void mj_object_read(mj_json from, mj_buf *scratch, mj_object *out)
 {
@@ -175,12 +190,11 @@ void mj_object_read(mj_json from, mj_buf *scratch, mj_object *out)
     memset(out, 0, sizeof *out);
     if (from.type != MJ_JSON_OBJECT)
         return;
-    while (mj_json_next(&from, &key, &value))
-        for (size_t i = 0; i < MJ_F_COUNT; i++)
-            if (mj_json_is(&key, names[i])) {
-                out->f[i] = value;
-                break;
-            }
+    while (mj_json_next(&from, &key, &value)) {
+        size_t i = field(&key);
+        if (i < MJ_F_COUNT)
+            out->f[i] = value;
+    }
     out->id = task_id(&out->f[mj_object_missing(&out->f[MJ_F_TASK_ID]) ? MJ_F_JOB_ID : MJ_F_TASK_ID], scratch);
 }
 
