@@ -1,7 +1,7 @@
 # mjhook: a C module for Lua 5.4 and LuaJIT, and the program mjhook-reconcile.
 #
 #   make                what "make install PREFIX=P DESTDIR=D" puts in place
-#   make demo           installs what is missing (Debian), builds, shows it at work
+#   make demo           installs what is missing (Debian), builds, shows it at work; ARGS="--set NAME=VALUE"
 #   make test           the same, then every suite; ends with "N passed, N failed"
 #   make check          the suites without installing anything; SUITES="c lua5.4 luajit faults e2e"
 #   make lint           format, luacheck, layers, cppcheck, clang-tidy, -Werror
@@ -204,7 +204,7 @@ NEEDS = $(if $(filter faults,$(SUITES)),$(if $(filter $(BUILD),$(FAULTS_BUILD)),
 demo:
 	@$(DEPS) $(DEPS_DEMO)
 	$(AGAIN) all
-	@BUILD=$(BUILD) scripts/demo
+	@BUILD=$(BUILD) scripts/demo $(ARGS)
 
 test:
 	@$(DEPS) $(DEPS_TEST)
