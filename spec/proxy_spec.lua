@@ -1,6 +1,7 @@
 -- The configuration keys proxy and ca_file: requests to the provider by a real proxy, and to one whose certificate only
 -- a private authority vouches for.
 local config = require "mjhook.config"
+local core = require "mjhook.core"
 local doctor = require "mjhook.doctor"
 local kit = require "kit"
 local mjhook = require "mjhook"
@@ -65,6 +66,9 @@ describe("requests to the provider", function()
     assert.equal("queued", task.state)
     assert.equal("not_sent", task.error.code)
     assert.matches("407", task.error.message)
+    for _, said in ipairs { "not with very.s3cret", "not with very%2es3cret" } do -- what a proxy may quote
+      assert.equal("not with [redacted]", core.redact(said))
+    end
     assert.is_nil(task.error.message:match "wr0ng")
     assert.equal(1, #provider:received())
   end)

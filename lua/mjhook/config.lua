@@ -417,6 +417,13 @@ local function hide(config)
   for _, one in ipairs(config.secrets or {}) do
     core.hide(one)
   end
+  local password = (config.proxy or ""):match "^%w+://[^@/]*:([^@/]+)@"
+  if password then
+    core.hide(password)
+    core.hide((password:gsub("%%(%x%x)", function(hex)
+      return string.char(tonumber(hex, 16))
+    end)))
+  end
 end
 
 -- Lays a source over what lesser ones said.
