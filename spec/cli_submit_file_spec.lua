@@ -162,6 +162,51 @@ describe("mjhook", function()
       assert.same({ "a fox", "a wolf" }, { sim.jobs()[1].prompt, sim.jobs()[2].prompt })
     end)
 
+    local OBJECTS = '{"prompt": "a"},\n{"prompt": "b"},\n{"prompt": "c"}\n'
+    for what, case in pairs {
+      ["a JSON array over lines"] = { "[\n" .. OBJECTS .. "]\n", "a JSON array: ", "jq -c '.[]' FILE" },
+      ["a JSON array on a line"] = { '[{"prompt": "a"}, {"prompt": "b"}]', "a JSON array: ", "jq -c '.[]' FILE" },
+      ["a JSON array after a byte order mark and blank lines"] = {
+        "\239\187\191\r\n \n" .. '[{"prompt": "a"},\n{"prompt": "b"}]', "a JSON array: ", "jobs.jsonl:3: ",
+      },
+      ["an empty array"] = { "[]\n" .. '{"prompt": "a"}', "a JSON array: ", "a job on each line" },
+      ["an object around a list"] = { '{"jobs": [\n' .. OBJECTS .. "]}\n", "over several lines: ", "jq -c . FILE" },
+      ["pretty-printed JSON"] = {
+        '{\n  "prompt": "a {",\n  "context":\n{"prompt": "b"}\n}\n{\n "prompt": "c"\n}\n', "over several lines: ",
+        "jq -c . FILE",
+      },
+      ["an object that goes on after a brace in a string"] = {
+        '{"prompt": "a \\"}",\n"mode": "fast"}\n{"prompt": "b"}', "over several lines: ", "jobs.jsonl:1: ",
+      },
+      ["CSV"] = { 'prompt,mode\na fox,fast\n{"prompt": "a"}\n', "no JSON object: ", "a job on each line" },
+      ["prompts alone"] = { 'a fox\na wolf\n{"prompt": "a"}\n', "no JSON object: ", "a job on each line" },
+      ["prompts as JSON"] = { '"a fox"\n{"prompt": "a"}\n', "no JSON object: ", "a job on each line" },
+    } do
+      it("refuses " .. what .. " as a whole, says what is expected, and sends nothing of it", function()
+        kit.write(file, case[1])
+        for _, how in ipairs { "", "--json" } do
+          local result = run(how)
+          assert.same({ 1, "" }, { result.code, result.out })
+          assert.truthy(result.err:find(case[2], 1, true), result.err)
+          assert.truthy(result.err:find(case[3], 1, true), result.err)
+          assert.truthy(result.err:find("Nothing was submitted\n", 1, true), result.err)
+          assert.equal(1, select(2, result.err:gsub("\n", "")))
+        end
+        assert.equal(0, #sim.jobs())
+        local left = shell "mjhook list --json"
+        assert.equal("", left.out)
+      end)
+    end
+
+    it("refuses a line with two objects, or one that is broken off, alone", function()
+      kit.write(file, '{"prompt": "a"}{"prompt": "b"}\n{"prompt": "c"}\n{"prompt": "d\n'
+        .. '{"prompt": "e"} {"prompt": "f"}\n')
+      local result = run "--json"
+      assert.equal(1, result.code)
+      assert.same({ pending = 1, refused = 3 }, count(objects(result)))
+      assert.equal("c", sim.jobs()[1].prompt)
+    end)
+
     it("goes on after a wrong line, and counts identical lines, also far behind", function()
       local list = prompts(600)
       list[1], list[300], list[599] = { prompt = "" }, { prompt = "twice" }, { prompt = "twice" }

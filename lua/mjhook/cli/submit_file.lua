@@ -84,6 +84,32 @@ function Feed:job_of(line)
   return value, own
 end
 
+-- Whether brackets are open at a line's end, and no string: what began there goes on with the next line.
+local function goes_on(line)
+  local bare = line:gsub("\\.", ""):gsub('"[^"]*"', "")
+  if bare:find('"', 1, true) then
+    return false
+  end
+  local _, opened = bare:gsub("[{%[]", "")
+  local _, closed = bare:gsub("[}%]]", "")
+  return opened > closed
+end
+
+local ONE_A_LINE = 'a job on each line expected, as in {"prompt": "a fox"}'
+
+-- What a file is, by its first line, when it is no list of jobs at all: lines of it that happen to be objects are not
+-- to be sent. Nothing when it may be one.
+local function another_format(line)
+  local first = line:match "%S"
+  if first == "[" then
+    return ("a JSON array: %s; jq -c '.[]' FILE makes lines of it"):format(ONE_A_LINE)
+  elseif first ~= "{" then
+    return "no JSON object: " .. ONE_A_LINE
+  elseif goes_on(line) then
+    return ("a JSON object over several lines: %s; jq -c . FILE makes one of it"):format(ONE_A_LINE)
+  end
+end
+
 -- Reads the next lines; nothing when there are none. Blank ones count, and that is all.
 function Feed:read()
   local entries, jobs, bytes = {}, {}, 0
@@ -99,6 +125,11 @@ function Feed:read()
       line = line:gsub("^\239\187\191", "") -- a byte order mark
     end
     if not line or line:find "%S" then
+      local other = line and not self.begun and another_format(line)
+      if other then
+        fail.stop(fail.FAILED, ("%s:%d: %s. Nothing was submitted"):format(self.file.name, number, other))
+      end
+      self.begun = true
       local entry = { line = number }
       entries[#entries + 1] = entry
       if line then
