@@ -35,6 +35,7 @@ typedef struct transfer { /* one request under way */
     size_t handed;  /* bytes of the body that libcurl took from us: from the first on it may have been sent */
     bool again;     /* libcurl wanted to send it a second time */
     bool begun;     /* the connection stands, with the tunnel through a proxy */
+    size_t steps;   /* on the way to that */
     bool head_done; /* the header of the answer, not of a "100 Continue", is complete */
     mj_framing framing;
     bool stalled, too_long, no_memory;
@@ -147,6 +148,19 @@ static int may_begin(void *arg, char *to_ip, char *from_ip, int to_port, int fro
     mj_framing_again(&t->framing); /* a proxy's answer is not the server's */
     t->again = t->handed > 0;
     return t->again || stalled(t) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
+/* libcurl 7.88 reads a proxy's answer byte by byte, and looks at no clock before it has all of it: the body, too, which
+ * it throws away.  It calls this with each byte. */
+static int may_go_on(void *arg, curl_off_t download, curl_off_t downloaded, curl_off_t upload, curl_off_t uploaded)
+{
+    transfer *t = arg;
+
+    (void)download, (void)downloaded, (void)upload, (void)uploaded;
+    if (t->begun || ++t->steps <= MJ_FRAMING_MAX)
+        return 0;
+    t->framing.fault = "the proxy's answer has no end";
+    return 1;
 }
 
 static size_t give_body(char *to, size_t size, size_t n, void *arg)
@@ -288,9 +302,14 @@ static bool set_body(transfer *t)
 }
 
 /* What is for the server, the API key among it, is not for the proxy, and the proxy's password not for the server. */
-static bool set_proxy(const mj_http *h, CURL *e)
+static bool set_proxy(const mj_http *h, transfer *t)
 {
+    CURL *e = t->easy;
+
     return curl_easy_setopt(e, CURLOPT_PROXY, h->proxy) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, may_go_on) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_XFERINFODATA, t) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_NOPROGRESS, 0L) == CURLE_OK &&
            curl_easy_setopt(e, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE) == CURLE_OK &&
            curl_easy_setopt(e, CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2) == CURLE_OK &&
            (!h->ca_file || (curl_easy_setopt(e, CURLOPT_PROXY_CAINFO, h->ca_file) == CURLE_OK &&
@@ -327,7 +346,7 @@ static bool set_up(const mj_http *h, transfer *t)
     if (r->details)
         SET(CERTINFO, 1L);
 #undef SET
-    return ok && (!h->proxy || set_proxy(h, e));
+    return ok && (!h->proxy || set_proxy(h, t));
 }
 
 static void release(mj_http *h, transfer *t)

@@ -134,6 +134,47 @@ TEST("no header, interim answer, folded line, trailer or extension of a chunk is
     mj_http_free(h);
 }
 
+static void proxy_without_end(conn *c)
+{
+    say_without_end(c); /* CONNECT has a header and no body, too */
+}
+
+TEST("a proxy's answer is not endless either, and what it refuses was not sent")
+{
+    static const endless all[] = {
+        {"header lines", "HTTP/1.1 200 OK\r\n", "X-Header: yes\r\n"},
+        {"folded lines at first", "HTTP/1.1 200 OK\r\n", " X: y\r\n"},
+        {"interim answers", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Hints\r\nLink: <a>\r\n\r\n"},
+        {"a body", "HTTP/1.1 407 No\r\nContent-Length: 9000000000\r\n\r\n", "body"},
+        {"a body in chunks", "HTTP/1.1 407 No\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\n{\r\n"},
+        {"an extension", "HTTP/1.1 407 No\r\nTransfer-Encoding: chunked\r\n\r\n1;", "x"},
+    };
+    server *s = start(proxy_without_end);
+    char proxy[64];
+    mj_http_options o = {.connections = 1, .connect_timeout_ms = 1000, .timeout_ms = 2000, .proxy = proxy};
+    mj_http *h;
+    long before;
+
+    snprintf(proxy, sizeof proxy, "http://me:" KEY "@127.0.0.1:%d", s->port);
+    h = mj_http_new(&o);
+    before = peak_kib();
+    CHECK(h != NULL);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        int64_t begun = mj_http_clock();
+        flood = &all[i];
+        flooded = 0;
+        CHECK_INT(outcome(h, post("https://a.invalid/v1", "{}", true)), MJ_HTTP_NOT_SENT);
+        wait_for(s, &s->closed, (int)i + 1);
+        fprintf(stderr, "%s: %zu KiB, %d ms\n", all[i].what, flooded >> 10, (int)(mj_http_clock() - begun));
+        CHECK(mj_http_clock() - begun < 3000);
+    }
+#ifndef __SANITIZE_ADDRESS__
+    CHECK(peak_kib() - before < 64 << 10);
+#endif
+    (void)before;
+    mj_http_free(h);
+}
+
 TEST("what an honest server says around a body is taken: many small chunks, extensions, trailers, hints, folded lines")
 {
     static char text[20000];

@@ -18,7 +18,8 @@ describe("mjhook under nginx, of a provider that means harm,", function()
 
   local function start(script)
     local provider = peer.start(script)
-    local web = receiver.prepare { settings = { base_url = provider.url, connections = 1, max_in_flight = 100 } }:start()
+    local settings = { base_url = provider.url, connections = 1, max_in_flight = 100 }
+    local web = receiver.prepare({ settings = settings }):start()
     return web, function(prompt)
       return select(2, sim.request("GET", web.url .. "/jobs?prompt=" .. prompt)):match "^%w+ (%w+)$"
     end

@@ -183,7 +183,7 @@ static void start_tls(void)
 
 /* ---- clients, and what holds for what they make of an answer: whether they took it ---- */
 
-static mj_http *client;
+static mj_http *client, *proxied;
 
 static void must_be_line(const char *s)
 {
@@ -230,6 +230,21 @@ static bool request_once(void)
 static bool request_again(void)
 {
     return request(false);
+}
+
+/* The case's bytes are a proxy's answer to CONNECT: whatever they are, the server behind it gets nothing. */
+static bool tunnel(void)
+{
+    mj_http_request r = {.url = "https://a.invalid/v1?token=sekrit", .body = "{}", .body_len = 2, .once = true};
+    int64_t begun = mj_http_clock();
+    mj_http_answer a;
+
+    MUST(mj_http_perform(proxied, &r, 1, 0, &a) == MJ_OK);
+    MUST(mj_http_clock() - begun < 5000);
+    MUST(a.outcome == MJ_HTTP_NOT_SENT && a.error[0] && !strstr(a.error, "sekrit"));
+    must_be_line(a.error);
+    mj_http_answer_clear(&a, 1);
+    return strstr(a.error, "tunnel") == NULL;
 }
 
 #define PNG "\x89PNG\r\n\x1a\n"
@@ -332,9 +347,13 @@ static const struct target {
     uint32_t share; /* of cases, in percent */
     bool images;
 } targets[] = {
-    {"request once", request_once, 45, false}, {"request", request_again, 35, false},
-    {"download", download_all, 8, true},       {"rest of a download", download_rest, 8, true},
-    {"stream", stream_plain, 2, false},        {"stream by TLS", stream_tls, 2, false},
+    {"request once", request_once, 42, false},
+    {"request", request_again, 33, false},
+    {"download", download_all, 8, true},
+    {"rest of a download", download_rest, 8, true},
+    {"stream", stream_plain, 2, false},
+    {"stream by TLS", stream_tls, 2, false},
+    {"tunnel", tunnel, 5, false},
 };
 
 /* ---- good answers, and odd ones ---- */
@@ -488,13 +507,18 @@ static void prepare(void)
 {
     mj_http_options o = {.connections = 1, .timeout_ms = TIMEOUT_MS, .max_answer = MAX_ANSWER};
 
+    char proxy[64];
+
     signal(SIGPIPE, SIG_IGN); /* the server's TLS */
     text_seeds();
     start_tls();
     plain_port = start_server(false);
     tls_port = start_server(true);
     client = mj_http_new(&o);
-    MUST(client != NULL);
+    snprintf(proxy, sizeof proxy, "http://me:sekrit@127.0.0.1:%d", plain_port);
+    o.proxy = proxy;
+    proxied = mj_http_new(&o);
+    MUST(client && proxied);
 }
 
 static void run(double limit, uint64_t seed, const char *only)
@@ -510,6 +534,7 @@ static void run(double limit, uint64_t seed, const char *only)
             run_case(seed, n++);
         while ((took = seconds() - from) < limit);
     mj_http_free(client);
+    mj_http_free(proxied);
     unlink(ca_file);
     if (only)
         return;
