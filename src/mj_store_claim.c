@@ -25,31 +25,50 @@ static int drop_slot(mj_txn *x, const uint8_t *entry)
     return mj_txn_del(x, DB_SLOT, mj_val(entry, SLOT_KEY));
 }
 
+/* The provider is known to have the attempt's job. */
+static bool has_job(mj_txn *x, const uint8_t *ref, uint32_t attempt)
+{
+    MDB_val bytes;
+    mj_attempt *a;
+    mj_task t;
+
+    if (mj_txn_task(x, ref, &t, &bytes) != 0)
+        return false;
+    a = mj_task_attempt(&t, attempt);
+    return a && a->nids > 0;
+}
+
 static int tick_slots(mj_txn *x, uint32_t limit, uint32_t *done)
 {
     mj_signal sig = {.kind = SIG_SLOT_END, .source = MJ_FROM_SWEEP, .expect_state = -1, .wait_ms = -1};
+    uint8_t from[SLOT_KEY + 1];
+    size_t from_n = 0;
     mj_op op = {0};
     MDB_val key, value;
     int rc = 0;
 
-    for (; *done < limit; ++*done) {
+    for (uint32_t seen = 0; seen < limit; seen++) {
         const uint8_t *k;
-        uint8_t stale[SLOT_KEY];
-        rc = mj_txn_seek(x, DB_SLOT, mj_val(NULL, 0), &key, &value);
+        rc = mj_txn_seek(x, DB_SLOT, mj_val(from, from_n), &key, &value);
         if (rc != 0)
             break;
         k = key.mv_data;
         if (key.mv_size != SLOT_KEY || (int64_t)mj_be64_get(k) > x->now)
             break;
-        memcpy(stale, k, SLOT_KEY);
-        memcpy(op.ref, k + 8, MJ_ULID_BYTES);
-        sig.attempt = mj_be32_get(k + 8 + MJ_ULID_BYTES);
+        memcpy(from, k, SLOT_KEY);
+        from[SLOT_KEY] = 0; /* with it, the next key there could be */
+        from_n = sizeof from;
+        memcpy(op.ref, from + 8, MJ_ULID_BYTES);
+        sig.attempt = mj_be32_get(from + 8 + MJ_ULID_BYTES);
+        if ((int64_t)mj_be64_get(from) > x->sure && has_job(x, op.ref, sig.attempt))
+            continue;
         op.code = MJ_OK;
         rc = mj_txn_apply(x, &op, &sig);
         if (rc == 0 && op.code != MJ_OK)
-            rc = drop_slot(x, stale);
+            rc = drop_slot(x, from);
         if (rc != 0)
             break;
+        ++*done;
     }
     return rc == MDB_NOTFOUND ? 0 : rc;
 }

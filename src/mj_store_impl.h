@@ -135,12 +135,14 @@ typedef struct mj_txn {
     MDB_txn *t;
     MDB_cursor *cursors[DB_COUNT]; /* those opened so far */
     int64_t now;
+    int64_t sure; /* by when slots of known jobs end: earlier than now where this process' clock runs ahead */
     mj_counters counters;
     mj_measures measures;
     uint64_t counted[MJ_NCOUNTS]; /* as stored */
     mj_rules rules;               /* those of the handle, as experience has made them */
     bool dirty;
-    bool owes; /* a word was withheld, and what counts it is not stored */
+    bool owes;     /* a word was withheld, and what counts it is not stored */
+    bool remember; /* the time of this commit, beside that since boot */
     unsigned nheld;
     mj_held held[MJ_MAX_ACCOUNTS];
 } mj_txn;
@@ -219,8 +221,12 @@ int mj_claim_op(mj_txn *x, mj_op *op);
 /* ---- mj_store_clock.c ---- */
 
 #define MJ_REWIND_KEY "rewind" /* in meta: how far the walk after a clock that was set back has come; absent: done */
-/* At the beginning of a transaction: notices that the clock was set back, and goes on with the walk. */
+/* At the beginning of a transaction: notices that the clock was set back, and goes on with the walk; and that this
+ * process' clock runs ahead. */
 int mj_clock_look(mj_txn *x);
+#define MJ_CLOCK_KEY "clock" /* in meta: the time of a commit, and the time since boot then */
+/* Before a commit: leaves its time behind. */
+int mj_clock_remember(mj_txn *x);
 /* Goes over up to `limit` entries.  *more: there are others. */
 int mj_clock_walk(mj_txn *x, uint32_t limit, bool *more);
 

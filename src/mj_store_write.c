@@ -454,6 +454,8 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, const mj_read
         rc = save_measures(&x);
     if (rc == 0 && x.dirty)
         rc = save_accounts(&x);
+    if (rc == 0 && x.dirty)
+        rc = mj_clock_remember(&x);
     if (rc == 0 && ready)
         rc = ready->call(ready->ctx);
     t = x.t;
