@@ -84,7 +84,7 @@ function M.open(args)
   if args and args.create == false and not core.stat(settings.store .. "/data.mdb") then
     return nil, core.error("config", ("store: there is none in %s; the first submit makes it"):format(settings.store))
   end
-  self.store, err = core.open(settings.store, executor.store_options(settings))
+  self.store, err = core.open(settings.store, executor.store_options(settings, args and args.executor ~= nil))
   if not self.store then
     return nil, err
   end

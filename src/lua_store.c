@@ -643,6 +643,7 @@ static void read_options(lua_State *L, int t, mj_store_options *o)
     o->rules.lost_after_ms = seconds(L, t, "lost_after", o->rules.lost_after_ms);
     o->rules.grace_ms = seconds(L, t, "grace", o->rules.grace_ms);
     o->rules.learn = mjl_bool(L, t, "learn");
+    o->no_wait = mjl_bool(L, t, "no_wait");
 }
 
 /* core.restore(from, dir, options of core.open, anyway) -> {tasks=, events=, tombs=, found=, kept=} | nil, err.
@@ -671,7 +672,7 @@ static int core_restore(lua_State *L)
 }
 
 /* core.open(dir, {mode=, map_max=, poll_first=, poll_max=, lost_after=, grace= (seconds), learn=,
- * accounts=}) */
+ * no_wait=, accounts=}) */
 static int core_open(lua_State *L)
 {
     const char *dir = luaL_checkstring(L, 1);

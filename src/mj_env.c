@@ -230,6 +230,11 @@ int mj_env_acquire(const char *dir, const mj_store_options *o, mj_env **out, cha
         return rc;
     pthread_mutex_lock(&registry_lock);
     while (rc == MJ_OK && !(e = registered(&p, &replaced)) && !replaced && opening) {
+        if (o->no_wait) {
+            snprintf(why, size, "another thread is opening the store %s", dir);
+            rc = MJ_EBUSY;
+            break;
+        }
         pthread_cond_wait(&opened, &registry_lock);
         rc = mj_place_look(&p, o, why, size); /* that thread may have made the file */
     }
@@ -449,20 +454,34 @@ static void hold_all(mj_env *e)
     pthread_rwlock_wrlock(&e->resize);
 }
 
+static bool try_hold_all(mj_env *e)
+{
+    if (pthread_mutex_trylock(&e->writer) != 0)
+        return false;
+    if (pthread_rwlock_trywrlock(&e->resize) == 0)
+        return true;
+    pthread_mutex_unlock(&e->writer);
+    return false;
+}
+
 static void let_go(mj_env *e)
 {
     pthread_rwlock_unlock(&e->resize);
     pthread_mutex_unlock(&e->writer);
 }
 
-/* A transaction of `epoch` could not begin, for rc. 0: the cause was removed, try again. */
-static int recover(mj_env *e, unsigned epoch, int rc)
+/* A transaction of `epoch` could not begin, for rc. 0: the cause was removed, try again.  MJ_EBUSY: for that a running
+ * commit would have to end first. */
+static int recover(mj_env *e, unsigned epoch, int rc, bool wait)
 {
     int dead = 0;
 
     if (rc != MDB_MAP_RESIZED && rc != MDB_PANIC && rc != MDB_READERS_FULL)
         return rc;
-    hold_all(e);
+    if (wait)
+        hold_all(e);
+    else if (!try_hold_all(e))
+        return MJ_EBUSY;
     if (e->epoch != epoch) /* another thread was faster */
         rc = 0;
     else if (rc == MDB_PANIC || e->broken)
@@ -502,7 +521,7 @@ int mj_env_begin(mj_env *e, unsigned flags, MDB_txn **txn)
             mdb_txn_abort(*txn);
         }
         mj_env_leave(e);
-        rc = recover(e, epoch, rc);
+        rc = recover(e, epoch, rc, true);
     } while (rc == 0);
     return rc;
 }
@@ -516,7 +535,7 @@ void mj_env_leave(mj_env *e)
     }
 }
 
-int mj_env_read(mj_env *e, mj_env_reader *r)
+int mj_env_read(mj_env *e, mj_env_reader *r, bool wait)
 {
     unsigned epoch;
     int rc;
@@ -540,7 +559,7 @@ int mj_env_read(mj_env *e, mj_env_reader *r)
             mdb_txn_reset(r->txn);
         }
         pthread_rwlock_unlock(&e->resize);
-        rc = recover(e, epoch, rc);
+        rc = recover(e, epoch, rc, wait);
     } while (rc == 0);
     return rc;
 }

@@ -16,6 +16,7 @@ static char wanted[64];      /* a name, "*" for any, "" for none */
 static long at;              /* which passage of it is the last */
 static atomic_long passages; /* of what is wanted */
 static const char *log_path;
+static const char *hold; /* "name:path" */
 
 static void configure(void)
 {
@@ -23,6 +24,7 @@ static void configure(void)
     char *end = NULL;
 
     log_path = getenv("MJHOOK_FAULT_LOG");
+    hold = getenv("MJHOOK_FAULT_HOLD");
     if (!spec || !*spec)
         return;
     at = colon ? strtol(colon + 1, &end, 10) : 0;
@@ -47,11 +49,21 @@ static void note(const char *name)
     close(fd);
 }
 
+static void wait_at(const char *name)
+{
+    size_t n = strlen(name);
+
+    while (strncmp(hold, name, n) == 0 && hold[n] == ':' && access(hold + n + 1, F_OK) == 0)
+        usleep(1000);
+}
+
 void mj_fault_pass(const char *name)
 {
     pthread_once(&once, configure);
     if (log_path)
         note(name);
+    if (hold)
+        wait_at(name);
     if ((strcmp(wanted, "*") == 0 || strcmp(wanted, name) == 0) && atomic_fetch_add(&passages, 1) + 1 == at)
         raise(SIGKILL);
 }

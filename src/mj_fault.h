@@ -4,6 +4,7 @@
  *   - writes the name, and a line break, to the file that $MJHOOK_FAULT_LOG names, if any;
  *   - is ended with SIGKILL when $MJHOOK_FAULT is "name:n" and this is the n-th passage of that point,
  *     or "*:n" and this is the n-th passage of any.
+ *   - waits there as long as the file exists that $MJHOOK_FAULT_HOLD names as "name:path".
  * From any thread. */
 #ifndef MJ_FAULT_H
 #define MJ_FAULT_H

@@ -31,6 +31,9 @@ typedef struct mj_store_options {
     mode_t mode;      /* of the files: 0600, or 0660 in a setgid directory; 0: 0600 */
     uint64_t map_max; /* bytes the file may grow to; 0: 1 TiB (address space, not memory) */
     mj_rules rules;
+    /* For a thread that must not wait, such as an event loop: what would have to wait for a running commit, or for
+     * another thread that opens the store, fails with MJ_EBUSY.  Writing waits all the same. */
+    bool no_wait;
 } mj_store_options;
 
 /* Opens or creates the store in directory `dir` (its parent has to exist).

@@ -52,7 +52,7 @@ typedef struct mj_env_reader {
     bool known; /* is in the environment's list */
     struct mj_env_reader *next;
 } mj_env_reader;
-int mj_env_read(mj_env *e, mj_env_reader *r);
+int mj_env_read(mj_env *e, mj_env_reader *r, bool wait);
 void mj_env_forget(mj_env *e, mj_env_reader *r);
 /* What LMDB gave back lies inside of the file, or MJ_ECORRUPT: sizes in a damaged file may be any. */
 int mj_env_inside(mj_env *e, const MDB_val *v);

@@ -90,7 +90,7 @@ int mj_store_begin(mj_store *s)
     s->detail[0] = '\0';
     rc = mj_store_ready(s);
     if (rc == MJ_OK)
-        rc = mj_env_read(s->env, &s->reader);
+        rc = mj_env_read(s->env, &s->reader, !s->options.no_wait);
     if (rc != 0)
         mj_store_blame(s, rc);
     return rc;

@@ -2,6 +2,7 @@
 local cidr = require "mjhook.cidr"
 local core = require "mjhook.core"
 local provider = require "mjhook.provider"
+local view = require("mjhook.task").view
 
 local M = {}
 
@@ -160,6 +161,22 @@ function M.precheck(mj, request)
   return refused, how, ref, attempt
 end
 
+-- The task that a callback is about, and the attempt when its id told it; nil when there is none. A store that can't be
+-- read raises: its answer is 503, since what is not known is not decided.
+local function known(mj, ref, task_id)
+  local task, err
+  if ref then
+    task, err = mj.store:get(ref)
+  end
+  if not task and task_id and (not err or err.code == "not_found") then
+    task, err = mj.store:find(task_id)
+  end
+  if not task and err.code ~= "not_found" then
+    error(err, 0)
+  end
+  return task, task and err
+end
+
 -- Whether the word is believed at once ("accept"), asked about ("verify") or dropped ("ignore").
 local function trust(mj, how, ref, word)
   if how == "unsigned" then
@@ -167,7 +184,7 @@ local function trust(mj, how, ref, word)
   end
   local answer = mj.config.trust == "verify" and "verify" or "accept"
   if mj.policy:decides "on_callback" then
-    local task = ref and mj:get(ref) or mj:find(word.task_id)
+    local task = view((known(mj, ref, word.task_id)))
     if task then
       return mj.policy:decide("on_callback", task, word), task
     end
@@ -177,7 +194,7 @@ end
 
 -- An unsigned word is worth a poll only if it is about a task that we know and do not ask about soon anyway.
 local function worth_a_look(mj, word)
-  local task = mj.store:find(word.task_id)
+  local task = known(mj, nil, word.task_id)
   if not task then
     return false
   end
@@ -221,7 +238,7 @@ local function tells_nothing(mj, ref, attempt, word)
   if word.kind ~= "running" then
     return false
   end
-  local task, its = mj.store:find(word.task_id)
+  local task, its = known(mj, nil, word.task_id)
   return task and task.state == "pending" and (not ref or task.ref == ref and its == attempt)
 end
 

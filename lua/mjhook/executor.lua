@@ -17,7 +17,9 @@ local M = {}
 local LOST = { outcome = "maybe_sent", error = "out of memory for the answer" }
 
 --- Options of mjhook.core.open() for a configuration.
-function M.store_options(config)
+-- @tparam table config
+-- @tparam[opt] boolean no_wait for a handle that an event loop uses
+function M.store_options(config, no_wait)
   return {
     mode = config.store_mode,
     map_max = config.map_max,
@@ -27,6 +29,7 @@ function M.store_options(config)
     lost_after = config.lost_after,
     grace = config.ambiguous_grace,
     accounts = config.accounts,
+    no_wait = no_wait,
   }
 end
 

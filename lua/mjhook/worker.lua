@@ -80,6 +80,19 @@ function M.commit(id, settings, ops)
   return "ok", results, lot, outcomes, unreadable or false, type(owed) == "table" and owed or false
 end
 
+--- Opens the store in this thread, so that for others of the process it is open.
+-- @treturn string "ok", "failed" and an error as plain table, or "unconfigured"
+function M.open(id, settings)
+  if unknown(id, settings) then
+    return "unconfigured"
+  end
+  local exec, err = executor_of(id, settings)
+  if exec then
+    return "ok", true
+  end
+  return "failed", plain(err)
+end
+
 --- Requests to the provider; the deadline is false for none.
 -- @treturn string "ok" and the answers, "failed" and an error as plain table, or "unconfigured"
 function M.http(id, settings, requests, deadline)

@@ -89,12 +89,7 @@ local function dispatcher(mj)
   end
 end
 
-local function open_anew()
-  local now = core.clock()
-  if now - tried_at < REOPEN_MS then
-    return nil
-  end
-  tried_at = now
+local function prepare()
   if not arguments then
     environment.install(given.environment)
     arguments = { executor = threads.new, log = log }
@@ -102,6 +97,9 @@ local function open_anew()
       arguments[k] = k ~= "environment" and v or arguments[k]
     end
   end
+end
+
+local function open_here()
   local err
   instance, err = mjhook.open(arguments)
   if not instance then
@@ -114,6 +112,32 @@ local function open_anew()
     deliver()
   end
   return instance
+end
+
+-- Opening may have to wait for a commit of another process. So a thread does it, and then it is open for this worker.
+local function open_in_thread(premature)
+  if premature or instance then
+    return
+  end
+  prepare()
+  local conf, err = config.resolve(arguments)
+  if conf then
+    local opened, why = threads.new(conf):in_thread(threads.COMMIT_POOL, "open")
+    err = not opened and why
+  end
+  if err then
+    log("error", "the store can't be opened: " .. err.message)
+  else
+    open_here()
+  end
+end
+
+-- Tries again, at most once a second. Requests are answered 503 until it is open.
+local function open_anew()
+  local now = core.clock()
+  if now - tried_at >= REOPEN_MS and ngx.timer.at(0, open_in_thread) then
+    tried_at = now
+  end
 end
 
 -- Apart from what it does once, which would keep the compiler from all who call it.
@@ -133,7 +157,9 @@ function M.init_worker()
     error("mjhook: call init() in init_by_lua first: without it every callback is answered 503", 0)
   end
   journal.start()
-  open()
+  prepare()
+  open_here() -- here: this worker serves nobody yet
+  tried_at = core.clock()
   ngx.timer.at(0, warm_up)
 end
 
