@@ -107,10 +107,12 @@ describe("an answer to a status request", function()
     return kib, result
   end
 
-  it("gives the words by the ids that were asked for, the last one of each, and of others none", function()
-    local body = answer { '{"taskId":"T2","status":2}', '{"taskId":"X","status":1}', '{"taskId":"T1","status":0}', "7",
+  it("gives the words by the ids that were asked for, one of each, and of others none", function()
+    local body = answer { '{"taskId":"T2","status":2}', '{"taskId":"X","status":1}', '{"taskId":"T1","status":2}', "7",
                           '{"taskId":"T3"}', '{"taskId":"T\\u0031","status":"2"}', '{"status":0}' }
-    local words = core.wire_status(body, { "T1", "T2", "T3", "T4" })
+    local words, unread, odd = core.wire_status(body, { "T1", "T2", "T3", "T4" })
+    assert.same({ T3 = true }, unread)
+    assert.equal(2, odd)
     assert.equal("failed", words.T1.kind)
     assert.equal("failed", words.T2.kind)
     assert.same({ "T1", "T2" }, { words.T1.task_id, words.T2.task_id })

@@ -213,10 +213,9 @@ void mj_wire_sort(mj_str *ids, size_t n)
     qsort(ids, n, sizeof *ids, by_bytes);
 }
 
-/* Two entries about one task.  One that says how it ended counts more than one that says that it runs, and of two that
- * say the same it is the longer or the last one; but where one says that the task has succeeded and the other that it
- * has failed, neither is believed: then and for good it can't be read.  Only statuses are looked at: what else there is
- * in them may need more scratch. */
+/* Two entries about one task.  Of two that say the same it is the longer or the last one; where they differ neither is
+ * believed: then and for good it can't be read.  Only statuses are looked at: what else there is in them may need more
+ * scratch. */
 static mj_json weigh(mj_json one, mj_json other, mj_buf *scratch)
 {
     int64_t x = -1, y = -1;
@@ -226,12 +225,9 @@ static mj_json weigh(mj_json one, mj_json other, mj_buf *scratch)
     mj_object_read(other, scratch, &b);
     mj_object_status(&a.f[MJ_F_STATUS], MJ_TASK_RUNNING, scratch, &x);
     mj_object_status(&b.f[MJ_F_STATUS], MJ_TASK_RUNNING, scratch, &y);
-    if (one.type != MJ_JSON_OBJECT || (x == MJ_TASK_SUCCEEDED && y == MJ_TASK_FAILED) ||
-        (x == MJ_TASK_FAILED && y == MJ_TASK_SUCCEEDED))
+    if (one.type != MJ_JSON_OBJECT || x != y)
         return (mj_json){.type = MJ_JSON_BOOL};
-    x = x == MJ_TASK_SUCCEEDED || x == MJ_TASK_FAILED;
-    y = y == MJ_TASK_SUCCEEDED || y == MJ_TASK_FAILED;
-    return x > y || (x == y && one.text.n > other.text.n) ? one : other;
+    return one.text.n > other.text.n ? one : other;
 }
 
 size_t mj_wire_asked(mj_wire_words words, const mj_str *asked, size_t n, mj_json *entries, mj_buf *scratch)

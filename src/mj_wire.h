@@ -36,8 +36,8 @@ bool mj_wire_status(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wir
 /* The next task in it; entries that can't be read are passed over. */
 bool mj_wire_next(mj_wire_words *words, mj_buf *scratch, mj_signal *out);
 /* The entries of an answer about the n ids that were asked for, which are sorted (mj_wire_sort): entries[i] becomes the
- * one about asked[i], or none.  Of several that agree it is the last; that contradict each other, one that can't be
- * read.  All others are passed over: an answer costs no more than reading it once.
+ * one about asked[i], or none.  Of several that agree it is one of them; that contradict each other, one that can't
+ * be read.  All others are passed over: an answer costs no more than reading it once.
  * The number of entries that name no task and so may be about any: what has no entry is then not known to be absent.
  * A null is none of them, unless there is nothing else. */
 size_t mj_wire_asked(mj_wire_words words, const mj_str *asked, size_t n, mj_json *entries, mj_buf *scratch);

@@ -154,7 +154,8 @@ function _M.reseller(job, kind, status, progress)
     local inner = _M.object(job, kind, status)
     local words = { [0] = progress == 0 and "PENDING_QUEUE" or "ON_QUEUE", "SUCCESS", "FAILED" }
     local outer = {
-        status = words[inner.status] or inner.status, jobId = job.id, message = inner.failReason or "success",
+        status = words[inner.status] or inner.status, jobId = job.id,
+        message = job.status == 2 and job.reason or "success",
         data = { jobId = job.id, progress = tostring(progress), cdnImage = inner.image, images = inner.images },
     }
     return _M.text(outer, kind)

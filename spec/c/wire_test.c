@@ -1002,15 +1002,19 @@ TEST("of what was asked about an answer says something, or it is absent, or ther
     CHECK_STR(asked_in(ANSWER("[{\"taskId\":\"T1\",\"jobId\":\"T2\",\"status\":0}]")), "running absent 0");
 }
 
-TEST("of several entries about one task that says most, and none when they contradict each other")
+TEST("of several entries about one task the longest or last is read, and none when they contradict each other")
 {
-    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "1") "," SAYS("T1", "0") "]")), "succeeded absent 0");
-    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "0") "," SAYS("T1", "2") "]")), "failed absent 0");
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "1") "," SAYS("T1", "1") "]")), "succeeded absent 0");
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "1") "," SAYS("T1", "\"SUCCESS\"") "]")), "succeeded absent 0");
     CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "1") ",{\"taskId\":\"T1\",\"status\":1}]")), "succeeded absent 0");
-    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "null") "," SAYS("T1", "2") "]")), "failed absent 0");
+    CHECK_STR(asked_in(ANSWER("[{\"taskId\":\"T1\",\"status\":1}," SAYS("T1", "1") "]")), "succeeded absent 0");
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "1") "," SAYS("T1", "0") "]")), "unread absent 0");
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "0") "," SAYS("T1", "2") "]")), "unread absent 0");
+    CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "null") "," SAYS("T1", "2") "]")), "unread absent 0");
     CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "1") "," SAYS("T1", "2") "]")), "unread absent 0");
     CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "2") "," SAYS("T1", "1") "," SAYS("T1", "2") "]")), "unread absent 0");
-    CHECK_STR(asked_in(ANSWER("[{\"taskId\":\"T1\",\"status\":1}," SAYS("T1", "2") "]")), "unread absent 0");
+    CHECK_STR(asked_in(ANSWER("[{\"taskId\":\"T1\",\"status\":1}," SAYS("T1", "2") "," SAYS("T2", "0") "]")),
+              "unread running 0");
 }
 
 /* ---- answers to submissions ---- */
