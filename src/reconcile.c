@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -264,6 +265,15 @@ static void nap(double seconds)
     sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
+/* As the first process of a container this one inherits what handlers leave behind, and nobody else waits for it.
+ * Between passes there are no children of our own. */
+static void reap_orphans(void)
+{
+    if (getpid() == 1)
+        while (waitpid(-1, NULL, WNOHANG) > 0)
+            ;
+}
+
 /* Waits until the next pass, or until the function on top of the stack wants it sooner: looking costs microseconds. */
 static void rest(lua_State *L, double seconds)
 {
@@ -271,6 +281,7 @@ static void rest(lua_State *L, double seconds)
 
     for (; seconds > 0 && !wanted && !stopping; seconds -= LOOK_SECONDS) {
         nap(seconds < LOOK_SECONDS ? seconds : LOOK_SECONDS);
+        reap_orphans();
         lua_pushvalue(L, -1);
         wanted = lua_pcall(L, 0, 1, 0) == LUA_OK && lua_toboolean(L, -1);
         lua_pop(L, 1);
