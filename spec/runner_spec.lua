@@ -94,6 +94,42 @@ describe("a handler in a process of its own", function()
     assert.equal(1, calls)
   end)
 
+  it("keeps nothing open of the store, the lock or other children, and no key or secret in its environment", function()
+    open {}
+    local policy = kit.write(dir .. "/policy.lua", ([[
+      local lfs = require "lfs"
+      return { on_event = function(task)
+        local file = io.open("%s/" .. task.task_id, "w")
+        for n = 3, 255 do
+          local target = lfs.symlinkattributes("/proc/self/fd/" .. n, "target")
+          if target and (target:find "^socket" or target:find "/store/") then
+            file:write(target:gsub("%%W.*", ""):gsub("^$", target), "\n")
+          end
+        end
+        file:write(tostring(os.getenv "MIDJOURNEY_API_KEY"), " ", tostring(os.getenv "MJHOOK_SECRET"), "\n")
+        file:close()
+        repeat -- all of them at a time
+          os.execute "sleep 0.02"
+          local n = 0
+          for name in lfs.dir "%s" do
+            n = n + (name:find "^task" and 1 or 0)
+          end
+        until n == 4
+      end }
+    ]]):format(dir, dir))
+    ended("task", 4)
+    local out, code = kit.sh("MIDJOURNEY_API_KEY=key1 MJHOOK_SECRET='a secret of sixteen' " .. kit.lua_command(([[
+      local mj = assert(require("mjhook").open { store = %q, policy = %q, handlers = 4 })
+      print(assert(mj:reconcile { isolate = true }).delivered)
+    ]]):format(kit.store, policy)))
+    assert.same({ "4", 0 }, { out, code })
+    local first = kit.read(dir .. "/task1")
+    assert.matches("^socket\n[socket\n]*nil nil\n$", first) -- its own, and what an HTTP client of the parent's has
+    for i = 2, 4 do
+      assert.equal(first, kit.read(dir .. "/task" .. i))
+    end
+  end)
+
   it("may use the store and submit what follows from a result", function()
     open { on_event = function(task, ctx)
       if not task.key then

@@ -11,6 +11,8 @@
  * for `resize`, and no reader ever waits behind it for a commit. */
 #include "mj_env_impl.h"
 
+#include "mj_fd.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -44,7 +46,12 @@ static void after_fork_parent(void)
 static void after_fork_child(void)
 {
     generation++;
-    registry = NULL; /* the parent's: never touched again, not even to close them */
+    for (mj_env *e = registry; e;
+         e = e->next) { /* the parent's: never touched again, but their files need not stay open */
+        mj_fd_close_file(e->dev, e->ino);
+        mj_fd_close_file(e->lock_dev, e->lock_ino);
+    }
+    registry = NULL;
     opening = false; /* no thread but this one is left */
     pthread_cond_init(&opened, NULL);
     pthread_mutex_unlock(&registry_lock);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -29,26 +30,37 @@ struct entry {
     char name[];
 };
 
-void mj_fd_close_from(int low)
+/* Closes the descriptors from `low` on that are of this file; NULL: of any. */
+static void close_all(int low, const struct stat *file)
 {
     _Alignas(struct entry) char some[2048];
+    struct stat st;
     long n;
-    int dir;
+    int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-#ifdef SYS_close_range
-    if (syscall(SYS_close_range, (unsigned)low, ~0U, 0U) == 0)
-        return;
-#endif
-    /* A kernel before 5.9, or a filter of system calls that does not know it. */
-    dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     while (dir >= 0 && (n = syscall(SYS_getdents64, dir, some, sizeof some)) > 0)
         for (long at = 0; at < n;) {
             const struct entry *e = (const struct entry *)(some + at);
             int fd = atoi(e->name);
-            if (fd >= low && fd != dir)
+            if (fd >= low && fd != dir &&
+                (!file || (fstat(fd, &st) == 0 && st.st_dev == file->st_dev && st.st_ino == file->st_ino)))
                 close(fd);
             at += e->size;
         }
     if (dir >= 0)
         close(dir);
+}
+
+void mj_fd_close_from(int low)
+{
+#ifdef SYS_close_range
+    if (syscall(SYS_close_range, (unsigned)low, ~0U, 0U) == 0)
+        return;
+#endif
+    close_all(low, NULL); /* a kernel before 5.9, or a filter of system calls that does not know it */
+}
+
+void mj_fd_close_file(dev_t dev, ino_t ino)
+{
+    close_all(STDERR_FILENO + 1, &(struct stat){.st_dev = dev, .st_ino = ino});
 }

@@ -410,6 +410,7 @@ function M.reconcile(mj, options)
     end
     return nil, busy
   end
+  mj.lock = lock
   local ok, err = pcall(function()
     self:catch_up(self.begun)
     for _, step in ipairs(STEPS) do
@@ -421,6 +422,7 @@ function M.reconcile(mj, options)
     self:catch_up(self.begun)
     self:judge(started)
   end)
+  mj.lock = nil
   lock:close()
   if not ok then
     return nil, type(err) == "table" and err or core.error("internal", tostring(err))
