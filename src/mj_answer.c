@@ -12,7 +12,8 @@ static const struct {
     {401, 401, MJ_AUTH, MJ_AUTH},
     {402, 402, MJ_QUOTA, MJ_QUOTA},
     {403, 403, MJ_AUTH, MJ_AUTH},
-    {404, 407, MJ_ENDPOINT, MJ_ENDPOINT}, /* address, method, what we accept, a proxy's key */
+    {404, 406, MJ_ENDPOINT, MJ_ENDPOINT}, /* address, method, what we accept */
+    {407, 407, MJ_BLOCKED, MJ_BLOCKED},   /* a proxy's key */
     {408, 408, MJ_SERVER_ERROR, MJ_SERVER_ERROR},
     {410, 411, MJ_ENDPOINT, MJ_ENDPOINT}, /* gone, length required */
     {415, 415, MJ_ENDPOINT, MJ_ENDPOINT}, /* the request's type */
@@ -21,6 +22,7 @@ static const struct {
     {429, 429, MJ_RATE_LIMIT, MJ_RATE_LIMIT},
     {400, 499, MJ_STRANGE, MJ_REJECTED},
     {500, 500, MJ_CRASH, MJ_CRASH},
+    {511, 511, MJ_BLOCKED, MJ_BLOCKED}, /* a network that wants a log-in first */
 };
 
 static mj_meaning status_means(int64_t http, bool enveloped)

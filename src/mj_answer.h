@@ -2,23 +2,24 @@
  *
  * Pure, and the one place of these rules: submissions, status requests and doctor go by it.
  *
- *   what came                                        meaning      a submission        a status request
- *   envelope 1001 (under any HTTP status), HTTP 402  quota        refused             asked again later
- *   envelope 1002 (under any HTTP status)            concurrency  refused             asked again later
- *   HTTP 429                                         rate_limit   refused             asked again later
- *   401 or 403 with markup instead of JSON;
- *     any error that bears "cf-mitigated"            blocked      refused             asked again later
- *   401, 403 otherwise                               auth         refused             asked again later
- *   3xx                                              redirect     refused             asked again later
- *   404 405 406 407 410 411 415 421 426, and
- *     every other 4xx without an envelope            endpoint     refused             asked again in halves
- *   408, 5xx, and what is no HTTP status             server_error may have been sent  asked again later, a 500 in
- * halves 4xx with an envelope                             rejected     rejected for good   asked again in halves 2xx
- * whose envelope holds an error: 400 to 599 means what that HTTP status means, else        rejected     rejected for
- * good   asked again in halves 2xx without an envelope or without usable data   unreadable   may have been sent  asked
- * again in halves 2xx with data                                    fine         accepted            read task by task
+ *   what came                                         meaning        a submission is  tasks are asked about again
+ *   envelope 1001 under any HTTP status, HTTP 402     quota          refused          later
+ *   envelope 1002 under any HTTP status               concurrency    refused          later
+ *   HTTP 429                                          rate_limit     refused          later
+ *   401 or 403 with markup instead of JSON, 407, 511,
+ *     any error that bears "cf-mitigated"             blocked        refused          later
+ *   401, 403 otherwise                                auth           refused          later
+ *   3xx                                               redirect       refused          later
+ *   404 405 406 410 411 415 421 426,
+ *     any other 4xx without an envelope               endpoint       refused          in halves
+ *   408, 5xx, no HTTP status at all                   server_error   perhaps taken    later; of 500 in halves
+ *   4xx with an envelope                              rejected       refused for good in halves
+ *   2xx, an envelope with an error of 400 to 599      as that HTTP status
+ *   2xx, an envelope with any other error             rejected       refused for good in halves
+ *   2xx, no envelope or no usable data                unreadable     perhaps taken    in halves
+ *   2xx with data                                     fine           accepted         (each is read)
  *
- * "refused": it is about the account.  The job stays queued and the account rests; after "every other 4xx" the job
+ * "refused": it is about the account.  The job stays queued and the account rests; after "any other 4xx" the job
  * waits on its own, too, since it may be the cause, and another one finds out.  "Rejected" is about the one job.
  * An error about the request's form or its address is the same for every job, so it is never charged to one.  "In
  * halves": one of the tasks that were asked about may be the cause. */

@@ -1114,7 +1114,8 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         {404, ACCEPTED, "refused", "endpoint", WRONG_URL},
         {405, "{\"status\":405}", "refused", "endpoint", WRONG_URL},
         {406, "{\"status\":406}", "refused", "endpoint", WRONG_URL},
-        {407, "", "refused", "endpoint", WRONG_URL},
+        {407, "", "refused", "blocked", BLOCKED},
+        {511, "<html>", "refused", "blocked", BLOCKED},
         {409, "", "refused", "endpoint", WRONG_URL},
         {413, "<html>", "refused", "endpoint", WRONG_URL},
         {415, "{\"status\":415}", "refused", "endpoint", WRONG_URL},
@@ -1197,6 +1198,33 @@ TEST("an error that bears cf-mitigated comes from in front of the provider; a su
     CHECK_STR(submit_from(503, true, "<html>").kind, "refused"); /* it went no further */
     CHECK_STR(submit_from(429, true, "<html>").code, "rate_limit");
     CHECK_STR(submit_from(200, true, ACCEPTED).kind, "accepted");
+}
+
+TEST("without an envelope no answer rejects a job, and only a 2xx accepts one")
+{
+    static const char *const bodies[] = {"", "<html>", "{}", "{\"message\":\"no\"}", "[]", "null", "{\"status\":null}"};
+
+    for (int http = -1; http < 700; http++)
+        for (size_t i = 0; i < N(bodies); i++)
+            for (int blocked = 0; blocked < 2; blocked++) {
+                mj_wire_verdict v = submit_from(http, blocked, bodies[i]);
+                bool maybe = strcmp(v.kind, "maybe_sent") == 0, refused = strcmp(v.kind, "refused") == 0;
+                CHECK(maybe || refused);
+                CHECK(!refused || (http >= 300 && http < 500) || http == 511 ||
+                      (blocked && (http < 200 || http > 299)));
+                v = submit_from(http, blocked, ACCEPTED);
+                CHECK((strcmp(v.kind, "accepted") == 0) == (http >= 200 && http < 300));
+            }
+}
+
+TEST("an address or a form that is wrong for every job is charged to none, whatever the envelope says")
+{
+    static const int https[] = {401, 402, 403, 404, 405, 406, 407, 410, 411, 415, 421, 426, 429};
+
+    for (size_t i = 0; i < N(https); i++) {
+        CHECK_STR(submit_of(https[i], "{\"status\":7,\"message\":\"bad prompt\"}").kind, "refused");
+        CHECK_STR(submit_of(https[i], "{\"error\":7}").kind, "refused");
+    }
 }
 
 TEST("what the provider says is kept beside our own words")
