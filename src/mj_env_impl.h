@@ -62,9 +62,9 @@ void mj_place_close(mj_place *p);
 int mj_place_lock(mj_place *p, const mj_store_options *o, int *fd, char *why, size_t size);
 /* Whether another process has the store open: its pid, 0 if it is in another PID namespace, -1: none has. */
 pid_t mj_place_user(int lock_fd);
-/* Waits a moment until no process makes or restores the store.  alone: and keeps all out until lock_fd is closed.
- * MJ_EBUSY. */
-int mj_place_enter(const mj_place *p, int lock_fd, bool alone, char *why, size_t size);
+/* Waits a moment, if it may, until no process makes or restores the store.  alone: and keeps all out until lock_fd is
+ * closed. MJ_EBUSY. */
+int mj_place_enter(const mj_place *p, int lock_fd, bool alone, bool wait, char *why, size_t size);
 
 /* ---- mj_env_pages.c: LMDB's file, read without LMDB ---- */
 
@@ -95,6 +95,10 @@ const char *mj_env_db_name(int db);
 
 /* This process has the store of that place open, or a file that it had before. */
 bool mj_env_registered(const mj_place *p);
+/* ---- mj_env_txn.c ---- */
+
+/* LMDB mapped the file anew. */
+void mj_env_note_map(mj_env *e);
 /* Inside of transaction t: the file is as long as its roots say, and is the one that LMDB takes it for. */
 int mj_env_sound(mj_env *e, MDB_txn *t, bool writes);
 

@@ -261,13 +261,13 @@ static int prepare(mj_env *e, mj_place *p, const mj_store_options *o, char *why,
         return rc;
     e->lock_dev = p->lock.st_dev;
     e->lock_ino = p->lock.st_ino;
-    rc = mj_place_enter(p, lock_fd, false, why, size);
+    rc = mj_place_enter(p, lock_fd, false, !o->no_wait, why, size);
     if (rc == 0)
         rc = mj_place_look(p, o, why, size);
     if (rc == 0)
         rc = look_at_roots(p, &r, why, size);
     if (rc == 0 && r.nothing) {
-        rc = mj_place_enter(p, lock_fd, true, why, size);
+        rc = mj_place_enter(p, lock_fd, true, !o->no_wait, why, size);
         if (rc == 0)
             rc = mj_place_look(p, o, why, size);
         if (rc == 0)

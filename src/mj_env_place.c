@@ -246,18 +246,19 @@ int mj_place_lock(mj_place *p, const mj_store_options *o, int *fd, char *why, si
     return MJ_OK;
 }
 
-int mj_place_enter(const mj_place *p, int lock_fd, bool alone, char *why, size_t size)
+int mj_place_enter(const mj_place *p, int lock_fd, bool alone, bool wait, char *why, size_t size)
 {
     struct flock f;
     pid_t user;
 
-    for (int waited = 0; waited <= ENTER_MS; waited += NAP_MS) {
+    for (int waited = 0; waited <= (wait ? ENTER_MS : 0); waited += NAP_MS) {
         f = on_byte(alone ? F_WRLCK : F_RDLCK);
         if (alone && fcntl(lock_fd, F_SETLK, &f) == 0)
             return MJ_OK;
         if (!alone && (fcntl(lock_fd, F_GETLK, &f) != 0 || f.l_type == F_UNLCK))
             return MJ_OK;
-        nanosleep(&(struct timespec){.tv_nsec = NAP_MS * 1000000L}, NULL);
+        if (wait)
+            nanosleep(&(struct timespec){.tv_nsec = NAP_MS * 1000000L}, NULL);
     }
     user = mj_place_user(lock_fd);
     if (user > 0)

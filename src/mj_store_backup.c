@@ -304,7 +304,7 @@ static int run(restore *r, const char *from, const mj_store_options *o, bool any
     if (rc == MJ_OK)
         rc = mj_env_code(mj_place_lock(&r->to, o, &r->lock, r->why, r->why_size));
     if (rc == MJ_OK)
-        rc = mj_place_enter(&r->to, r->lock, true, r->why, r->why_size);
+        rc = mj_place_enter(&r->to, r->lock, true, true, r->why, r->why_size);
     if (rc == MJ_OK)
         rc = mj_place_look(&r->to, o, r->why, r->why_size);
     if (rc == MJ_OK)
