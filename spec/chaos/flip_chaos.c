@@ -318,7 +318,8 @@ int main(int argc, char **argv)
     fflush(stdout);
     snprintf(log, sizeof log, "%s/crashes", dir);
     setenv("MJHOOK_CRASH_LOG", log, 1);
-    if (root && shell("cc -O1 -D_GNU_SOURCE -shared -fPIC -o '%s/crash_stack.so' '%s/spec/chaos/crash_stack.c' -ldl", dir, root) != 0)
+    if (root && shell("cc -O1 -D_GNU_SOURCE -shared -fPIC -o '%s/crash_stack.so' '%s/spec/chaos/crash_stack.c' -ldl",
+                      dir, root) != 0)
         die("crash_stack.so");
     make_base();
     snprintf(path, sizeof path, "%s/store", dir);
