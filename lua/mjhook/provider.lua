@@ -101,12 +101,6 @@ end
 -- What is wrong with an answer as such: err.code is "provider" but where an account's holder or time can mend it.
 local CODES = { server_error = "provider", unreadable = "provider", rejected = "provider" }
 
-local function no_answer(text, halves)
-  local err = core.error("network", text or "no answer", true)
-  err.halves = halves
-  return nil, err
-end
-
 --- What the provider says of the tasks it was asked for, and of no others.
 -- @tparam table answer
 -- @tparam table ids those that were asked for
@@ -114,8 +108,10 @@ end
 -- entries that name no task: while there are some, no task is known to be absent)}; nil and an error when it gave no
 -- usable answer, with its `meaning` (src/mj_answer.h), `halves` when one of the tasks may be the cause, `retry_after`
 function M.read_status(answer, ids)
-  if answer.outcome ~= "answered" then -- too long, or it broke off: one of the tasks may be the cause
-    return no_answer(answer.error, answer.unread ~= nil)
+  if answer.outcome ~= "answered" then
+    local err = core.error("network", answer.error or "no answer", true)
+    err.halves = answer.unread ~= nil -- too long, or it broke off: one of the tasks may be the cause
+    return nil, err
   end
   local words, unread, odd, halves = core.wire_status(answer.body or "", ids, answer.status, answer.blocked)
   if words then

@@ -79,11 +79,11 @@ local MOST_TROUBLES = 10
 local function tell_troubles(options, troubles, said)
   local left = options.quiet and (next(said) and 0 or 1) or MOST_TROUBLES
   local untold = 0
-  for _, text in ipairs(troubles) do
-    if not said[text] and left > 0 then
+  for _, trouble in ipairs(troubles) do
+    if not said[trouble] and left > 0 then
       left = left - 1
-      say("error: %s", text)
-    elseif not said[text] then
+      say("error: %s", trouble)
+    elseif not said[trouble] then
       untold = untold + 1
     end
   end
@@ -149,8 +149,8 @@ return function(options)
   local said = {} -- in the pass at hand
   local function pass()
     local err
-    for text in pairs(said) do
-      said[text] = nil
+    for message in pairs(said) do
+      said[message] = nil
     end
     if not mj then
       mj, err = mjhook.open { config = options.config, store = options.store, create = false }
@@ -167,7 +167,7 @@ return function(options)
     local troubles = {}
     report, err = mj:reconcile {
       budget = options.budget, limit = options.limit, dry_run = options.dry_run, progress = progress(options),
-      isolate = true, on_trouble = function(text) troubles[#troubles + 1] = text end,
+      isolate = true, on_trouble = function(trouble) troubles[#troubles + 1] = trouble end,
     }
     if not report then
       if not (err.code == "busy" and options.quiet) then

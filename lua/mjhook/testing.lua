@@ -256,7 +256,9 @@ end
 -- @treturn table kit: mj, provider, log (what was logged: {level=, message=}) and the functions below
 function M.new(options)
   local self = setmetatable({ log = {}, events = {}, at = core.now(), real_now = core.now }, Kit)
-  self.provider = setmetatable({ kit = self, jobs = {}, requests = {}, script = {}, status_script = {}, polls = 0 }, Provider)
+  self.provider = setmetatable({
+    kit = self, jobs = {}, requests = {}, script = {}, status_script = {}, polls = 0,
+  }, Provider)
   self.dir = os.tmpname()
   os.remove(self.dir)
   local settings = {

@@ -354,6 +354,36 @@ TEST("Retry-After counts in the header of the answer only")
     mj_http_free(h);
 }
 
+TEST("an answer from in front of the server is known by its header, one that broke off by its end")
+{
+    static const struct {
+        const char *text;
+        bool blocked, cut;
+    } answers[] = {
+        {"HTTP/1.1 403 No\r\ncf-mitigated: challenge\r\nContent-Length: 0\r\n\r\n", true, false},
+        {"HTTP/1.1 403 No\r\nCF-Mitigated:challenge\r\nContent-Length: 2\r\n\r\nno", true, false},
+        {"HTTP/1.1 403 No\r\nX-cf-mitigated: challenge\r\nContent-Length: 0\r\n\r\n", false, false},
+        {"HTTP/1.1 403 No\r\nContent-Length: 15\r\n\r\ncf-mitigated: x", false, false},
+        {"HTTP/1.1 103 Hints\r\ncf-mitigated: x\r\n\r\nHTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", false, false},
+        {"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"a\"", false, true},
+        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"a", false, true},
+        {"HTTP/1.1 200 OK\r\nContent-Le", false, false},
+    };
+    server *s = start(say_text_and_close);
+    mj_http *h = client(1);
+
+    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+        mj_http_answer a;
+        text = answers[i].text;
+        a = ask(h, post(url_of(s), "{}", false));
+        CHECK_INT(a.blocked, answers[i].blocked);
+        CHECK_INT(a.cut, answers[i].cut);
+        CHECK(!a.too_long);
+        mj_http_answer_clear(&a, 1);
+    }
+    mj_http_free(h);
+}
+
 static void say_much(conn *c)
 {
     char line[101];
@@ -394,6 +424,7 @@ TEST("an answer may be as long as it may be and no longer: then it is maybe sent
             a = ask(h, post(url_of(s), "{}", once));
             CHECK_INT(a.outcome, MJ_HTTP_MAYBE_SENT);
             CHECK(strstr(a.error, "longer than it may be") != NULL);
+            CHECK(a.too_long && !a.cut);
         }
         mj_http_free(h);
     }
