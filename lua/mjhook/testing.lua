@@ -262,7 +262,7 @@ function M.new(options)
   self.dir = os.tmpname()
   os.remove(self.dir)
   local settings = {
-    store = self.dir, api_key = "a test's key", secrets = { "a secret for nothing but tests" },
+    store = self.dir, api_key = "a-key-for-tests", secrets = { "a secret for nothing but tests" },
     base_url = "https://provider.invalid", hook_url = "https://app.invalid/webhooks/midjourney",
     log = function(level, message)
       self.log[#self.log + 1] = { level = level, message = message }
