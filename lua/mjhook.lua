@@ -7,6 +7,7 @@ local callback = require "mjhook.callback" -- at once: a request must find it wh
 local config = require "mjhook.config"
 local core = require "mjhook.core"
 local executor = require "mjhook.executor"
+local json = require "mjhook.json"
 local hold = require "mjhook.hold"
 local memory = require "mjhook.memory"
 local policy = require "mjhook.policy"
@@ -26,6 +27,23 @@ local job, metrics, poll, prune = flow "job", flow "metrics", flow "poll", flow 
 local reconcile, submit = flow "reconcile", flow "submit"
 
 local M = { version = core.version }
+
+--- A `context` from JSON text: a value that is stored and passed on as the text has it, digit by digit, `[]` as `[]`.
+-- Lua sees whole numbers of more than 2^53 as its numbers have them: LuaJIT has 53 bits, Lua 5.4 has 63.
+-- @tparam string given JSON
+-- @return a value for submit's `context`; nil and an error ("invalid")
+function M.raw_json(given)
+  local sound, exact = core.json_check(given)
+  if not sound then
+    return nil, core.error("invalid", "not JSON: " .. exact)
+  end
+  local value = json.keep(given:match "^%s*(.-)%s*$")
+  if type(value) == "number" and not exact then
+    return nil, core.error("invalid", "a number of more than 2^53 loses digits: give it in a list or as text")
+  end
+  return value
+end
+
 local Mjhook = {}
 Mjhook.__index = Mjhook
 Mjhook.__name = "mjhook"

@@ -276,6 +276,7 @@ int luaopen_mjhook_core(lua_State *L)
     mjl_open_sys(L);
     mjl_open_file(L);
     mjl_open_redact(L);
+    mjl_open_json(L);
     mjl_open_child(L);
     mjl_open_watch(L);
     mjl_open_inbox(L);

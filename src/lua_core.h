@@ -86,6 +86,7 @@ void mjl_open_wire(lua_State *L);
 void mjl_open_sys(lua_State *L);
 void mjl_open_file(lua_State *L);
 void mjl_open_redact(lua_State *L);
+void mjl_open_json(lua_State *L);
 void mjl_open_child(lua_State *L);
 void mjl_open_watch(lua_State *L);
 void mjl_open_inbox(lua_State *L);

@@ -1,52 +1,40 @@
---- JSON with limits: a cjson of our own, so that nobody's settings change ours.
--- Debian's lua-cjson 2.1.0 takes NaN and any depth by default; this one does not.
-local cjson = require("cjson").new()
+--- JSON with limits, and nothing lost on the way: empty arrays stay arrays, numbers have a point in every locale, and
+-- text that is not ours to read is passed on as it is (`keep`).
+local core = require "mjhook.core"
 
-cjson.decode_max_depth(24)           -- the provider nests 4 deep; a well is refused, not climbed into
-cjson.encode_max_depth(24)
-cjson.decode_invalid_numbers(false)
-cjson.encode_invalid_numbers(false)
-cjson.encode_sparse_array(false, 2, 64)
-cjson.encode_keep_buffer(false)
+local M = {}
 
-local M = { null = cjson.null }
+local EMPTY = {} -- metatable of empty arrays, which nothing else tells from empty objects
+local texts = setmetatable({}, { __mode = "k" }) -- of tables that keep() made
+
+--- What stands for null: a light userdata, the same as cjson.null.
+M.null = core.json_decode("null", EMPTY)
 
 local OUT_OF_MEMORY = "not enough memory" -- as both Luas say it
-
 local tointeger = rawget(math, "tointeger") -- Lua 5.4 has integers beside floats, LuaJIT has not
 
 --- Decodes a document.
 -- @tparam string text
 -- @return the value, or nil and what is wrong with it
 function M.decode(text)
-  local ok, value = pcall(cjson.decode, text)
-  if ok then
-    return value
-  elseif value == OUT_OF_MEMORY then
-    error(value, 0) -- nothing is wrong with the document
-  end
-  return nil, (tostring(value):gsub("^.-:%d+: ", ""))
+  return core.json_decode(text, EMPTY)
 end
 
--- cjson writes numbers with 14 digits, which damages ids: they are written here, shortest first.
+--- Whether a table is an array that is empty, as decode() gives it.
+function M.is_empty_array(t)
+  return getmetatable(t) == EMPTY and next(t) == nil
+end
+
 local function number(v)
   if v ~= v or v == math.huge or v == -math.huge then
     error("a number that JSON does not have", 0)
   elseif tointeger and (v > 2 ^ 53 or v < -2 ^ 53) and tointeger(v) and tointeger(v + 0.0) ~= v then
     error(("%d is more than a JSON number holds: give it as a string"):format(v), 0)
-  elseif v == math.floor(v) and v > -2 ^ 53 and v < 2 ^ 53 then
-    return ("%.0f"):format(v)
   end
-  for _, format in ipairs { "%.14g", "%.15g", "%.16g" } do
-    local text = format:format(v)
-    if tonumber(text) == v then
-      return text
-    end
-  end
-  return ("%.17g"):format(v)
+  return core.number(v)
 end
 
--- The length of a list; nil when the table is an object. The empty table is an object, as for cjson.
+-- The length of a list; nil when the table is an object. The empty table is an object, unless it was decoded as array.
 local function length(t)
   local n = 0
   for k in pairs(t) do
@@ -58,12 +46,17 @@ local function length(t)
   if n > 0 and n ~= #t then
     error("a list with holes", 0)
   end
-  return n > 0 and n or nil
+  return n > 0 and n or M.is_empty_array(t) and 0 or nil
 end
 
 local write
 
 local function write_table(t, out, depth)
+  local text = M.kept(t)
+  if text then
+    out[#out + 1] = text
+    return
+  end
   if depth > 24 then
     error("nested too deep", 0)
   end
@@ -80,7 +73,7 @@ local function write_table(t, out, depth)
       if type(k) ~= "string" then
         error("keys of an object have to be strings", 0)
       end
-      out[#out + 1] = first and cjson.encode(k) or "," .. cjson.encode(k)
+      out[#out + 1] = first and core.json_string(k) or "," .. core.json_string(k)
       out[#out + 1] = ":"
       write(v, out, depth)
       first = false
@@ -95,8 +88,14 @@ function write(v, out, depth)
     write_table(v, out, depth + 1)
   elseif kind == "number" then
     out[#out + 1] = number(v)
+  elseif kind == "string" then
+    out[#out + 1] = core.json_string(v)
+  elseif kind == "boolean" then
+    out[#out + 1] = tostring(v)
+  elseif v == M.null then
+    out[#out + 1] = "null"
   else
-    out[#out + 1] = cjson.encode(v) -- strings, booleans, null; an error for functions and the like
+    error("a " .. kind .. " can't be written", 0)
   end
 end
 
@@ -104,7 +103,7 @@ end
 -- @treturn string|nil text, or nil and why it can't be encoded
 function M.encode(value)
   if type(value) == "string" then
-    return cjson.encode(value) -- never fails
+    return core.json_string(value) -- never fails
   end
   local out = {}
   local ok, why = pcall(write, value, out, 0)
@@ -119,7 +118,7 @@ end
 -- The same text for equal numbers, however they are kept: 7 and 7.0, on either Lua.
 local function scalar(value)
   if type(value) == "number" then
-    return ("n%.17g"):format(value)
+    return value == value and math.abs(value) < math.huge and "n" .. core.number(value, 17) or tostring(value)
   elseif type(value) == "string" then
     return ("s%d:%s"):format(#value, value)
   end
@@ -171,6 +170,24 @@ function M.whole(value)
     end
   end
   return value
+end
+
+--- Decodes a document that is passed on later: encode() of the table writes the text as it was, digit by digit, as long
+-- as nothing in it is changed. (Of a document that is no array and no object it writes the value.)
+-- @treturn value whole numbers as integers, where Lua has them; nil and what is wrong
+function M.keep(text)
+  local value, why = M.decode(text)
+  value = M.whole(value)
+  if type(value) == "table" then
+    texts[value] = text
+  end
+  return value, why
+end
+
+--- The text of a table that keep() made and nobody changed since; nil of any other.
+function M.kept(value)
+  local text = type(value) == "table" and texts[value]
+  return text and M.canonical(value) == M.canonical(M.whole(M.decode(text))) and text or nil
 end
 
 return M

@@ -41,7 +41,7 @@ function Text:sample(name, value, labels)
   for i = 1, #(labels or {}), 2 do
     parts[#parts + 1] = ('%s="%s"'):format(labels[i], escape(labels[i + 1]))
   end
-  local written = value % 1 == 0 and ("%.0f"):format(value) or ("%.3f"):format(value)
+  local written = ("%.3f"):format(value):gsub("[^%d-]+", "."):gsub("%.000$", "") -- some locales have a comma
   self[#self + 1] = ("mjhook_%s%s %s\n"):format(name, #parts > 0 and "{" .. table.concat(parts, ",") .. "}" or "",
     written)
 end

@@ -3,7 +3,7 @@ local core = require "mjhook.core"
 local json = require "mjhook.json"
 local mjhook = require "mjhook"
 local submit = require "mjhook.submit"
-local text = require "mjhook.text"
+local clean = require("mjhook.text").clean
 
 -- What a batch leaves behind is all garbage, and next to nothing lives on: collecting seldom costs little memory.
 collectgarbage("setpause", 400)
@@ -15,7 +15,7 @@ local FIELDS = {
 }
 
 local function say(format, ...)
-  io.stderr:write("mjhook-reconcile: ", text.clean(format:format(...)), "\n")
+  io.stderr:write("mjhook-reconcile: ", clean(format:format(...)), "\n")
 end
 
 local function summary(report)

@@ -12,9 +12,9 @@ function M.view(task)
     return nil
   end
   -- Changed only when all of it is there: memory that runs out leaves a task that can be viewed again.
-  local context = task.context and json.whole(json.decode(task.context))
-  local meta = task.meta and json.whole(json.decode(task.meta))
-  local files = task.files and json.whole(json.decode(task.files))
+  local context = task.context and json.keep(task.context)
+  local meta = task.meta and json.keep(task.meta)
+  local files = task.files and json.keep(task.files)
   local err = task.error and core.error(task.error.code, task.error.message, task.error.retryable)
   task.context, task.meta, task.files, task.error = context, meta, files, err
   return task

@@ -72,7 +72,7 @@ function M.characters(s)
   end
 end
 
-local SPACES = { ["\n"] = true, ["\r"] = true, ["\t"] = true }
+local SPACES = { ["\n"] = " ", ["\r"] = " ", ["\t"] = " " }
 
 -- Every character that is not shown as it is, replaced by what `escape` makes of its bytes and code point.
 local function replace(s, escape)
@@ -127,6 +127,13 @@ function M.quote(s)
     s = s:gsub('["\\]', SHORT)
   end
   return '"' .. (s:find "[^\32-\126]" and replace(s, escaped) or s) .. '"'
+end
+
+--- JSON text on one line, its strings written as quote() writes them: still the same JSON.
+function M.json(s)
+  return s:find "[^\32-\126]" and replace(s, function(bytes, code)
+    return SPACES[bytes] or escaped(bytes, code)
+  end) or s
 end
 
 return M

@@ -1,11 +1,13 @@
 --- JSON for other programs: keys in order, whole numbers whole, empty arrays as arrays, nothing a terminal obeys.
 -- (cjson has no order, cuts numbers to 14 digits and can't tell an empty array from an empty object.)
-local null = require("mjhook.json").null
+local core = require "mjhook.core"
+local json = require "mjhook.json"
 local text = require "mjhook.text"
 
 local M = {}
 
 local ARRAY = {}
+local is_integer = rawget(math, "type") -- Lua 5.4's
 
 --- Marks a table as an array, so that it is one when it is empty, too.
 function M.array(t)
@@ -17,11 +19,8 @@ local quote = text.quote
 local function number(n)
   if n ~= n or n == math.huge or n == -math.huge then
     return "null"
-  elseif n == math.floor(n) and n > -2 ^ 53 and n < 2 ^ 53 then
-    return ("%d"):format(n)
   end
-  local short = ("%.15g"):format(n)
-  return tonumber(short) == n and short or ("%.17g"):format(n)
+  return is_integer and is_integer(n) == "integer" and ("%d"):format(n) or core.number(n)
 end
 
 local encode
@@ -50,12 +49,14 @@ end
 function encode(v)
   local kind = type(v)
   if kind == "table" then
-    return (getmetatable(v) == ARRAY or v[1] ~= nil) and array(v) or object(v)
+    local given = json.kept(v)
+    local is_array = getmetatable(v) == ARRAY or json.is_empty_array(v) or v[1] ~= nil
+    return given and text.json(given) or (is_array and array or object)(v)
   elseif kind == "string" then
     return quote(v)
   elseif kind == "number" then
     return number(v)
-  elseif v == null or kind ~= "boolean" then
+  elseif v == json.null or kind ~= "boolean" then
     return "null"
   end
   return tostring(v)

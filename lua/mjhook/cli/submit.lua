@@ -1,16 +1,16 @@
 -- mjhook submit
 local core = require "mjhook.core"
-local decode = require("mjhook.json").decode
 local fail = require "mjhook.cli.fail"
 local json = require "mjhook.cli.json"
 local options = require "mjhook.cli.options"
+local raw_json = require("mjhook").raw_json
 local submit_file = require "mjhook.cli.submit_file"
 local waiting = require "mjhook.cli.waiting"
 
 local function read_json(given)
-  local value, why = decode(given)
+  local value, err = raw_json(given)
   if value == nil then
-    return nil, "not JSON: " .. why
+    return nil, err.message
   end
   return value
 end

@@ -11,6 +11,7 @@ local job = require "mjhook.job"
 local json = require "mjhook.cli.json"
 local lines = require "mjhook.cli.lines"
 local null = require("mjhook.json").null
+local raw_json = require("mjhook").raw_json
 local text = require "mjhook.cli.text"
 
 local M = {}
@@ -51,8 +52,10 @@ Feed.__index = Feed
 
 -- The key of a line that brings none. Its text is not what counts: spaces and the order of its fields may change.
 -- Counting takes some 100 bytes of memory a line; lines with keys take none.
-function Feed:key_of(value)
-  local digest = core.sha256(canonical(value))
+function Feed:key_of(value, line)
+  local _, exact = core.json_check(line)
+  -- Two numbers that are one to Lua may differ in the text.
+  local digest = core.sha256(canonical(value) .. (exact == false and "\n" .. line or ""))
   local short = digest:sub(1, 16)
   self.seen[short] = (self.seen[short] or 0) + 1
   return ("file:%s%s:%d"):format(self.given.batch and self.given.batch .. ":" or "", hex(digest), self.seen[short])
@@ -74,7 +77,14 @@ function Feed:job_of(line)
   end
   local own = value.key ~= nil
   if not own then
-    value.key = self:key_of(value) -- before the options: what a line says makes it known again
+    value.key = self:key_of(value, line) -- before the options: what a line says makes it known again
+  end
+  if value.context ~= nil then
+    local err
+    value.context, err = raw_json(core.json_member(line, "context"))
+    if err then
+      return nil, "context: " .. err.message
+    end
   end
   for name, option in pairs(FROM_OPTIONS) do
     if value[name] == nil then
