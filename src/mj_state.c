@@ -531,7 +531,7 @@ static bool is_lost(mj_task *t, const mj_signal *sig, const mj_rules *rules, int
     if (sig->kind != SIG_ABSENT) {
         t->absent = 0;
     } else if (sig->counts && now >= a->slot_until) {
-        if (t->absent++ == 0)
+        if (t->absent++ == 0 || t->absent_since > now) /* or the clock was set back */
             t->absent_since = now;
         if (t->absent >= BELIEVE_ABSENCES && now - t->absent_since >= ABSENCE_SPAN_MS)
             return true;
@@ -713,7 +713,7 @@ static int tell(mj_task *t, const mj_task *before, const mj_signal *sig, mj_note
          * once before each poll, for soon_after_hint(). */
         if (sig->kind == SIG_LOOK && note != MJ_NOTE_CONFLICT && (rc != MJ_EDUPLICATE || is_hinted(t)))
             return rc;
-        step->withheld = mj_timeline_fresh(t, now);
+        step->withheld = sig->source == MJ_FROM_CALLBACK && mj_timeline_fresh(t, now);
         if (step->withheld)
             return rc;
     }
@@ -819,8 +819,8 @@ bool mj_state_rewind(mj_task *t, const mj_rules *rules, int64_t now)
     }
     if (t->expires_at != 0 && ahead && is_ahead(t->created_at, now))
         t->expires_at -= t->created_at - now;
-    if (is_ahead(t->absent_since, now))
-        t->absent_since = now;
+    if (is_ahead(t->asked_at, now))
+        t->asked_at = now;
     if (t->state == MJ_QUEUED && t->ready)
         t->due_at = t->expires_at;
     else if (ahead && t->due_at > now)

@@ -110,7 +110,7 @@ void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, in
  *   MJ_OK         taken, the task's facts changed
  *   MJ_EDUPLICATE said before; at most the timeline and empty fields changed
  *   MJ_ESTALE     too late, contradicting or in conflict; at most the timeline changed
- * A signal that changes the timeline alone is written at most once a second; a callback that tells of progress and
+ * A callback's word that changes the timeline alone is written at most once a second; one that tells of progress and
  * changes no fact is never written.  Neither makes a difference to what is returned.
  *   MJ_ESTATE     a command that this state does not allow; nothing changed
  *   MJ_ECHANGED   expect_state or attempt did not hold; nothing changed

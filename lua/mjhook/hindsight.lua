@@ -40,7 +40,8 @@ local function is_call(m)
 end
 
 -- Refusals that are about the account: its rest is the wait, and they cost the job no try.
-local RESTS = { quota = true, concurrency = true, rate_limit = true, auth = true, redirect = true }
+local RESTS = { quota = true, concurrency = true, rate_limit = true, auth = true, redirect = true, endpoint = true,
+                blocked = true }
 
 local function is_try(m, task)
   local back = m.to == "queued" and m.from ~= "queued" and m.signal ~= "resubmit"

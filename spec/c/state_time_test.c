@@ -204,6 +204,19 @@ TEST("an absence that does not count, an outage or a sign of life does not lose 
     CHECK_INT(t.absent, 0);
 }
 
+TEST("absences that a clock noted which was ahead do not put the verdict off until its time")
+{
+    mj_task t = pending_task();
+    int64_t end = T0 + SLOT_MS;
+
+    say(&t, SIG_ABSENT, end + 100 * HOUR);
+    for (int i = 0; i <= 2; i++) {
+        CHECK_INT(t.state, MJ_PENDING);
+        say(&t, SIG_ABSENT, end + i * 5 * MINUTE);
+    }
+    CHECK_INT(t.state, MJ_LOST);
+}
+
 /* ---- silence ---- */
 
 TEST("a provider that answers and says nothing for lost_after loses the task, and not before")

@@ -12,7 +12,8 @@ describe("a process whose clock runs ahead of the others'", function()
 
   -- Runs Lua code with `mj` on the test's store, in a process whose wall clock is ahead by so many seconds.
   local function ahead(seconds, code)
-    local out, rc = kit.sh(("env LD_PRELOAD=%s FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME=%+d %s"):format(FAKETIME, seconds,
+    local out, rc = kit.sh(("env LD_PRELOAD=%s FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME=%+d %s"):format(FAKETIME,
+      seconds,
       kit.lua_command(([[
         local mj = assert(require("mjhook").open { store = %q, api_key = %q, secrets = { %q }, base_url = %q,
           hook_url = %q, max_in_flight = 3 })

@@ -572,7 +572,7 @@ local function seems_lost(m, t, s, gap, now)
     t.absences = 0
   elseif s.counts and now >= (current(t).slot_until or 0) then
     t.absences = t.absences + 1
-    t.absent_since = t.absences == 1 and now or t.absent_since
+    t.absent_since = (t.absences == 1 or t.absent_since > now) and now or t.absent_since
     if t.absences >= BELIEVED_ABSENCES and now - t.absent_since >= ABSENCE_SPAN then
       return true
     end
@@ -716,7 +716,7 @@ local function tell(t, s, how, number, from, before, called, now, code)
   end
   local hint = hinted_at(t)
   if facts(t) == before and (s.kind == "look" and how ~= "conflict"
-      and (code ~= "duplicate" or hint and hint >= (t.asked or 0)) or is_fresh(t, now)) then
+      and (code ~= "duplicate" or hint and hint >= (t.asked or 0)) or s.source == "callback" and is_fresh(t, now)) then
     return
   end
   t.updated = now
@@ -996,8 +996,8 @@ local function rewind(m, t, now)
   if t.expires and is_ahead(t.updated, now) and is_ahead(t.created, now) then
     t.expires = t.expires - (t.created - now)
   end
-  if is_ahead(t.absent_since, now) then
-    t.absent_since = now
+  if is_ahead(t.asked, now) then
+    t.asked = now
   end
   if t.state == "queued" and t.ready then
     due_at(t, t.expires)
