@@ -107,12 +107,13 @@ end
 -- @tparam number timeout seconds
 -- @tparam string limit its name, for the error (at most some 60 bytes)
 local function limited(f, timeout, limit, ...)
+  local why = "took longer than " .. limit -- before the compiler is off, since this may raise
   local compiled = jit and jit.status()
   if compiled then -- compiled code runs no hooks, neither the handler's nor what it calls
     jit.off()
     jit.flush()
   end
-  local before = core.watch(timeout, "took longer than " .. limit)
+  local before = core.watch(timeout, why)
   local ok, result, reason, how = pcall(f, ...)
   core.watch(before)
   if compiled then

@@ -39,7 +39,7 @@ end
 -- What a function of mjhook.worker said, in a thread or here. A commit says more: see there.
 local function heard(ran, status, result, lot, outcomes, unreadable, owed)
   if not ran then
-    local missing = tostring(status):find "thread pool"
+    local missing = tostring(status):find "^thread pool .- not found"
     return nil, core.error(missing and "no_pool" or "internal", "worker thread: " .. tostring(status), true)
   elseif status == "ok" then
     return result, nil, lot, outcomes, unreadable, owed
