@@ -408,6 +408,40 @@ print(w, h)]]
             assert.same({ envelope = true, bare = true, array = true }, used)
         end)
 
+        it("looks as resellers send it, progress first", function()
+            config { callback_format = "reseller", callback_progress = true }
+            local id = submit("a fox", { hookUrl = hook() })
+            finished(id)
+            local said = {}
+            for i, callback in ipairs(received(4)) do
+                local body = cjson.decode(callback.body)
+                assert.same({ id, id }, { body.jobId, body.data.jobId })
+                said[i] = body.status .. " " .. body.data.progress
+                assert.equal(body.status == "SUCCESS", body.data.cdnImage ~= nil)
+            end
+            assert.same({ "PENDING_QUEUE 0", "ON_QUEUE 20", "ON_QUEUE 40", "SUCCESS 100" }, said)
+        end)
+
+        it("goes to the URL that became of the hookUrl", function()
+            script { callback = { "escaped_hook", "second_query" } }
+            finished(submit("a", { hookUrl = hook("R1", 2) }))
+            finished(submit("b", { hookUrl = hook("R1", 2) }))
+            local got = {}
+            for _, callback in ipairs(received(2)) do
+                got[#got + 1] = callback.uri
+            end
+            table.sort(got)
+            assert.same({ "/_sim/sink?ref=R1&a=2?utm_source=provider", "/_sim/sink?ref=R1&amp;a=2" }, got)
+        end)
+
+        it("has numbers for ids when integer_ids says so", function()
+            config { integer_ids = true }
+            script { submit = { "ok" } }
+            local _, answer = api("submit-jobs", { prompt = "a", hookUrl = hook() })
+            assert.equal("number", type(answer.data.taskId))
+            assert.matches("^%d+$", ledger().submissions[1].taskId)
+        end)
+
         it("waits callback_delay_ms after the end of the job", function()
             config { callback_delay_ms = 80 }
             local id = submit("a fox", { hookUrl = hook() })
@@ -562,6 +596,8 @@ print(w, h)]]
             rate_limit = { 429, 429 }, unauthorized = { 401, 401 }, forbidden = { 403, 403 },
             http_404 = { 404, 404 }, http_500 = { 500, 500 }, http_502 = { 502, 502 },
             http_503 = { 503, 503 }, http_504 = { 504, 504 }, redirect = { 307, 307 },
+            http_400 = { 400, 400 }, http_402 = { 402, 402 }, http_415 = { 415, 415 }, http_422 = { 422, 422 },
+            error_401 = { 200, 401 }, error_404 = { 200, 404 },
         } do
             it(("%s: answers %d with envelope status %d"):format(kind, expected[1], expected[2]), function()
                 local code, envelope = refusal(kind)
@@ -569,6 +605,24 @@ print(w, h)]]
                 assert.equal(1, ledger().counters.refused[kind])
             end)
         end
+
+        it("html_404, cf_403: answer as something in front of the API does", function()
+            for kind, expected in pairs { html_404 = { 404 }, cf_403 = { 403, "challenge" }, html_503 = { 503 } } do
+                control("reset", { dummy = true })
+                script { submit = { kind } }
+                local code, body, headers = api("submit-jobs", { prompt = "a" })
+                assert.same(expected, { code, headers["cf-mitigated"] })
+                assert.matches("^<html>", body)
+                assert.equal("text/html", headers["content-type"])
+                assert.equal(0, #ledger().submissions)
+            end
+        end)
+
+        it("rate_limit: may say when with a fraction", function()
+            script { submit = { { fault = "rate_limit", retry_after = 299.997 } } }
+            local _, _, headers = api("submit-jobs", { prompt = "a" })
+            assert.equal("299.997", headers["retry-after"])
+        end)
 
         it("rate_limit: says when to come back", function()
             config { retry_after = 7 }
@@ -683,6 +737,39 @@ print(w, h)]]
             assert.is_nil(status(submit("[status:unknown]")))
         end)
 
+        it("dress answers", function()
+            local id = submit()
+            local function with(kind)
+                script { status = { kind } }
+                return api("job-status", { taskIds = { id } })
+            end
+            assert.equal(201, (with "created"))
+            assert.equal(202, (with "accepted"))
+            assert.equal("SUCCESS", select(2, with "word_envelope").status)
+            assert.equal(cjson.null, select(2, with "null_data").data)
+            assert.equal(id, select(2, with "list_wrapper").data.list[1].taskId)
+            assert.matches('^\239\187\191{"status":0', (select(2, with "bom")))
+            local _, packed, headers = with "gzip"
+            assert.equal("gzip", headers["content-encoding"])
+            assert.equal("\31\139", packed:sub(1, 2))
+            local file = os.tmpname()
+            local out = assert(io.open(file, "wb"))
+            out:write(packed)
+            out:close()
+            assert.matches('^{"status":0.*' .. id:gsub("%-", "%%-"), (sh("gzip -dc <" .. file)))
+            os.remove(file)
+        end)
+
+        it("happen to each request that asks for a task whose prompt says so", function()
+            local sick, other = submit "[status:html_404]", submit "b"
+            assert.equal(404, (api("job-status", { taskIds = { other, sick } })))
+            assert.equal(200, (api("job-status", { taskIds = { other } })))
+            sick = submit "[status:bad_escape]"
+            local _, text = api("job-status", { taskIds = { other, sick } })
+            assert.is_truthy(text:find("\\x41", 1, true)) -- which is no JSON
+            assert.equal(2, #select(2, api("job-status", { taskIds = { submit "[status:twice]" } })).data)
+        end)
+
         it("damage tasks", function()
             local id = submit()
             finished(id)
@@ -703,6 +790,12 @@ print(w, h)]]
             assert.same({ taskId = id, status = 1 }, task)
             assert.equal("string", type(with("image_objects").images[1].url))
             assert.equal(7, with("odd_status").status)
+            assert.equal("SUCCESS", with("word_status").status)
+            assert.is_nil(with("no_status").status)
+            assert.matches("^HTTP://", with("upper_urls").image)
+            script { status = { "job_id" } }
+            local _, answer = api("job-status", { taskIds = { id } })
+            assert.same({ id }, { answer.data[1].jobId, answer.data[1].taskId })
             assert.equal("table", type(with("odd_types").status))
         end)
 
