@@ -1,6 +1,7 @@
 #include "mj_state.h"
 
 #include "mj_error.h"
+#include "mj_schedule.h"
 #include "mj_timeline.h"
 
 #include <string.h>
@@ -9,8 +10,6 @@ enum {
     BELIEVE_HINTS = 3,        /* PRODUCT.md: status 1 without an image, polled so often, is believed */
     BELIEVE_ABSENCES = 3,     /* a task is lost when so many answers did not have it ... */
     ABSENCE_SPAN_MS = 600000, /* ... over at least ten minutes */
-    LOOK_GAP_MS = 10000,      /* PRODUCT.md: hints make at most one poll per task per 10 s */
-    RETRY_CAP_MS = 900000,    /* n^4 seconds between sendings, 15 minutes at most */
 };
 
 static const int64_t WAIT_CAP_MS = (int64_t)31 * 86400000; /* a month: nobody's Retry-After is worth more */
@@ -194,23 +193,6 @@ mj_due mj_state_due(const mj_task *t)
     }
 }
 
-/* `ms` give or take `percent`, by a number drawn from the ref: the same input
- * gives the same schedule, and a thousand tasks do not come back as one. */
-static int64_t jitter(const mj_task *t, uint32_t salt, int64_t ms, int64_t percent)
-{
-    uint64_t h = 0xcbf29ce484222325u ^ salt; /* FNV-1a, 64 bit: offset basis and prime below */
-
-    for (size_t i = 0; i < sizeof t->ref; i++)
-        h = (h ^ t->ref[i]) * 0x100000001b3u;
-    h ^= h >> 33;
-    return ms + ms * percent / 100 * ((int64_t)(h % 2001) - 1000) / 1000;
-}
-
-static int64_t earlier(int64_t a, int64_t b) /* of two times, 0 meaning never */
-{
-    return a == 0 || (b != 0 && b < a) ? b : a;
-}
-
 static bool is_word(mj_signal_kind k)
 {
     return k == SIG_RUNNING || k == SIG_SUCCEEDED || k == SIG_HINT || k == SIG_FAILED;
@@ -336,74 +318,6 @@ static void set_error(mj_task *t, mj_str code, mj_str text)
     t->error = mj_str_head(text, MJ_MAX_REASON);
 }
 
-/* The whole second next to `at`, towards `middle` but not past it.  Tasks of one age then lie side by side in the
- * due index, in a few runs instead of scattered over all of it, and a batch of callbacks dirties a few of its pages
- * instead of one each. */
-static int64_t whole_second(int64_t middle, int64_t at)
-{
-    int64_t down = at / 1000 * 1000, up = (at + 999) / 1000 * 1000;
-
-    return at < middle ? (up < middle ? up : middle) : (down > middle ? down : middle);
-}
-
-/* When a callback last gave a reason to ask about the current attempt: it told of an end that was not believed yet, or
- * could not be read.  0: never. */
-static int64_t hinted_at(const mj_task *t)
-{
-    for (uint32_t i = t->nmoments; i > 0; i--) {
-        const mj_moment *m = &t->moments[i - 1];
-        if (m->source == MJ_FROM_CALLBACK && (m->signal == SIG_LOOK || m->signal == SIG_HINT) &&
-            m->attempt == t->nattempts)
-            return m->until;
-    }
-    return 0;
-}
-
-/* Whether there was such a reason since the provider was last asked. */
-static bool is_hinted(const mj_task *t)
-{
-    int64_t at = hinted_at(t);
-
-    return at != 0 && at >= t->asked_at;
-}
-
-/* What a callback told of is probably true, and the provider's status will say so in a moment: ask again after as long
- * as has passed since then, ten seconds at least.  `ms` is the wait without that. */
-static int64_t soon_after_hint(const mj_task *t, int64_t ms, int64_t now)
-{
-    int64_t at = hinted_at(t), since = now - at;
-
-    if (at == 0)
-        return ms;
-    since = since > LOOK_GAP_MS ? since : LOOK_GAP_MS;
-    return since < ms ? since : ms;
-}
-
-/* Doubling from when a callback is late, unless the policy named its own wait.  The first wait is exact: submissions
- * are spread by themselves, and callbacks then find their due entries side by side.  Later ones are give or take 20 %;
- * and give or take half without an answer, so that an outage does not leave a crowd behind. */
-static int64_t next_poll(const mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
-{
-    int64_t ms = rules->first_ms[t->mode] ? rules->first_ms[t->mode] : rules->poll_first_ms;
-    bool outage = sig->kind == SIG_UNANSWERED;
-
-    if (sig->wait_ms >= 0)
-        return now + sig->wait_ms;
-    if (t->polls == 0 && !outage)
-        return now + soon_after_hint(t, ms, now);
-    for (uint32_t i = 0; i < t->polls && ms < rules->poll_max_ms; i++)
-        ms *= 2;
-    ms = soon_after_hint(t, ms < rules->poll_max_ms ? ms : rules->poll_max_ms, now);
-    return whole_second(now + ms, now + jitter(t, outage ? (uint32_t)now : t->polls, ms, outage ? 50 : 20));
-}
-
-static int64_t look_at(const mj_task *t, int64_t now)
-{
-    int64_t soonest = t->asked_at + LOOK_GAP_MS;
-    int64_t at = soonest > now && soonest <= now + LOOK_GAP_MS ? soonest : now;
-    return earlier(t->due_at, at);
-}
-
 /* What the provider said of the result so far, so that the next word is not mixed with it. */
 static void forget_result(mj_task *t)
 {
@@ -413,7 +327,7 @@ static void forget_result(mj_task *t)
 
 static void queue(mj_task *t, const mj_signal *sig, int64_t now)
 {
-    int64_t n, wait = sig->wait_ms;
+    int64_t wait = sig->wait_ms;
 
     if (sig->kind == SIG_RESUBMIT) {
         t->attempts[t->nattempts++] = (mj_attempt){.word = MJ_WORD_NONE};
@@ -429,12 +343,11 @@ static void queue(mj_task *t, const mj_signal *sig, int64_t now)
     /* A refusal that names its wait (the account rests, the policy says when) costs no try: only failures that are
      * answered by the backoff make it longer. */
     if (wait < 0) {
-        n = ++t->tries < 6 ? t->tries : 6; /* 6^4 s is beyond the cap */
-        wait = n * n * n * n * 1000 < RETRY_CAP_MS ? n * n * n * n * 1000 : RETRY_CAP_MS;
-        wait = jitter(t, t->tries, wait, 10);
+        t->tries++;
+        wait = mj_schedule_retry(t);
     }
     t->ready = false;
-    t->due_at = earlier(t->expires_at, now + wait);
+    t->due_at = mj_earlier(t->expires_at, now + wait);
     set_error(t, sig->error_code, sig->error);
 }
 
@@ -484,7 +397,7 @@ static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules 
         t->silent_ms = 0;
         t->asked_at = 0;
         set_error(t, (mj_str){0}, (mj_str){0});
-        t->due_at = sig->kind == SIG_LOOK || sig->kind == SIG_HINT ? now : next_poll(t, sig, rules, now);
+        t->due_at = sig->kind == SIG_LOOK || sig->kind == SIG_HINT ? now : mj_schedule_poll(t, sig, rules, now);
         return;
     case MJ_SUCCEEDED:
         t->late = t->late || yielded;
@@ -558,22 +471,22 @@ static int stay(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t
         t->due_at = now + (sig->wait_ms >= 0 ? sig->wait_ms : rules->grace_ms);
         return MJ_OK;
     case SIG_LOOK:
-        t->due_at = look_at(t, now);
+        t->due_at = mj_schedule_look(t, now);
         return t->due_at == before ? MJ_EDUPLICATE : MJ_OK;
     case SIG_HINT:
-        t->due_at = sig->source == MJ_FROM_POLL ? now + LOOK_GAP_MS : look_at(t, now);
+        t->due_at = sig->source == MJ_FROM_POLL ? now + MJ_LOOK_GAP_MS : mj_schedule_look(t, now);
         return MJ_OK;
     case SIG_RUNNING:
         if (sig->source == MJ_FROM_CALLBACK && before != 0)
             return MJ_OK;
-        t->due_at = asked ? next_poll(t, sig, rules, now) : 0;
+        t->due_at = asked ? mj_schedule_poll(t, sig, rules, now) : 0;
         return MJ_OK;
     case SIG_ABSENT:
     case SIG_ACCEPTED:
-        t->due_at = asked ? next_poll(t, sig, rules, now) : 0;
+        t->due_at = asked ? mj_schedule_poll(t, sig, rules, now) : 0;
         return MJ_OK;
     case SIG_UNANSWERED:
-        t->due_at = asked || before != 0 ? next_poll(t, sig, rules, now) : 0;
+        t->due_at = asked || before != 0 ? mj_schedule_poll(t, sig, rules, now) : 0;
         return MJ_OK;
     case SIG_SUCCEEDED: /* of a cancelled task: recorded */
     case SIG_FAILED:    /* ... or our failure becomes the provider's: its reason counts, without a second event */
@@ -581,7 +494,7 @@ static int stay(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t
         if (sig->kind == SIG_FAILED)
             set_error(t, sig->error_code, sig->error);
         t->decided = false;
-        t->due_at = asked ? next_poll(t, sig, rules, now) : 0;
+        t->due_at = asked ? mj_schedule_poll(t, sig, rules, now) : 0;
         return MJ_OK;
     default:
         return MJ_OK;
@@ -669,7 +582,7 @@ static void plan_poll(mj_task *t, const mj_signal *sig, const mj_rules *rules, i
     if (mj_state_due(t) != MJ_DUE_POLL)
         return;
     if (open && polled && t->due_at <= now)
-        t->due_at = next_poll(t, sig, rules, now);
+        t->due_at = mj_schedule_poll(t, sig, rules, now);
     else if (!open && (t->state == MJ_CANCELLED || (polled && t->due_at <= now && sig->kind != SIG_UNANSWERED)))
         t->due_at = 0;
 }
@@ -710,8 +623,8 @@ static int tell(mj_task *t, const mj_task *before, const mj_signal *sig, mj_note
     }
     if (mj_timeline_only(before, t)) {
         /* It asks for no earlier poll than the one that is due.  That there was such a callback is noted all the same,
-         * once before each poll, for soon_after_hint(). */
-        if (sig->kind == SIG_LOOK && note != MJ_NOTE_CONFLICT && (rc != MJ_EDUPLICATE || is_hinted(t)))
+         * once before each poll, for the schedule. */
+        if (sig->kind == SIG_LOOK && note != MJ_NOTE_CONFLICT && (rc != MJ_EDUPLICATE || mj_schedule_hinted(t)))
             return rc;
         step->withheld = sig->source == MJ_FROM_CALLBACK && mj_timeline_fresh(t, now);
         if (step->withheld)
@@ -850,7 +763,7 @@ void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, in
         a->account = sig->account;
         bind_id(a, sig->task_id);
         hold(t, a, rules, now);
-        t->due_at = next_poll(t, sig, rules, now);
+        t->due_at = mj_schedule_poll(t, sig, rules, now);
     }
     mj_timeline_add(t, sig, MJ_NOTE_TAKEN, 1, t->state, now);
 }
