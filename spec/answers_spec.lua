@@ -317,17 +317,19 @@ describe("an answer", function()
       assert.equal("HTTP 404: is base_url right? (not found)", submit().error.message)
     end)
 
-    it("lets another job find out when it may be the one job's fault after all", function()
-      open()
-      local sick = submit "[submit:html_413]"
-      local others = { submit "2", submit "3" }
-      for _ = 1, 6 do
-        kit.travel(61)
-        pass()
-      end
-      assert.equal("queued", state(sick))
-      assert.same({ "pending", "pending" }, { state(others[1]), state(others[2]) })
-    end)
+    for _, fault in ipairs { "html_413", "html_403", "cf_403", "forbidden" } do
+      it("lets another job find out when it may be the one job's fault after all: " .. fault, function()
+        open()
+        local sick = submit("[submit:" .. fault .. "]")
+        local others = { submit "2", submit "3" }
+        for _ = 1, 6 do
+          kit.travel(61)
+          pass()
+        end
+        assert.equal("queued", state(sick))
+        assert.same({ "pending", "pending" }, { state(others[1]), state(others[2]) })
+      end)
+    end
   end)
 
   for _, fault in ipairs { "http_400", "http_409", "http_413", "http_422", "error", "error_number" } do

@@ -132,7 +132,7 @@ static int wire_status(lua_State *L)
 
 /* core.wire_submit(HTTP status, body or nil[, blocked]) -> {kind = "accepted"|"refused"|"rejected"|"maybe_sent",
  * task_id=, error_code=, error=, said=, job_waits=}: what the answer to a submission means, and what the provider says.
- * job_waits: it is about the account, but may be about the job: so another job should find out. */
+ * job_waits: the job may be the cause after all: so another one should find out. */
 static int wire_submit(lua_State *L)
 {
     int http = (int)mjl_arg_int(L, 1, 0, INT_MAX);
@@ -148,7 +148,7 @@ static int wire_submit(lua_State *L)
         mjl_set_lit(L, "error_code", v.code);
     set_redacted(L, "error", MJ_REDACT_TEXT, v.text);
     set_redacted(L, "said", MJ_REDACT_TEXT, v.said);
-    if (v.meaning == MJ_STRANGE) {
+    if (mj_meaning_of(v.meaning)->job_waits) {
         lua_pushboolean(L, true);
         lua_setfield(L, -2, "job_waits");
     }

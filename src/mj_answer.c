@@ -11,7 +11,7 @@ static const struct {
     {300, 399, MJ_REDIRECT, MJ_REDIRECT},
     {401, 401, MJ_AUTH, MJ_AUTH},
     {402, 402, MJ_QUOTA, MJ_QUOTA},
-    {403, 403, MJ_AUTH, MJ_AUTH},
+    {403, 403, MJ_FORBIDDEN, MJ_FORBIDDEN},
     {404, 406, MJ_ENDPOINT, MJ_ENDPOINT}, /* address, method, what we accept */
     {407, 407, MJ_BLOCKED, MJ_BLOCKED},   /* a proxy's key */
     {408, 408, MJ_SERVER_ERROR, MJ_SERVER_ERROR},
@@ -48,13 +48,13 @@ mj_meaning mj_answer_means(const mj_answer *r)
         return r->number >= 400 && r->number < 600 ? status_means(r->number, true) : MJ_REJECTED;
     if (m != MJ_RATE_LIMIT && !success && r->blocked)
         return MJ_BLOCKED;
-    return m == MJ_AUTH && r->markup ? MJ_BLOCKED : m;
+    return (m == MJ_AUTH || m == MJ_FORBIDDEN) && r->markup ? MJ_BLOCKED : m;
 }
 
 const mj_meaning_info *mj_meaning_of(mj_meaning m)
 {
     static const mj_meaning_info all[] = {
-#define X(sym, code, kind, halves, replace, text) {code, kind, halves, replace, MJ_LIT(text)},
+#define X(sym, code, kind, halves, replace, job_waits, text) {code, kind, halves, replace, job_waits, MJ_LIT(text)},
         MJ_MEANINGS(X)
 #undef X
     };

@@ -19,10 +19,10 @@
  *   2xx, no envelope or no usable data                unreadable     perhaps taken    in halves
  *   2xx with data                                     fine           accepted         (each is read)
  *
- * "refused": it is about the account.  The job stays queued and the account rests; after "any other 4xx" the job
- * waits on its own, too, since it may be the cause, and another one finds out.  "Rejected" is about the one job.
- * An error about the request's form or its address is the same for every job, so it is never charged to one.  "In
- * halves": one of the tasks that were asked about may be the cause. */
+ * "refused": it is about the account.  The job stays queued and the account rests.  After 403, what comes from in front
+ * and "any other 4xx" the job waits on its own, too: it may be the cause (a filter dislikes its words), and another job
+ * finds out.  "Rejected" is about the one job.  An error about the request's form or its address is the same for every
+ * job, so it is never charged to one.  "In halves": one of the tasks that were asked about may be the cause. */
 #ifndef MJ_ANSWER_H
 #define MJ_ANSWER_H
 
@@ -30,25 +30,27 @@
 
 #include <stdint.h>
 
-/*    symbol           code            a submission is  in halves  the provider's words replace ours  our words */
+/* Columns: symbol, code, what a submission is, whether tasks are asked about again in halves, whether the provider's
+ * words replace ours, whether the job waits on its own, too, our words. */
 #define MJ_MEANINGS(X)                                                                                                 \
-    X(MJ_FINE, "", "accepted", false, true, "")                                                                        \
-    X(MJ_QUOTA, "quota", "refused", false, true, "quota not enough")                                                   \
-    X(MJ_CONCURRENCY, "concurrency", "refused", false, true, "concurrency limit reached")                              \
-    X(MJ_RATE_LIMIT, "rate_limit", "refused", false, true, "rate limit")                                               \
-    X(MJ_BLOCKED, "blocked", "refused", false, false, "something in front of the provider refuses us")                 \
-    X(MJ_AUTH, "auth", "refused", false, true, "the provider refuses the API key")                                     \
-    X(MJ_REDIRECT, "redirect", "refused", false, false,                                                                \
+    X(MJ_FINE, "", "accepted", false, true, false, "")                                                                 \
+    X(MJ_QUOTA, "quota", "refused", false, true, false, "quota not enough")                                            \
+    X(MJ_CONCURRENCY, "concurrency", "refused", false, true, false, "concurrency limit reached")                       \
+    X(MJ_RATE_LIMIT, "rate_limit", "refused", false, true, false, "rate limit")                                        \
+    X(MJ_BLOCKED, "blocked", "refused", false, false, true, "something in front of the provider refuses us")           \
+    X(MJ_AUTH, "auth", "refused", false, true, false, "the provider refuses the API key")                              \
+    X(MJ_FORBIDDEN, "auth", "refused", false, true, true, "the provider refuses the API key")                          \
+    X(MJ_REDIRECT, "redirect", "refused", false, false, false,                                                         \
       "base_url answers with a redirect, which is not followed: correct base_url")                                     \
-    X(MJ_ENDPOINT, "endpoint", "refused", true, false, "is base_url right?")                                           \
-    X(MJ_STRANGE, "endpoint", "refused", true, false, "is base_url right?") /* it may be about the one job */          \
-    X(MJ_SERVER_ERROR, "server_error", "maybe_sent", false, true, "trouble on the provider's side")                    \
-    X(MJ_CRASH, "server_error", "maybe_sent", true, true, "trouble on the provider's side") /* HTTP 500 */             \
-    X(MJ_REJECTED, "rejected", "rejected", true, true, "the provider rejects the request")                             \
-    X(MJ_UNREADABLE, "unreadable", "maybe_sent", true, false, "the answer has no usable taskId")
+    X(MJ_ENDPOINT, "endpoint", "refused", true, false, false, "is base_url right?")                                    \
+    X(MJ_STRANGE, "endpoint", "refused", true, false, true, "is base_url right?") /* any other 4xx */                  \
+    X(MJ_SERVER_ERROR, "server_error", "maybe_sent", false, true, false, "trouble on the provider's side")             \
+    X(MJ_CRASH, "server_error", "maybe_sent", true, true, false, "trouble on the provider's side") /* HTTP 500 */      \
+    X(MJ_REJECTED, "rejected", "rejected", true, true, false, "the provider rejects the request")                      \
+    X(MJ_UNREADABLE, "unreadable", "maybe_sent", true, false, false, "the answer has no usable taskId")
 
 typedef enum {
-#define X(sym, code, kind, halves, replace, text) sym,
+#define X(sym, code, kind, halves, replace, job_waits, text) sym,
     MJ_MEANINGS(X)
 #undef X
         MJ_NMEANINGS
@@ -56,7 +58,7 @@ typedef enum {
 
 typedef struct mj_meaning_info {
     const char *code, *kind;
-    bool halves, replace;
+    bool halves, replace, job_waits;
     mj_str text;
 } mj_meaning_info;
 
