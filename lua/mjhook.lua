@@ -7,8 +7,9 @@ local callback = require "mjhook.callback" -- at once: a request must find it wh
 local config = require "mjhook.config"
 local core = require "mjhook.core"
 local executor = require "mjhook.executor"
-local json = require "mjhook.json"
 local hold = require "mjhook.hold"
+local job = require "mjhook.job"
+local json = require "mjhook.json"
 local memory = require "mjhook.memory"
 local policy = require "mjhook.policy"
 local text = require "mjhook.text"
@@ -17,13 +18,26 @@ local view = require("mjhook.task").view
 -- A flow is loaded when it is first used: a cron job that has nothing to do spends most of its time on loading.
 local function flow(name)
   return setmetatable({}, { __index = function(self, key)
-    self[key] = require("mjhook." .. name)[key]
+    local ok, module = pcall(require, "mjhook." .. name)
+    if not ok then -- no memory, or no descriptor, for it
+      error(memory.is_out(module) and memory.OUT or core.error("internal", tostring(module), true), 0)
+    end
+    self[key] = module[key]
     return self[key]
   end })
 end
 
+-- A function of a flow, which may have to be loaded; what it can't do for want of memory is an outcome.
+local function run(module, name, ...)
+  return hold(module[name], ...)
+end
+
+local function outcome(...)
+  return memory.outcome(run, ...)
+end
+
 local bulk, deliver, events = flow "bulk", flow "deliver", flow "events"
-local job, metrics, poll, prune = flow "job", flow "metrics", flow "poll", flow "prune"
+local metrics, poll, prune = flow "metrics", flow "poll", flow "prune"
 local reconcile, submit = flow "reconcile", flow "submit"
 
 local M = { version = core.version }
@@ -96,7 +110,7 @@ function M.open(args)
   if settings.secrets and #settings.secrets > 0 then
     self.keyring, err = core.keyring(settings.secrets)
     if not self.keyring then
-      return nil, core.error("config", "secrets: " .. err.message)
+      return nil, memory.is_out(err) and err or core.error("config", "secrets: " .. err.message)
     end
   end
   if args and args.create == false and not core.stat(settings.store .. "/data.mdb") then
@@ -144,7 +158,7 @@ end
 function Mjhook:submit(args)
   check_open(self, 2)
   job.check("submit", args, 2)
-  return memory.outcome(hold, submit.submit, self, args)
+  return outcome(submit, "submit", self, args)
 end
 
 -- A list without holes: a hole would end it early, and what is behind it would be lost without a word.
@@ -182,7 +196,7 @@ end
 function Mjhook:submit_many(jobs)
   check_open(self, 2)
   check_list("submit_many", jobs, 2)
-  return memory.outcome(hold, bulk.submit_many, self, jobs)
+  return outcome(bulk, "submit_many", self, jobs)
 end
 
 --- Takes over a job that was submitted elsewhere: from now on it is polled like our own.
@@ -191,7 +205,7 @@ end
 function Mjhook:adopt(args)
   check_open(self, 2)
   job.check("adopt", args, 2)
-  return memory.outcome(hold, job.adopt, self, args)
+  return outcome(job, "adopt", self, args)
 end
 
 --- A task by the key it was submitted with; of a pruned one what is left, with `pruned = true`.
@@ -225,7 +239,7 @@ end
 function Mjhook:refresh(ref)
   check_open(self, 2)
   check_string("refresh", ref, 2)
-  return hold(poll.refresh, self, ref)
+  return outcome(poll, "refresh", self, ref)
 end
 
 --- Takes a callback. Never raises.
@@ -236,7 +250,8 @@ function Mjhook:callback(request)
   if type(request) ~= "table" then
     error(("callback: table expected, got %s"):format(type(request)), 2)
   end
-  return hold(callback.callback, self, request)
+  local ok, reply = pcall(hold, callback.callback, self, request)
+  return ok and reply or callback.UNAVAILABLE
 end
 
 --- Callbacks that were refused although their token was good, newest first: what a person has to look at when the
@@ -343,7 +358,7 @@ end
 function Mjhook:resubmit(ref)
   check_open(self, 2)
   check_string("resubmit", ref, 2)
-  return memory.outcome(hold, submit.resubmit, self, ref)
+  return outcome(submit, "resubmit", self, ref)
 end
 
 --- One reconciler pass. See mjhook-reconcile(1).
@@ -355,7 +370,7 @@ function Mjhook:reconcile(options)
   options = check_options("reconcile", options,
     { budget = "number", limit = "number", dry_run = "boolean", progress = "function", on_trouble = "function",
       isolate = "boolean" }, 2)
-  return hold(reconcile.reconcile, self, options)
+  return outcome(reconcile, "reconcile", self, options)
 end
 
 --- Runs waiting events through the policy's handlers.
@@ -364,7 +379,7 @@ end
 -- @treturn table|nil {delivered=, buried=, errors=}, or nil and an error
 function Mjhook:deliver(options)
   check_open(self, 2)
-  return hold(deliver.deliver, self, check_options("deliver", options,
+  return outcome(deliver, "deliver", self, check_options("deliver", options,
     { limit = "number", budget = "number", isolate = "boolean" }, 2))
 end
 

@@ -169,6 +169,25 @@ static int take_over(void *ctx)
     return rc == LUA_OK ? MJ_OK : MJ_ENOMEM; /* nothing else fails there */
 }
 
+/* Reads what store:write was given and stores it; leaves `unreadable`, push_results and the results on the stack. */
+static int try_write(lua_State *L, mj_store *s, batch *b, writing *w, int64_t now)
+{
+    const mj_ready ready = {take_over, w};
+    size_t read = 0;
+    int rc = fill_batch(L, b, w->n, w->lot);
+
+    if (rc == MJ_OK && w->lot > 0)
+        rc = mjl_lot_read(L, 4, b->ops + w->n, b->readable, &read);
+    else
+        lua_pushnil(L);
+    b->n += read;
+    for (size_t i = 0; rc == MJ_OK && i < b->n; i++)
+        rc = mjl_redact_op(&b->ops[i], &b->hidden);
+    lua_pushcfunction(L, push_results); /* here: LuaJIT takes memory for it */
+    w->at = lua_gettop(L);
+    return rc == MJ_OK ? mj_store_write_ready(s, b->ops, b->n, now, &ready) : rc;
+}
+
 /* store:write(ops, now, inbox) -> {results}, outcomes, unreadable | nil, err.  With an inbox (optional), the callbacks
  * of the lot that was taken last out of it are in the same transaction: `outcomes` has a byte for each, an index into
  * core.codes; `unreadable` is nil, or tells by their numbers why some could not be read, whatever their byte says.
@@ -177,34 +196,22 @@ static int store_write(lua_State *L)
 {
     mj_store *s = check(L);
     int64_t now = mjl_arg_ms(L, 3);
-    size_t n, lot, read = 0;
-    writing w;
-    const mj_ready ready = {take_over, &w};
+    writing w = {.L = L};
     batch *b;
-    int rc;
+    int top, rc;
 
     lua_settop(L, 4);
     luaL_checktype(L, 2, LUA_TTABLE);
-    n = lua_rawlen(L, 2);
-    lot = lua_isnil(L, 4) ? 0 : mjl_lot_size(L, 4);
-    b = new_batch(L);
-    rc = fill_batch(L, b, n, lot);
-    if (rc == MJ_OK && lot > 0)
-        rc = mjl_lot_read(L, 4, b->ops + n, b->readable, &read);
-    else
-        lua_pushnil(L);
-    b->n += read;
-    for (size_t i = 0; rc == MJ_OK && i < b->n; i++)
-        rc = mjl_redact_op(&b->ops[i], &b->hidden);
-    lua_pushcfunction(L, push_results); /* here: LuaJIT takes memory for it */
-    w = (writing){.L = L, .b = b, .n = n, .lot = lot, .at = lua_gettop(L)};
-    if (rc == MJ_OK) {
-        rc = mj_store_write_ready(s, b->ops, b->n, now, &ready);
-        if (rc == MJ_ENOMEM) { /* LuaJIT collects nothing before it gives up, and C's memory may be back by now */
-            lua_settop(L, w.at);
-            lua_gc(L, LUA_GCCOLLECT, 0);
-            rc = mj_store_write_ready(s, b->ops, b->n, now, &ready);
-        }
+    w.n = lua_rawlen(L, 2);
+    w.lot = lua_isnil(L, 4) ? 0 : mjl_lot_size(L, 4);
+    w.b = b = new_batch(L);
+    top = lua_gettop(L);
+    rc = try_write(L, s, b, &w, now);
+    if (rc == MJ_ENOMEM) { /* LuaJIT collects nothing before it gives up, and C's memory may be back by now */
+        clear_batch(b);
+        lua_settop(L, top);
+        lua_gc(L, LUA_GCCOLLECT, 0);
+        rc = try_write(L, s, b, &w, now);
     }
     clear_batch(b);
     if (rc != MJ_OK)

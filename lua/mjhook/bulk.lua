@@ -25,6 +25,9 @@ local function check(mj, jobs)
   return records, results
 end
 
+-- The result of a job when memory ran out before it could be told.
+local UNSURE = { error = memory.UNKNOWN }
+
 local Lot = {}
 Lot.__index = Lot
 
@@ -64,6 +67,10 @@ function Lot:note(task)
   end
 end
 
+function Lot:untold(place, task, why)
+  self.results[place] = { error = submit.untold(task, memory.error(why)) }
+end
+
 function Lot:note_all(tasks)
   for _, task in ipairs(tasks) do
     self:note(task)
@@ -92,13 +99,16 @@ function Lot:store()
     local places, ops, next_one = self:portion(i)
     local results, err = {}, nil
     if #ops > 0 then
+      for _, place in ipairs(places) do
+        self.results[place] = UNSURE -- now: once they are stored, no memory may be left for it
+      end
       start_by = core.clock() + submit.STALL_MS
       local claims = next_one > #self.jobs and self.mj.config.connections or 0
       results, err = submit.claim(self.mj, ops, claims)
     end
     if not results then
       for k = i, #self.jobs do
-        self.results[k] = self.results[k] or { error = err }
+        self.results[k] = self.results[k] ~= UNSURE and self.results[k] or { error = err }
       end
       return nil, err
     end
@@ -106,7 +116,7 @@ function Lot:store()
     for n, place in ipairs(places) do
       local ok, why = pcall(self.created, self, place, results[n])
       if not ok then -- it is stored all the same
-        self.results[place] = { error = submit.untold(results[n].task, memory.error(why)) }
+        pcall(self.untold, self, place, results[n].task, why)
       end
     end
     claimed = #places > 0 and err or claimed -- the second value of claim() is what it claimed
@@ -155,6 +165,9 @@ function M.submit_many(mj, jobs)
     Lot)
   local ok, claimed, err_or_start_by = pcall(lot.store, lot)
   if not ok then
+    if not lot.stored then
+      error(claimed, 0) -- nothing is known of the first transaction
+    end
     claimed, err_or_start_by = nil, memory.error(claimed)
   end
   if not claimed then

@@ -17,6 +17,8 @@ end
 -- Made once, so that no answer fails for want of memory.
 local UNAVAILABLE = reply(503, "unavailable", { ["Retry-After"] = "5" })
 
+M.UNAVAILABLE = UNAVAILABLE
+
 local nobody = assert(core.keyring {}) -- verifies nothing, but tells whether there is a token
 
 --- How a request is authenticated: "signed" with ref and attempt, "unsigned" where that is allowed, or nil; nil and an

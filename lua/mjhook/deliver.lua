@@ -85,14 +85,7 @@ local function exchange(mj, ops, n)
   return leased
 end
 
---- mj:deliver{limit=, budget= (seconds), isolate=}; `claims`: see runner.direct; `on_trouble`: see mj:reconcile.
--- @treturn table|nil {delivered=, buried=, errors=}; nil and an error when the store failed
-function M.deliver(mj, options)
-  local report = { delivered = 0, buried = 0, errors = 0 }
-  if not mj.policy.present then
-    return report -- without a policy events wait
-  end
-  local hands = options.isolate and runner.isolated(mj) or runner.direct(mj, options.claims)
+local function deliver(mj, options, hands, report)
   local limit = options.limit or math.huge
   local stop_at = options.budget and core.clock() + options.budget * 1000 or math.huge
   local started, ops = 0, {}
@@ -104,7 +97,6 @@ function M.deliver(mj, options)
       local err
       leased, err = exchange(mj, ops, room)
       if not leased then
-        hands:close()
         return nil, err
       end
       ops, started = {}, started + #leased
@@ -122,6 +114,24 @@ function M.deliver(mj, options)
       ops[#ops + 1] = outcome_op(mj, outcome, report, options.on_trouble)
     end
   end
+end
+
+--- mj:deliver{limit=, budget= (seconds), isolate=}; `claims`: see runner.direct; `on_trouble`: see mj:reconcile.
+-- @treturn table|nil {delivered=, buried=, errors=}; nil and an error when the store failed
+function M.deliver(mj, options)
+  local report = { delivered = 0, buried = 0, errors = 0 }
+  if not mj.policy.present then
+    return report -- without a policy events wait
+  end
+  local hands = options.isolate and runner.isolated(mj) or runner.direct(mj, options.claims)
+  local ran, done, err = pcall(deliver, mj, options, hands, report)
+  if not ran or not done then
+    hands:close() -- processes of handlers must not outlive the call, whatever it raises
+  end
+  if not ran then
+    error(done, 0)
+  end
+  return done, err
 end
 
 return M

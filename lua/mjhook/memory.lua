@@ -7,10 +7,17 @@ local core = require "mjhook.core"
 local M = {}
 
 M.OUT = core.error("no_memory", "out of memory", true) -- made while there is some
+-- The same when it is not known what was stored.
+M.UNKNOWN = core.error("no_memory",
+  "out of memory; whether something was stored before is not known: with a key it is safe to try again")
 
---- Whether an error says that memory ran out: Lua's own text, or an error of mjhook.core.
+--- Whether an error says that memory ran out: Lua's own text, which require() puts more before, or an error of
+-- mjhook.core.
 function M.is_out(err)
-  return err == "not enough memory" or type(err) == "table" and err.code == "no_memory"
+  if type(err) == "string" then
+    return err:find("not enough memory", 1, true) ~= nil
+  end
+  return type(err) == "table" and err.code == "no_memory"
 end
 
 --- What was raised, as an error with a code.
@@ -36,14 +43,17 @@ function M.insist(f, ...)
   return f(...)
 end
 
---- f(...) for a caller that wants outcomes as values: memory that ran out is nil and an error.
+--- f(...) for a caller that wants outcomes as values: memory that ran out, and an error of mjhook.core that was raised,
+-- is nil and an error.
 -- @return at most two values of f
 function M.outcome(f, ...)
   local ok, a, b = pcall(f, ...)
   if ok then
     return a, b
+  elseif type(a) == "table" and a.code then
+    return nil, a
   elseif M.is_out(a) then
-    return nil, M.error(a)
+    return nil, M.UNKNOWN
   end
   error(a, 0)
 end

@@ -2,6 +2,7 @@
 -- recover dead submitters → decide on ambiguous tasks → poll → submit what waits → deliver → report.
 local core = require "mjhook.core"
 local deliver = require "mjhook.deliver"
+local memory = require "mjhook.memory"
 local poll = require "mjhook.poll"
 local prune = require "mjhook.prune"
 local submit = require "mjhook.submit"
@@ -383,6 +384,27 @@ local function finish(self, started)
   return self.report
 end
 
+local function locked_pass(self, started)
+  local mj, busy = self.mj, nil
+  mj.lock, busy = core.lock(mj.config.store .. "/reconcile.lock", mj.config.store_mode)
+  if not mj.lock then
+    if busy.code == "busy" then
+      busy.message = ("another reconciler is at work on %s"):format(mj.config.store)
+    end
+    return nil, busy
+  end
+  self:catch_up(self.begun)
+  for _, step in ipairs(STEPS) do
+    self:enter(step)
+    if self:time_left() then
+      self[step](self)
+    end
+  end
+  self:catch_up(self.begun)
+  self:judge(started)
+  return finish(self, started)
+end
+
 --- mj:reconcile{budget= (seconds), limit=, dry_run=, progress=function(step, report, most), on_trouble=function(text)}.
 -- `progress` is called before each step and as it goes on; `most`: how many there may be to do in it. `on_trouble` is
 -- called with each kind of error that the report counts, once.
@@ -399,35 +421,20 @@ function M.reconcile(mj, options)
   if options.dry_run then
     local ok, err = pcall(self.preview, self)
     if not ok then
-      return nil, err
+      return nil, memory.error(err)
     end
     return finish(self, started)
   end
-  local lock, busy = core.lock(mj.config.store .. "/reconcile.lock", mj.config.store_mode)
-  if not lock then
-    if busy.code == "busy" then
-      busy.message = ("another reconciler is at work on %s"):format(mj.config.store)
-    end
-    return nil, busy
+  mj.lock = false -- room for it: once it is taken, whatever raises lets go of it
+  local ok, report, err = pcall(locked_pass, self, started)
+  if mj.lock then
+    mj.lock:close()
   end
-  mj.lock = lock
-  local ok, err = pcall(function()
-    self:catch_up(self.begun)
-    for _, step in ipairs(STEPS) do
-      self:enter(step)
-      if self:time_left() then
-        self[step](self)
-      end
-    end
-    self:catch_up(self.begun)
-    self:judge(started)
-  end)
   mj.lock = nil
-  lock:close()
   if not ok then
-    return nil, type(err) == "table" and err or core.error("internal", tostring(err))
+    return nil, memory.error(report)
   end
-  return finish(self, started)
+  return report, err
 end
 
 return M

@@ -65,6 +65,9 @@ local UNSENT = { kind = "not_sent", held_back = true, error_code = "no_memory", 
 local UNREAD = { kind = "maybe_sent", error_code = "maybe_sent", error = "out of memory for the answer" }
 
 local function read_answer(answer, failed)
+  if not answer and memory.is_out(failed) then
+    return UNSENT
+  end
   return provider.read_submit(answer or { outcome = "not_sent", error = failed.message })
 end
 
@@ -127,14 +130,10 @@ local function ask_all(mj, tasks, verdicts, start_by, deadline)
 end
 
 -- Asks, also when memory runs out: what could not be sent then is handed back.
-local function verdicts_of(mj, tasks, start_by, deadline)
-  local verdicts = {}
-  for i in ipairs(tasks) do
-    verdicts[i] = false
-  end
+local function fill(verdicts, mj, tasks, start_by, deadline)
   local ok, lifted = pcall(ask_all, mj, tasks, verdicts, start_by, deadline)
   if ok then
-    return verdicts, lifted
+    return lifted
   elseif not memory.is_out(lifted) then
     error(lifted, 0)
   end
@@ -142,7 +141,7 @@ local function verdicts_of(mj, tasks, start_by, deadline)
     verdicts[i] = verdicts[i] or UNSENT
   end
   pcall(mj.log, "error", "jobs could not be sent, and wait again: out of memory")
-  return verdicts, NONE
+  return NONE
 end
 
 -- What a lot came to: a signal for each task, and how long accounts rest.
@@ -179,13 +178,15 @@ local function append(list, more)
   end
 end
 
--- Tasks that were claimed and will not be sent: not by this call. Without memory even for that they stay `submitting`
--- and a sweep takes them over.
-local function hand_back(mj, tasks, err)
+-- Tasks that were claimed and will not be sent: not by this call, says their verdict, if there is one. Without memory
+-- even for that they stay `submitting` and a sweep takes them over.
+local function hand_back(mj, tasks, verdicts)
   local ops = {}
   for i, task in ipairs(tasks) do
-    ops[i] = { op = "signal", ref = task.ref, attempt = task.attempt, kind = "not_sent", source = "submit",
-               error_code = err.code, error = err.message }
+    if not verdicts[i] or verdicts[i].kind == "not_sent" then
+      ops[#ops + 1] = { op = "signal", ref = task.ref, attempt = task.attempt, kind = "not_sent", source = "submit",
+                        error_code = UNSENT.error_code, error = UNSENT.error }
+    end
   end
   if #ops > 0 then
     mj.exec:commit(ops)
@@ -200,17 +201,17 @@ local function look_at(tasks, results, verdicts)
   end
 end
 
---- Sends claimed tasks, side by side, and stores what became of each.
--- @tparam table tasks claimed ones (`submitting`, ours)
--- @tparam number start_by core.clock() after which nothing is sent
--- @tparam[opt] number deadline core.clock() at which waiting ends
--- @tparam[opt=false] boolean more whether to claim the next lot in the transaction that stores the outcome
--- @treturn table|nil their records afterwards, in the same order; nil and an error when the store failed: the
--- tasks stay `submitting` until a sweep takes them over as `ambiguous`
--- @treturn[opt] table what was claimed; then the core.clock() after which none of it is to be sent
-function M.send(mj, tasks, start_by, deadline, more)
+local function no_verdicts(tasks)
+  local verdicts = {}
+  for i in ipairs(tasks) do
+    verdicts[i] = false
+  end
+  return verdicts
+end
+
+local function send(mj, tasks, verdicts, start_by, deadline, more)
   local begun = core.clock()
-  local verdicts, lifted = verdicts_of(mj, tasks, start_by, deadline)
+  local lifted = fill(verdicts, mj, tasks, start_by, deadline)
   local elapsed = core.clock() - begun
   local ops, pauses, all_accepted = memory.insist(outcome, mj, tasks, verdicts)
   append(ops, lifted)
@@ -232,10 +233,33 @@ function M.send(mj, tasks, start_by, deadline, more)
   end
   local ok, err = pcall(look_at, out, results, verdicts)
   if not ok then
-    pcall(hand_back, mj, claimed, memory.error(err))
+    pcall(hand_back, mj, claimed, NONE)
     return nil, memory.error(err)
   end
   return out, claimed, start_by
+end
+
+--- Sends claimed tasks, side by side, and stores what became of each.
+-- @tparam table tasks claimed ones (`submitting`, ours)
+-- @tparam number start_by core.clock() after which nothing is sent
+-- @tparam[opt] number deadline core.clock() at which waiting ends
+-- @tparam[opt=false] boolean more whether to claim the next lot in the transaction that stores the outcome
+-- @treturn table|nil their records afterwards, in the same order; nil and an error when the store failed: the
+-- tasks stay `submitting` until a sweep takes them over as `ambiguous`
+-- @treturn[opt] table what was claimed; then the core.clock() after which none of it is to be sent
+function M.send(mj, tasks, start_by, deadline, more)
+  local ready, verdicts = pcall(memory.insist, no_verdicts, tasks)
+  local ok, sent, claimed, next_start_by = ready, verdicts, nil, nil
+  if ready then
+    ok, sent, claimed, next_start_by = pcall(send, mj, tasks, verdicts, start_by, deadline, more)
+  end
+  if ok then
+    return sent, claimed, next_start_by
+  elseif not memory.is_out(sent) then
+    error(sent, 0)
+  end
+  pcall(hand_back, mj, tasks, ready and verdicts or NONE)
+  return nil, memory.OUT
 end
 
 local function claimed_of(results, first)
@@ -271,9 +295,8 @@ function M.claim(mj, ops, limit)
   if not ok then
     return results, NONE
   end
-  ok, err = pcall(view_all, claimed)
-  if not ok then
-    pcall(hand_back, mj, claimed, memory.error(err))
+  if not pcall(view_all, claimed) then
+    pcall(hand_back, mj, claimed, NONE)
     return results, NONE
   end
   return results, claimed
