@@ -385,7 +385,8 @@ local function finish(self, started)
 end
 
 local function locked_pass(self, started)
-  local mj, busy = self.mj, nil
+  local mj = self.mj
+  local busy
   mj.lock, busy = core.lock(mj.config.store .. "/reconcile.lock", mj.config.store_mode)
   if not mj.lock then
     if busy.code == "busy" then
