@@ -566,6 +566,12 @@ describe("the Redis handler", function()
       kit.write(file, "TOKEN\nTOKEN\n")
       refused({ url = "redis://a", password_file = file }, "password_file: one line")
       os.execute("chmod 644 " .. file)
+      for _, name in ipairs { "ca_file", "cert_file", "key_file" } do
+        os.execute("chmod 622 " .. file)
+        refused({ url = "rediss://a", [name] = file }, name .. ": .*chmod")
+        os.execute("chmod 644 " .. file)
+      end
+      refused({ url = "rediss://a", key_file = file }, "key_file: .*chmod 600")
       refused({ url = "redis://a", password_file = file }, "password_file: .*chmod 600")
     end)
 

@@ -199,6 +199,23 @@ describe("a quoted secret", function()
     check_all(task)
   end)
 
+  it("is hidden in what mjhook-reconcile says of a handler, also with -v", function()
+    open(function(r)
+      quoted("plain", r)
+      return 200, { status = 3, message = "no" }
+    end)
+    assert(submit())
+    mj:close()
+    local dir = kit.tmp()
+    kit.write(dir .. "/config.lua", ([[return { store = %q, secrets = { %q }, base_url = "http://127.0.0.1:1",
+      accounts = { { name = "a", api_key = %q }, { name = "b", api_key = %q } },
+      policy = { on_event = function() return false, %q end } }]]):format(kit.store, SECRET, KEY, SECOND,
+      "the far side says: API-KEY " .. KEY .. ", " .. percent(SECRET) .. " at http://x/?sig=" .. token))
+    local out = kit.sh(("%s/bin/mjhook-reconcile -v -c %s/config.lua"):format(kit.build, dir))
+    assert.matches("the far side says", out, 1, true)
+    check(out)
+  end)
+
   it("leaves images' addresses as they are, also signed ones", function()
     open(function(r)
       quoted("plain", r)

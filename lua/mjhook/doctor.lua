@@ -2,6 +2,8 @@
 --
 -- Nothing is changed and no job is submitted. A callback for a task that does not exist is posted to hook_url, under a
 -- good token, and the provider is asked about a task that does not exist; that is all that others see of it.
+local core = require "mjhook.core"
+
 local M = {}
 
 -- In order. Each is a module mjhook.doctor.<name>, a function(patient, report):
@@ -20,7 +22,8 @@ local Report = {}
 Report.__index = Report
 
 local function add(self, status, check, message, advice)
-  local finding = { check = check, status = status, message = message, advice = advice }
+  -- It may quote what a server answered.
+  local finding = { check = check, status = status, message = core.redact(message), advice = advice }
   self.findings[#self.findings + 1] = finding
   self.count[status] = self.count[status] + 1
   self.count.config = self.count.config or (status == "fail" and check:find "^configuration" ~= nil)

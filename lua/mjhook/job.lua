@@ -91,7 +91,7 @@ end
 -- @treturn table|nil the `task` of a create operation; nil and an error
 function M.record(mj, args)
   local adopted = args.task_id ~= nil
-  if adopted and (#args.task_id > 256 or not args.task_id:match "^[%w_-]+$") then
+  if adopted and (#args.task_id > 256 or not args.task_id:match "^[A-Za-z0-9_-]+$") then
     return invalid "task_id: 1 to 256 letters, digits, - and _ expected"
   end
   local prompt = args.prompt -- of an adopted job the provider may have to tell it

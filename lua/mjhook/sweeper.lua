@@ -15,7 +15,7 @@ local FIELDS = {
 }
 
 local function say(format, ...)
-  io.stderr:write("mjhook-reconcile: ", clean(format:format(...)), "\n")
+  io.stderr:write("mjhook-reconcile: ", clean(core.redact(format:format(...))), "\n")
 end
 
 local function summary(report)

@@ -26,6 +26,7 @@ local http_headers = require "http.headers"
 local http_server = require "http.server"
 local mjhook = require "mjhook"
 local signal = require "cqueues.signal"
+local clean = require("mjhook.text").clean
 
 local ADDRESS, PORT = arg[1] or "127.0.0.1", tonumber(arg[2] or 8787)
 local MAX_CONNECTIONS = 256
@@ -37,7 +38,7 @@ local mj = assert(mjhook.open())
 local busy, idle, stopping = 0, condition.new(), false
 
 local function complain(why) -- never with the request's line, which carries a token
-  io.stderr:write("receiver: ", (tostring(why):match "^[^\n]*"), "\n")
+  io.stderr:write("receiver: ", clean(tostring(why):match "^[^\n]*"), "\n")
 end
 
 local function left(deadline)

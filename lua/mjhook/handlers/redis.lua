@@ -117,6 +117,12 @@ local function read(given)
   if (target.ca_file or target.cert_file or target.key_file) and not target.tls then
     return nil, "ca_file, cert_file, key_file: these are for rediss://"
   end
+  for name, kind in pairs { ca_file = "code", cert_file = "code", key_file = "secret" } do
+    ok, why = settings.trusted(name, given[name], kind)
+    if not ok then
+      return nil, why
+    end
+  end
   target.name = ("redis %s:%d"):format(target.host, target.port)
   return find_password(given, target)
 end

@@ -74,6 +74,21 @@ function M.private_lines(name, path)
   return lines
 end
 
+--- Checks a file that libcurl will read by its path: nobody else can have written it, nor, of a "secret", read it.
+-- @tparam string name of the setting
+-- @tparam string|nil path
+-- @tparam string kind "code" or "secret"
+-- @treturn boolean|nil true, also without a path; nil and what is wrong
+function M.trusted(name, path, kind)
+  if path then
+    local content, err = core.read_file(path, kind)
+    if not content and err.code ~= "not_found" then -- a missing one is an error of each connection, as it may come
+      return nil, ("%s: %s"):format(name, err.message)
+    end
+  end
+  return true
+end
+
 --- Whether a host of a URL (IPv6 without brackets) can only be this machine.
 function M.loopback(host)
   return host == "localhost" or host == "::1" or host:find "^127%.%d+%.%d+%.%d+$" ~= nil

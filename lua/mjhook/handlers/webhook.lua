@@ -99,6 +99,10 @@ local function read(given)
   if not target then
     return nil, why
   end
+  ok, why = settings.trusted("ca_file", given.ca_file, "code")
+  if not ok then
+    return nil, why
+  end
   target.keys, why = read_secrets(given)
   target.timeout, target.ca_file = given.timeout or TIMEOUT_S, given.ca_file
   return target.keys and target, why
