@@ -331,6 +331,7 @@ static int open_store(mj_env *e, const mj_place *p, char *why, size_t size)
 
 static int open_once(mj_env *e, mj_place *p, const mj_store_options *o, char *why, size_t size)
 {
+    struct stat lock;
     MDB_stat st;
     int dead, rc = prepare(e, p, o, why, size);
 
@@ -345,6 +346,9 @@ static int open_once(mj_env *e, mj_place *p, const mj_store_options *o, char *wh
                  p->path);
     if (rc == 0)
         rc = identify(e, &p->data);
+    if (rc == 0 && (fstatat(p->fd, "lock.mdb", &lock, AT_SYMLINK_NOFOLLOW) != 0 || lock.st_dev != e->lock_dev ||
+                    lock.st_ino != e->lock_ino))
+        rc = MJ_ECHANGED; /* LMDB keeps its descriptor to itself: the name is looked at again */
     if (rc == 0)
         rc = mdb_env_stat(e->lmdb, &st);
     if (rc == 0) {

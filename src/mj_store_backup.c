@@ -143,11 +143,36 @@ static void clean(restore *r)
         unlinkat(r->to.fd, ASIDE, 0);
 }
 
-static int copy(restore *r, const char *from)
+/* Copies bytes `at` to `end`. */
+static int copy_range(restore *r, const char *from, off_t at, off_t end)
 {
     enum { CHUNK = 1 << 20 };
-    uint8_t *bytes;
-    ssize_t n;
+    uint8_t *bytes = malloc(CHUNK);
+    int rc = bytes ? MJ_OK : refuse(r, MJ_ENOMEM, "%s", mj_error_text(MJ_ENOMEM));
+
+    if (rc == MJ_OK && lseek(r->copy, at, SEEK_SET) < 0)
+        rc = failed(r, ASIDE "/data.mdb");
+    while (rc == MJ_OK && at < end) {
+        ssize_t n = pread(r->from, bytes, end - at < CHUNK ? (size_t)(end - at) : CHUNK, at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            rc = failed(r, from);
+        else if (n == 0)
+            rc = refuse(r, MJ_ECORRUPT, "%s became shorter while it was copied", from);
+        else if (!mj_write_all(r->copy, bytes, (size_t)n))
+            rc = failed(r, ASIDE "/data.mdb");
+        else
+            at += n;
+    }
+    free(bytes);
+    return rc;
+}
+
+/* Holes stay holes: a damaged file may have large ones. */
+static int copy(restore *r, const char *from)
+{
+    off_t size = lseek(r->from, 0, SEEK_END), at = 0, end;
     int rc = MJ_OK;
 
     clean(r);
@@ -157,19 +182,13 @@ static int copy(restore *r, const char *from)
     if (r->aside < 0)
         return failed(r, ASIDE);
     r->copy = openat(r->aside, "data.mdb", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (r->copy < 0)
+    if (r->copy < 0 || ftruncate(r->copy, size) != 0)
         return failed(r, ASIDE "/data.mdb");
-    bytes = malloc(CHUNK);
-    if (!bytes)
-        return refuse(r, MJ_ENOMEM, "%s", mj_error_text(MJ_ENOMEM));
-    while (rc == MJ_OK && (n = read(r->from, bytes, CHUNK)) != 0) {
-        if (n < 0 && errno != EINTR)
-            rc = failed(r, from);
-        else if (n > 0 && !mj_write_all(r->copy, bytes, (size_t)n))
-            rc = failed(r, ASIDE "/data.mdb");
+    while (rc == MJ_OK && (at = lseek(r->from, at, SEEK_DATA)) >= 0 && (end = lseek(r->from, at, SEEK_HOLE)) >= 0) {
+        rc = copy_range(r, from, at, end);
+        at = end;
     }
-    free(bytes);
-    return rc;
+    return rc == MJ_OK && errno != ENXIO ? failed(r, from) : rc; /* ENXIO: nothing but a hole is left */
 }
 
 static int check_pages(restore *r, const char *from)

@@ -61,7 +61,7 @@ static void crash_tell(int number)
 
 __attribute__((constructor)) static void crash_watch(void)
 {
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM};
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGPROF};
     struct sigaction act = {.sa_handler = crash_tell, .sa_flags = SA_ONSTACK | SA_NODEFER};
     stack_t stack = {.ss_sp = crash_stack, .ss_size = sizeof crash_stack};
     const char *log = getenv("MJHOOK_CRASH_LOG");

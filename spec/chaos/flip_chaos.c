@@ -13,10 +13,11 @@
 
 #include <errno.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 
-enum { TASKS = 2500, MOST_LISTED = 20, REFUSED = 7, PAGE = 4096, PATIENCE_S = 20 };
+enum { TASKS = 2500, MOST_LISTED = 20, REFUSED = 7, PAGE = 4096, PATIENCE_S = 10 };
 static char dir[3000];
 static uint8_t refs[TASKS][MJ_ULID_BYTES];
 static const int64_t NOW = 1776211200000;
@@ -287,6 +288,11 @@ static int count_crashes(const char *log, int *inside, int list)
 
     *inside = 0;
     while (f && fgets(line, sizeof line, f)) {
+        if (strncmp(line, "signal 27 ", 10) == 0) { /* SIGPROF: endless, which is counted elsewhere */
+            if (list)
+                printf("endless: %s", line);
+            continue;
+        }
         if (strstr(line, " in liblmdb")) {
             if (list && (*inside)++ < MOST_LISTED)
                 printf("inside LMDB: %s", line);
@@ -309,6 +315,7 @@ int main(int argc, char **argv)
         refused = 0;
     uint64_t seed = argc > 2 && *argv[2] ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL), first = seed;
     const char *root = argc > 4 ? argv[4] : NULL, *base = getenv("TMPDIR"), *programs = argc > 5 ? argv[5] : "";
+    struct itimerval patience = {.it_value = {.tv_sec = PATIENCE_S}};
     char path[4000], log[4000];
 
     snprintf(dir, sizeof dir, "%s/mjhook-flips.XXXXXX", base ? base : "/tmp");
@@ -336,11 +343,11 @@ int main(int argc, char **argv)
         pid = fork();
         if (pid == 0) {
             crash_watch();
-            alarm(PATIENCE_S);
+            setitimer(ITIMER_PROF, &patience, NULL); /* of the processor, whatever else runs */
             use(path);
             _exit(0);
         }
-        if (waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM) {
+        if (waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) && WTERMSIG(status) == SIGPROF) {
             printf("store %d was not done after %d s\n", i, PATIENCE_S);
             late++;
         }
