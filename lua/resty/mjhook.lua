@@ -25,12 +25,14 @@ local M = { version = mjhook.version }
 local log = journal.log
 
 local REOPEN_MS = 1000
+local BUSY_S = 0.1
 local DISPATCH_REST_MS = 1000
 
 -- ---- set-up ----
 
 local given, arguments, instance -- what init() was given, with the environment; what mjhook.open is given
 local tried_at = -REOPEN_MS
+local said -- why the store could not be opened, since requests last asked
 
 --- In init_by_lua: checks configuration and policy, so that nginx does not start with wrong ones. An nginx has one of
 -- each: a second call would take the first one's callbacks to another store.
@@ -99,12 +101,24 @@ local function prepare()
   end
 end
 
+local open_in_thread
+
+-- A store that another process is making or restoring is opened as soon as that is done.
+local function not_open(err)
+  if err.message ~= said then
+    log("error", "the store can't be opened: " .. err.message)
+  end
+  said = err.message
+  if err.code == "busy" then
+    ngx.timer.at(BUSY_S, open_in_thread)
+  end
+end
+
 local function open_here()
   local err
   instance, err = mjhook.open(arguments)
   if not instance then
-    log("error", "the store can't be opened: " .. err.message)
-    return nil
+    return not_open(err)
   end
   local dispatch, deliver = dispatcher(instance), delivery.new(instance, given)
   function instance.exec.committed()
@@ -115,7 +129,7 @@ local function open_here()
 end
 
 -- Opening may have to wait for a commit of another process. So a thread does it, and then it is open for this worker.
-local function open_in_thread(premature)
+function open_in_thread(premature)
   if premature or instance then
     return
   end
@@ -126,7 +140,7 @@ local function open_in_thread(premature)
     err = not opened and why
   end
   if err then
-    log("error", "the store can't be opened: " .. err.message)
+    not_open(err)
   else
     open_here()
   end
@@ -136,7 +150,7 @@ end
 local function open_anew()
   local now = core.clock()
   if now - tried_at >= REOPEN_MS and ngx.timer.at(0, open_in_thread) then
-    tried_at = now
+    tried_at, said = now, nil
   end
 end
 

@@ -39,6 +39,7 @@ describe("the nginx receiver", function()
   local function start(setup_code, listen)
     local conf = CONF:gsub("@SETUP@", ((setup_code or ""):gsub("%%", "%%%%"))):gsub("@LISTEN@", listen or "")
     web = receiver.prepare { conf = conf }
+    mj, serial = kit.open({ hook_url = web.url .. "/hook" }, sim), 0
     if listen then -- its /ping is for HTTP/2 only
       local out, code = kit.sh(("PATH=$PATH:/usr/sbin nginx -p %s -c %s/nginx.conf -e %s/start.log"):format(web.dir,
         web.dir, web.dir))
@@ -47,7 +48,6 @@ describe("the nginx receiver", function()
     else
       web:start()
     end
-    mj, serial = kit.open({ hook_url = web.url .. "/hook" }, sim), 0
   end
 
   local function job()
@@ -244,7 +244,7 @@ describe("the nginx receiver", function()
       local j = job()
       assert.equal("200 2", request(j.url, j.body))
       assert.equal("succeeded", mj:get(j.ref).state)
-      assert.equal("401 2", request(j.url .. "x", j.body))
+      assert.equal("400 2", request(j.url, "no JSON"))
     end)
 
     it("takes one without a length, or tells it to name one", function()
