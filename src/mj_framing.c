@@ -52,8 +52,8 @@ bool mj_framing_line(mj_framing *f, const char *line, size_t n)
         return false;
     if (!named(line, n, "Transfer-Encoding:", &value) || is(value, "identity"))
         return true;
-    f->packed = f->chunked || !is(value, "chunked");
-    f->chunked = true;
+    f->packed = !is(value, "chunked");
+    f->chunked = true; /* once, however often a proxy has added the line */
     return !f->packed || fail(f, "packed in a way that it was not asked for");
 }
 

@@ -180,7 +180,8 @@ TEST("what an honest server says around a body is taken: many small chunks, exte
     static char text[20000];
     size_t n =
         (size_t)sprintf(text, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n </b>\r\n\r\n"
-                              "HTTP/1.1 200 OK\r\nX: y\r\n z\r\nTransfer-Encoding: chunked\r\n\r\n");
+                              "HTTP/1.1 200 OK\r\nX: y\r\n z\r\nTransfer-Encoding: chunked\r\n"
+                              "transfer-encoding: Chunked\r\n\r\n");
     static const char *const given[] = {text};
     server *s = start(say_in_turn);
     mj_http *h = client(1);
