@@ -2,6 +2,7 @@
 local core = require "mjhook.core"
 local slow = require "slow"
 
+local unpack = table.unpack or unpack
 local json = slow.json()
 
 -- ---- a generator: the same documents in every run ----
@@ -177,6 +178,12 @@ local function is_odd(body)
     body:find "%d[%d.]" and body:find(("[%d.]"):rep(36)) or body:find "[eE][+-]?%d%d%d" or #body > 65536
 end
 
+-- What other specs of this process configured as secrets is hidden, also in these documents.
+local function is_redacted(word)
+  local texts = { word.image or "", word.mj_prompt or "", word.meta or "", word.error or "", unpack(word.images) }
+  return table.concat(texts, " "):find("[redacted]", 1, true)
+end
+
 describe("a callback's body", function()
   local seen
 
@@ -202,6 +209,9 @@ describe("a callback's body", function()
     assert.is_truthy(outcome, ("%q: %s; lua-cjson: %s"):format(body, why or "taken", ok and "taken" or tostring(doc)))
     seen[outcome] = (seen[outcome] or 0) + 1
     if outcome ~= "both" then
+      return
+    end
+    if is_redacted(word) then
       return
     end
     if (word.kind ~= expected.kind or word.error ~= expected.error) and has_odd_status(body) then
