@@ -102,6 +102,17 @@ describe("mjhook.testing", function()
     assert.same({ "ready a fox" }, told)
   end)
 
+  it("lets an account rest as long as the answer asks for, and no less than the refusal is worth", function()
+    local cases = { { 429, 5, 5 }, { 403, 300, 300 }, { 404, 5, 60 }, { 402, 99999, 3600 }, { 401, nil, 60 } }
+    for _, case in ipairs(cases) do
+      new()
+      t.provider:answer(case[1], "<html>", case[2])
+      t.mj:submit { prompt = "a fox" }
+      assert.equal(case[3] * 1000, t.mj:stats().accounts[1].paused_until - t:now())
+      t:close()
+    end
+  end)
+
   it("leaves a submission without an answer ambiguous, and a late callback settles it", function()
     new()
     t.provider:timeout(true)

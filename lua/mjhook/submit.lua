@@ -42,9 +42,10 @@ local function decide_refused(mj, task, verdict)
 end
 
 local function pause_ms(verdict)
-  local ms = PAUSE[verdict.error_code]
-  if verdict.error_code == "rate_limit" and verdict.retry_after then
-    ms = math.min(math.max(verdict.retry_after, 1), 3600) * 1000
+  local ms, asked = PAUSE[verdict.error_code], verdict.retry_after
+  if ms and asked then
+    asked = math.min(math.max(asked, 1), 3600) * 1000
+    ms = verdict.error_code == "rate_limit" and asked or math.max(ms, asked)
   end
   return ms
 end
