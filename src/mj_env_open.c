@@ -244,6 +244,10 @@ static int look_at_roots(const mj_place *p, mj_roots *r, char *why, size_t size)
         return rc;
     rc = mj_pages_roots(fd, r, what, sizeof what);
     close(fd);
+    if (rc == 0 && !r->nothing && r->txn[0] == 0 && r->txn[1] == 0 && r->file > 2 * r->page_size) {
+        snprintf(what, sizeof what, "it has pages, but its first two say that nothing was ever stored");
+        rc = MJ_ECORRUPT;
+    }
     if (rc == MJ_EFORMAT)
         snprintf(why, size, "%s/data.mdb is no store: %s", p->path, what);
     else if (rc == MJ_ECORRUPT)

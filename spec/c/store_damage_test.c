@@ -179,6 +179,24 @@ TEST("nothing is made in a file whose tree of names is gone")
     CHECK_MEM(after, before, n);
 }
 
+TEST("nothing is made in a file that has pages, though its roots are those of a new one")
+{
+    char why[512];
+    MDB_env *e;
+    mj_store *s;
+
+    make_store(3);
+    CHECK_INT(mkdir("new", 0700), 0);
+    CHECK_INT(mdb_env_create(&e), 0);
+    CHECK_INT(mdb_env_open(e, "new", 0, 0600), 0);
+    mdb_env_close(e);
+    CHECK_INT(
+        system("dd if=new/data.mdb of=store/data.mdb bs=4096 count=2 conv=notrunc 2>dd; cp store/data.mdb before"), 0);
+    CHECK_INT(try_open("store", &s, why), MJ_ECORRUPT);
+    CHECK(strstr(why, "mjhook restore") != NULL);
+    CHECK_INT(system("cmp before store/data.mdb"), 0);
+}
+
 /* ---- a file that was broken off ---- */
 
 TEST("a store that was broken off anywhere is called corrupt, and the way out is said")

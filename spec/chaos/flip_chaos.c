@@ -262,14 +262,14 @@ static void run_tools(const char *root, const char *programs)
                                         "submit 'a fox'",
                                         "doctor",
                                         "backup '%s/copy2'",
-                                        "restore '%s/store/data.mdb'"};
+                                        "restore '%s/flipped'"};
     char ref[MJ_ULID_TEXT + 1], words[5000], tool[4200];
 
     mj_ulid_text(refs[7], ref);
     for (size_t i = 0; i < sizeof tools / sizeof tools[0]; i++) {
         snprintf(tool, sizeof tool, tools[i], strstr(tools[i], "'%s") ? dir : ref);
         snprintf(words, sizeof words, "/scripts/mjhook %s", tool);
-        shell("rm -rf '%s/copy2'; cp '%s/flipped' ", dir, dir);
+        shell("rm -rf '%s/copy2'%s", dir, "");
         shell("cp '%s/flipped' '%s/store/data.mdb'", dir, dir);
         run_tool(root, words);
     }
