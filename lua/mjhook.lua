@@ -85,14 +85,7 @@ local function make_log(given)
   end
 end
 
---- Opens mjhook on a store.
--- @tparam table args keys of the configuration (README), and `config`: path of a configuration file,
--- `create = false`: a store that is not there is an error
--- @treturn table|nil mj, or nil and an error (config, owner, schema, read_only, ...)
-function M.open(args)
-  if args ~= nil and type(args) ~= "table" then
-    error(("mjhook.open: table expected, got %s"):format(type(args)), 2)
-  end
+local function open(args)
   local settings, err = config.resolve(args)
   if not settings then
     return nil, err
@@ -122,6 +115,17 @@ function M.open(args)
   end
   self.exec = (args and args.executor or executor.direct)(settings, self.store)
   return self
+end
+
+--- Opens mjhook on a store.
+-- @tparam table args keys of the configuration (README), and `config`: path of a configuration file,
+-- `create = false`: a store that is not there is an error
+-- @treturn table|nil mj, or nil and an error (config, owner, schema, read_only, ...)
+function M.open(args)
+  if args ~= nil and type(args) ~= "table" then
+    error(("mjhook.open: table expected, got %s"):format(type(args)), 2)
+  end
+  return memory.outcome(open, args)
 end
 
 local function check_open(self, level)

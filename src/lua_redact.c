@@ -27,7 +27,7 @@ void mjl_push_redacted(lua_State *L, mj_redact_kind kind, const char *p, size_t 
     luaL_getmetatable(L, REDACTED);
     lua_setmetatable(L, -2);
     if (mj_redact(kind, p, n, out, &found) != MJ_OK)
-        luaL_error(L, "out of memory"); /* rather than a secret */
+        lua_pushliteral(L, "not enough memory"), lua_error(L); /* as Lua says it; rather than a secret */
     if (found)
         lua_pushlstring(L, (const char *)out->p, out->n);
     else
@@ -116,13 +116,18 @@ int mjl_redact_op(mj_op *op, mjl_hidden *h)
 
 /* ---- Lua ---- */
 
-/* core.hide(text) -> whether there is room: from now on it is hidden wherever this process reads, keeps or says it. */
+/* core.hide(text) -> whether there is room: from now on it is hidden wherever this process reads, keeps or says it.
+ * Raises without memory. */
 static int core_hide(lua_State *L)
 {
     size_t n;
     const char *p = luaL_checklstring(L, 1, &n);
+    int rc;
 
-    lua_pushboolean(L, mj_redact_add(p, n) == MJ_OK);
+    rc = mj_redact_add(p, n);
+    if (rc == MJ_ENOMEM)
+        return mjl_raise(L, rc, "a secret can't be hidden");
+    lua_pushboolean(L, rc == MJ_OK);
     return 1;
 }
 

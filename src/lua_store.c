@@ -600,10 +600,12 @@ static int store_stats(lua_State *L)
     return 1;
 }
 
-static void set_accounts(lua_State *L, int t, mj_store *s)
+/* MJ_ENOMEM; raises when they are wrong. */
+static int set_accounts(lua_State *L, int t, mj_store *s)
 {
     mj_account a[MJ_MAX_ACCOUNTS];
     size_t n = 0;
+    int rc;
 
     mjl_field(L, t, "accounts");
     if (lua_istable(L, -1)) {
@@ -619,8 +621,10 @@ static void set_accounts(lua_State *L, int t, mj_store *s)
         }
     }
     lua_pop(L, 1);
-    if (mj_store_accounts(s, a, n) != MJ_OK)
+    rc = mj_store_accounts(s, a, n);
+    if (rc != MJ_OK && rc != MJ_ENOMEM)
         luaL_error(L, "bad field 'accounts'");
+    return rc;
 }
 
 /* A field in seconds, as milliseconds. */
@@ -697,8 +701,8 @@ static int core_open(lua_State *L)
     rc = mj_store_open(dir, &o, &b->store, why, sizeof why);
     if (rc != MJ_OK)
         return mjl_fail(L, rc, why);
-    set_accounts(L, 2, b->store);
-    return 1;
+    rc = set_accounts(L, 2, b->store);
+    return rc == MJ_OK ? 1 : mjl_fail(L, rc, NULL);
 }
 
 void mjl_open_store(lua_State *L)

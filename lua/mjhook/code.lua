@@ -1,6 +1,7 @@
 --- Lua files that decide something, configuration and policy: read so that nobody else can have written them, and
 -- compiled without a word about what stands in them, since that may be a secret.
 local core = require "mjhook.core"
+local memory = require "mjhook.memory"
 
 local M = {}
 
@@ -31,11 +32,14 @@ end
 -- @treturn function|nil chunk; nil and an error, which names file and line
 function M.compile(text, path, env)
   text = text:gsub("^\239\187\191", ""):gsub("^#[^\n]*", "") -- a BOM and a first line for the shell, as loadfile() does
-  local chunk = load(text, "@" .. path, "bt", env or _G)
+  local chunk, wrong = load(text, "@" .. path, "bt", env or _G)
   if chunk then
     return chunk
   end
-  local _, why = load(text, "=x", "bt") -- so that the place is found, whatever the path looks like
+  local fine, why = load(text, "=x", "bt") -- so that the place is found, whatever the path looks like
+  if fine or memory.is_out(wrong) or memory.is_out(why) then
+    return nil, memory.OUT
+  end
   return nil, core.error("config", ("%s:%s"):format(path, place_and_kind(tostring(why))))
 end
 

@@ -2,6 +2,7 @@
 local cidr = require "mjhook.cidr"
 local code = require "mjhook.code"
 local core = require "mjhook.core"
+local memory = require "mjhook.memory"
 
 local M = {}
 
@@ -26,6 +27,14 @@ local SAME = {
 
 local function fail(key, text, ...)
   error(core.error("config", (key and key .. ": " or "") .. text:format(...)), 0)
+end
+
+-- What can't be read now may be readable later, without a change by a person: that is no fault of the configuration.
+local function refuse(key, err)
+  if err.retryable then
+    error(err, 0)
+  end
+  fail(key, "%s", err.message)
 end
 
 -- Checkers: each gets the key and the value and fails by name.
@@ -269,7 +278,7 @@ local MAX_SECRET_FILE = 65536
 
 local function read_private(key, path)
   local content, err = core.read_file(path, "secret", MAX_SECRET_FILE)
-  return content or fail(key, "%s", err.message)
+  return content or refuse(key, err)
 end
 
 -- What an editor leaves around a key in a file is mended, and noted; a quote is not, since it may be meant.
@@ -289,10 +298,13 @@ end
 local function load_file(path)
   local chunk, err = code.load(path)
   if not chunk then
-    fail(nil, "%s", err.message)
+    refuse(nil, err)
   end
   local ok, config = pcall(chunk)
   if not ok then
+    if memory.is_out(config) then
+      error(memory.OUT, 0)
+    end
     fail(nil, "%s", code.raised(config))
   end
   if type(config) ~= "table" then
@@ -348,7 +360,7 @@ local function read_authorities(config)
   config.ca_file = absolute(config, "ca_file", config.ca_file)
   local content, err = core.read_file(config.ca_file, "code")
   if not content then
-    fail("ca_file", "%s", err.message)
+    refuse("ca_file", err)
   elseif not content:find "%-%-%-%-%-BEGIN [%u ]*CERTIFICATE%-%-%-%-%-" then
     fail("ca_file", "%s holds no certificate: PEM expected (-----BEGIN CERTIFICATE-----)", config.ca_file)
   end
@@ -366,7 +378,7 @@ local function complete(config)
   if type(config.policy) == "string" then
     local readable, err = core.read_file(config.policy, "code")
     if not readable and err.code ~= "not_found" then -- a missing one is an error where it is loaded
-      fail("policy", "%s", err.message)
+      refuse("policy", err)
     end
   end
   local poll = config.poll or {}
@@ -498,6 +510,8 @@ function M.resolve(args)
   end
   if type(config) == "table" and config.code then
     return nil, config
+  elseif memory.is_out(config) then
+    return nil, memory.OUT
   end
   return nil, core.error("config", tostring(config))
 end

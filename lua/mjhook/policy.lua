@@ -44,10 +44,15 @@ function M.load(given, log, how)
   if type(given) == "string" then
     local chunk, err = code.load(given, how and how.env)
     if not chunk then
+      if err.retryable then
+        return nil, err
+      end
       return bad("%s", err.message)
     end
     local ok, value = call(chunk)
-    if not ok then
+    if not ok and memory.is_out(value) then
+      return nil, memory.OUT
+    elseif not ok then
       return bad("%s", code.raised(value))
     end
     if type(value) ~= "table" then

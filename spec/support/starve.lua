@@ -3,7 +3,7 @@
 --
 --   starve.lua FLOW WHAT TIMES FROM STEP
 --
--- FLOW: submit, many, callback, reconcile, deliver.  WHAT: a library of faults.alloc, an errno of faults.disk, or
+-- FLOW: open, submit, many, callback, reconcile, deliver.  WHAT: a library of faults.alloc, an errno of faults.disk, or
 -- "descriptors".  The FROM-th passage fails first, then every STEP-th after it, until a run has fewer passages.
 local cjson = require "cjson"
 local faults = require "faults"
@@ -214,6 +214,25 @@ function flows.deliver()
   kit.travel(3600)
   check(mj:deliver {}, "the next delivery fails")
   check(handled[event] and mj:stats().events == 0, "not delivered")
+  return passed
+end
+
+-- Everything that a start reads: what can't be read for want of memory or descriptors is no fault of the configuration,
+-- which would keep a service down.
+function flows.open()
+  local dir = kit.tmp()
+  kit.write(dir .. "/secrets", kit.SECRET .. "\n")
+  kit.write(dir .. "/key", kit.KEY .. "\n")
+  kit.write(dir .. "/policy.lua", "return { on_succeeded = function() end }\n")
+  local file = kit.write(dir .. "/config.lua", ([[local dir, url = %q, %q
+    return { store = %q, secrets_file = dir .. "/secrets", api_key_file = dir .. "/key", policy = dir .. "/policy.lua",
+      base_url = url, hook_url = url .. "/_sim/sink" }]]):format(dir, sim.url, kit.store))
+  local passed, ok, opened, err = starve(require("mjhook").open, { config = file })
+  check(ok or opened == "not enough memory", "it raised: %s", tostring(opened))
+  check(not ok or opened or err.code ~= "config", "called the configuration's fault: %s", tostring(err))
+  if ok and opened then
+    opened:close()
+  end
   return passed
 end
 
