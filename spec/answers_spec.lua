@@ -190,6 +190,20 @@ describe("an answer", function()
       end)
     end
 
+    it("is asked for seldom when it is so again and again", function()
+      open { poll = { first = 60, max = 900 } }
+      local task = submit "[status:no_status]"
+      local polls = {}
+      for minute = 1, 60 do
+        kit.travel(60)
+        local before = sim.requests "status"
+        pass()
+        polls[#polls + 1] = sim.requests "status" > before and minute or nil
+      end
+      assert.is_true(#polls >= 3 and #polls <= 6, #polls)
+      assert.equal("pending", state(task))
+    end)
+
     it("is believed when it says the same twice", function()
       open()
       local task = submit "[status:twice]"

@@ -26,16 +26,15 @@ local function ids_of(mj, task)
   return ids
 end
 
-local function is_sick(task)
-  local why = task.unanswered -- of a brief record: why the last poll got no answer
+-- Why the last poll of a task got no answer; an empty string when it got one, or there was none.
+local function unanswered_before(task)
   for i = #(task.timeline or {}), 1, -1 do
     local entry = task.timeline[i]
     if entry.source == "poll" then
-      why = entry.signal == "unanswered" and entry.reason
-      break
+      return entry.signal == "unanswered" and entry.reason or ""
     end
   end
-  return (why or ""):sub(1, #ALONE) == ALONE
+  return task.unanswered or "" -- of a brief record
 end
 
 -- Splits what is to be asked into requests: one account each, at most `batch` ids. All that is asked about one
@@ -53,11 +52,12 @@ local function plan(mj, tasks)
   end
   for _, task in ipairs(tasks) do
     local entry
-    local sick = is_sick(task)
+    local before = unanswered_before(task)
+    local sick = before:sub(1, #ALONE) == ALONE
     for _, asked in ipairs(ids_of(mj, task)) do
       if not entry or entry.attempt ~= asked.attempt then
         local group = room_for(asked.account, #task.attempts[asked.attempt].task_ids, sick)
-        entry = { task = task, attempt = asked.attempt, ids = {}, sick = sick }
+        entry = { task = task, attempt = asked.attempt, ids = {}, sick = sick, before = before }
         group.entries[#group.entries + 1] = entry
         entry.group = group
       end
@@ -82,14 +82,15 @@ local function word_op(mj, task, word, source)
   }
 end
 
--- A task that an answer could say nothing usable of. Tasks that fare alike are reported in one sentence.
+-- A task that an answer could say nothing usable of. Tasks that fare alike are reported in one sentence, and one that
+-- fares so again is asked about seldom.
 local function unread(self, entry, why)
   local list = self.unread[why] or { n = 0, ref = entry.task.ref }
   list.n = list.n + 1
   self.unread[why] = list
   self.ops[#self.ops + 1] = {
     op = "signal", ref = entry.task.ref, attempt = entry.attempt, kind = "unanswered", source = "poll",
-    error_code = "provider", error = why,
+    error_code = "provider", error = why, wait_ms = entry.before == why and self.mj.config.poll.max * 1000 or nil,
   }
 end
 
@@ -196,8 +197,8 @@ local function part(group, first, last)
     half.entries = { unpack(group.entries, first, last) }
   else
     local entry = group.entries[1]
-    half.entries[1] = { task = entry.task, attempt = entry.attempt, sick = entry.sick, partial = true,
-                        ids = { unpack(entry.ids, first, last) } }
+    half.entries[1] = { task = entry.task, attempt = entry.attempt, sick = entry.sick, before = entry.before,
+                        partial = true, ids = { unpack(entry.ids, first, last) } }
   end
   for _, entry in ipairs(half.entries) do
     for _, id in ipairs(entry.ids) do
