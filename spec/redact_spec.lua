@@ -199,6 +199,23 @@ describe("a quoted secret", function()
     check_all(task)
   end)
 
+  it("is hidden in the beginning of a refused body that is too long to be kept whole", function()
+    open(function(r)
+      quoted("plain", r)
+      return 200, { status = 0, data = { taskId = "Id1" } }
+    end)
+    local task = assert(submit())
+    local uri = provider.hook_url(mj, task.ref, 1)
+    for _, body in ipairs { ("x " .. KEY .. " y"):rep(10000), (" "):rep(65536 - 10) .. KEY .. (" "):rep(100000) } do
+      assert.equal(400, mj:callback({ method = "POST", uri = uri, headers = {}, body = body }).status)
+      local kept = mj:refused({ limit = 1 })[1]
+      assert.same({ 65536, #body }, { #kept.body, kept.size })
+      check(kept.body, everything(kept))
+      assert.is_nil(kept.body:find(KEY:sub(1, 6), 1, true))
+    end
+    assert.is_nil((mj:readmit(mj:refused({ limit = 1 })[1].id)))
+  end)
+
   it("is hidden in what mjhook-reconcile says of a handler, also with -v", function()
     open(function(r)
       quoted("plain", r)

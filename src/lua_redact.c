@@ -94,6 +94,29 @@ static int redact_json(mj_str *s, mjl_hidden *h)
     return rc;
 }
 
+/* A refused body, of which the store keeps the beginning: of a long one no more is looked at, since it is read while
+ * others wait for their commit.  Its length is still told, and what is kept of it is never whole. */
+static int redact_body(mj_str *s, mjl_hidden *h)
+{
+    enum { BEYOND = 1024 }; /* a secret that the end of what is kept cuts is known by its beginning */
+    mj_str head = {s->p, MJ_MAX_REFUSED_BODY + BEYOND};
+    int rc;
+
+    if (s->n <= head.n)
+        return redact(s, MJ_REDACT_BODY, UINT32_MAX, h);
+    rc = redact(&head, MJ_REDACT_BODY, UINT32_MAX, h);
+    if (rc == MJ_OK && head.p != s->p && head.n < MJ_MAX_REFUSED_BODY) {
+        char *padded = realloc(h->texts[h->n - 1], MJ_MAX_REFUSED_BODY);
+        if (!padded)
+            return MJ_ENOMEM;
+        memset(padded + head.n, ' ', MJ_MAX_REFUSED_BODY - head.n);
+        h->texts[h->n - 1] = padded;
+        head.p = padded;
+    }
+    s->p = head.p;
+    return rc;
+}
+
 int mjl_redact_op(mj_op *op, mjl_hidden *h)
 {
     mj_signal *sig = &op->sig;
@@ -110,7 +133,7 @@ int mjl_redact_op(mj_op *op, mjl_hidden *h)
     for (unsigned i = 0; rc == MJ_OK && i < sig->nimages; i++)
         rc = redact(&sig->images[i], MJ_REDACT_URL, MJ_MAX_URL, h);
     if (rc == MJ_OK)
-        rc = op->kind == MJ_OP_REFUSE ? redact(&op->body, MJ_REDACT_BODY, UINT32_MAX, h) : redact_json(&op->body, h);
+        rc = op->kind == MJ_OP_REFUSE ? redact_body(&op->body, h) : redact_json(&op->body, h);
     return rc;
 }
 
