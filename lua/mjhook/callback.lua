@@ -79,14 +79,15 @@ local function seldom(mj, subject)
   return count
 end
 
---- Logs a warning at once, and then at most once a minute.
+--- Logs at once, and then at most once a minute.
 -- @tparam table mj
 -- @tparam string subject what it is about
 -- @tparam string text
-function M.say(mj, subject, text)
+-- @tparam[opt="warn"] string level
+function M.say(mj, subject, text, level)
   local n = seldom(mj, subject)
   if n then
-    mj.log("warn", n == 1 and text or ("%s (and %d more since this was last said)"):format(text, n - 1))
+    mj.log(level or "warn", n == 1 and text or ("%s (and %d more since this was last said)"):format(text, n - 1))
   end
 end
 
@@ -109,14 +110,19 @@ local function refuse(mj, answer, ref, attempt, body, why)
     M.stranger(mj)
     return answer
   end
-  M.say(mj, ref, ("callback for %s refused: %s"):format(ref, why))
   local kept, err = mj.exec:commit {
     { op = "refuse", ref = ref, attempt = attempt, error = why, body = body },
     { op = "signal", kind = "look", source = "callback", ref = ref, attempt = attempt },
   }
   if not kept then
-    mj.log("error", ("callback for %s refused and not kept: %s"):format(ref, err.message))
+    M.say(mj, "not kept", ("callback for %s refused and not kept: %s"):format(ref, err.message), "error")
     return UNAVAILABLE
+  end
+  -- Other processes may have said it within the last minute; under CGI each request has its own.
+  if (mj.told or {})[ref] or kept[1].code == "ok" then
+    M.say(mj, ref, ("callback for %s refused: %s"):format(ref, why))
+  else
+    seldom(mj, ref)
   end
   return answer
 end
@@ -132,7 +138,7 @@ local function precheck(mj, request)
   end
   local how, ref, attempt = M.authenticate(mj, request)
   if not how and ref then
-    mj.log("error", "callback: " .. ref.message)
+    M.say(mj, "token", "callback: " .. ref.message, "error")
     return UNAVAILABLE
   elseif not how or mj.config.allow_cidr and not cidr.contains(mj.config.allow_cidr, caller(mj, request)) then
     return reply(401, "bad_token")
@@ -146,7 +152,7 @@ end
 -- The answer to a request whose handling raised. It raises nothing itself, also when memory is short or the log fails.
 local function failed(mj, why)
   pcall(function()
-    mj.log("error", "callback: " .. tostring(why))
+    M.say(mj, "failed", "callback: " .. tostring(why), "error")
   end)
   return UNAVAILABLE
 end
@@ -231,7 +237,7 @@ local function outcome(mj, name, code)
   if STORED[code] then
     return STORED[code]
   end
-  mj.log("error", ("callback for %s not stored: %s"):format(name, code))
+  M.say(mj, "not stored", ("callback for %s not stored: %s"):format(name, code), "error")
   return UNAVAILABLE
 end
 
