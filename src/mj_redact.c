@@ -30,6 +30,7 @@ typedef struct needle {
 } needle;
 
 static _Atomic(needle *) needles;
+static _Atomic(unsigned char) starts[256]; /* whether a string begins with that byte */
 static pthread_mutex_t adding = PTHREAD_MUTEX_INITIALIZER;
 
 int mj_redact_add(const char *p, size_t n)
@@ -53,6 +54,7 @@ int mj_redact_add(const char *p, size_t n)
             d->next = first;
             d->n = n;
             memcpy(d->p, p, n);
+            atomic_store(&starts[(unsigned char)p[0]], 1);
             atomic_store(&needles, d); /* complete before others see it */
         }
     }
@@ -130,6 +132,11 @@ static size_t match(const view *v, size_t i, const needle *d)
     if (n < d->n || (i > 0 && is_token(v->p[i - 1])) || (n < left && is_token(v->p[i + n])))
         return 0;
     return n;
+}
+
+static bool may_start(char c)
+{
+    return atomic_load_explicit(&starts[(unsigned char)c], memory_order_relaxed);
 }
 
 static bool named(const view *v, size_t i, const char *name, size_t n)
@@ -227,7 +234,7 @@ static void find(search *s, const view *v)
 
     for (size_t i = 0; i < v->n; i++) {
         size_t n = 0;
-        for (const needle *d = first; d; d = d->next) {
+        for (const needle *d = may_start(v->p[i]) ? first : NULL; d; d = d->next) {
             size_t m = v->p[i] == d->p[0] ? match(v, i, d) : 0;
             n = m > n ? m : n;
         }
@@ -261,19 +268,41 @@ static void find(search *s, const view *v)
 bool mj_redact_maybe(const char *p, size_t n)
 {
     const needle *first = atomic_load(&needles);
+    const view v = {.p = (char *)p, .n = n};
+    char c;
 
     for (size_t i = 0; i < n; i++) {
+        for (const needle *d = may_start(p[i]) ? first : NULL; d; d = d->next)
+            if (n - i >= SHORTEST && memcmp(p + i, d->p, SHORTEST) == 0)
+                return true;
         switch (p[i]) {
         case '%':
         case '\\':
         case '&':
-        case '=':
+            if (mj_escape_at(p + i, n - i, &c) > 0)
+                return true;
+            break;
         case ':':
-            return true;
+            if (named(&v, i, "://", 3) && memchr(p + i, '@', n - i))
+                return true;
+            break;
+        case 's':
+        case 'S':
+            if (named(&v, i, "sig", 3))
+                return true;
+            break;
+        case 'a':
+        case 'A':
+            if (named(&v, i, "api", 3) || named(&v, i, "auth", 4))
+                return true;
+            break;
+        case 'c':
+        case 'C':
+            if (named(&v, i, "cookie", 6))
+                return true;
+            break;
         default:
-            for (const needle *d = first; d; d = d->next)
-                if (p[i] == d->p[0] && n - i >= SHORTEST && memcmp(p + i, d->p, SHORTEST) == 0)
-                    return true;
+            break;
         }
     }
     return false;
