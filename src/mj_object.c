@@ -298,7 +298,7 @@ static bool is_word(mj_str s, mj_str word)
     return true;
 }
 
-/* A status as a number, as a number in a string, or as a word, which begins with a letter.  A word that nobody knows
+/* A status as a number, as a number in a string, or as a word, which begins with a letter.  An unknown word
  * is `other`. */
 mj_status_kind mj_object_status(const mj_json *v, int64_t other, mj_buf *scratch, int64_t *out)
 {
@@ -371,7 +371,7 @@ const char *mj_object_task(const mj_object *o, const mj_object *beside, mj_buf *
         if (!w->error.n && by_word) /* an envelope's message is "success" */
             w->error = mj_object_complaint(beside, scratch);
     } else {
-        w->kind = SIG_RUNNING; /* MJ_TASK_RUNNING, or a number that nobody knows */
+        w->kind = SIG_RUNNING; /* MJ_TASK_RUNNING, or an unknown number */
     }
     return NULL;
 }

@@ -45,7 +45,7 @@ mj_json mj_object_member(mj_json object, mj_str name);
 bool mj_object_missing(const mj_json *v);
 bool mj_object_has(const mj_object *o, int field);
 
-/* A status: a number, also in a string, or a word, which begins with a letter; of one that nobody knows *out is
+/* A status: a number, also in a string, or a word, which begins with a letter; of an unknown word *out is
  * `other`.  MJ_STATUS_JSEND: a word that beside a task is the envelope's. */
 typedef enum { MJ_STATUS_NONE, MJ_STATUS_NUMBER, MJ_STATUS_WORD, MJ_STATUS_JSEND } mj_status_kind;
 mj_status_kind mj_object_status(const mj_json *v, int64_t other, mj_buf *scratch, int64_t *out);

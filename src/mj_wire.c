@@ -104,7 +104,7 @@ static void read_envelope(const mj_object *top, mj_buf *scratch, mj_answer *out)
     mj_status_kind kind = mj_object_status(&top->f[MJ_F_STATUS], -2, scratch, &out->number);
 
     if (kind == MJ_STATUS_WORD || kind == MJ_STATUS_JSEND) {
-        out->envelope = out->number != -2; /* a word that nobody knows says nothing */
+        out->envelope = out->number != -2; /* an unknown word says nothing */
         out->number = out->number == MJ_TASK_SUCCEEDED ? ENVELOPE_OK : -1;
     } else if (kind == MJ_STATUS_NUMBER) {
         out->envelope = true;

@@ -82,8 +82,8 @@ local function word_op(mj, task, word, source)
   }
 end
 
--- A task that an answer could say nothing usable of. Tasks that fare alike are reported in one sentence, and one that
--- fares so again is asked about seldom.
+-- Records that an answer said nothing usable about a task. Tasks with the same reason are reported in one sentence. A
+-- task with the same reason as last time is asked about seldom.
 local function unread(self, entry, why)
   local list = self.unread[why] or { n = 0, ref = entry.task.ref }
   list.n = list.n + 1

@@ -65,7 +65,7 @@ local function make_log(options, mj, said)
     if log then
       log(level, message)
     end
-    -- Errors also when there is a log: cron mails them, and nobody reads a log until something is wrong.
+    -- Errors also when there is a log: cron mails what is written here.
     if level == "error" or (not log and (options.verbose or (level == "notice" and not options.quiet))) then
       said[message] = true
       say("%s: %s", level, message)
@@ -75,7 +75,7 @@ end
 
 local MOST_TROUBLES = 10
 
--- What went wrong, before the summary, which helps nobody by itself: with -q one line of it, if none was said yet.
+-- What went wrong, before the summary, which names no cause: with -q one line of it, if none was said yet.
 local function tell_troubles(options, troubles, said)
   local left = options.quiet and (next(said) and 0 or 1) or MOST_TROUBLES
   local untold = 0

@@ -26,7 +26,7 @@ local function check_key(report, check, account, answer)
     report:ok(check, ("account %s: the key is accepted"):format(account.name))
   elseif err.meaning == "rate_limit" then
     report:warn(check, ("account %s: the provider limits the rate (HTTP %d)"):format(account.name, answer.status),
-      "who else uses the key? Try again later")
+      "do other programs use the key? Try again later")
   else
     report:fail(check, ("account %s: %s"):format(account.name, err.message), ADVICE[err.meaning] or ADVICE.unreadable)
   end
