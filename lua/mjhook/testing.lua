@@ -397,7 +397,7 @@ function Kit:close()
       os.remove(self.dir .. name)
     end
     if core.stat(self.dir) then -- a handler left something there, as webhook does of a target that is gone
-      os.execute("rm -rf '" .. self.dir .. "'") -- a name of os.tmpname(): nothing in it to quote
+      core.run { argv = { "/bin/rm", "-rf", "--", self.dir } }
     end
   end
 end
