@@ -66,7 +66,7 @@ pid_t mj_place_user(int lock_fd);
  * closed. MJ_EBUSY. */
 int mj_place_enter(const mj_place *p, int lock_fd, bool alone, bool wait, char *why, size_t size);
 
-/* ---- mj_env_pages.c: LMDB's file, read without LMDB ---- */
+/* ---- mj_env_roots.c and mj_env_pages.c: LMDB's file, read without LMDB ---- */
 
 typedef struct mj_roots {
     bool nothing;  /* empty, or what is left of making a store: nothing was ever stored in it */

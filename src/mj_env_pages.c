@@ -1,67 +1,16 @@
-/* LMDB's file, read without LMDB.
+/* The pages of LMDB's file, read without LMDB.
  *
  * LMDB trusts its file: a page number that points beyond the end, or a size that is too large, ends the process.
  * This file reads the same pages with pread() and compares all that LMDB follows with the bounds of page and file.
- * Layout: lmdb 0.9, data version 1 (MDB_meta, MDB_page, MDB_node, MDB_db in mdb.c), in the machine's own order.
  *
  * A page belongs to a snapshot.  While a reader of LMDB holds that snapshot, no writer changes the page. */
-#include "mj_env_impl.h"
+#include "mj_env_pages.h"
 
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-enum {
-    MAGIC = (int)0xBEEFC0DE,
-    DATA_VERSION = 1,
-    SMALLEST_PAGE = 512, /* LMDB's own bounds */
-    LARGEST_PAGE = 65536,
-    DEEPEST = 32,
-    LONGEST_KEY = 511,
-    IS_BRANCH = 1,
-    IS_LEAF = 2,
-    IS_OVERFLOW = 4,
-    IS_META = 8,
-    NODE_BIG = 1, /* the value lies on pages of its own */
-    NODE_TREE = 2,
-    FREE = 0, /* the two trees of a root: free pages by transaction, and names of the other trees */
-    NAMES = 1,
-    MOST_TAIL = 1 << 20, /* pages at the end of a file that were never written; 4 GiB */
-};
-static const size_t NO_PAGE = (size_t)-1;
-static const size_t LARGEST_MAP = (size_t)1 << (sizeof(size_t) == 8 ? 47 : 31);
-
-typedef struct tree { /* MDB_db */
-    uint32_t pad;     /* of the first tree: the size of a page */
-    uint16_t flags, depth;
-    size_t branches, leaves, overflows, entries, root;
-} tree;
-
-typedef struct root { /* MDB_meta */
-    uint32_t magic, version;
-    size_t address, map_size;
-    tree trees[2];
-    size_t last_page, txn;
-} root;
-
-typedef struct head { /* MDB_page */
-    size_t number;
-    uint16_t pad, flags;
-    union {
-        struct {
-            uint16_t lower, upper;
-        } room;
-        uint32_t pages;
-    } as;
-} head;
-
-typedef struct node { /* MDB_node */
-    uint16_t low, high, flags, key;
-} node;
 
 typedef struct look {
     int fd;
@@ -89,146 +38,6 @@ __attribute__((format(printf, 2, 3))) static int bad(look *l, const char *format
     return MJ_ECORRUPT;
 }
 
-static ssize_t read_at(int fd, void *to, size_t n, size_t at)
-{
-    size_t done = 0;
-
-    while (done < n) {
-        ssize_t got = pread(fd, (char *)to + done, n - done, (off_t)(at + done));
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return -1;
-        if (got == 0)
-            break;
-        done += (size_t)got;
-    }
-    return (ssize_t)done;
-}
-
-/* ---- the roots ---- */
-
-static bool is_page_size(size_t n)
-{
-    return n >= SMALLEST_PAGE && n <= LARGEST_PAGE && (n & (n - 1)) == 0;
-}
-
-/* Reads root `which` of a file with pages of this size. */
-static bool read_root(int fd, size_t page_size, unsigned which, root *r)
-{
-    uint8_t bytes[sizeof(head) + sizeof *r];
-    head h;
-
-    if (read_at(fd, bytes, sizeof bytes, which * page_size) != (ssize_t)sizeof bytes)
-        return false;
-    memcpy(&h, bytes, sizeof h);
-    memcpy(r, bytes + sizeof h, sizeof *r);
-    return h.number == which && h.flags == IS_META && r->magic == (uint32_t)MAGIC && r->version == DATA_VERSION &&
-           is_page_size(r->trees[FREE].pad);
-}
-
-/* Root `which` holds the transactions with its parity; a new file has two of transaction 0. */
-static bool plausible(const root *r, unsigned which)
-{
-    return (r->txn & 1) == (r->txn ? which : 0) && r->last_page >= 1 && r->last_page < NO_PAGE / LARGEST_PAGE &&
-           r->map_size <= LARGEST_MAP && r->trees[FREE].depth <= DEEPEST && r->trees[NAMES].depth <= DEEPEST;
-}
-
-/* Both roots; a writer may be at one of them, so what looks wrong is read again. */
-static bool read_roots(int fd, root r[2])
-{
-    enum { TRIES = 4 };
-
-    for (int i = 0; i < TRIES; i++) {
-        size_t page = (size_t)sysconf(_SC_PAGESIZE);
-        bool first = read_root(fd, page, 0, &r[0]);
-        if (first)
-            page = r[0].trees[FREE].pad;
-        if (first && read_root(fd, page, 1, &r[1]) && r[1].trees[FREE].pad == page && plausible(&r[0], 0) &&
-            plausible(&r[1], 1))
-            return true;
-    }
-    return false;
-}
-
-/* Whether a file without two good roots is LMDB's all the same: one good root, or pages that know their numbers. */
-static bool was_lmdb(int fd)
-{
-    enum { LOOKED_AT = 16, ENOUGH = 2 };
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), known = 0;
-    uint32_t magic;
-    root r;
-    head h;
-
-    if (read_root(fd, page, 0, &r) || read_root(fd, page, 1, &r))
-        return true;
-    if (read_at(fd, &magic, sizeof magic, sizeof h) == (ssize_t)sizeof magic && magic == (uint32_t)MAGIC)
-        return true;
-    for (size_t i = 2; i < LOOKED_AT && read_at(fd, &h, sizeof h, i * page) == (ssize_t)sizeof h; i++)
-        known += h.number == i && (h.flags == IS_LEAF || h.flags == IS_BRANCH || h.flags == IS_OVERFLOW);
-    return known >= ENOUGH;
-}
-
-/* All zero, or the root of a store into which nothing was ever committed. */
-static bool holds_nothing(int fd, size_t size)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    uint8_t *bytes;
-    bool zero = true;
-    root r;
-
-    if (size == 0)
-        return true;
-    if (size > 2 * page)
-        return false;
-    if (size <= page && read_root(fd, page, 0, &r) && r.txn == 0 && r.trees[NAMES].root == NO_PAGE && r.last_page == 1)
-        return true;
-    bytes = malloc(size);
-    if (!bytes || read_at(fd, bytes, size, 0) != (ssize_t)size)
-        zero = false;
-    for (size_t i = 0; i < size && zero; i++)
-        zero = bytes[i] == 0;
-    free(bytes);
-    return zero;
-}
-
-int mj_pages_roots(int fd, mj_roots *out, char *why, size_t size)
-{
-    struct stat st;
-    root r[2];
-
-    memset(out, 0, sizeof *out);
-    if (fstat(fd, &st) != 0)
-        return errno;
-    out->file = (size_t)st.st_size;
-    if (holds_nothing(fd, out->file)) {
-        out->nothing = true;
-        return 0;
-    }
-    if (!read_roots(fd, r)) {
-        if (!was_lmdb(fd)) {
-            snprintf(why, size, "it is no LMDB file");
-            return MJ_EFORMAT;
-        }
-        snprintf(why, size, "its first pages are damaged");
-        return MJ_ECORRUPT;
-    }
-    for (int i = 0; i < 2; i++)
-        out->txn[i] = r[i].txn;
-    out->page_size = r[0].trees[FREE].pad;
-    out->last_page = r[r[1].txn > r[0].txn].last_page;
-    return 0;
-}
-
-bool mj_pages_agree(const mj_roots *r, size_t txn)
-{
-    size_t here = r->txn[txn & 1], other = r->txn[!(txn & 1)];
-
-    return here == txn && (other < txn || other == txn + 1 || txn == 0);
-}
-
-/* ---- trees ---- */
-
 static int mark(look *l, size_t page)
 {
     if (page < 2 || page > l->last_page)
@@ -243,7 +52,7 @@ static int mark(look *l, size_t page)
 
 static int read_page(look *l, size_t page, void *bytes, size_t n)
 {
-    ssize_t got = read_at(l->fd, bytes, n, page * l->page_size);
+    ssize_t got = mj_pages_read(l->fd, bytes, n, page * l->page_size);
     size_t number;
 
     if (got < 0)
@@ -284,7 +93,7 @@ static int look_at_free(look *l, const uint8_t *value, size_t n, size_t big)
         rc = bad(l, "an entry of the free pages has %zu bytes", n);
     else if (!big)
         memcpy(ids, value, n);
-    else if (read_at(l->fd, ids, n, big * l->page_size + sizeof(head)) != (ssize_t)n)
+    else if (mj_pages_read(l->fd, ids, n, big * l->page_size + sizeof(head)) != (ssize_t)n)
         rc = bad(l, "page %zu is missing: the file is broken off", big);
     if (rc == 0 && ids[0] > count - 1) /* fewer: room was reserved for more */
         rc = bad(l, "an entry of the free pages should name %zu, it names %zu", ids[0], count - 1);
@@ -439,7 +248,7 @@ static int begin(look *l, int fd, size_t txn, root *r, char *why, size_t size)
     root both[2];
 
     *l = (look){.fd = fd, .tail_from = NO_PAGE, .why = why, .why_size = size};
-    if (!read_roots(fd, both))
+    if (!mj_pages_read_roots(fd, both))
         return bad(l, "its first pages are damaged");
     *r = both[txn & 1];
     if (r->txn != txn)
