@@ -64,6 +64,7 @@ int mj_store_backup(mj_store *s, const char *to)
 typedef struct restore {
     mj_place to;
     int lock, from, aside, copy; /* descriptors; -1: not open */
+    struct stat source;
     char *why;
     size_t why_size;
 } restore;
@@ -108,22 +109,22 @@ static bool is_in_use(const char *data, const struct stat *st)
 static int open_source(restore *r, const char *from)
 {
     char path[4096];
-    struct stat st;
+    struct stat *st = &r->source;
 
-    if (stat(from, &st) != 0)
+    if (stat(from, st) != 0)
         return failed(r, from);
-    if ((size_t)snprintf(path, sizeof path, S_ISDIR(st.st_mode) ? "%s/data.mdb" : "%s", from) >= sizeof path)
+    if ((size_t)snprintf(path, sizeof path, "%s%s", from, S_ISDIR(st->st_mode) ? "/data.mdb" : "") >= sizeof path)
         return refuse(r, MJ_EINVAL, "the path of the backup is too long");
-    if (stat(path, &st) != 0)
+    if (stat(path, st) != 0)
         return failed(r, path);
-    if (!S_ISREG(st.st_mode))
+    if (!S_ISREG(st->st_mode)) /* opening a device may do something */
         return refuse(r, MJ_EFORMAT, "%s is no regular file", path);
     r->from = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (r->from < 0 || fstat(r->from, &st) != 0)
+    if (r->from < 0 || fstat(r->from, st) != 0)
         return failed(r, path);
-    if (r->to.has_data && r->to.data.st_dev == st.st_dev && r->to.data.st_ino == st.st_ino)
-        return refuse(r, MJ_EINVAL, "%s is the store itself: name a backup of it", path);
-    if (is_in_use(path, &st))
+    if (!S_ISREG(st->st_mode))
+        return refuse(r, MJ_EFORMAT, "%s is no regular file", path);
+    if (is_in_use(path, st))
         return refuse(r, MJ_EBUSY, "a process has %s open: copy it with mjhook backup, and restore the copy", path);
     return MJ_OK;
 }
@@ -319,9 +320,9 @@ static int run(restore *r, const char *from, const mj_store_options *o, bool any
 
     if (mj_env_registered(&r->to))
         return refuse(r, MJ_EBUSY, "this process has the store %s open", r->to.path);
-    rc = open_source(r, from);
-    if (rc == MJ_OK)
-        rc = mj_env_code(mj_place_lock(&r->to, o, &r->lock, r->why, r->why_size));
+    if (r->to.has_data && r->to.data.st_dev == r->source.st_dev && r->to.data.st_ino == r->source.st_ino)
+        return refuse(r, MJ_EINVAL, "%s is the store itself: name a backup of it", from);
+    rc = mj_env_code(mj_place_lock(&r->to, o, &r->lock, r->why, r->why_size));
     if (rc == MJ_OK)
         rc = mj_place_enter(&r->to, r->lock, true, true, r->why, r->why_size);
     if (rc == MJ_OK)
@@ -342,15 +343,16 @@ static int run(restore *r, const char *from, const mj_store_options *o, bool any
 int mj_store_restore(const char *from, const char *dir, const mj_store_options *o, bool anyway, mj_restored *out,
                      char *why, size_t why_size)
 {
-    restore r = {.lock = -1, .from = -1, .aside = -1, .copy = -1, .why = why, .why_size = why_size};
+    restore r = {.to = {.fd = -1}, .lock = -1, .from = -1, .aside = -1, .copy = -1, .why = why, .why_size = why_size};
     int rc;
 
     memset(out, 0, sizeof *out);
     why[0] = '\0';
-    rc = mj_place_open(&r.to, dir, o, why, why_size);
-    if (rc != MJ_OK)
-        return rc;
-    rc = run(&r, from, o, anyway, out);
+    rc = open_source(&r, from); /* first: a wrong name makes no directory */
+    if (rc == MJ_OK)
+        rc = mj_place_open(&r.to, dir, o, why, why_size);
+    if (rc == MJ_OK)
+        rc = run(&r, from, o, anyway, out);
     if (r.aside >= 0) {
         clean(&r);
         close(r.aside);

@@ -253,6 +253,8 @@ TEST("what is damaged, empty, no store, or not there is not restored, and the st
     CHECK_INT(system("cp copy/data.mdb whole; cp copy/data.mdb short; truncate -s -4096 short; cp whole torn"), 0);
     damage("torn");
     expect(restore("nowhere", "store"), MJ_ENOTFOUND, "nowhere");
+    expect(restore("nowhere", "mistyped"), MJ_ENOTFOUND, "nowhere");
+    CHECK(!exists("mistyped"));
     expect(restore("short", "store"), MJ_ECORRUPT, "broken off");
     expect(restore("torn", "store"), MJ_ECORRUPT, "torn can't be restored");
     CHECK_INT(truncate("short", 0), 0);
