@@ -132,24 +132,6 @@ describe("a refused callback", function()
       assert.is_truthy(kit.log_text():find("(and 99 more since this was last said)", 1, true))
     end)
 
-    it("leaves one line a minute also when each is taken by another process", function()
-      local task, uri
-      for _ = 1, 20 do
-        mj = kit.open()
-        if not task then
-          task, uri = adopt "T1"
-        end
-        post(uri, "no JSON")
-        post(uri, "no JSON")
-        mj:close()
-      end
-      assert.equal(1, select(2, kit.log_text():gsub("callback for " .. task.ref .. " refused: ", "")))
-      kit.travel(61)
-      mj = kit.open()
-      post(uri, "no JSON")
-      assert.equal(2, select(2, kit.log_text():gsub("callback for " .. task.ref .. " refused: ", "")))
-    end)
-
     it("leaves few lines in the log also when there are many tasks", function()
       mj = kit.open()
       for i = 1, 300 do

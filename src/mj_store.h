@@ -90,8 +90,7 @@ typedef enum {
     MJ_OP_SWEPT,
     /* Keeps a callback that was refused although its token was good: ref, sig.attempt, sig.error (why) and `body`, of
      * which at most MJ_MAX_REFUSED_BODY bytes are kept.  Only the newest MJ_MAX_REFUSED stay, of one task the newest
-     * MJ_MAX_REFUSED_OF_ONE.  MJ_ELIMIT: not kept, since the task has as many and one of them came within a second.
-     * MJ_EDUPLICATE: kept, and one of the task came within a minute. */
+     * MJ_MAX_REFUSED_OF_ONE.  MJ_ELIMIT: not kept, since the task has as many and one of them came within a second. */
     MJ_OP_REFUSE,
     /* Turns up to `limit` tasks in state sig.expect_state that finished at or before `until` into tombstones,
      * the oldest first, from `ref` (has_ref) on; passes over those with an event or a slot.  done: how many;

@@ -27,10 +27,7 @@ static int end_of(mj_txn *x, MDB_cursor_op which, uint64_t *number)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-enum {
-    GAP_MS = 1000,  /* between two of a task that has its quota */
-    SAID_MS = 60000 /* that long after one of a task the next is nothing new */
-};
+enum { GAP_MS = 1000 }; /* between two of a task that has its quota */
 
 /* What is kept of one task, among all. */
 typedef struct share {
@@ -101,8 +98,6 @@ int mj_refused_op(mj_txn *x, mj_op *op)
     if (b->failed)
         return MJ_ENOMEM;
     mj_be64(key, last + 1);
-    if (mine.n > 0 && x->now >= mine.newest_at && x->now - mine.newest_at < SAID_MS)
-        op->code = MJ_EDUPLICATE;
     rc = mj_txn_put(x, DB_REFUSED, mj_val(key, sizeof key), mj_val(b->p, b->n));
     if (rc == 0 && mine.all >= MJ_MAX_REFUSED && (rc = end_of(x, MDB_FIRST, &first)) == 0)
         rc = drop(x, first);

@@ -110,6 +110,7 @@ local function refuse(mj, answer, ref, attempt, body, why)
     M.stranger(mj)
     return answer
   end
+  M.say(mj, ref, ("callback for %s refused: %s"):format(ref, why))
   local kept, err = mj.exec:commit {
     { op = "refuse", ref = ref, attempt = attempt, error = why, body = body },
     { op = "signal", kind = "look", source = "callback", ref = ref, attempt = attempt },
@@ -117,12 +118,6 @@ local function refuse(mj, answer, ref, attempt, body, why)
   if not kept then
     M.say(mj, "not kept", ("callback for %s refused and not kept: %s"):format(ref, err.message), "error")
     return UNAVAILABLE
-  end
-  -- Other processes may have said it within the last minute; under CGI each request has its own.
-  if (mj.told or {})[ref] or kept[1].code == "ok" then
-    M.say(mj, ref, ("callback for %s refused: %s"):format(ref, why))
-  else
-    seldom(mj, ref)
   end
   return answer
 end

@@ -1050,8 +1050,8 @@ function Model:refuse(ref, attempt, why, body, now)
   for i, refused in ipairs(self.refused) do
     mine[#mine + 1] = refused.ref == ref and i or nil
   end
-  local at = #mine > 0 and self.refused[mine[#mine]].at
   if #mine >= MAX_REFUSED_OF_ONE then
+    local at = self.refused[mine[#mine]].at
     if now >= at and now - at < TIMELINE_GAP then
       return { code = "limit" }
     end
@@ -1062,7 +1062,7 @@ function Model:refuse(ref, attempt, why, body, now)
   if #self.refused > MAX_REFUSED then
     table.remove(self.refused, 1)
   end
-  return { code = at and now >= at and now - at < 60000 and "duplicate" or "ok" }
+  return { code = "ok" }
 end
 
 -- ---- events ----
