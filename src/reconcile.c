@@ -296,8 +296,9 @@ static int run(lua_State *L, const options *o)
     lua_getglobal(L, "require");
     lua_pushstring(L, "mjhook.sweeper");
     if (lua_pcall(L, 1, 1, -3) != LUA_OK) {
-        complain("%s", lua_tostring(L, -1) ? lua_tostring(L, -1) : "an error without words");
-        return EXIT_CONFIG;
+        const char *why = lua_tostring(L, -1);
+        complain("%s", why ? why : "an error without words");
+        return why && strstr(why, "not enough memory") ? EXIT_SOME : EXIT_CONFIG; /* a service tries EXIT_SOME again */
     }
     set_options(L, o); /* the sweeper keeps what it opened between passes */
     lua_call(L, 1, 2); /* sweeper(options) -> pass() -> exit code, wanted() -> boolean; raises nothing */
@@ -315,6 +316,23 @@ static int run(lua_State *L, const options *o)
         rest(L, o->interval);
     } while (!stopping);
     return EXIT_DONE;
+}
+
+/* All that may raise: outside of a protected call Lua ends the process with SIGABRT. */
+static int start(lua_State *L)
+{
+    const options *o = lua_touserdata(L, 1);
+
+    lua_pushboolean(L, 1);
+    lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV"); /* set_path() reads what counts of it */
+    luaL_openlibs(L);
+    set_path(L);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_pushcfunction(L, luaopen_mjhook_core);
+    lua_setfield(L, -2, "mjhook.core");
+    lua_pop(L, 1);
+    lua_pushinteger(L, run(L, o));
+    return 1;
 }
 
 int main(int argc, char **argv)
@@ -339,15 +357,14 @@ int main(int argc, char **argv)
         fputs("mjhook-reconcile: out of memory\n", stderr);
         return EXIT_SOME;
     }
-    lua_pushboolean(L, 1);
-    lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV"); /* set_path() reads what counts of it */
-    luaL_openlibs(L);
-    set_path(L);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_pushcfunction(L, luaopen_mjhook_core);
-    lua_setfield(L, -2, "mjhook.core");
-    lua_pop(L, 1);
-    rc = run(L, &o);
+    lua_pushcfunction(L, start);
+    lua_pushlightuserdata(L, &o);
+    if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
+        rc = (int)lua_tointeger(L, -1);
+    } else {
+        complain("%s", lua_tostring(L, -1) ? lua_tostring(L, -1) : "an error without words");
+        rc = EXIT_SOME;
+    }
     lua_close(L);
     return rc;
 }

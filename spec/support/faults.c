@@ -4,10 +4,13 @@
  * same program, which arms them.  An allocation counts by the library that asks for it: "core" is ours, "lmdb",
  * "crypto", "curl", "cjson"; "lua" is the interpreter, whose own allocator calls realloc().
  *
- *   faults.alloc(library, n, times)  the n-th allocation from now on fails, and those after it, `times` in all
- *   faults.disk(what, n, times)      the n-th write or sync of a file *.mdb fails: "EIO", "ENOSPC", "EDQUOT", or
- * "short", when only half is written and the rest fails with ENOSPC faults.descriptors(n)            the process can
- * have n more descriptors faults.off()                     ends it; gives how many there were of what was counted */
+ * - faults.alloc(library, n, times): the n-th allocation from now on fails, and those after it, `times` in all.
+ * - faults.disk(what, n, times): the n-th write or sync of a file *.mdb fails: "EIO", "ENOSPC", "EDQUOT", or "short",
+ *   when only half of it is written.
+ * - faults.descriptors(n): the process can have n more descriptors.
+ * - faults.off(): ends it; gives how many there were of what was counted.
+ *
+ * A program without the module is armed by $FAULTS, "library n times", from its start on. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -167,6 +170,27 @@ static int look(struct dl_phdr_info *info, size_t size, void *arg)
         }
     }
     return 0;
+}
+
+/* Before main(): what runs earlier is the loader's. */
+__attribute__((constructor)) static void arm(void)
+{
+    const char *spec = getenv("FAULTS");
+    char name[16];
+    search s = {name, false};
+    long n, times;
+
+    if (!spec)
+        return;
+    if (sscanf(spec, "%15s %ld %ld", name, &n, &times) != 3)
+        _exit(64);
+    unsetenv("FAULTS"); /* not for what it starts */
+    dl_iterate_phdr(look, &s);
+    if (!s.found)
+        _exit(64);
+    first = n;
+    last = n + times - 1;
+    atomic_store(&aimed, ALLOC);
 }
 
 static void aim(lua_State *L, target at)

@@ -1,7 +1,7 @@
 -- Runs one flow again and again, each time with another allocation, write or descriptor that fails, and looks after
 -- each run whether anything is lost, billed twice or told wrong.  A program of its own, under LD_PRELOAD of faults.c:
 --
---   starve.lua FLOW WHAT TIMES FROM STEP
+--   starve.lua FLOW WHAT TIMES FROM STEP [WHAT TIMES FROM STEP ...]
 --
 -- FLOW: open, submit, many, callback, reconcile, deliver.  WHAT: a library of faults.alloc, an errno of faults.disk, or
 -- "descriptors".  The FROM-th passage fails first, then every STEP-th after it, until a run has fewer passages.
@@ -10,15 +10,15 @@ local faults = require "faults"
 local kit = require "kit"
 local sim = require "sim"
 
-local flow, what, times, from, step = arg[1], arg[2], tonumber(arg[3]), tonumber(arg[4]), tonumber(arg[5])
+local flow, what, times = arg[1], nil, nil
 local DISK = { EIO = true, ENOSPC = true, EDQUOT = true, short = true }
 local FRESH = 40 -- runs on one store: then a check takes no time
 
 local mj, run = nil, 0
-local counts = { ok = 0, error = 0, raised = 0 }
+local counts = {}
 
 local function fail(text, ...)
-  error(("%s with %s %d: "):format(flow, what, run) .. text:format(...), 0)
+  error(("%s, %s, number %d, %d times: "):format(flow, what, run, times) .. text:format(...), 0)
 end
 
 local function check(condition, ...)
@@ -236,11 +236,9 @@ function flows.open()
   return passed
 end
 
-sim.start()
-local went_well, why = pcall(function()
-  kit.store, kit.logged = kit.tmp() .. "/store", {}
-  run = from
+local function try(from, step)
   local n, passed = 0
+  counts.ok, counts.error, counts.raised, run = 0, 0, 0, from
   repeat
     if n % FRESH == 0 then
       fresh()
@@ -248,9 +246,19 @@ local went_well, why = pcall(function()
     passed = flows[flow]()
     is_whole()
     n, run = n + 1, run + step
-  until what == "descriptors" and n == 12 or what ~= "descriptors" and passed < run - step -- nothing failed any more
-  print(("%s %s: %d runs, the last one had %d passages: %d ok, %d errors, %d raised"):format(flow, what, n, passed,
-    counts.ok, counts.error, counts.raised))
+    local unharmed = passed < run - step
+  until what == "descriptors" and n == 12 or what ~= "descriptors" and unharmed
+  print(("%s, %s %d times: %d runs, the last one had %d passages: %d ok, %d errors, %d raised"):format(flow, what,
+    times, n, passed, counts.ok, counts.error, counts.raised))
+end
+
+sim.start()
+local went_well, why = pcall(function()
+  kit.store, kit.logged = kit.tmp() .. "/store", {}
+  for i = 2, #arg, 4 do
+    what, times = arg[i], tonumber(arg[i + 1])
+    try(tonumber(arg[i + 2]), tonumber(arg[i + 3]))
+  end
 end)
 faults.off()
 if mj then
