@@ -376,7 +376,7 @@ const char *mj_object_task(const mj_object *o, const mj_object *beside, mj_buf *
     return NULL;
 }
 
-mj_str mj_object_id(mj_json entry, mj_buf *scratch)
+mj_str mj_object_id(mj_json entry, mj_buf *scratch, bool *by_job)
 {
     mj_json key, value, id = {0}, job = {0};
 
@@ -388,5 +388,6 @@ mj_str mj_object_id(mj_json entry, mj_buf *scratch)
         else if (mj_json_is(&key, names[MJ_F_JOB_ID]))
             job = value;
     }
-    return task_id(mj_object_missing(&id) ? &job : &id, scratch);
+    *by_job = mj_object_missing(&id);
+    return task_id(*by_job ? &job : &id, scratch);
 }

@@ -38,8 +38,8 @@ extern const mj_object mj_object_none;
 
 /* Of members that are there twice the last one counts, as for most readers.  What is no object has none. */
 void mj_object_read(mj_json from, mj_buf *scratch, mj_object *out);
-/* Only the id of an object. */
-mj_str mj_object_id(mj_json entry, mj_buf *scratch);
+/* Only the id of an object; *by_job: it is its jobId, since there is no taskId. */
+mj_str mj_object_id(mj_json entry, mj_buf *scratch, bool *by_job);
 mj_json mj_object_member(mj_json object, mj_str name);
 /* It is not there, or null. */
 bool mj_object_missing(const mj_json *v);

@@ -238,13 +238,14 @@ size_t mj_wire_asked(mj_wire_words words, const mj_str *asked, size_t n, mj_json
     for (size_t i = 0; i < n; i++)
         entries[i] = (mj_json){0};
     for (; n > 0 && next_entry(&words, &entry); all++) {
-        mj_str id = mj_object_id(entry, scratch);
+        bool by_job;
+        mj_str id = mj_object_id(entry, scratch, &by_job);
         const mj_str *at = id.n ? bsearch(&id, asked, n, sizeof id, by_bytes) : NULL;
         mj_json *seen = at ? &entries[at - asked] : NULL;
         if (seen)
             *seen = seen->type == MJ_JSON_NONE ? entry : weigh(*seen, entry, scratch);
         nulls += entry.type == MJ_JSON_NULL;
-        odd += id.n == 0 && entry.type != MJ_JSON_NULL;
+        odd += (id.n == 0 && entry.type != MJ_JSON_NULL) || (by_job && id.n && !at); /* a jobId may be another name */
         scratch->n = kept;
     }
     return nulls == all ? all : odd;

@@ -1000,6 +1000,9 @@ TEST("of what was asked about an answer says something, or it is absent, or ther
     CHECK_STR(asked_in(ANSWER("{\"T1\":" SAYS("T1", "1") "}")), "absent absent 1");
     CHECK_STR(asked_in(ANSWER("[{\"jobId\":\"T1\",\"status\":1}]")), "hint absent 0");
     CHECK_STR(asked_in(ANSWER("[{\"taskId\":\"T1\",\"jobId\":\"T2\",\"status\":0}]")), "running absent 0");
+    /* another name of a task that was asked about, perhaps */
+    CHECK_STR(asked_in(ANSWER("[{\"taskId\":null,\"jobId\":\"J1\",\"status\":0}," SAYS("T2", "0") "]")),
+              "absent running 1");
 }
 
 TEST("of several entries about one task the longest or last is read, and none when they contradict each other")
