@@ -290,7 +290,7 @@ describe("mjhook doctor", function()
       local server = assert(socket.bind("127.0.0.1", 0))
       local _, port = server:getsockname()
       server:close()
-      kit.spawn(kit.lua_command(([[
+      kit.spawn("exec " .. kit.lua_command(([[
         local server = assert(require("socket").bind("127.0.0.1", %d))
         io.stdout:write("ready\n") io.stdout:flush()
         while true do local c = server:accept() c:receive "*l" c:close() end]]):format(port)))
