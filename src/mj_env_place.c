@@ -3,6 +3,7 @@
  * Each file is looked at by descriptor, or by the name in an open directory with no link followed: what is no regular
  * file, has a second name, or belongs to another user is refused before anything is read or written. */
 #include "mj_env_impl.h"
+#include "mj_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -89,7 +90,7 @@ int mj_store_file(int at, const char *dir, const char *name, mode_t mode, int *f
         *fd = openat(at, name, FLAGS);
     }
     if (*fd < 0 || fstat(*fd, &st) != 0) {
-        rc = errno == ENOSPC || errno == EDQUOT ? MJ_ENOSPC : errno == ENOMEM ? MJ_ENOMEM : MJ_EREADONLY;
+        rc = mj_errno_code(errno);
         snprintf(why, size, "%s can't be opened for writing: %s", path, strerror(errno));
     } else {
         rc = check_file(path, &st, mode, why, size);
@@ -115,7 +116,7 @@ static int open_dir(const char *dir, const mj_store_options *o, int *fd, char *w
     if (*fd < 0 && errno == ENOENT) {
         if (mkdir(dir, 0700) != 0 && errno != EEXIST) {
             snprintf(why, size, "can't create the store directory %s: %s", dir, strerror(errno));
-            return errno == ENOSPC || errno == EDQUOT ? MJ_ENOSPC : MJ_EREADONLY;
+            return errno == ENOENT || errno == ENOTDIR ? MJ_EREADONLY : mj_errno_code(errno);
         }
         *fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (*fd >= 0 && (o->mode & 060) && fstat(*fd, &st) == 0 && st.st_uid == geteuid() && chmod(dir, 02770) != 0) {
@@ -125,7 +126,9 @@ static int open_dir(const char *dir, const mj_store_options *o, int *fd, char *w
     }
     if (*fd < 0) {
         snprintf(why, size, "%s: %s", dir, strerror(errno));
-        return errno == ENOTDIR && stat(dir, &st) == 0 ? MJ_EFORMAT : MJ_EREADONLY; /* else one above is none */
+        if (errno == ENOTDIR) /* it, or one above it */
+            return stat(dir, &st) == 0 ? MJ_EFORMAT : MJ_EREADONLY;
+        return mj_errno_code(errno);
     }
     if (fstat(*fd, &st) != 0) {
         snprintf(why, size, "%s: %s", dir, strerror(errno));
@@ -152,7 +155,7 @@ static int look(mj_place *p, const char *name, const mj_store_options *o, bool *
     if (*there)
         return check_file(path, st, o->mode, why, size);
     snprintf(why, size, "%s: %s", path, strerror(errno));
-    return MJ_EREADONLY;
+    return mj_errno_code(errno);
 }
 
 int mj_place_look(mj_place *p, const mj_store_options *o, char *why, size_t size)

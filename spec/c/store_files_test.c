@@ -3,6 +3,7 @@
 
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
@@ -235,6 +236,25 @@ TEST("a full disk is no danger to the 63rd reader, nor to a start with a lock fi
     CHECK(strstr(why, "lock.mdb") != NULL);
     CHECK_INT(remove("disk/ballast"), 0);
     CHECK_INT(try_open("disk/store", 0600, why), MJ_OK);
+}
+
+TEST("a process without descriptors is told so, and opens the store when it has some")
+{
+    char why[512];
+    enum { FEW = 64 };
+    int fds[FEW], n = 0, rc = MJ_EIO;
+
+    CHECK_INT(try_open("store", 0600, why), MJ_OK);
+    CHECK_INT(setrlimit(RLIMIT_NOFILE, &(struct rlimit){FEW, FEW}), 0);
+    while (n < FEW && (fds[n] = open("/dev/null", O_RDONLY)) >= 0)
+        n++;
+    for (; n > 0 && rc != MJ_OK; n--) { /* whichever of those that it needs is the one too many */
+        rc = try_open("store", 0600, why);
+        if (rc != MJ_OK && (rc != MJ_EIO || !strstr(why, "oo many open files")))
+            MJ_TEST_FAIL("%d free: %s: %s", n, mj_error_name(rc), why);
+        close(fds[n - 1]);
+    }
+    CHECK_INT(rc, MJ_OK);
 }
 
 /* ---- a new store ---- */
