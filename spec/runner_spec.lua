@@ -264,14 +264,19 @@ describe("a handler in a process of its own", function()
     end
   end)
 
+  -- Runs Lua code whose children lack something: see no_memory.c.
+  local function deprived(environment, code)
+    local place = kit.tmp()
+    local out, exit = kit.sh(("cc -shared -fPIC -o %s/none.so %s/spec/support/no_memory.c -ldl"):format(place, kit.root))
+    assert(exit == 0, out)
+    return kit.sh(("%s LD_PRELOAD=%s/none.so "):format(environment, place) .. kit.lua_command(code, "lua5.4"))
+  end
+
   it("that finds no memory left in its process ends there: nothing of its deliverer's code runs twice", function()
     if kit.sanitized then
       return -- the allocator is the sanitizer's
     end
-    dir = kit.tmp()
-    local out, code = kit.sh(("cc -shared -fPIC -o %s/none.so %s/spec/support/no_memory.c -ldl"):format(dir, kit.root))
-    assert(code == 0, out)
-    out, code = kit.sh(("LD_PRELOAD=%s/none.so "):format(dir) .. kit.lua_command(([[
+    local out, code = deprived("", ([[
       local core = require "mjhook.core"
       local remove, path = os.remove, %q
       local ran, child = pcall(core.fork, function(tell) tell(("x"):rep(1000)) end)
@@ -282,8 +287,19 @@ describe("a handler in a process of its own", function()
       end
       remove(path)
       print(child:stop().exit)
-    ]]):format(kit.write(dir .. "/mark", "")), "lua5.4"))
+    ]]):format(kit.write(kit.tmp() .. "/mark", "")))
     assert.same({ "1", 0 }, { out, code })
+  end)
+
+  it("that can't be made, although the process between could, is told as one that can't be made", function()
+    if kit.sanitized then
+      return
+    end
+    local out, code = deprived("NO_FORK=1", [[
+      local child, err = require("mjhook.core").fork(function() end)
+      print(child, err.code, err.message)
+    ]])
+    assert.same({ "nil\tbusy\tno process can be started: Resource temporarily unavailable", 0 }, { out, code })
   end)
 
   it("that ends its process says so", function()

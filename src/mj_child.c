@@ -92,6 +92,7 @@ static void fork_guarded(mj_child *c, int end, int report)
             mj_fd_close_from(1);
             report = 0;
         }
+        mj_guard_started(report);
         mj_guard_watch(report, pid, false);
     }
     mj_guard_settle(self);
@@ -103,7 +104,8 @@ static void fork_guarded(mj_child *c, int end, int report)
 
 int mj_child_fork(mj_child *c)
 {
-    int ends[2] = {-1, -1}, report, rc;
+    int ends[2] = {-1, -1}, report, rc, why;
+    mj_ending how;
 
     *c = (mj_child){.fd = -1, .guard = {.fd = -1, .pidfd = -1}, .shared = share()};
     if (!c->shared || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
@@ -115,6 +117,11 @@ int mj_child_fork(mj_child *c)
         fork_guarded(c, ends[1], report);
         pthread_mutex_unlock(&list_lock);
         return 0;
+    }
+    if (rc > 0 && (why = mj_guard_await(&c->guard)) != 0) {
+        mj_guard_end(&c->guard, &how);
+        errno = why;
+        rc = -1;
     }
     if (rc > 0) {
         close(ends[1]);
@@ -241,7 +248,7 @@ void mj_child_end(mj_child *c, int *status)
     pthread_mutex_unlock(&list_lock);
     if (c->guard.pid > 0)
         mj_guard_end(&c->guard, &how);
-    *status = how.error ? 126 << 8 : how.status; /* the guard could not fork */
+    *status = how.status;
     unshare_memory(c);
     mj_buf_free(&c->got);
 }

@@ -57,11 +57,38 @@ int mj_guard_start(mj_guard *g, mj_guard_kind kind, int *fd)
     return 1;
 }
 
-static _Noreturn void report(int fd, const mj_ending *how)
+static void tell(int fd, const mj_ending *how)
 {
     while (send(fd, how, sizeof *how, MSG_NOSIGNAL) < 0 && errno == EINTR)
         ;
+}
+
+static _Noreturn void report(int fd, const mj_ending *how)
+{
+    tell(fd, how);
     _exit(0);
+}
+
+/* false: the guard ended without a word. */
+static bool hear(int fd, mj_ending *how)
+{
+    ssize_t n;
+
+    while ((n = recv(fd, how, sizeof *how, MSG_WAITALL)) < 0 && errno == EINTR)
+        ;
+    return n == (ssize_t)sizeof *how;
+}
+
+void mj_guard_started(int fd)
+{
+    tell(fd, &(mj_ending){0});
+}
+
+int mj_guard_await(mj_guard *g)
+{
+    mj_ending how;
+
+    return hear(g->fd, &how) ? how.error : ECHILD;
 }
 
 void mj_guard_failed(int fd, int error)
@@ -131,14 +158,10 @@ static void wait_for(mj_guard *g)
 
 void mj_guard_end(mj_guard *g, mj_ending *how)
 {
-    ssize_t n;
-
     shutdown(g->fd, SHUT_WR); /* not close(): a child that was forked meanwhile may hold a copy */
-    while ((n = recv(g->fd, how, sizeof *how, MSG_WAITALL)) < 0 && errno == EINTR)
-        ;
+    if (!hear(g->fd, how))
+        *how = (mj_ending){.status = SIGKILL};
     close(g->fd);
     g->fd = -1;
-    if (n != (ssize_t)sizeof *how)
-        *how = (mj_ending){.status = SIGKILL};
     wait_for(g);
 }

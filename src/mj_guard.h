@@ -34,6 +34,10 @@ typedef enum mj_guard_kind {
 /* Starts a guard.  Parent: 1 and *g.  Guard: 0 and *fd, its end of the socket; all signals are blocked, and SIGCHLD
  * wakes it.  An error: negative, errno is set. */
 int mj_guard_start(mj_guard *g, mj_guard_kind kind, int *fd);
+/* In the guard, if its parent waits for that: its child runs.  In the parent: waits for it, or for why it does not; 0
+ * or an errno value. */
+void mj_guard_started(int fd);
+int mj_guard_await(mj_guard *g);
 /* In the guard: waits for its child `pid`, or for the parent's request to end it; kills what is left of the child's
  * process group, unless `leave` is set and the child ended by itself; reports, and exits. */
 _Noreturn void mj_guard_watch(int fd, pid_t pid, bool leave);

@@ -1,10 +1,11 @@
 /* no_memory: a child that has no memory left from the moment it was forked, for LD_PRELOAD: in a process that fork()
- * has made, nothing can be allocated or grown any more. */
+ * has made, nothing can be allocated or grown any more; where $NO_FORK is set, no process can be made there, either. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <sys/types.h>
 
 static bool none_left;
@@ -16,6 +17,10 @@ pid_t fork(void)
 
     if (!real)
         real = (pid_t(*)(void))dlsym(RTLD_NEXT, "fork");
+    if (none_left && getenv("NO_FORK")) {
+        errno = EAGAIN;
+        return -1;
+    }
     pid = real();
     none_left = none_left || pid == 0;
     return pid;
