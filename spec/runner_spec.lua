@@ -267,7 +267,8 @@ describe("a handler in a process of its own", function()
   -- Runs Lua code whose children lack something: see no_memory.c.
   local function deprived(environment, code)
     local place = kit.tmp()
-    local out, exit = kit.sh(("cc -shared -fPIC -o %s/none.so %s/spec/support/no_memory.c -ldl"):format(place, kit.root))
+    local source = kit.root .. "/spec/support/no_memory.c"
+    local out, exit = kit.sh(("cc -shared -fPIC -o %s/none.so %s -ldl"):format(place, source))
     assert(exit == 0, out)
     return kit.sh(("%s LD_PRELOAD=%s/none.so "):format(environment, place) .. kit.lua_command(code, "lua5.4"))
   end
