@@ -4,7 +4,7 @@ local core = require "mjhook.core"
 local kit = require "kit"
 local mjhook = require "mjhook"
 
-local SECRET = "0123456789abcdef"
+local SECRET = "the-16-byte-word"
 local AS_ROOT = core.uid() == 0
 
 describe("configuration", function()
@@ -303,7 +303,7 @@ describe("configuration", function()
 
     it("are known to be secret when keys stand in them", function()
       for text, secret in pairs {
-        ["return { api_key = 'x' }"] = true, ["return { secrets = { '0123456789abcdef' } }"] = true,
+        ["return { api_key = 'x' }"] = true, ["return { secrets = { 'the-16-byte-word' } }"] = true,
         ["return { accounts = { { name = 'a', api_key = 'x' } } }"] = true, ["return { batch = 7 }"] = false,
         ["return { accounts = { { name = 'a' } } }"] = false,
         ["return { proxy = 'http://u:p@a.example:1' }"] = true, ["return { proxy = 'http://a.example:1' }"] = false,
@@ -336,7 +336,7 @@ describe("configuration", function()
 
     for _, mode in ipairs { "604", "606", "602" } do
       it("with keys and secrets are refused when everybody can use them: " .. mode, function()
-        local path = file("0123456789abcdef", mode)
+        local path = file("the-16-byte-word", mode)
         assert.matches("^api_key_file: .*chmod", refused { api_key_file = path })
         assert.matches("^secrets_file: .*chmod", refused { secrets_file = path })
         assert.matches("^accounts", refused { accounts = { { name = "a", api_key_file = path } } })
