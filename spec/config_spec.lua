@@ -344,7 +344,10 @@ describe("configuration", function()
     end
 
     it("with a key may be mode 0444 in a directory that keeps others out", function()
-      local top = kit.tmp()
+      local top = kit.sh "mktemp -d /tmp/mjhook.XXXXXX" -- not below TMPDIR, which may itself keep others out
+      kit.finally(function()
+        os.execute("rm -rf " .. top)
+      end)
       os.execute(("chmod 755 %s; mkdir -m 700 %s/secrets"):format(top, top))
       local path = kit.write(top .. "/secrets/key", "from-a-container\n")
       os.execute("chmod 444 " .. path)
