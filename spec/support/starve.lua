@@ -65,10 +65,14 @@ local function newest()
   return mj:tasks { limit = 1 } ()
 end
 
+-- How often the provider was given a prompt; each time with a whole callback URL.
 local function submissions(prompt)
   local n = 0
   for _, j in ipairs(sim.jobs()) do
-    n = n + (j.prompt == prompt and 1 or 0)
+    if j.prompt == prompt then
+      n = n + 1
+      check(j.hookUrl:find "&kid=[%w_-]+&sig=[%w_-]+$" and not j.hookUrl:find "nil", "sent with %s", j.hookUrl)
+    end
   end
   return n
 end
@@ -123,11 +127,16 @@ local flows = {}
 
 function flows.submit()
   local prompt = "fox " .. run
-  local passed, ok, task, err = starve(mj.submit, mj, { prompt = prompt, context = { n = run }, user_id = "u" })
+  local job = { prompt = prompt, context = { n = run }, user_id = "u", key = "key " .. run }
+  local passed, ok, task, err = starve(mj.submit, mj, job)
   judge_submission(prompt, ok, task, err)
   if ok and task then
     check(task.context and task.context.n == run, "the context is %s", cjson.encode(task.context or cjson.null))
   end
+  local stored = newest()
+  local again = check(mj:submit(job), "the same job again is refused")
+  check(stored.prompt ~= prompt or again.duplicate and again.ref == stored.ref, "the same job again is another task")
+  check(submissions(prompt) <= 1, "sent twice")
   wind_up()
   return passed
 end
