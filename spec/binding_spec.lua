@@ -10,6 +10,7 @@ describe("the binding", function()
   local store
 
   before_each(function()
+    kit.collect_hard()
     store = assert(core.open(kit.tmp() .. "/store", {}))
     kit.finally(function() store:close() end)
   end)

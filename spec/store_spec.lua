@@ -3,6 +3,7 @@ local kit = require "kit"
 local sim = require "sim"
 
 describe("the store", function()
+  before_each(kit.collect_hard)
   setup(sim.start)
   teardown(sim.stop)
   before_each(sim.reset)

@@ -1,6 +1,7 @@
 -- What of a provider's words is kept: text, addresses of images.
 local cjson = require "cjson"
 local core = require "mjhook.core"
+local kit = require "kit"
 local slow = require "slow"
 
 -- What a task object says, given as a table, or text that only its bytes tell.
@@ -15,6 +16,9 @@ local function reason(text)
 end
 
 describe("a provider's text", function()
+  before_each(kit.collect_hard)
+  after_each(kit.cleanup)
+
   it("is kept as it is when it is well-formed", function()
     for _, text in ipairs { "", "a fox", "two\nlines\tand a tab", ("x"):rep(500),
                             "f\195\188chse \240\159\166\138 \239\191\191" } do

@@ -49,6 +49,18 @@ function kit.finally(f)
   undo[#undo + 1] = f
 end
 
+--- Under a sanitizer, until the end of the test: the collector never rests, and goes all the way each time. What C
+-- uses and no table holds is freed at once then, and found.
+function kit.collect_hard()
+  if kit.sanitized then
+    local pause, multiplier = collectgarbage("setpause", 0), collectgarbage("setstepmul", 1000)
+    kit.finally(function()
+      collectgarbage("setpause", pause)
+      collectgarbage("setstepmul", multiplier)
+    end)
+  end
+end
+
 function kit.cleanup()
   local first
   while #undo > 0 do
