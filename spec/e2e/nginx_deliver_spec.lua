@@ -185,6 +185,23 @@ describe("delivery under nginx", function()
     end)
   end
 
+  it("gives programs none of nginx's sockets and files, and nothing of its environment but what is harmless", function()
+    start [[
+      return { on_event = require "mjhook.handlers.exec" { "/usr/bin/env", "python3", "-c",
+        "import os\nlinks = ['/proc/self/fd/%d' % n for n in range(3, 4096)]\n"
+        .. "seen = ' '.join(os.readlink(l) for l in links if os.path.lexists(l)) + '|' + ' '.join(os.environ)\n"
+        .. "open('DIR/seen', 'w').write(seen)" } }
+    ]]
+    burst(1)
+    kit.wait_until(function() return (kit.read(dir .. "/seen") or ""):find "|" end)
+    local files, names = kit.read(dir .. "/seen"):match "^(.*)|(.*)$"
+    assert.equal("", files)
+    for name in names:gmatch "%S+" do
+      assert.is_truthy(({ PATH = 1, HOME = 1, LANG = 1, LC_ALL = 1, LC_CTYPE = 1, TZ = 1, USER = 1, LOGNAME = 1,
+                          TMPDIR = 1 })[name], name)
+    end
+  end)
+
   -- One in the middle of many quick ones turns out to be slow: it was taken together with some that lie behind it.
   local function assert_nobody_waits()
     local before = socket.gettime()
