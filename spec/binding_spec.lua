@@ -115,6 +115,18 @@ describe("the binding", function()
     refuses("a time to be watched", function(value) core.watch(value, "why") end, { -1, NAN, INF, 1e300 }, "#1")
   end)
 
+  it("refuses what is no table where fields are read", function()
+    for _, wrong in ipairs { 1, "text", true, print } do
+      assert.has_error(function() store:write({ wrong }, core.now()) end)
+      assert.has_error(function() store:write({ { op = "create", task = wrong } }, core.now()) end)
+      assert.has_error(function() store:page(wrong) end)
+      assert.has_error(function() core.http(wrong) end)
+      assert.has_error(function() core.stream(wrong) end)
+      assert.has_error(function() core.fetch(wrong) end)
+      assert.has_error(function() core.run(wrong) end)
+    end
+  end)
+
   it("takes an infinite deadline for no deadline, and one long past for past", function()
     local http = assert(core.http {})
     kit.finally(function() http:close() end)

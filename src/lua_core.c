@@ -43,6 +43,7 @@ int mjl_raise(lua_State *L, int code, const char *what)
 
 void mjl_field(lua_State *L, int t, const char *name)
 {
+    luaL_checktype(L, t, LUA_TTABLE); /* of anything else a raw read is undefined */
     lua_pushstring(L, name);
     lua_rawget(L, t);
 }

@@ -41,7 +41,8 @@ end
 function M.ask(client, request)
   request.details = true
   local answers, err = client:perform({ request })
-  local answer = answers and answers[1] or { outcome = "not_sent", error = err.message }
+  local answer = answers and answers[1] or err and { outcome = "not_sent", error = err.message }
+    or { outcome = "maybe_sent", error = "out of memory for the answer" }
   answer.details = answer.details or {}
   answer.at = core.now()
   return answer

@@ -207,7 +207,7 @@ local function send(target, task, ctx)
     }, core.clock() + ms)
   end
   if not answers then
-    return false, "webhook: " .. err.message
+    return false, "webhook: " .. (err and err.message or "out of memory for the answer")
   end
   return judge(target, answers[1], ctx)
 end
