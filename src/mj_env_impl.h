@@ -33,6 +33,7 @@ struct mj_env {
     int fd; /* of data.mdb, LMDB's own */
     MDB_dbi dbi[DB_COUNT];
     _Atomic(const uint8_t *) map; /* where the file is mapped; NULL: not yet known */
+    _Atomic unsigned map_tries;   /* how often it was looked for since it was mapped */
     uint64_t map_size;            /* bytes */
     size_t page_size;
     _Atomic uint64_t known;   /* bytes that the file had, at least, when it was last looked at */

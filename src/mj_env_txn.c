@@ -9,16 +9,15 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 static const uint64_t MAP_STEP = 1u << 30; /* the map doubles up to this, then grows by it */
 
 /* ---- the map, and whether the file is what LMDB takes it for ---- */
 
-/* Where the file is mapped, LMDB does not tell: the mapping that `inside` lies in.  A child of fork() has its parent's
- * mappings, too.  NULL: it lies in none, but in memory. */
-static const uint8_t *find_map(const mj_env *e, const uint8_t *inside)
+/* Where the file is mapped, LMDB does not tell: the mapping of a file that `inside` lies in.  Device and inode are not
+ * compared: those of a file on overlayfs are others here.  NULL: `inside` lies in no file, but in memory. */
+static const uint8_t *find_map(const uint8_t *inside)
 {
     uintptr_t address = (uintptr_t)inside;
     const uint8_t *found = NULL;
@@ -27,10 +26,8 @@ static const uint8_t *find_map(const mj_env *e, const uint8_t *inside)
 
     while (maps && !found && fgets(line, sizeof line, maps)) {
         unsigned long low, high, offset, inode;
-        unsigned major_number, minor_number;
-        if (sscanf(line, "%lx-%lx %*s %lx %x:%x %lu", &low, &high, &offset, &major_number, &minor_number, &inode) ==
-                6 &&
-            inode == e->ino && makedev(major_number, minor_number) == e->dev && address >= low && address < high)
+        if (sscanf(line, "%lx-%lx %*s %lx %*s %lu", &low, &high, &offset, &inode) == 4 && address >= low &&
+            address < high && inode != 0)
             found = inside - (address - low) - offset;
     }
     if (maps)
@@ -42,6 +39,7 @@ void mj_env_note_map(mj_env *e)
 {
     e->map_size = e->broken ? 0 : mj_env_size(e);
     atomic_store(&e->map, NULL);
+    atomic_store(&e->map_tries, 0);
 }
 
 /* Before LMDB looks into the map: what it had of the file is there still. */
@@ -101,7 +99,7 @@ int mj_env_sound(mj_env *e, MDB_txn *t, bool writes)
 
 int mj_env_inside(mj_env *e, const MDB_val *v)
 {
-    enum { PAGE_HEAD = 16, FLAGS_AT = 10, PAGES_AT = 12, BIG = 4 };
+    enum { PAGE_HEAD = 16, FLAGS_AT = 10, PAGES_AT = 12, BIG = 4, MAP_TRIES = 100 };
     const uint8_t *p = v->mv_data, *map = atomic_load(&e->map);
     struct stat st;
     uint64_t end;
@@ -110,7 +108,9 @@ int mj_env_inside(mj_env *e, const MDB_val *v)
     if (v->mv_size == 0)
         return 0;
     if (!map) {
-        map = find_map(e, p);
+        if (atomic_fetch_add(&e->map_tries, 1) >= MAP_TRIES)
+            return 0; /* there is no /proc here: LMDB is believed */
+        map = find_map(p);
         atomic_store(&e->map, map);
         if (!map)
             return 0;
