@@ -97,6 +97,19 @@ describe("a callback that tells nothing new", function()
     assert.equal(before + 20, counts().callback_duplicate)
   end)
 
+  it("is counted when it is about a task that nobody knows, with the next write of its process", function()
+    mj = kit.open(nil, sim)
+    submit()
+    local before = counts().callback_unknown
+    local unknown = require("mjhook.provider").hook_url(mj, "01ARZ3NDEKTSV4RRFFQ69G5FAV", 1):match "^http://[^/]+(.*)$"
+    for _ = 1, 3 do
+      local status, said = post(unknown, { taskId = "T", status = 1 })
+      assert.same({ 200, "unknown" }, { status, said })
+    end
+    submit()
+    assert.equal(before + 3, counts().callback_unknown)
+  end)
+
   it("does not hide a fact that comes right after it", function()
     mj = kit.open(nil, sim)
     local task, uri = submit()

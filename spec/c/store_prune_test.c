@@ -421,3 +421,39 @@ TEST("a backup never overwrites a store")
     CHECK_INT(mj_store_backup(s, "store"), MJ_EEXISTS);
     CHECK_INT(mj_store_backup(s, "no/such/parent"), MJ_EREADONLY);
 }
+
+TEST("counters and accounts that an older version wrote are read without what it did not know")
+{
+    const uint8_t ref[MJ_ULID_BYTES] = {7};
+    mj_counters c = {.latest = 0};
+    mj_buf b = {0};
+    mj_held h;
+
+    for (unsigned i = 0; i < MJ_NSTATES + 2; i++)
+        mj_put_uint(&b, i);
+    mj_put_raw(&b, ref, sizeof ref);
+    CHECK_INT(mj_counters_read(mj_val(b.p, b.n), &c), 0);
+    CHECK_INT(c.buried, MJ_NSTATES + 1);
+    CHECK_INT(c.last_ref[0], 7);
+    CHECK_INT(c.latest, 0);
+    mj_put_int(&b, T0);
+    CHECK_INT(mj_counters_read(mj_val(b.p, b.n), &c), 0);
+    CHECK_INT(c.latest, T0);
+
+    b.n = 0;
+    mj_put_uint(&b, 3);
+    mj_put_int(&b, T0 + HOUR);
+    mj_put_str(&b, str("quota"));
+    mj_account_read(mj_val("main", 4), mj_val(b.p, b.n), &h);
+    CHECK_INT(h.held, 3);
+    CHECK_INT(h.paused_at, 0);
+    CHECK(mj_account_rests(h.paused_until, h.paused_at, T0)); /* since when is not known: it is believed */
+    mj_put_uint(&b, 2);
+    mj_put_int(&b, T0);
+    mj_put_int(&b, T0 + 30 * 60000);
+    mj_account_read(mj_val("main", 4), mj_val(b.p, b.n), &h);
+    CHECK_INT(h.learned, 2);
+    CHECK(!mj_account_rests(h.paused_until, h.paused_at, T0)); /* by a clock that was ahead */
+    CHECK(mj_account_rests(h.paused_until, h.paused_at, T0 + 30 * 60000));
+    mj_buf_free(&b);
+}
