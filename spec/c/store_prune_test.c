@@ -424,14 +424,14 @@ TEST("a backup never overwrites a store")
 
 TEST("counters and accounts that an older version wrote are read without what it did not know")
 {
-    const uint8_t ref[MJ_ULID_BYTES] = {7};
+    const uint8_t newest[MJ_ULID_BYTES] = {7};
     mj_counters c = {.latest = 0};
     mj_buf b = {0};
     mj_held h;
 
     for (unsigned i = 0; i < MJ_NSTATES + 2; i++)
         mj_put_uint(&b, i);
-    mj_put_raw(&b, ref, sizeof ref);
+    mj_put_raw(&b, newest, sizeof newest);
     CHECK_INT(mj_counters_read(mj_val(b.p, b.n), &c), 0);
     CHECK_INT(c.buried, MJ_NSTATES + 1);
     CHECK_INT(c.last_ref[0], 7);
