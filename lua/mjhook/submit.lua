@@ -189,9 +189,7 @@ local function hand_back(mj, tasks, verdicts)
                         error_code = UNSENT.error_code, error = UNSENT.error }
     end
   end
-  if #ops > 0 then
-    mj.exec:commit(ops)
-  end
+  return #ops == 0 or mj.exec:commit(ops)
 end
 
 -- What the store has of the tasks now, in place of what was claimed.
@@ -282,6 +280,7 @@ end
 --- Claims as many queued tasks as slots and connections allow, in the queue's order.
 -- @tparam table ops operations to commit in the same transaction, before the claims
 -- @treturn table|nil results of all operations; then the claimed tasks; nil and an error
+-- @treturn[opt] boolean true: memory ran out, and tasks may be claimed that nothing is known of
 function M.claim(mj, ops, limit)
   local first = #ops
   for _ = 1, limit do
@@ -294,11 +293,12 @@ function M.claim(mj, ops, limit)
   -- What is claimed is sent or handed back, and the caller hears the results: nothing raises from here on.
   local ok, claimed = pcall(memory.insist, claimed_of, results, first)
   if not ok then
-    return results, NONE
+    return results, NONE, true
   end
   if not pcall(view_all, claimed) then
-    pcall(hand_back, mj, claimed, NONE)
-    return results, NONE
+    local back
+    ok, back = pcall(hand_back, mj, claimed, NONE)
+    return results, NONE, not (ok and back)
   end
   return results, claimed
 end
@@ -333,15 +333,15 @@ end
 
 -- Reads the result of what the caller asked for, with read(result, seen), and sends what was claimed with it. Both
 -- whatever happens: the task is stored, and its caller has to hear of it.
-local function settle(mj, result, claimed, start_by, read, seen)
+local function settle(mj, result, claimed, unsure, start_by, read, seen)
   local ok, task, refused = pcall(read, result, seen)
   local sent, settled, untold = pcall(send_claimed, mj, claimed, start_by, ok and task or nil)
   if ok and not task then
     return nil, refused
-  elseif ok and sent then
+  elseif ok and sent and not unsure then
     return settled, untold
   end
-  return nil, M.untold(result.task, memory.error(ok and settled or task))
+  return nil, M.untold(result.task, unsure and memory.OUT or memory.error(ok and settled or task))
 end
 
 --- mj:submit, of checked arguments. See PRODUCT.md.
@@ -352,12 +352,12 @@ function M.submit(mj, args)
   end
   local start_by = core.clock() + M.STALL_MS
   -- Who has waited longer goes first, also when this call is what found the free slot.
-  local results, claimed = M.claim(mj, { { op = "create", task = new, source = "user", want = true } },
+  local results, claimed, unsure = M.claim(mj, { { op = "create", task = new, source = "user", want = true } },
     mj.config.connections)
   if not results then
     return nil, claimed
   end
-  return settle(mj, results[1], claimed, start_by, job.created, args)
+  return settle(mj, results[1], claimed, unsure, start_by, job.created, args)
 end
 
 --- Whether somebody waits while an account has a slot for him.
@@ -452,13 +452,13 @@ function M.resubmit(mj, ref)
   end
   local start_by = core.clock() + M.STALL_MS
   -- The attempt that was seen: who resubmits the same failure twice at a time makes one attempt of it.
-  local results, claimed = M.claim(mj, { {
+  local results, claimed, unsure = M.claim(mj, { {
     op = "signal", ref = ref, attempt = seen.attempt, kind = "resubmit", source = "user", want = true,
   } }, mj.config.connections)
   if not results then
     return nil, claimed
   end
-  return settle(mj, results[1], claimed, start_by, resubmitted, seen)
+  return settle(mj, results[1], claimed, unsure, start_by, resubmitted, seen)
 end
 
 return M
