@@ -84,7 +84,7 @@ static int look_at_big(look *l, size_t first, size_t n)
 /* An entry of the tree of free pages: their number, and their numbers. */
 static int look_at_free(look *l, const uint8_t *value, size_t n, size_t big)
 {
-    size_t *ids = malloc(n ? n : 1), count = n / sizeof *ids;
+    size_t *ids = calloc(1, n + sizeof *ids), count = n / sizeof *ids;
     int rc = 0;
 
     if (!ids)
@@ -245,7 +245,7 @@ static int look_at_tree(look *l, int kind, const tree *t, const char *name)
 /* The root of transaction `txn` in r[0]; MJ_ECHANGED when it was overwritten. */
 static int begin(look *l, int fd, size_t txn, root *r, char *why, size_t size)
 {
-    root both[2];
+    root both[2] = {{0}};
 
     *l = (look){.fd = fd, .tail_from = NO_PAGE, .why = why, .why_size = size};
     if (!mj_pages_read_roots(fd, both))
@@ -261,7 +261,7 @@ static int begin(look *l, int fd, size_t txn, root *r, char *why, size_t size)
 int mj_pages_check(int fd, size_t txn, size_t most, char *why, size_t size)
 {
     look l;
-    root r;
+    root r = {0};
     int rc = begin(&l, fd, txn, &r, why, size);
 
     if (rc != 0)
@@ -285,7 +285,7 @@ int mj_pages_check(int fd, size_t txn, size_t most, char *why, size_t size)
 int mj_pages_tail(int fd, size_t txn, size_t from, char *why, size_t size)
 {
     look l;
-    root r;
+    root r = {0};
     int rc = begin(&l, fd, txn, &r, why, size);
 
     if (rc != 0)

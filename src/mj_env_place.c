@@ -76,7 +76,7 @@ int mj_store_file(int at, const char *dir, const char *name, mode_t mode, int *f
 {
     enum { FLAGS = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY };
     char path[4096 + 64];
-    struct stat st;
+    struct stat st = {0};
     bool made;
     int rc;
 
