@@ -244,6 +244,32 @@ describe("delivery under nginx", function()
     assert.is_true(said() <= 2 + socket.gettime() - before, said())
   end)
 
+  it("runs the handlers of a policy that stands in the configuration file in threads: nothing else waits", function()
+    dir = kit.tmp()
+    web = receiver.prepare()
+    local policy = [[ policy = { on_event = function()
+      assert(io.open("DIR/begun", "w")):close()
+      local core = require "mjhook.core"
+      local give_up = core.clock() + 5000
+      while not io.open "DIR/go_on" and core.clock() < give_up do
+        os.execute "sleep 0.01"
+      end
+    end } } ]]
+    policy = policy:gsub("DIR", dir)
+    local config = web.dir .. "/config.lua"
+    kit.write(config, (kit.read(config):gsub("}%s*$", function() return policy end)))
+    web:start()
+    mj = kit.open({ hook_url = web.url .. "/hook", policy = {} }, sim)
+    sim.finish(submit().task_id)
+    kit.wait_until(function() return kit.read(dir .. "/begun") end)
+    local before = socket.gettime()
+    assert.equal(200, (sim.request("GET", web.url .. "/ping")))
+    local waited = socket.gettime() - before
+    kit.write(dir .. "/go_on", "")
+    assert.is_true(waited < 2, waited)
+    kit.wait_until(function() return mj:stats().events == 0 end)
+  end)
+
   -- A policy that is a table, in the worker itself.
   local function start_in_worker(handler)
     dir = kit.tmp()

@@ -1,7 +1,8 @@
 --- Delivery under nginx: events go to the policy's handlers as soon as they are committed, in threads of their own.
 --
--- Handlers may block there. A policy that is a table of functions can't go into another thread: its handlers run on the
--- event loop, in a timer, and have to use nginx's own sockets.
+-- Handlers may block there: each thread loads the policy anew, from its file or with the configuration file in which it
+-- stands. A table of functions that init() itself was given can't go into another thread: its handlers run on the event
+-- loop, in a timer, and have to use nginx's own sockets.
 --
 -- One deliverer is enough as long as handlers are quick. While one has something slow at hand, what it took together
 -- with that is taken back from it, and others are begun beside it for what waits: at most `handlers` of a worker, and
@@ -39,7 +40,7 @@ end
 
 -- A function that delivers for a while; whoever has those claims may take back what it has not begun.
 local function turn(mj, given, id)
-  if type(mj.config.policy) == "table" then
+  if type(given.policy) == "table" then
     mj.on_event_loop = true -- where no hook may interrupt: it would interrupt others, too
     return function(claims)
       return deliver.deliver(mj, { budget = TURN_S, claims = claims })
