@@ -163,6 +163,14 @@ describe("the exec handler", function()
     end)
   end)
 
+  it("kills in time also what stops the process that would have to kill it", function()
+    local path = script "guard=$PPID; (sleep 5; kill -CONT $guard) & kill -STOP $guard; exit 0"
+    local before = socket.gettime()
+    local handled, why = exec { path, timeout = 0.3 }(task, ctx())
+    assert.same({ false, path .. " was killed: it took too long" }, { handled, why })
+    assert.is_true(socket.gettime() - before < 3)
+  end)
+
   it("takes no longer than a handler may", function()
     local before = socket.gettime()
     assert.is_false((exec { script "sleep 20", timeout = 60 }(task, ctx(1))))

@@ -166,6 +166,16 @@ describe("a handler in a process of its own", function()
     end)
   end)
 
+  it("that stops the process between it and its deliverer holds the deliverer up no longer than any other", function()
+    open { on_event = function()
+      os.execute "set -- $(cat /proc/$PPID/stat); guard=$4; (sleep 5; kill -CONT $guard) & kill -STOP $guard"
+    end }
+    ended "x"
+    local before = socket.gettime()
+    assert.same({ delivered = 1, buried = 0, errors = 0 }, deliver())
+    assert.is_true(socket.gettime() - before < 3)
+  end)
+
   for what, case in pairs {
     ["crashes"] = { "kill -ABRT $PPID", "ended by signal 6 (SIGABRT)" }, -- not SEGV: sanitizers make an exit of it
     ["is killed from outside"] = { "kill -KILL $PPID", "ended by signal 9 (SIGKILL)" },

@@ -51,7 +51,7 @@ int mj_guard_start(mj_guard *g, mj_guard_kind kind, int *fd)
         errno = why;
         return -1;
     }
-    *g = (mj_guard){.pid = pid, .pidfd = -1, .fd = ends[0]};
+    *g = (mj_guard){.pid = pid, .pidfd = -1, .fd = ends[0], .hidden = kind == MJ_GUARD_PROGRAM};
     if (kind == MJ_GUARD_FORK)
         g->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     return 1;
@@ -69,12 +69,28 @@ static _Noreturn void report(int fd, const mj_ending *how)
     _exit(0);
 }
 
-/* false: the guard ended without a word. */
-static bool hear(int fd, mj_ending *how)
+/* A pidfd, if there is one, is of this guard even when another child has got its pid by then.  Of a guard without one
+ * nobody else takes the status, so that the pid is still its own. */
+static void signal_guard(const mj_guard *g, int sig)
 {
+    if (g->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, g->pidfd, sig, NULL, 0U);
+    else if (g->hidden)
+        kill(g->pid, sig);
+}
+
+enum { PATIENCE_MS = 100 };
+
+/* false: the guard ended without a word.  It may have been stopped, by what it guards, and is told to go on. */
+static bool hear(const mj_guard *g, mj_ending *how)
+{
+    struct pollfd said = {g->fd, POLLIN, 0};
     ssize_t n;
 
-    while ((n = recv(fd, how, sizeof *how, MSG_WAITALL)) < 0 && errno == EINTR)
+    signal_guard(g, SIGCONT);
+    while (poll(&said, 1, PATIENCE_MS) <= 0)
+        signal_guard(g, SIGCONT);
+    while ((n = recv(g->fd, how, sizeof *how, MSG_WAITALL)) < 0 && errno == EINTR)
         ;
     return n == (ssize_t)sizeof *how;
 }
@@ -88,7 +104,7 @@ int mj_guard_await(mj_guard *g)
 {
     mj_ending how;
 
-    return hear(g->fd, &how) ? how.error : ECHILD;
+    return hear(g, &how) ? how.error : ECHILD;
 }
 
 void mj_guard_failed(int fd, int error)
@@ -140,8 +156,7 @@ void mj_guard_settle(pid_t guard)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* ECHILD: another part of this process took the status, and there is nothing to wait for.  A pidfd, if there is one, is
- * of this guard even when another child has got its pid by then. */
+/* ECHILD: another part of this process took the status, and there is nothing to wait for. */
 static void wait_for(mj_guard *g)
 {
     siginfo_t info;
@@ -159,8 +174,9 @@ static void wait_for(mj_guard *g)
 void mj_guard_end(mj_guard *g, mj_ending *how)
 {
     shutdown(g->fd, SHUT_WR); /* not close(): a child that was forked meanwhile may hold a copy */
-    if (!hear(g->fd, how))
+    if (!hear(g, how))
         *how = (mj_ending){.status = SIGKILL};
+    signal_guard(g, SIGKILL); /* it has nothing left to do; and what it could not kill might stop it again */
     close(g->fd);
     g->fd = -1;
     wait_for(g);

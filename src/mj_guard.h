@@ -4,8 +4,8 @@
  * signal of 0 hides a child from that, but execve() sets the signal back to SIGCHLD.  So a program is the child of a
  * guard, which never runs a program itself: nobody but the guard can wait for the program, and nobody waits for the
  * guard by accident.  Until the guard has waited, pid and process group of the program belong to no other process. This
- * process never signals by pid at all: it asks the guard, through a socket, and the guard takes the end of that socket
- * for the same request, so that nothing outlives a killed parent.
+ * process never signals the program: it asks the guard, through a socket, and the guard takes the end of that socket
+ * for the same request, so that nothing outlives a killed parent.  A guard that a program has stopped is continued.
  *
  * No Lua in here.  In a guard, only calls that are safe after fork() in a process with threads. */
 #ifndef MJ_GUARD_H
@@ -21,9 +21,10 @@ typedef struct mj_ending {
 } mj_ending;
 
 typedef struct mj_guard {
-    pid_t pid; /* 0: it was waited for */
-    int pidfd; /* of the same, when a wait for any child finds it, too; -1: not needed, or the kernel has none */
-    int fd;    /* becomes readable when the guarded process has ended; -1: closed */
+    pid_t pid;   /* 0: it was waited for */
+    int pidfd;   /* of the same, when a wait for any child finds it, too; -1: not needed, or the kernel has none */
+    int fd;      /* becomes readable when the guarded process has ended; -1: closed */
+    bool hidden; /* only a wait for this very child finds it */
 } mj_guard;
 
 typedef enum mj_guard_kind {
