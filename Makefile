@@ -77,12 +77,12 @@ LIBS = -llmdb -lcurl -lcrypto -lz -lpthread -lm
 # ---- what there is: every file is found, none is listed ----
 
 # The core knows no Lua and is compiled once; the binding once per Lua.
-BINDING = $(wildcard src/lua_*.c)
-CORE = $(filter-out $(BINDING),$(wildcard src/mj_*.c))
+BINDING = $(wildcard src/lua/*.c)
+CORE = $(filter-out $(BINDING) src/cmd/%,$(wildcard src/*/*.c src/*/*/*.c))
 CORE_O = $(sort $(CORE:src/%.c=$(BUILD)/obj/%.o))
 binding_o = $(sort $(BINDING:src/%.c=$(BUILD)/obj/$(1)/%.o))
 MODULES = $(LUAS:%=$(BUILD)/%/mjhook/core.so)
-PROGRAM = $(if $(filter 5.4,$(LUAS)),$(if $(wildcard src/reconcile.c),$(BUILD)/bin/mjhook-reconcile))
+PROGRAM = $(if $(filter 5.4,$(LUAS)),$(if $(wildcard src/cmd/reconcile.c),$(BUILD)/bin/mjhook-reconcile))
 spec_programs = $(sort $(patsubst spec/$(1)/%.c,$(BUILD)/$(1)/%,$(wildcard spec/$(1)/*_$(2).c)))
 TESTS = $(call spec_programs,c,test)
 OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d)))
@@ -140,7 +140,7 @@ endef
 $(foreach v,5.4 5.1,$(eval $(call for_lua,$(v))))
 
 # -E: the C modules that Lua code requires look for lua_* in the program.
-$(BUILD)/bin/mjhook-reconcile: $(CORE_O) $(call binding_o,5.4) $(BUILD)/obj/5.4/reconcile.o $(BUILD)/linked
+$(BUILD)/bin/mjhook-reconcile: $(CORE_O) $(call binding_o,5.4) $(BUILD)/obj/5.4/cmd/reconcile.o $(BUILD)/linked
 	@mkdir -p $(@D)
 	$(LINK) -Wl,-E -o $@ $(filter %.o,$^) $(LUA54_LIBS) $(LIBS) -ldl
 
@@ -154,7 +154,7 @@ $(TESTS) $(OTHERS): $(BUILD)/%: $(BUILD)/spec/%.o $(CORE_O) $(BUILD)/linked
 	$(LINK) -o $@ $(filter %.o,$^) $(LIBS)
 $(BUILD)/fuzz/http_fuzz: LIBS += -lssl # it serves TLS itself
 
--include $(wildcard $(BUILD)/obj/*.d $(BUILD)/obj/5.?/*.d $(BUILD)/spec/*/*.d)
+-include $(wildcard $(addprefix $(BUILD)/,obj/*/*.d obj/*/*/*.d obj/*/*/*/*.d spec/*/*.d))
 
 # ---- install: touches the chosen places and nothing else ----
 
@@ -240,7 +240,8 @@ doc:
 	@mkdir -p $(BUILD)/doc
 	ldoc --quiet -p mjhook -t mjhook -d $(BUILD)/doc lua
 
-C_FILES = $(wildcard src/*.[ch] spec/*/*.[ch])
+SOURCES = $(wildcard src/*/*.c src/*/*/*.c)
+C_FILES = $(SOURCES) $(wildcard src/*/*.h src/*/*/*.h spec/*/*.[ch])
 LUA_DIRS = $(wildcard lua spec scripts) rockspec/mjhook-scm-1.rockspec
 
 lint: lint-format lint-luacheck lint-layers lint-cppcheck lint-tidy lint-werror
@@ -262,10 +263,10 @@ lint-layers:
 
 lint-cppcheck:
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
-	  -D_GNU_SOURCE -DLIBCURL_VERSION_NUM=0x075800 -Isrc $(wildcard src/*.c)
+	  -D_GNU_SOURCE -DLIBCURL_VERSION_NUM=0x075800 -Isrc $(SOURCES)
 
 lint-tidy:
-	printf '%s\n' $(sort $(wildcard src/*.c)) | xargs -P 2 -n 4 sh -c \
+	printf '%s\n' $(sort $(SOURCES)) | xargs -P 2 -n 4 sh -c \
 	  'clang-tidy --quiet "$$@" -- -std=c11 -D_GNU_SOURCE -DMJ_FAULTS -Isrc $(INCDIRS) -I$(LUA54_INCDIR) 2>/dev/null' tidy
 
 # Also that a module shows the linker one name, the one that Lua looks for.

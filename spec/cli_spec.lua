@@ -713,7 +713,7 @@ describe("mjhook", function()
 
     it("name every option of mjhook-reconcile in its page", function()
       local page = read(ROOT .. "/scripts/man/mjhook-reconcile.1")
-      local options = read(ROOT .. "/src/reconcile.c"):match "longs%[%] = {(.-)};"
+      local options = read(ROOT .. "/src/cmd/reconcile.c"):match "longs%[%] = {(.-)};"
       for option in options:gmatch '{"([%l-]+)"' do
         assert.truthy(page:find("Fl -" .. option, 1, true), option)
       end

@@ -6,8 +6,8 @@ local memory = require "mjhook.memory"
 
 local M = {}
 
-local MAX_ACCOUNTS = 64 -- mj_store.h
-local MAX_SECRETS = 16  -- mj_auth.c
+local MAX_ACCOUNTS = 64 -- src/store/store.h
+local MAX_SECRETS = 16  -- src/auth/auth.c
 local DEFAULT_FILE = "/etc/mjhook/config.lua"
 
 local ENVIRONMENT = {

@@ -11,7 +11,7 @@ local core = require "mjhook.core"
 
 local M = {}
 
-local FIRST_KEPT = 4 -- of a full timeline the core keeps so many from the beginning (mj_state.c)
+local FIRST_KEPT = 4 -- of a full timeline the core keeps so many from the beginning (src/domain/state.c)
 
 local FINAL = { succeeded = true, failed = true, lost = true, cancelled = true }
 local WORD = { running = true, succeeded = true, hint = true, failed = true }
@@ -127,7 +127,7 @@ function Record:hold(a, at)
   a.slot_until = a.submitted_at + (self.task.timeout or 600) * 1000 + self.grace_ms
 end
 
--- What a moment says of its attempt, as mj_state.c's hear().
+-- What a moment says of its attempt, as src/domain/state.c's hear().
 function Record:hear(m)
   local a = self:attempt(m.attempt)
   local open = a.word == "submitting" or a.word == "ambiguous"
@@ -165,7 +165,7 @@ local ERROR_CODES = {
   ready = "expired", failed = "provider", rejected = "rejected", running = "lost",
 }
 
--- What the texts of refusals tell of their codes: mj_answer.h's, and PROVIDER.md's.
+-- What the texts of refusals tell of their codes: src/provider/answer.h's, and PROVIDER.md's.
 local REFUSALS = {
   { "is base_url right", "endpoint" }, { "in front of the provider", "blocked" },
   { "quota", "quota" }, { "concurren", "concurrency" }, { "rate", "rate_limit" }, { "too many", "rate_limit" },
@@ -188,7 +188,7 @@ function M.refusal_code(task, m)
   return "refused"
 end
 
-local UNKNOWN = "the provider does not know this task" -- mj_state.c's, of a lost task without a reason
+local UNKNOWN = "the provider does not know this task" -- src/domain/state.c's, of a lost task without a reason
 
 function Record:error_of(m)
   local err, reason = self.task.error, m.reason or (m.to == "lost" and UNKNOWN) or ""
@@ -198,7 +198,7 @@ function Record:error_of(m)
   return made
 end
 
--- What entering a state makes of the task, as mj_state.c's enter().
+-- What entering a state makes of the task, as src/domain/state.c's enter().
 function Record:enter(m)
   local to = m.to
   self.late = (to == "pending" and (m.from == "lost" or m.from == "failed"))

@@ -82,7 +82,7 @@ end
 -- What is about the account or the way to the provider tells its HTTP status, and the provider's words beside ours.
 local TELLS_STATUS = { endpoint = true, blocked = true }
 
---- What the outcome of a submission means: the table in src/mj_answer.h.
+--- What the outcome of a submission means: the table in src/provider/answer.h.
 -- @treturn table {kind = "accepted"|"refused"|"rejected"|"maybe_sent"|"not_sent", task_id=, error_code=, error=,
 -- retry_after=}
 function M.read_submit(answer)
@@ -106,7 +106,7 @@ local CODES = { server_error = "provider", unreadable = "provider", rejected = "
 -- @tparam table ids those that were asked for
 -- @treturn table|nil {words= (by task id), unread= (the set of ids whose entry can't be read), odd= (the number of
 -- entries that name no task: while there are some, no task is known to be absent)}; nil and an error when it gave no
--- usable answer, with its `meaning` (src/mj_answer.h), `halves` when one of the tasks may be the cause, `retry_after`
+-- usable answer, with its `meaning` (src/provider/answer.h), `halves` when one of the tasks may be the cause, `retry_after`
 function M.read_status(answer, ids)
   if answer.outcome ~= "answered" then
     local err = core.error("network", answer.error or "no answer", true)

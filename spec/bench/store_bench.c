@@ -4,8 +4,8 @@
  *
  * Prints one line per figure.  Medians of what was measured in this run; the
  * ratios are what counts, since the machines are shared and noisy. */
-#include "mj_error.h"
-#include "mj_store.h"
+#include "base/error.h"
+#include "store/store.h"
 
 #include <inttypes.h>
 #include <lmdb.h>

@@ -1,6 +1,6 @@
 /* mj_addr: what of the address space is the public internet.  The ranges are written down here once more, as text with
  * their first and last address, from the IANA special-purpose registries; the neighbours are inet_pton's business. */
-#include "mj_addr.h"
+#include "download/address.h"
 #include "mj_test.h"
 
 #include <arpa/inet.h>

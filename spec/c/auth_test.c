@@ -1,7 +1,7 @@
 /* mj_auth: ULIDs, hookUrl tokens, hashes.  The expected numbers come from elsewhere: RFC 4231, FIPS 180, the ULID
  * specification's example, and the token formula of PRODUCT.md computed by Python. */
-#include "mj_auth.h"
-#include "mj_error.h"
+#include "auth/auth.h"
+#include "base/error.h"
 #include "mj_test.h"
 
 #include <pthread.h>

@@ -1,4 +1,4 @@
-#include "mj_buf.h"
+#include "base/buf.h"
 #include "mj_test.h"
 #include "rng.h"
 

@@ -1,6 +1,6 @@
 /* mj_claims: each piece of work is begun, or taken back by somebody else, never both. */
-#include "mj_claims.h"
 #include "mj_test.h"
+#include "thread/workqueue.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -1,8 +1,8 @@
 /* What the clients of libcurl ask of it: every option that is set goes through here, on its way to libcurl. */
+#include "download/transfer.h"
 #include "http_help.h"
-#include "mj_curl.h"
-#include "mj_fetch.h"
-#include "mj_stream.h"
+#include "net/curl.h"
+#include "net/stream.h"
 
 #include <dlfcn.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* mj_fetch_judge: words of strangers. */
-#include "mj_fetch_judge.h"
+#include "download/checks.h"
 #include "mj_test.h"
 
 TEST("a host is meant by its name in any case, with a dot at its end or without")

@@ -1,7 +1,7 @@
 /* mj_fetch without a server of images: which URLs and addresses it goes to, and when it ends.  What it makes of answers
  * is in handlers_archive_spec.lua and handlers_archive_hostile_spec.lua, which have TLS. */
+#include "download/transfer.h"
 #include "http_help.h"
-#include "mj_fetch.h"
 
 #include <dirent.h>
 #include <sched.h>

@@ -1,8 +1,8 @@
 /* mj_file: what is read of files that decide something, and how whole files are written. */
 #include "mj_test.h"
 
-#include "mj_error.h"
-#include "mj_file.h"
+#include "base/error.h"
+#include "os/file.h"
 
 #include <sys/sysmacros.h>
 

@@ -1,6 +1,6 @@
 /* mj_framing: what an answer consists of besides its body, however it is cut into pieces. */
-#include "mj_framing.h"
 #include "mj_test.h"
+#include "net/framing.h"
 
 /* The body in a chunked text that arrives in pieces of n bytes; ends with '!' when it is complete. */
 static const char *body_of(const char *text, size_t n, mj_framing *f)
@@ -113,7 +113,7 @@ TEST("of codings only chunks are taken; other lines say nothing about it")
         "TRANSFER-ENCODING: \t chunked \t\r\n",
         "Transfer-Encoding: identity\r\n", /* no coding at all */
         "Content-Type: gzip\r\n",
-        "Content-Encoding: gzip\r\n", /* see mj_gunzip.h */
+        "Content-Encoding: gzip\r\n", /* see base/gunzip.h */
         "X-Transfer-Encoding: gzip\r\n",
         "Transfer-Encodings: gzip\r\n",
         "Transfer-Encoding",

@@ -1,6 +1,6 @@
 /* mj_gunzip: what arrives compressed although nobody asked, and how much it may become. */
-#include "mj_error.h"
-#include "mj_gunzip.h"
+#include "base/error.h"
+#include "base/gunzip.h"
 #include "mj_test.h"
 
 #define ZLIB_CONST /* what is read is not written to */

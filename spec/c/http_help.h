@@ -3,9 +3,9 @@
 #ifndef HTTP_HELP_H
 #define HTTP_HELP_H
 
-#include "mj_error.h"
-#include "mj_http.h"
+#include "base/error.h"
 #include "mj_test.h"
+#include "net/http.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

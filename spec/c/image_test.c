@@ -1,5 +1,5 @@
 /* mj_image: kinds by their first bytes and by a header's word. */
-#include "mj_image.h"
+#include "download/image.h"
 #include "mj_test.h"
 
 typedef struct sample {

@@ -1,6 +1,6 @@
 /* mj_inbox: what one thread puts in, another takes all at once. */
-#include "mj_inbox.h"
 #include "mj_test.h"
+#include "thread/inbox.h"
 
 #include <pthread.h>
 #include <sys/resource.h>

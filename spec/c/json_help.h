@@ -2,8 +2,8 @@
 #ifndef JSON_HELP_H
 #define JSON_HELP_H
 
-#include "mj_json.h"
 #include "mj_test.h"
+#include "provider/json.h"
 
 #define N(a) (sizeof(a) / sizeof(a)[0])
 

@@ -1,6 +1,6 @@
 /* What is remembered of how things go, and what follows from it. */
-#include "mj_error.h"
-#include "mj_measure.h"
+#include "base/error.h"
+#include "domain/measure.h"
 #include "state_help.h"
 
 static mj_rules learning(void)

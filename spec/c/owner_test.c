@@ -1,7 +1,7 @@
 /* mj_owner: who is sending, and whether that very process still runs. */
-#include "mj_error.h"
-#include "mj_owner.h"
+#include "base/error.h"
 #include "mj_test.h"
+#include "os/owner.h"
 
 #include <pthread.h>
 #include <sched.h>

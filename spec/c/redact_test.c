@@ -1,8 +1,8 @@
 /* mj_redact: what is found, how it is written, and what is left alone. */
 #include "mj_test.h"
 
-#include "mj_error.h"
-#include "mj_redact.h"
+#include "base/error.h"
+#include "base/redact.h"
 
 #define KEY "sk-live-5f0c1e/ab+9\"Zq"
 #define SIG "AbCdEfGhIjKlMnOpQr-_12"

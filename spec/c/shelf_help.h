@@ -3,9 +3,9 @@
 #ifndef SHELF_HELP_H
 #define SHELF_HELP_H
 
-#include "mj_auth.h"
-#include "mj_error.h"
-#include "mj_shelf.h"
+#include "auth/auth.h"
+#include "base/error.h"
+#include "download/files.h"
 #include "mj_test.h"
 
 #include <dirent.h>

@@ -2,8 +2,8 @@
 #ifndef STATE_HELP_H
 #define STATE_HELP_H
 
-#include "mj_error.h"
-#include "mj_state.h"
+#include "base/error.h"
+#include "domain/state.h"
 #include "mj_test.h"
 
 enum { SECOND = 1000, MINUTE = 60 * SECOND, TIMEOUT_S = 600 };

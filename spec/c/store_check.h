@@ -1,10 +1,10 @@
 /* Walks every database of a store both ways: each record has exactly the index entries that it asks for, each
  * index has no other, counters and slots are a full recount, the outbox holds each task's first open event.
- * Keys are built here by hand, after the comments in mj_store_impl.h, and not by the code under test. */
+ * Keys are built here by hand, after the comments in store/impl.h, and not by the code under test. */
 #ifndef STORE_CHECK_H
 #define STORE_CHECK_H
 
-#include "mj_store_impl.h"
+#include "store/impl.h"
 #include "store_help.h"
 
 typedef struct checker {

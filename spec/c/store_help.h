@@ -2,9 +2,9 @@
 #ifndef STORE_HELP_H
 #define STORE_HELP_H
 
-#include "mj_error.h"
-#include "mj_store_impl.h"
+#include "base/error.h"
 #include "state_help.h"
+#include "store/impl.h"
 
 static inline mj_store *open_durable_at(const char *dir, const mj_store_options *o)
 {

@@ -1,5 +1,5 @@
 /* Forgetting, checking, copying: what becomes of tasks that are over, and what check() sees. */
-#include "mj_store_impl.h"
+#include "store/impl.h"
 #include "store_help.h"
 
 enum { HOUR = 3600000 };

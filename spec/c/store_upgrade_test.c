@@ -1,5 +1,5 @@
 /* Stores of an earlier schema: opened, readable at once, rewritten in steps that a death does not undo. */
-#include "mj_store_impl.h"
+#include "store/impl.h"
 #include "store_help.h"
 
 enum { TASKS = 60 };

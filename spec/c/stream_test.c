@@ -1,6 +1,6 @@
 /* mj_stream: bytes both ways, deadlines, ends.  TLS is in handlers_redis_spec.lua, against a real server. */
 #include "http_help.h"
-#include "mj_stream.h"
+#include "net/stream.h"
 
 #include <dirent.h>
 

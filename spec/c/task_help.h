@@ -2,9 +2,9 @@
 #ifndef TASK_HELP_H
 #define TASK_HELP_H
 
-#include "mj_error.h"
-#include "mj_state.h"
-#include "mj_task.h"
+#include "base/error.h"
+#include "domain/state.h"
+#include "domain/task.h"
 #include "mj_test.h"
 
 /* Equality of all that a record holds, written out: a field that a codec forgets must not be forgotten here. */

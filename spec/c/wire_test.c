@@ -1,6 +1,6 @@
 /* mj_wire: what the provider's words are taken to mean. */
 #include "json_help.h"
-#include "mj_wire.h"
+#include "provider/reader.h"
 #include "rng.h"
 
 /* ---- the reader, with scratch of exactly what it asks for ---- */

@@ -3,13 +3,13 @@
  *   flip_chaos [STORES] [SEED] [EVERY] [ROOT]     default 4000 stores; tools on each EVERY-th of them, 20
  *
  * Each store is a copy of one with tasks in all states, events, refused callbacks and tombstones, of which some bits
- * are flipped: anywhere, in the first bytes of a page, or where entries lie.  A child process uses all of mj_store.h on
- * it; the operator's tools and mjhook-reconcile of ROOT run on each EVERY-th, if ROOT is given.  No crash may begin in
- * our code.  LMDB trusts its file, and what is damaged below the pages that are looked at when a store is opened can
+ * are flipped: anywhere, in the first bytes of a page, or where entries lie.  A child process uses all of store/store.h
+ * on it; the operator's tools and mjhook-reconcile of ROOT run on each EVERY-th, if ROOT is given.  No crash may begin
+ * in our code.  LMDB trusts its file, and what is damaged below the pages that are looked at when a store is opened can
  * end the process inside of it: such crashes are counted and listed. */
+#include "base/error.h"
 #include "crash_stack.c"
-#include "mj_error.h"
-#include "mj_store.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <stdarg.h>

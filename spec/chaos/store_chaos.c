@@ -5,8 +5,8 @@
  * After each SIGKILL: check() has to find nothing wrong, and every task that a
  * worker was told is on disk has to be there, in the state it was told or in a
  * later one.  What workers were told lies in shared memory, which outlives them. */
-#include "mj_error.h"
-#include "mj_store.h"
+#include "base/error.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <pthread.h>

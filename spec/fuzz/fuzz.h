@@ -2,7 +2,7 @@
 #ifndef FUZZ_H
 #define FUZZ_H
 
-#include "mj_buf.h"
+#include "base/buf.h"
 #include "rng.h"
 
 #include <inttypes.h>

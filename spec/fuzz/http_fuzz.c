@@ -4,11 +4,11 @@
  * with the sanitizers), outcomes are possible ones, limits hold, and a request is over at its time.
  *
  *   http_fuzz [SECONDS [SEED [CASE]]]      that one case alone, when it is named */
+#include "base/error.h"
+#include "download/transfer.h"
 #include "fuzz.h"
-#include "mj_error.h"
-#include "mj_fetch.h"
-#include "mj_http.h"
-#include "mj_stream.h"
+#include "net/http.h"
+#include "net/stream.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -4,11 +4,11 @@
  * record that is let through can be computed with and written again.
  *
  *   wire_fuzz [SECONDS [SEED [CASE]]]      that one case alone, when it is named */
+#include "base/error.h"
+#include "base/gunzip.h"
 #include "fuzz.h"
-#include "mj_error.h"
-#include "mj_gunzip.h"
-#include "mj_store.h"
-#include "mj_wire.h"
+#include "provider/reader.h"
+#include "store/store.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -7,7 +7,7 @@
 local Model = {}
 Model.__index = Model
 
--- Numbers that PRODUCT.md gives, or mj_task.h and mj_state.h where it gives none.
+-- Numbers that PRODUCT.md gives, or src/domain/task.h and src/domain/state.h where it gives none.
 local BELIEVED_HINTS = 3              -- status 1 without an image, polled so often, is believed
 local BELIEVED_ABSENCES = 3           -- answers without the task ...
 local ABSENCE_SPAN = 10 * 60 * 1000   -- ... over at least this long make it lost

@@ -1,4 +1,4 @@
--- What the provider says, read the slow and simple way: a model of src/mj_wire.c for specs to compare it with.
+-- What the provider says, read the slow and simple way: a model of src/provider/reader.c for specs to compare it with.
 local cjson = require "cjson"
 
 local slow = {}

@@ -26,7 +26,7 @@ local SAID = {
   kept = "a handler stored its files",
 }
 
-local FIRST_KEPT = 4 -- of a full timeline the core keeps so many from the beginning (mj_state.c)
+local FIRST_KEPT = 4 -- of a full timeline the core keeps so many from the beginning (src/domain/state.c)
 
 local NOTED = {
   duplicate = "said before",

@@ -2,7 +2,7 @@
 local cjson = require "cjson"
 local core = require "mjhook.core"
 
-local CURL_MAJOR, CURL_MINOR = 7, 87 -- mj_http.c says why
+local CURL_MAJOR, CURL_MINOR = 7, 87 -- src/net/http.c says why
 
 return function(_, report)
   local libraries = core.libraries()

@@ -1,0 +1,170 @@
+#include "base/buf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void mj_buf_free(mj_buf *b)
+{
+    free(b->p);
+    *b = (mj_buf){0};
+}
+
+bool mj_buf_reserve(mj_buf *b, size_t n)
+{
+    size_t cap = b->cap ? b->cap : 512;
+    uint8_t *p;
+
+    if (b->failed)
+        return false;
+    if (n <= b->cap - b->n)
+        return true;
+    while (cap - b->n < n && cap <= SIZE_MAX / 2)
+        cap *= 2;
+    p = cap - b->n < n ? NULL : realloc(b->p, cap);
+    if (!p) {
+        b->failed = true;
+        return false;
+    }
+    b->p = p;
+    b->cap = cap;
+    return true;
+}
+
+void mj_put_raw(mj_buf *b, const void *p, size_t n)
+{
+    if (n == 0 || !mj_buf_reserve(b, n))
+        return;
+    memcpy(b->p + b->n, p, n);
+    b->n += n;
+}
+
+void mj_put_u8(mj_buf *b, uint8_t v)
+{
+    mj_put_raw(b, &v, 1);
+}
+
+void mj_put_uint(mj_buf *b, uint64_t v)
+{
+    uint8_t tmp[10];
+    size_t n = 0;
+
+    while (v >= 0x80) {
+        tmp[n++] = (uint8_t)(v | 0x80);
+        v >>= 7;
+    }
+    tmp[n++] = (uint8_t)v;
+    mj_put_raw(b, tmp, n);
+}
+
+void mj_put_int(mj_buf *b, int64_t v)
+{
+    mj_put_uint(b, ((uint64_t)v << 1) ^ (v < 0 ? UINT64_MAX : 0));
+}
+
+void mj_put_str(mj_buf *b, mj_str s)
+{
+    mj_put_uint(b, s.n);
+    mj_put_raw(b, s.p, s.n);
+}
+
+mj_reader mj_reader_of(const void *p, size_t n)
+{
+    return (mj_reader){.p = p, .end = (const uint8_t *)p + n, .bad = p == NULL};
+}
+
+const uint8_t *mj_get_raw(mj_reader *r, size_t n)
+{
+    const uint8_t *p = r->p;
+
+    if (r->bad || (size_t)(r->end - r->p) < n) {
+        r->bad = true;
+        return NULL;
+    }
+    r->p += n;
+    return p;
+}
+
+uint8_t mj_get_u8(mj_reader *r)
+{
+    const uint8_t *p = mj_get_raw(r, 1);
+    return p ? *p : 0;
+}
+
+uint64_t mj_get_uint(mj_reader *r)
+{
+    uint64_t v = 0;
+    unsigned shift;
+
+    for (shift = 0; shift < 64; shift += 7) {
+        uint8_t c = mj_get_u8(r);
+        if (r->bad || (shift == 63 && c > 1))
+            break;
+        v |= (uint64_t)(c & 0x7f) << shift;
+        if (!(c & 0x80))
+            return v;
+    }
+    r->bad = true;
+    return 0;
+}
+
+uint32_t mj_get_u32(mj_reader *r)
+{
+    uint64_t v = mj_get_uint(r);
+
+    if (v > UINT32_MAX) {
+        r->bad = true;
+        v = 0;
+    }
+    return (uint32_t)v;
+}
+
+int64_t mj_get_int(mj_reader *r)
+{
+    uint64_t v = mj_get_uint(r);
+    return (int64_t)(v >> 1) ^ -(int64_t)(v & 1);
+}
+
+mj_str mj_get_str(mj_reader *r)
+{
+    uint32_t n = mj_get_u32(r);
+    const uint8_t *p = mj_get_raw(r, n);
+    return p && n ? (mj_str){(const char *)p, n} : (mj_str){0};
+}
+
+bool mj_str_eq(mj_str a, mj_str b)
+{
+    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
+
+mj_str mj_str_head(mj_str s, uint32_t n)
+{
+    if (s.n <= n)
+        return s;
+    while (n > 0 && ((unsigned char)s.p[n] & 0xc0) == 0x80)
+        n--;
+    return (mj_str){s.p, n};
+}
+
+void mj_be32(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)(v >> 24);
+    p[1] = (uint8_t)(v >> 16);
+    p[2] = (uint8_t)(v >> 8);
+    p[3] = (uint8_t)v;
+}
+
+void mj_be64(uint8_t *p, uint64_t v)
+{
+    mj_be32(p, (uint32_t)(v >> 32));
+    mj_be32(p + 4, (uint32_t)v);
+}
+
+uint32_t mj_be32_get(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+uint64_t mj_be64_get(const uint8_t *p)
+{
+    return (uint64_t)mj_be32_get(p) << 32 | mj_be32_get(p + 4);
+}

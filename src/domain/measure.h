@@ -1,0 +1,99 @@
+/* mj_measure: what the store remembers of how things go: counts, latencies, whether callbacks come.
+ *
+ * Pure, like mj_state: the store keeps one record of it, changes it in the
+ * transaction that it counts, and takes from it how long to wait for a callback.
+ * Losing it would lose no task's fact. */
+#ifndef MJ_MEASURE_H
+#define MJ_MEASURE_H
+
+#include "domain/state.h"
+
+/* Upper bounds of the latency buckets, in seconds; the last one has none. */
+#define MJ_LATENCY_BOUNDS                                                                                              \
+    1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 60, 75, 90, 120, 150, 180, 240, 300, 450, 600, 900, 1800, 3600
+#define MJ_NBUCKETS 26
+#define MJ_NMODES 2
+#define MJ_NHOURS 24
+
+/* How callbacks were answered, submissions ended and deliveries went.  On disk: keep the order, add at the end. */
+#define MJ_COUNTS(X)                                                                                                   \
+    X(MJ_CALLBACK_STORED, "callback_stored")                                                                           \
+    X(MJ_CALLBACK_DUPLICATE, "callback_duplicate")                                                                     \
+    X(MJ_CALLBACK_STALE, "callback_stale")                                                                             \
+    X(MJ_CALLBACK_UNKNOWN, "callback_unknown")                                                                         \
+    X(MJ_CALLBACK_REFUSED, "callback_refused")                                                                         \
+    X(MJ_CALLBACK_HINT, "callback_hint")                                                                               \
+    X(MJ_SUBMIT_ACCEPTED, "submit_accepted")                                                                           \
+    X(MJ_SUBMIT_REFUSED, "submit_refused")                                                                             \
+    X(MJ_SUBMIT_REJECTED, "submit_rejected")                                                                           \
+    X(MJ_SUBMIT_NOT_SENT, "submit_not_sent")                                                                           \
+    X(MJ_SUBMIT_MAYBE, "submit_ambiguous")                                                                             \
+    X(MJ_POLL_REQUESTS, "poll_requests")                                                                               \
+    X(MJ_POLL_ANSWERED, "poll_answered")                                                                               \
+    X(MJ_POLL_UNANSWERED, "poll_unanswered")                                                                           \
+    X(MJ_ENDED_CALLBACK, "ended_callback")                                                                             \
+    X(MJ_ENDED_POLL, "ended_poll")                                                                                     \
+    X(MJ_EVENT_DELIVERED, "event_delivered")                                                                           \
+    X(MJ_EVENT_RETRIED, "event_retried")                                                                               \
+    X(MJ_EVENT_BURIED, "event_buried")                                                                                 \
+    X(MJ_SWEEPS, "sweeps")
+
+typedef enum {
+#define X(sym, name) sym,
+    MJ_COUNTS(X)
+#undef X
+        MJ_NCOUNTS
+} mj_count;
+
+typedef struct mj_histogram {
+    uint64_t bucket[MJ_NBUCKETS]; /* not cumulative */
+    uint64_t sum_ms;
+} mj_histogram;
+
+typedef struct mj_hour { /* tasks of ours that ended in it, and first callbacks that came in it */
+    int64_t hour;        /* since the epoch */
+    uint32_t ended, called;
+} mj_hour;
+
+typedef struct mj_measures {
+    uint64_t counts[MJ_NCOUNTS];
+    mj_histogram ends[MJ_NMODES];  /* from submission to the provider's last word, since the store was made */
+    mj_histogram calls[MJ_NMODES]; /* from submission to the callback, the newest thousand or two */
+    mj_hour hours[MJ_NHOURS];      /* by hour % MJ_NHOURS */
+    int64_t judged_from;           /* hours before it do not count for the verdict */
+    uint32_t ended, called;        /* since the verdict last changed */
+    int64_t broken_since;          /* callbacks do not come; 0: they do, or nobody knows */
+    int64_t swept_at, sweep_ms;    /* end and length of the last sweep; 0: never */
+    int64_t answered_at;           /* when the provider last answered a status request */
+    bool changed;                  /* not stored */
+} mj_measures;
+
+const char *mj_count_name(unsigned count);
+/* Seconds; 0 for the last bucket, which has no bound. */
+uint32_t mj_latency_bound(unsigned bucket);
+
+int mj_measures_encode(const mj_measures *m, mj_buf *out);
+int mj_measures_decode(mj_str bytes, mj_measures *m);
+
+void mj_measure_count(mj_measures *m, mj_count count, uint64_t n);
+
+/* The task before a signal was applied to it, as far as measuring it needs. */
+typedef struct mj_before {
+    mj_state state;
+    int64_t called_at;
+} mj_before;
+/* What became of a signal: `code` and `step` as mj_state_apply() gave them. */
+void mj_measure_signal(mj_measures *m, mj_before before, const mj_task *t, const mj_signal *sig, int code,
+                       const mj_step *step, int64_t now);
+
+/* Whether callbacks come, judged by the tasks that ended in this hour and the one before. */
+typedef enum { MJ_VERDICT_SAME, MJ_VERDICT_BROKEN, MJ_VERDICT_MENDED } mj_verdict;
+/* The end of a sweep.  `judge`: there is a webhook to judge. */
+mj_verdict mj_measure_sweep(mj_measures *m, bool judge, int64_t elapsed_ms, int64_t now);
+/* Of what ended in this hour and the one before: how many tasks, and for how many a callback came. */
+void mj_measure_recent(const mj_measures *m, int64_t now, uint32_t *ended, uint32_t *called);
+
+/* The rules as experience has made them. */
+mj_rules mj_measure_rules(const mj_measures *m, const mj_rules *given);
+
+#endif

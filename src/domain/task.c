@@ -1,0 +1,329 @@
+#include "domain/task.h"
+
+#include "base/error.h"
+
+#include <string.h>
+
+enum { TASK_V2 = 2 /* adds called_at, at the end */, TASK_V3 = 3 /* and files */ };
+
+enum { FLAG_READY = 1, FLAG_LATE = 2, FLAG_DECIDED = 4, FLAG_OWNER = 8, FLAG_ADOPTED = 16 };
+
+const char *mj_state_name(mj_state s)
+{
+    static const char *const names[] = {
+#define X(sym, name) name,
+        MJ_STATES(X)
+#undef X
+    };
+    return (unsigned)s < MJ_NSTATES ? names[s] : "?";
+}
+
+int mj_state_parse(mj_str name)
+{
+    for (int s = 0; s < MJ_NSTATES; s++) {
+        const char *known = mj_state_name((mj_state)s);
+        if (strlen(known) == name.n && memcmp(known, name.p, name.n) == 0)
+            return s;
+    }
+    return -1;
+}
+
+const char *mj_word_name(mj_word w)
+{
+    static const char *const names[] = {
+#define X(sym, name) name,
+        MJ_WORDS(X)
+#undef X
+    };
+    return (unsigned)w < MJ_NWORDS ? names[w] : "?";
+}
+
+const char *mj_source_name(mj_source s)
+{
+    static const char *const names[] = {
+#define X(sym, name) name,
+        MJ_SOURCES(X)
+#undef X
+    };
+    return (unsigned)s < MJ_NSOURCES ? names[s] : "?";
+}
+
+bool mj_state_final(mj_state s)
+{
+    return s == MJ_SUCCEEDED || s == MJ_FAILED || s == MJ_LOST || s == MJ_CANCELLED;
+}
+
+mj_attempt *mj_task_current(mj_task *t)
+{
+    return &t->attempts[t->nattempts - 1];
+}
+
+mj_attempt *mj_task_attempt(mj_task *t, uint32_t n)
+{
+    return n >= 1 && n <= t->nattempts ? &t->attempts[n - 1] : NULL;
+}
+
+uint32_t mj_task_attempt_of(const mj_task *t, mj_str id)
+{
+    for (uint32_t n = t->nattempts; n > 0; n--)
+        for (unsigned i = 0; i < t->attempts[n - 1].nids; i++)
+            if (mj_str_eq(t->attempts[n - 1].ids[i], id))
+                return n;
+    return 0;
+}
+
+static void put_attempt(mj_buf *b, const mj_attempt *a)
+{
+    mj_put_u8(b, (uint8_t)((unsigned)a->word | (a->slot ? 0x80u : 0)));
+    mj_put_int(b, a->submitted_at);
+    mj_put_int(b, a->slot_until);
+    mj_put_str(b, a->account);
+    mj_put_u8(b, (uint8_t)a->nids);
+    for (unsigned i = 0; i < a->nids; i++)
+        mj_put_str(b, a->ids[i]);
+}
+
+static void put_moment(mj_buf *b, const mj_moment *m, int64_t base)
+{
+    mj_put_int(b, m->at - base);
+    mj_put_int(b, m->until - m->at);
+    mj_put_uint(b, m->count);
+    mj_put_uint(b, m->attempt);
+    mj_put_u8(b, m->signal);
+    mj_put_u8(b, m->note);
+    mj_put_u8(b, (uint8_t)m->source);
+    mj_put_u8(b, (uint8_t)((unsigned)m->from << 4 | (unsigned)m->to));
+    mj_put_str(b, m->reason);
+}
+
+int mj_task_encode(const mj_task *t, mj_buf *b)
+{
+    unsigned flags = (t->ready ? FLAG_READY : 0) | (t->late ? FLAG_LATE : 0) | (t->decided ? FLAG_DECIDED : 0) |
+                     (t->has_owner ? FLAG_OWNER : 0) | (t->adopted ? FLAG_ADOPTED : 0);
+
+    mj_put_u8(b, MJ_TASK_VERSION);
+    mj_put_raw(b, t->ref, sizeof t->ref);
+    mj_put_u8(b, (uint8_t)t->state);
+    mj_put_u8(b, (uint8_t)t->mode);
+    mj_put_u8(b, (uint8_t)t->source);
+    mj_put_u8(b, (uint8_t)flags);
+    mj_put_uint(b, t->timeout);
+    mj_put_int(b, t->priority);
+    mj_put_uint(b, t->polls);
+    mj_put_uint(b, t->absent);
+    mj_put_uint(b, t->hints);
+    mj_put_uint(b, t->tries);
+    mj_put_uint(b, t->event_seq);
+    mj_put_int(b, t->created_at);
+    mj_put_int(b, t->updated_at);
+    mj_put_int(b, t->finished_at);
+    mj_put_int(b, t->due_at);
+    mj_put_int(b, t->expires_at);
+    mj_put_int(b, t->absent_since);
+    mj_put_int(b, t->asked_at);
+    mj_put_int(b, t->silent_ms);
+    mj_put_str(b, t->account);
+    mj_put_str(b, t->prompt);
+    mj_put_str(b, t->mj_prompt);
+    mj_put_str(b, t->user_id);
+    mj_put_str(b, t->context);
+    mj_put_str(b, t->key);
+    mj_put_str(b, t->image);
+    mj_put_str(b, t->meta);
+    mj_put_str(b, t->error_code);
+    mj_put_str(b, t->error);
+    mj_put_raw(b, t->fingerprint, sizeof t->fingerprint);
+    mj_put_u8(b, (uint8_t)t->nimages);
+    for (unsigned i = 0; i < t->nimages; i++)
+        mj_put_str(b, t->images[i]);
+    mj_put_u8(b, (uint8_t)t->nattempts);
+    for (unsigned i = 0; i < t->nattempts; i++)
+        put_attempt(b, &t->attempts[i]);
+    if (t->has_owner) {
+        mj_put_raw(b, t->owner.boot, sizeof t->owner.boot);
+        mj_put_uint(b, t->owner.pidns);
+        mj_put_uint(b, t->owner.pid);
+        mj_put_uint(b, t->owner.started);
+    }
+    mj_put_uint(b, t->forgotten);
+    mj_put_u8(b, (uint8_t)t->nmoments);
+    for (unsigned i = 0; i < t->nmoments; i++)
+        put_moment(b, &t->moments[i], t->created_at);
+    mj_put_int(b, t->called_at);
+    mj_put_str(b, t->files);
+    return b->failed ? MJ_ENOMEM : MJ_OK;
+}
+
+/* A byte that must be below `limit`, else the record is bad. */
+static unsigned get_below(mj_reader *r, unsigned limit)
+{
+    unsigned v = mj_get_u8(r);
+
+    if (v >= limit) {
+        r->bad = true;
+        v = 0;
+    }
+    return v;
+}
+
+static int64_t checked_time(mj_reader *r, int64_t t)
+{
+    if (t >= 0 && t <= MJ_MAX_TIME)
+        return t;
+    r->bad = true;
+    return 0;
+}
+
+static int64_t get_time(mj_reader *r)
+{
+    return checked_time(r, mj_get_int(r));
+}
+
+static int64_t get_time_from(mj_reader *r, int64_t base) /* itself within the limit */
+{
+    int64_t d = mj_get_int(r);
+    return checked_time(r, d > MJ_MAX_TIME ? d : d < -MJ_MAX_TIME ? d : base + d);
+}
+
+static int32_t get_i32(mj_reader *r)
+{
+    int64_t v = mj_get_int(r);
+
+    if (v >= INT32_MIN && v <= INT32_MAX)
+        return (int32_t)v;
+    r->bad = true;
+    return 0;
+}
+
+/* What goes into keys of the store must not be longer than they are. */
+static mj_str get_name(mj_reader *r, uint32_t max)
+{
+    mj_str s = mj_get_str(r);
+
+    if (s.n <= max)
+        return s;
+    r->bad = true;
+    return (mj_str){0};
+}
+
+static void copy_raw(mj_reader *r, void *to, size_t n)
+{
+    const uint8_t *p = mj_get_raw(r, n);
+
+    if (p)
+        memcpy(to, p, n);
+}
+
+static void get_attempt(mj_reader *r, mj_attempt *a)
+{
+    unsigned head = mj_get_u8(r);
+
+    r->bad = r->bad || (head & 0x7f) >= MJ_NWORDS;
+    a->word = (mj_word)(head & 0x7f);
+    a->slot = (head & 0x80) != 0;
+    a->submitted_at = get_time(r);
+    a->slot_until = get_time(r);
+    a->account = get_name(r, MJ_MAX_NAME);
+    r->bad = r->bad || (a->slot && a->account.n == 0);
+    a->nids = get_below(r, MJ_MAX_IDS + 1);
+    for (unsigned i = 0; i < a->nids; i++)
+        a->ids[i] = get_name(r, MJ_MAX_TASK_ID);
+}
+
+static void get_moment(mj_reader *r, mj_moment *m, int64_t base)
+{
+    unsigned fromto;
+
+    m->at = get_time_from(r, base);
+    m->until = get_time_from(r, m->at);
+    m->count = mj_get_u32(r);
+    m->attempt = mj_get_u32(r);
+    m->signal = mj_get_u8(r);
+    m->note = mj_get_u8(r);
+    m->source = (mj_source)get_below(r, MJ_NSOURCES);
+    fromto = mj_get_u8(r);
+    m->from = (mj_state)(fromto >> 4);
+    m->to = (mj_state)(fromto & 15);
+    r->bad = r->bad || (fromto >> 4) >= MJ_NSTATES || (fromto & 15) >= MJ_NSTATES;
+    m->reason = mj_get_str(r);
+}
+
+static void get_v1(mj_reader *r, mj_task *t)
+{
+    unsigned flags;
+
+    copy_raw(r, t->ref, sizeof t->ref);
+    t->state = (mj_state)get_below(r, MJ_NSTATES); /* layer: decode */
+    t->mode = (mj_mode)get_below(r, 2);
+    t->source = (mj_source)get_below(r, MJ_NSOURCES);
+    flags = mj_get_u8(r);
+    t->ready = (flags & FLAG_READY) != 0;
+    t->late = (flags & FLAG_LATE) != 0;
+    t->decided = (flags & FLAG_DECIDED) != 0;
+    t->has_owner = (flags & FLAG_OWNER) != 0;
+    t->adopted = (flags & FLAG_ADOPTED) != 0;
+    t->timeout = mj_get_u32(r);
+    t->priority = get_i32(r);
+    t->polls = mj_get_u32(r);
+    t->absent = mj_get_u32(r);
+    t->hints = mj_get_u32(r);
+    t->tries = mj_get_u32(r);
+    t->event_seq = mj_get_u32(r);
+    t->created_at = get_time(r);
+    t->updated_at = get_time(r);
+    t->finished_at = get_time(r);
+    t->due_at = get_time(r);
+    t->expires_at = get_time(r);
+    t->absent_since = get_time(r);
+    t->asked_at = get_time(r);
+    t->silent_ms = get_time(r);
+    t->account = get_name(r, MJ_MAX_NAME);
+    t->prompt = mj_get_str(r);
+    t->mj_prompt = mj_get_str(r);
+    t->user_id = get_name(r, MJ_MAX_NAME);
+    t->context = mj_get_str(r);
+    t->key = get_name(r, MJ_MAX_NAME);
+    t->image = mj_get_str(r);
+    t->meta = mj_get_str(r);
+    t->error_code = mj_get_str(r);
+    t->error = mj_get_str(r);
+    copy_raw(r, t->fingerprint, sizeof t->fingerprint);
+    t->nimages = get_below(r, MJ_MAX_IMAGES + 1);
+    for (unsigned i = 0; i < t->nimages; i++)
+        t->images[i] = mj_get_str(r);
+    t->nattempts = get_below(r, MJ_MAX_ATTEMPTS + 1);
+    for (unsigned i = 0; i < t->nattempts; i++)
+        get_attempt(r, &t->attempts[i]);
+    if (t->has_owner) {
+        copy_raw(r, t->owner.boot, sizeof t->owner.boot);
+        t->owner.pidns = mj_get_uint(r);
+        t->owner.pid = mj_get_u32(r);
+        t->owner.started = mj_get_uint(r);
+    }
+    t->forgotten = mj_get_u32(r);
+    t->nmoments = get_below(r, MJ_MAX_TIMELINE + 1);
+    for (unsigned i = 0; i < t->nmoments; i++)
+        get_moment(r, &t->moments[i], t->created_at);
+    r->bad = r->bad || t->nattempts == 0;
+}
+
+int mj_task_decode(const void *p, size_t n, mj_task *t)
+{
+    mj_reader r = mj_reader_of(p, n);
+    mj_task tmp = {0};
+    uint8_t version = mj_get_u8(&r);
+
+    if (r.bad || version == 0)
+        return MJ_ECORRUPT;
+    if (version > MJ_TASK_VERSION)
+        return MJ_ESCHEMA;
+    get_v1(&r, &tmp);
+    if (version >= TASK_V2)
+        tmp.called_at = get_time(&r);
+    if (version >= TASK_V3)
+        tmp.files = get_name(&r, MJ_MAX_JSON);
+    if (r.bad || r.p != r.end)
+        return MJ_ECORRUPT;
+    *t = tmp;
+    return MJ_OK;
+}

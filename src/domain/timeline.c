@@ -1,0 +1,85 @@
+#include "domain/timeline.h"
+
+#include <string.h>
+
+enum {
+    FIRST_MOMENTS = 4, /* of a full timeline the first ones stay: they tell how it began */
+    GAP_MS = 1000,     /* what changes the timeline alone is written so often at most */
+};
+
+static bool same_moment(const mj_moment *a, const mj_moment *b)
+{
+    return a->signal == b->signal && a->note == b->note && a->source == b->source && a->from == b->from &&
+           a->to == b->to && a->attempt == b->attempt && mj_str_eq(a->reason, b->reason);
+}
+
+void mj_timeline_add(mj_task *t, const mj_signal *sig, mj_note note, uint32_t attempt, mj_state from, int64_t now)
+{
+    mj_moment m = {.at = now,
+                   .until = now,
+                   .count = 1,
+                   .attempt = attempt,
+                   .signal = (uint8_t)sig->kind,
+                   .note = (uint8_t)note,
+                   .source = sig->source,
+                   .from = from,
+                   .to = t->state,
+                   .reason = mj_str_head(sig->error.n ? sig->error : sig->remark, MJ_MAX_REASON)};
+
+    if (t->nmoments > 0 && same_moment(&t->moments[t->nmoments - 1], &m)) {
+        t->moments[t->nmoments - 1].count++;
+        t->moments[t->nmoments - 1].until = now;
+        return;
+    }
+    if (t->nmoments == MJ_MAX_TIMELINE) {
+        memmove(&t->moments[FIRST_MOMENTS], &t->moments[FIRST_MOMENTS + 1],
+                (MJ_MAX_TIMELINE - FIRST_MOMENTS - 1) * sizeof m);
+        t->nmoments--;
+        t->forgotten++;
+    }
+    t->moments[t->nmoments++] = m;
+}
+
+bool mj_timeline_fresh(const mj_task *t, int64_t now)
+{
+    const mj_moment *m = t->nmoments > 0 ? &t->moments[t->nmoments - 1] : NULL;
+
+    /* A hint that is repeated is taken each time, and yet tells nothing new. */
+    return m && (m->note != MJ_NOTE_TAKEN || m->signal == SIG_HINT) && now >= m->until && now - m->until < GAP_MS;
+}
+
+static bool same_attempt(const mj_attempt *a, const mj_attempt *b)
+{
+    return a->word == b->word && a->slot == b->slot && a->submitted_at == b->submitted_at &&
+           a->slot_until == b->slot_until && a->nids == b->nids && mj_str_eq(a->account, b->account);
+}
+
+static bool same_numbers(const mj_task *a, const mj_task *b)
+{
+    return a->state == b->state && a->source == b->source && a->ready == b->ready && a->late == b->late &&
+           a->decided == b->decided && a->has_owner == b->has_owner && a->polls == b->polls && a->absent == b->absent &&
+           a->hints == b->hints && a->tries == b->tries && a->finished_at == b->finished_at && a->due_at == b->due_at &&
+           a->expires_at == b->expires_at && a->absent_since == b->absent_since && a->silent_ms == b->silent_ms &&
+           a->called_at == b->called_at && a->asked_at == b->asked_at && a->nimages == b->nimages &&
+           a->nattempts == b->nattempts;
+}
+
+static bool same_texts(const mj_task *a, const mj_task *b)
+{
+    return mj_str_eq(a->prompt, b->prompt) && mj_str_eq(a->mj_prompt, b->mj_prompt) && mj_str_eq(a->image, b->image) &&
+           mj_str_eq(a->meta, b->meta) && mj_str_eq(a->error_code, b->error_code) && mj_str_eq(a->error, b->error) &&
+           mj_str_eq(a->files, b->files);
+}
+
+bool mj_timeline_only(const mj_task *a, const mj_task *b)
+{
+    if (!same_numbers(a, b) || !same_texts(a, b))
+        return false;
+    for (unsigned i = 0; i < a->nattempts; i++)
+        if (!same_attempt(&a->attempts[i], &b->attempts[i]))
+            return false;
+    for (unsigned i = 0; i < a->nimages; i++)
+        if (!mj_str_eq(a->images[i], b->images[i]))
+            return false;
+    return true;
+}

@@ -1,0 +1,399 @@
+#include "base/fault.h"
+#include "download/address.h"
+#include "download/checks.h"
+#include "download/impl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { MAX_URL = 8192 };
+
+/* ---- verdicts ---- */
+
+static void verdict(item *t, mj_fetch_outcome outcome, const char *why)
+{
+    mj_fetch_result *r = &t->result;
+
+    t->over = true;
+    r->outcome = outcome;
+    if (t->host[0])
+        snprintf(r->error, sizeof r->error, "%s: %.110s", t->host, why);
+    else
+        snprintf(r->error, sizeof r->error, "%.190s", why);
+    mj_curl_printable(r->error);
+}
+
+static void disk_verdict(item *t)
+{
+    char why[100];
+
+    verdict(t, MJ_FETCH_DISK, strerror_r(errno, why, sizeof why));
+}
+
+/* ---- the URL ---- */
+
+static bool host_allowed(const mj_fetch *f, const char *host)
+{
+    if (!f->listed)
+        return true;
+    for (const struct curl_slist *h = f->hosts; h; h = h->next)
+        if (mj_fetch_host_is(host, h->data))
+            return true;
+    return false;
+}
+
+/* What is checked here is what libcurl goes by: it is given this very CURLU. */
+bool mj_fetch_url(item *t, const char *url)
+{
+    char *scheme = NULL, *host = NULL, *port = NULL;
+    const char *why = NULL;
+    CURLUcode rc =
+        strlen(url) > MAX_URL ? CURLUE_MALFORMED_INPUT : curl_url_set(t->url, CURLUPART_URL, url, CURLU_DISALLOW_USER);
+
+    if (rc == CURLUE_OK)
+        rc = curl_url_get(t->url, CURLUPART_SCHEME, &scheme, 0);
+    if (rc == CURLUE_OK)
+        rc = curl_url_get(t->url, CURLUPART_HOST, &host, 0);
+    if (rc == CURLUE_OK)
+        rc = curl_url_get(t->url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT);
+    if (rc == CURLUE_USER_NOT_ALLOWED)
+        why = "a URL with a user in it is not fetched";
+    else if (rc != CURLUE_OK)
+        why = "not a URL";
+    else if (strcmp(scheme, "https") != 0)
+        why = "not an https URL";
+    else
+        snprintf(t->host, sizeof t->host, "%s", host);
+    if (!why && strcmp(port, "443") != 0)
+        why = "a port other than 443 is not fetched from";
+    else if (!why && !host_allowed(t->f, host))
+        why = "not one of the hosts that are allowed";
+    if (rc == CURLUE_OUT_OF_MEMORY)
+        verdict(t, MJ_FETCH_NET, "out of memory");
+    else if (why)
+        verdict(t, MJ_FETCH_URL, why);
+    curl_free(scheme);
+    curl_free(host);
+    curl_free(port);
+    return why == NULL;
+}
+
+/* ---- what libcurl calls ---- */
+
+/* Each address, when it is about to be connected to.  libcurl goes on with the next one of the name. */
+static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
+{
+    item *t = arg;
+
+    (void)purpose;
+    if (!t->f->o.allow_private &&
+        (!mj_addr_public(&to->addr, to->addrlen) || mj_addr_port(&to->addr, to->addrlen) != 443)) {
+        t->forbidden++;
+        return CURL_SOCKET_BAD;
+    }
+    t->allowed++;
+    return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+}
+
+/* A header of the answer that is there once; NULL. */
+static const char *header(const item *t, const char *name)
+{
+    struct curl_header *h;
+
+    if (curl_easy_header(t->easy, name, 0, CURLH_HEADER, -1, &h) != CURLHE_OK || h->amount != 1)
+        return NULL;
+    return h->value;
+}
+
+static bool begin_fresh(item *t)
+{
+    t->at = t->total = 0;
+    t->nhead = 0;
+    if (ftruncate(t->req.fd, 0) != 0 || lseek(t->req.fd, 0, SEEK_SET) != 0 ||
+        (t->req.fresh && !t->req.fresh(t->req.arg, header(t, "ETag")))) {
+        disk_verdict(t);
+        return false;
+    }
+    return true;
+}
+
+static bool judge_rest(item *t)
+{
+    const char *etag = header(t, "ETag");
+    ssize_t n;
+
+    /* Beside If-Range a 206 need not say the type again. */
+    if (!etag || strcmp(etag, t->etag) != 0 || !mj_fetch_is_rest(header(t, "Content-Range"), t->req.have, &t->total) ||
+        (header(t, "Content-Type") && !mj_image_named(header(t, "Content-Type")))) {
+        t->again = true;
+        return false;
+    }
+    if (t->total > t->f->o.max_bytes) {
+        verdict(t, MJ_FETCH_SIZE, "larger than allowed");
+        return false;
+    }
+    n = pread(t->req.fd, t->head, sizeof t->head, 0);
+    if (n != (ssize_t)sizeof t->head || lseek(t->req.fd, t->req.have, SEEK_SET) != t->req.have) {
+        disk_verdict(t);
+        return false;
+    }
+    t->nhead = sizeof t->head;
+    t->at = t->req.have;
+    return true;
+}
+
+/* The header, when the body begins or there is none.  False: no more of it. */
+static bool judge(item *t)
+{
+    long status = 0;
+    curl_off_t length = -1;
+    char why[60];
+
+    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    t->result.status = (int)status;
+    if (status == 206 && t->etag)
+        return judge_rest(t);
+    if (status == 416 && t->etag) {
+        t->again = true;
+        return false;
+    }
+    if (status != 200) {
+        const char *after = header(t, "Retry-After");
+        int64_t seconds = after ? mj_curl_retry_after(after, strlen(after)) : -1;
+        t->result.retry_after = seconds > 0 ? seconds : -1;
+        snprintf(why, sizeof why,
+                 status >= 300 && status <= 399 ? "answered %ld, and redirects are not followed" : "answered %ld",
+                 status);
+        verdict(t, MJ_FETCH_STATUS, why);
+        return false;
+    }
+    if (!mj_image_named(header(t, "Content-Type"))) {
+        snprintf(why, sizeof why, "not an image by its type, \"%.30s\"",
+                 header(t, "Content-Type") ? header(t, "Content-Type") : "");
+        verdict(t, MJ_FETCH_TYPE, why);
+        return false;
+    }
+    if (length > t->f->o.max_bytes) {
+        verdict(t, MJ_FETCH_SIZE, "larger than allowed");
+        return false;
+    }
+    /* libcurl takes a connection that was torn off for the end of such a one, also within TLS. */
+    if (length < 0 && !t->framing.chunked) {
+        verdict(t, MJ_FETCH_NET, "an answer without a length, of which nobody knows whether it is whole");
+        return false;
+    }
+    return begin_fresh(t);
+}
+
+static void framing_verdict(item *t)
+{
+    verdict(t, t->framing.packed ? MJ_FETCH_TYPE : MJ_FETCH_NET, t->framing.fault);
+}
+
+static size_t take_header(char *line, size_t size, size_t n, void *arg)
+{
+    item *t = arg;
+    size_t bytes = size * n;
+    long status = 0;
+
+    if (!mj_framing_line(&t->framing, line, bytes)) {
+        framing_verdict(t);
+        return CURL_WRITEFUNC_ERROR;
+    }
+    if (bytes > 0 && (line[0] == '\r' || line[0] == '\n')) {
+        curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        if (status < 200)
+            mj_framing_again(&t->framing);
+    }
+    return bytes;
+}
+
+static bool judge_once(item *t)
+{
+    if (t->over || t->again)
+        return false;
+    if (!t->judged)
+        t->judged = judge(t);
+    return t->judged;
+}
+
+/* True as long as it may still become an image. */
+static bool sniff(item *t, const char *p, size_t n)
+{
+    if (t->nhead < sizeof t->head) {
+        size_t room = sizeof t->head - t->nhead;
+        memcpy(t->head + t->nhead, p, n < room ? n : room);
+        t->nhead += n < room ? n : room;
+    }
+    if (t->nhead == sizeof t->head && mj_image_of(t->head, t->nhead) == MJ_IMAGE_NONE) {
+        verdict(t, MJ_FETCH_TYPE, "not an image by its first bytes");
+        return false;
+    }
+    return true;
+}
+
+/* False, with a verdict: no more of it. */
+static bool put(item *t, mj_str piece)
+{
+    if ((int64_t)piece.n > t->f->o.max_bytes - t->at) {
+        verdict(t, MJ_FETCH_SIZE, "larger than allowed");
+        return false;
+    }
+    if (!sniff(t, piece.p, piece.n))
+        return false;
+    while (piece.n > 0) {
+        ssize_t w = write(t->req.fd, piece.p, piece.n);
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w <= 0) {
+            disk_verdict(t);
+            return false;
+        }
+        piece.p += w;
+        piece.n -= (uint32_t)w;
+        t->at += w;
+        t->result.received += w;
+    }
+    MJ_FAULT("fetch.written");
+    return true;
+}
+
+static size_t take_body(char *from, size_t size, size_t n, void *arg)
+{
+    item *t = arg;
+    mj_str in = {from, (uint32_t)(size * n)}, piece; /* at most the buffer's size */
+
+    if (!judge_once(t))
+        return CURL_WRITEFUNC_ERROR;
+    while (mj_framing_body(&t->framing, &in, &piece))
+        if (!put(t, piece))
+            return CURL_WRITEFUNC_ERROR;
+    if (!t->framing.fault)
+        return size * n;
+    framing_verdict(t);
+    return CURL_WRITEFUNC_ERROR;
+}
+
+/* ---- one download ---- */
+
+static bool add_header(item *t, const char *name, const char *value)
+{
+    char line[600];
+    int n = snprintf(line, sizeof line, "%s: %s", name, value);
+    struct curl_slist *more = n > 0 && (size_t)n < sizeof line ? curl_slist_append(t->headers, line) : NULL;
+
+    if (more)
+        t->headers = more;
+    return more != NULL;
+}
+
+static bool set_range(item *t)
+{
+    char range[40];
+
+    if (!t->etag)
+        return true;
+    snprintf(range, sizeof range, "bytes=%lld-", (long long)t->req.have);
+    return add_header(t, "Range", range) && add_header(t, "If-Range", t->etag);
+}
+
+static bool set_up(mj_fetch *f, item *t)
+{
+    CURL *e = t->easy;
+    bool ok = add_header(t, "Accept", "image/png, image/jpeg, image/webp, image/gif") &&
+              add_header(t, "Accept-Encoding", "identity") && set_range(t);
+
+#define SET(option, value) ok = curl_easy_setopt(e, CURLOPT_##option, value) == CURLE_OK && ok
+    SET(CURLU, t->url);
+    SET(HTTPHEADER, t->headers);
+    SET(PRIVATE, t);
+    SET(ERRORBUFFER, t->error);
+    SET(HEADERFUNCTION, take_header);
+    SET(HEADERDATA, t);
+    SET(WRITEFUNCTION, take_body);
+    SET(WRITEDATA, t);
+    SET(OPENSOCKETFUNCTION, open_socket);
+    SET(OPENSOCKETDATA, t);
+    SET(USERAGENT, "mjhook");
+    SET(PROTOCOLS_STR, "https");
+    SET(BUFFERSIZE, 65536L);
+    SET(CONNECTTIMEOUT_MS, (long)f->o.connect_timeout_ms);
+    if (f->connect_to)
+        SET(CONNECT_TO, f->connect_to);
+#undef SET
+    return ok;
+}
+
+void mj_fetch_begin(mj_fetch *f, item *t)
+{
+    t->judged = t->again = false;
+    t->forbidden = t->allowed = 0;
+    t->result.status = 0;
+    t->framing = (mj_framing){0};
+    t->error[0] = '\0';
+    t->easy = mj_curl_new(f->ca_file, false);
+    if (t->easy && set_up(f, t) && curl_multi_add_handle(f->multi, t->easy) == CURLM_OK) {
+        t->step = RUNNING;
+        f->running++;
+        return;
+    }
+    verdict(t, MJ_FETCH_NET, "out of memory");
+    mj_fetch_release(f, t);
+    t->step = ENDED;
+}
+
+static void net_verdict(item *t, CURLcode rc)
+{
+    if (t->forbidden && !t->allowed)
+        verdict(t, MJ_FETCH_ADDRESS, "no public address: not connected to");
+    else
+        verdict(t, MJ_FETCH_NET, t->error[0] ? t->error : curl_easy_strerror(rc));
+}
+
+/* The body is complete, by what libcurl knows of its length. */
+static void complete(item *t)
+{
+    mj_image kind = mj_image_of(t->head, t->nhead);
+
+    if ((t->total && t->at != t->total) || (t->framing.chunked && !mj_framing_done(&t->framing))) {
+        verdict(t, MJ_FETCH_NET, "the answer broke off");
+    } else if (t->at == 0) {
+        verdict(t, MJ_FETCH_NET, "an empty answer");
+    } else if (kind == MJ_IMAGE_NONE) {
+        verdict(t, MJ_FETCH_TYPE, "not an image by its first bytes");
+    } else {
+        t->over = true;
+        t->result.outcome = MJ_FETCH_DONE;
+        t->result.kind = kind;
+    }
+}
+
+void mj_fetch_finish(mj_fetch *f, item *t, CURLcode rc)
+{
+    if (rc == CURLE_OK && judge_once(t))
+        complete(t);
+    else if (!t->over && !t->again)
+        net_verdict(t, rc);
+    mj_fetch_release(f, t);
+    f->running--;
+    if (t->again) { /* once: then it has no ETag any more */
+        free(t->etag);
+        t->etag = NULL;
+        t->step = WAITING;
+        return;
+    }
+    t->step = ENDED;
+}
+
+void mj_fetch_end(mj_fetch *f, item *t, mj_fetch_outcome outcome, const char *why)
+{
+    if (!t->over)
+        verdict(t, outcome, why);
+    mj_fetch_release(f, t);
+    t->step = ENDED;
+}

@@ -1,0 +1,219 @@
+/* mjhook.core's children: functions run in a process of their own, and programs. */
+#include "os/command.h"
+#include "os/process.h"
+
+#include "lua/core.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CHILD "mjhook.child"
+#define MJ_MAX_CHILDREN 64
+#define MJ_MAX_WORDS 256 /* of a program's arguments or environment */
+
+static int child_close(lua_State *L)
+{
+    mj_child *c = luaL_checkudata(L, 1, CHILD);
+    int status;
+
+    mj_child_end(c, &status);
+    return 0;
+}
+
+/* tell(message): what the function in the child is given. */
+static int tell(lua_State *L)
+{
+    mj_child *c = lua_touserdata(L, lua_upvalueindex(1));
+    size_t n;
+    const char *p = luaL_checklstring(L, 1, &n);
+
+    if (n > MJ_MAX_FRAME)
+        return luaL_error(L, "message too long");
+    if (!mj_child_tell(c->fd, (mj_str){p, (uint32_t)n}))
+        _exit(1); /* nobody is left to hear it */
+    return 0;
+}
+
+/* claim() -> boolean: what the function in the child asks before each piece of its work. */
+static int claim(lua_State *L)
+{
+    lua_pushboolean(L, mj_child_claim(lua_touserdata(L, lua_upvalueindex(1))));
+    return 1;
+}
+
+static void push_ending(lua_State *L, int status)
+{
+    lua_createtable(L, 0, 2);
+    if (WIFSIGNALED(status)) {
+        mjl_set_int(L, "signal", WTERMSIG(status));
+        mjl_set_lit(L, "name", sigabbrev_np(WTERMSIG(status)) ? sigabbrev_np(WTERMSIG(status)) : "?");
+    } else {
+        mjl_set_int(L, "exit", WEXITSTATUS(status));
+    }
+}
+
+/* What a child and the programs that it starts have no use for: a handler's submissions use what was read from them. */
+static const char *const SECRETS[] = {"MIDJOURNEY_API_KEY", "MJHOOK_SECRET"};
+
+/* core.fork(function(tell, claim)) -> child | nil, err.  The function runs in a process of its own, which ends with it;
+ * what it raises is lost.  Work that may be taken back from it is begun piece by piece, each once claim() gave true.
+ * Not from a process with threads that hold locks the function needs. */
+static int core_fork(lua_State *L)
+{
+    mj_child *c;
+    int rc;
+
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    c = lua_newuserdata(L, sizeof *c);
+    *c = (mj_child){.fd = -1, .guard = {.fd = -1, .pidfd = -1}};
+    luaL_getmetatable(L, CHILD);
+    lua_setmetatable(L, -2);
+    /* All that the call takes is made before the fork: an error between fork and call would be caught by code of the
+     * parent's, which would then run in the child. */
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, tell, 1);
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, claim, 1);
+    rc = mj_child_fork(c);
+    if (rc == 0) {
+        for (size_t i = 0; i < sizeof SECRETS / sizeof SECRETS[0]; i++)
+            unsetenv(SECRETS[i]);
+        mjl_forget_watch();
+        rc = lua_pcall(L, 2, 0, 0);
+        _exit(rc == LUA_OK ? 0 : 1); /* without what this process and its libraries do at exit: that is the parent's */
+    }
+    if (rc < 0) {
+        lua_pushfstring(L, "no process can be started: %s", strerror(errno));
+        return mjl_fail(L, MJ_EBUSY, lua_tostring(L, -1));
+    }
+    lua_settop(L, 2);
+    return 1;
+}
+
+/* child:hear() -> message; nil: none yet; false: it has ended */
+static int child_hear(lua_State *L)
+{
+    mj_child *c = luaL_checkudata(L, 1, CHILD);
+    mj_str message;
+    int rc = mj_child_hear(c, &message);
+
+    if (rc > 0)
+        lua_pushlstring(L, message.p, message.n);
+    else if (rc == 0)
+        lua_pushnil(L);
+    else
+        lua_pushboolean(L, 0);
+    return 1;
+}
+
+/* child:take_back() -> how many pieces of its work it has begun; it begins no more */
+static int child_take_back(lua_State *L)
+{
+    mj_child *c = luaL_checkudata(L, 1, CHILD);
+
+    mjl_push_int(L, (int64_t)mj_child_take_back(c));
+    return 1;
+}
+
+/* child:forbid() -> boolean: false while it sends or stores; true: it begins that no more, and may be stopped */
+static int child_forbid(lua_State *L)
+{
+    lua_pushboolean(L, mj_child_forbid(luaL_checkudata(L, 1, CHILD)));
+    return 1;
+}
+
+/* child:stop() -> {exit=} or {signal=, name=}: kills it and its descendants if they still run */
+static int child_stop(lua_State *L)
+{
+    mj_child *c = luaL_checkudata(L, 1, CHILD);
+    int status;
+
+    mj_child_end(c, &status);
+    push_ending(L, status);
+    return 1;
+}
+
+/* core.await({children}, ms): until one of them has something to say, or so long. */
+static int core_await(lua_State *L)
+{
+    struct pollfd p[MJ_MAX_CHILDREN];
+    int64_t ms = mjl_arg_ms(L, 2);
+    nfds_t n = 0;
+
+    luaL_checktype(L, 1, LUA_TTABLE);
+    for (int i = 1; n < MJ_MAX_CHILDREN; i++) {
+        mj_child *c;
+        lua_rawgeti(L, 1, i);
+        if (lua_isnil(L, -1))
+            break;
+        c = luaL_checkudata(L, -1, CHILD);
+        p[n++] = (struct pollfd){.fd = c->fd, .events = POLLIN};
+        lua_pop(L, 1);
+    }
+    poll(p, n, ms < 0 ? 0 : ms > 60000 ? 60000 : (int)ms + 1); /* a signal cuts it short, which does no harm */
+    return 0;
+}
+
+/* The strings of list `name` of the table at 1, as an array on top of the stack.  They stay alive in their table. */
+static char **words(lua_State *L, const char *name)
+{
+    char **out = lua_newuserdata(L, (MJ_MAX_WORDS + 1) * sizeof *out);
+    int n = 0;
+
+    mjl_field(L, 1, name);
+    for (; lua_istable(L, -1) && n < MJ_MAX_WORDS; n++) {
+        lua_rawgeti(L, -1, n + 1);
+        if (lua_type(L, -1) != LUA_TSTRING) {
+            lua_pop(L, 1);
+            break;
+        }
+        out[n] = (char *)(uintptr_t)lua_tostring(L, -1);
+        lua_pop(L, 1);
+    }
+    out[n] = NULL;
+    lua_pop(L, 1);
+    return out;
+}
+
+/* core.run{argv={path, ...}, env={"NAME=value", ...}, input=, timeout_ms=, background=}
+ * -> {exit=} or {signal=, name=}, with timed_out= and said= (the end of its standard error) | nil, err */
+static int core_run(lua_State *L)
+{
+    mj_command c = {0};
+    mj_ended ended;
+    int rc;
+
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    c.input = mjl_str(L, 1, "input");
+    c.timeout_ms = mjl_ms(L, 1, "timeout_ms", 60000);
+    c.background = mjl_bool(L, 1, "background");
+    c.argv = words(L, "argv");
+    c.envp = words(L, "env");
+    rc = c.argv[0] ? mj_command_run(&c, &ended) : EINVAL;
+    if (rc != 0) {
+        lua_pushfstring(L, "%s: %s", c.argv[0] ? c.argv[0] : "?", strerror(rc));
+        return mjl_fail(L, rc == ENOENT ? MJ_ENOTFOUND : rc == ENOMEM ? MJ_ENOMEM : MJ_EIO, lua_tostring(L, -1));
+    }
+    push_ending(L, ended.status);
+    lua_pushboolean(L, ended.timed_out);
+    lua_setfield(L, -2, "timed_out");
+    mjl_set_lit(L, "said", ended.said);
+    return 1;
+}
+
+void mjl_open_child(lua_State *L)
+{
+    static const luaL_Reg methods[] = {{"hear", child_hear}, {"take_back", child_take_back}, {"forbid", child_forbid},
+                                       {"stop", child_stop}, {"close", child_close},         {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"fork", core_fork}, {"await", core_await}, {"run", core_run}, {NULL, NULL}};
+
+    mjl_class(L, CHILD, methods);
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,174 @@
+/* mjhook.core's hiding of secrets in what comes from outside: on its way into the store, and into Lua. */
+#include "lua/core.h"
+#include "provider/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define REDACTED "mjhook.redacted" /* a buffer that Lua frees, also when pushing its content raises */
+
+static int redacted_close(lua_State *L)
+{
+    mj_buf_free(luaL_checkudata(L, 1, REDACTED));
+    return 0;
+}
+
+void mjl_push_redacted(lua_State *L, mj_redact_kind kind, const char *p, size_t n)
+{
+    bool found;
+    mj_buf *out;
+
+    if (!mj_redact_maybe(p, n)) {
+        lua_pushlstring(L, p, n);
+        return;
+    }
+    out = lua_newuserdata(L, sizeof *out);
+    *out = (mj_buf){0};
+    luaL_getmetatable(L, REDACTED);
+    lua_setmetatable(L, -2);
+    if (mj_redact(kind, p, n, out, &found) != MJ_OK)
+        lua_pushliteral(L, "not enough memory"), lua_error(L); /* as Lua says it; rather than a secret */
+    if (found)
+        lua_pushlstring(L, (const char *)out->p, out->n);
+    else
+        lua_pushlstring(L, p, n);
+    mj_buf_free(out);
+    lua_remove(L, -2);
+}
+
+/* ---- operations ---- */
+
+void mjl_hidden_free(mjl_hidden *h)
+{
+    for (size_t i = 0; i < h->n; i++)
+        free(h->texts[i]);
+    free(h->texts);
+    *h = (mjl_hidden){0};
+}
+
+static bool room(mjl_hidden *h)
+{
+    size_t cap = h->cap ? 2 * h->cap : 16;
+    char **texts;
+
+    if (h->n < h->cap)
+        return true;
+    texts = realloc(h->texts, cap * sizeof *texts);
+    if (!texts)
+        return false;
+    h->texts = texts;
+    h->cap = cap;
+    return true;
+}
+
+static int redact(mj_str *s, mj_redact_kind kind, uint32_t max, mjl_hidden *h)
+{
+    mj_buf out = {0};
+    bool found;
+    int rc;
+
+    if (s->n == 0 || !mj_redact_maybe(s->p, s->n))
+        return MJ_OK;
+    if (!room(h))
+        return MJ_ENOMEM;
+    rc = mj_redact(kind, s->p, s->n, &out, &found);
+    if (rc != MJ_OK || !found) {
+        mj_buf_free(&out);
+        return rc;
+    }
+    h->texts[h->n++] = (char *)out.p;
+    *s = mj_str_head((mj_str){(const char *)out.p, (uint32_t)out.n}, max);
+    return MJ_OK;
+}
+
+/* JSON that is JSON no more, or grew too long, is left out: a secret may have had a quote in it. */
+static int redact_json(mj_str *s, mjl_hidden *h)
+{
+    const char *before = s->p;
+    int rc = redact(s, MJ_REDACT_BODY, UINT32_MAX, h);
+    mj_json root;
+    size_t at;
+
+    if (rc == MJ_OK && s->p != before && (s->n > MJ_MAX_JSON || mj_json_read(*s, &root, &at)))
+        *s = (mj_str){0};
+    return rc;
+}
+
+/* A refused body, of which the store keeps the beginning: of a long one no more is looked at, since it is read while
+ * others wait for their commit.  Its length is still told, and what is kept of it is never whole. */
+static int redact_body(mj_str *s, mjl_hidden *h)
+{
+    enum { BEYOND = 1024 }; /* a secret that the end of what is kept cuts is known by its beginning */
+    mj_str head = {s->p, MJ_MAX_REFUSED_BODY + BEYOND};
+    int rc;
+
+    if (s->n <= head.n)
+        return redact(s, MJ_REDACT_BODY, UINT32_MAX, h);
+    rc = redact(&head, MJ_REDACT_BODY, UINT32_MAX, h);
+    if (rc == MJ_OK && head.p != s->p && head.n < MJ_MAX_REFUSED_BODY) {
+        char *padded = realloc(h->texts[h->n - 1], MJ_MAX_REFUSED_BODY);
+        if (!padded)
+            return MJ_ENOMEM;
+        memset(padded + head.n, ' ', MJ_MAX_REFUSED_BODY - head.n);
+        h->texts[h->n - 1] = padded;
+        head.p = padded;
+    }
+    s->p = head.p;
+    return rc;
+}
+
+int mjl_redact_op(mj_op *op, mjl_hidden *h)
+{
+    mj_signal *sig = &op->sig;
+    int rc = redact(&sig->error, MJ_REDACT_TEXT, MJ_MAX_REASON, h);
+
+    if (rc == MJ_OK)
+        rc = redact(&sig->remark, MJ_REDACT_TEXT, MJ_MAX_REASON, h);
+    if (rc == MJ_OK)
+        rc = redact(&sig->mj_prompt, MJ_REDACT_TEXT, MJ_MAX_PROMPT, h);
+    if (rc == MJ_OK)
+        rc = redact_json(&sig->meta, h);
+    if (rc == MJ_OK)
+        rc = redact(&sig->image, MJ_REDACT_URL, MJ_MAX_URL, h);
+    for (unsigned i = 0; rc == MJ_OK && i < sig->nimages; i++)
+        rc = redact(&sig->images[i], MJ_REDACT_URL, MJ_MAX_URL, h);
+    if (rc == MJ_OK)
+        rc = op->kind == MJ_OP_REFUSE ? redact_body(&op->body, h) : redact_json(&op->body, h);
+    return rc;
+}
+
+/* ---- Lua ---- */
+
+/* core.hide(text) -> whether there is room: from now on it is hidden wherever this process reads, keeps or says it.
+ * Raises without memory. */
+static int core_hide(lua_State *L)
+{
+    size_t n;
+    const char *p = luaL_checklstring(L, 1, &n);
+    int rc;
+
+    rc = mj_redact_add(p, n);
+    if (rc == MJ_ENOMEM)
+        return mjl_raise(L, rc, "a secret can't be hidden");
+    lua_pushboolean(L, rc == MJ_OK);
+    return 1;
+}
+
+/* core.redact(text) -> the text without secrets */
+static int core_redact(lua_State *L)
+{
+    size_t n;
+    const char *p = luaL_checklstring(L, 1, &n);
+
+    mjl_push_redacted(L, MJ_REDACT_TEXT, p, n);
+    return 1;
+}
+
+void mjl_open_redact(lua_State *L)
+{
+    static const luaL_Reg methods[] = {{"close", redacted_close}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"hide", core_hide}, {"redact", core_redact}, {NULL, NULL}};
+
+    mjl_class(L, REDACTED, methods);
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,218 @@
+/* mjhook.core's few system calls that Lua has no door to. */
+#include "lua/core.h"
+#include "net/http.h"
+#include "os/fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netdb.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LOCK "mjhook.lock"
+
+/* core.now() -> wall-clock milliseconds */
+static int core_now(lua_State *L)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_REALTIME, &t);
+    mjl_push_int(L, (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000);
+    return 1;
+}
+
+typedef struct box {
+    int fd;
+} box;
+
+static int lock_close(lua_State *L)
+{
+    box *b = luaL_checkudata(L, 1, LOCK);
+
+    if (b->fd >= 0)
+        close(b->fd);
+    b->fd = -1;
+    return 0;
+}
+
+/* core.environment() -> {NAME = value} of this process */
+static int core_environment(lua_State *L)
+{
+    lua_newtable(L);
+    for (char **at = environ; at && *at; at++) {
+        const char *equals = strchr(*at, '=');
+        if (!equals)
+            continue;
+        lua_pushlstring(L, *at, (size_t)(equals - *at));
+        lua_pushstring(L, equals + 1);
+        lua_rawset(L, -3);
+    }
+    return 1;
+}
+
+/* core.lock(path, mode) -> lock | nil, err ("busy" when another process holds it).  Opened by mj_store_file(), which
+ * refuses what is no file of a store.  flock: it dies with its owner. */
+static int core_lock(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    mode_t mode = lua_isnoneornil(L, 2) ? 0600 : (mode_t)mjl_arg_int(L, 2, 0, 0777);
+    box *b = lua_newuserdata(L, sizeof *b);
+    char why[512] = "";
+    int rc;
+
+    b->fd = -1;
+    luaL_getmetatable(L, LOCK);
+    lua_setmetatable(L, -2);
+    rc = mj_store_file(AT_FDCWD, "", path, mode, &b->fd, why, sizeof why);
+    if (rc != MJ_OK)
+        return mjl_fail(L, rc, why);
+    if (flock(b->fd, LOCK_EX | LOCK_NB) != 0)
+        return mjl_fail(L, errno == EWOULDBLOCK ? MJ_EBUSY : MJ_EIO, NULL);
+    return 1;
+}
+
+/* core.stat(path) -> {uid=, mode=, size=, type=} | nil, err; core.uid() -> effective user id */
+static int core_stat(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    struct stat st;
+
+    if (stat(path, &st) != 0) {
+        lua_pushfstring(L, "%s: %s", path, strerror(errno));
+        return mjl_fail(L, errno == ENOENT ? MJ_ENOTFOUND : MJ_EIO, lua_tostring(L, -1));
+    }
+    lua_createtable(L, 0, 4);
+    mjl_set_int(L, "uid", st.st_uid);
+    mjl_set_int(L, "mode", st.st_mode & 07777);
+    mjl_set_int(L, "size", st.st_size);
+    mjl_set_lit(L, "type", S_ISDIR(st.st_mode) ? "directory" : S_ISREG(st.st_mode) ? "file" : "other");
+    return 1;
+}
+
+/* core.standard_files(): for programs, first: see mj_fd_fill_standard() */
+static int core_standard_files(lua_State *L)
+{
+    (void)L;
+    mj_fd_fill_standard();
+    return 0;
+}
+
+/* core.columns() -> how wide the terminal is that this process belongs to, nil without one */
+static int core_columns(lua_State *L)
+{
+    struct winsize size = {0};
+    int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        (void)!ioctl(fd, TIOCGWINSZ, &size);
+        close(fd);
+    }
+    if (size.ws_col == 0)
+        return 0;
+    lua_pushinteger(L, size.ws_col);
+    return 1;
+}
+
+static int core_uid(lua_State *L)
+{
+    mjl_push_int(L, geteuid());
+    return 1;
+}
+
+static int core_isatty(lua_State *L)
+{
+    lua_pushboolean(L, isatty((int)mjl_arg_int(L, 1, 0, INT_MAX)));
+    return 1;
+}
+
+/* core.sleep(seconds) */
+static int core_sleep(lua_State *L)
+{
+    double s = luaL_checknumber(L, 1);
+    struct timespec t;
+
+    luaL_argcheck(L, s >= 0 && s < 1e9, 1, "out of range");
+    t = (struct timespec){.tv_sec = (time_t)s, .tv_nsec = (long)((s - (double)(time_t)s) * 1e9)};
+    nanosleep(&t, NULL); /* a signal cuts it short */
+    return 0;
+}
+
+/* core.disk(path) -> {free=, total=} (bytes; free: for us, not for root) | nil, err */
+static int core_disk(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    struct statvfs st;
+
+    if (statvfs(path, &st) != 0) {
+        lua_pushfstring(L, "%s: %s", path, strerror(errno));
+        return mjl_fail(L, errno == ENOENT ? MJ_ENOTFOUND : MJ_EIO, lua_tostring(L, -1));
+    }
+    lua_createtable(L, 0, 2);
+    mjl_set_int(L, "free", (int64_t)((uint64_t)st.f_bavail * st.f_frsize));
+    mjl_set_int(L, "total", (int64_t)((uint64_t)st.f_blocks * st.f_frsize));
+    return 1;
+}
+
+/* core.resolve(host) -> {addresses} | nil, err.  Waits for the name servers: never on an event loop. */
+static int core_resolve(lua_State *L)
+{
+    enum { MOST = 32 };
+    const char *host = luaL_checkstring(L, 1);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+    char text[MOST][NI_MAXHOST];
+    int n = 0, rc = getaddrinfo(host, NULL, &hints, &found);
+
+    for (const struct addrinfo *a = found; a && n < MOST; a = a->ai_next)
+        n += getnameinfo(a->ai_addr, a->ai_addrlen, text[n], NI_MAXHOST, NULL, 0, NI_NUMERICHOST) == 0;
+    if (found)
+        freeaddrinfo(found); /* before Lua can raise */
+    if (rc != 0) {
+        lua_pushfstring(L, "%s: %s", host, gai_strerror(rc));
+        return mjl_fail(L, rc == EAI_NONAME ? MJ_ENOTFOUND : MJ_EIO, lua_tostring(L, -1));
+    }
+    lua_createtable(L, n, 0);
+    for (int i = 0; i < n; i++) {
+        lua_pushstring(L, text[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+/* core.libraries() -> {curl=, lmdb=}: what each says of itself */
+static int core_libraries(lua_State *L)
+{
+    lua_createtable(L, 0, 2);
+    mjl_set_lit(L, "curl", mj_http_library());
+    mjl_set_lit(L, "lmdb", mj_store_library());
+    return 1;
+}
+
+void mjl_open_sys(lua_State *L)
+{
+    static const luaL_Reg methods[] = {{"close", lock_close}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"now", core_now},
+        {"lock", core_lock},
+        {"environment", core_environment},
+        {"standard_files", core_standard_files},
+        {"columns", core_columns},
+        {"stat", core_stat},
+        {"uid", core_uid},
+        {"sleep", core_sleep},
+        {"isatty", core_isatty},
+        {"disk", core_disk},
+        {"resolve", core_resolve},
+        {"libraries", core_libraries},
+        {NULL, NULL},
+    };
+
+    mjl_class(L, LOCK, methods);
+    luaL_setfuncs(L, functions, 0);
+}

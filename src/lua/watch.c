@@ -1,0 +1,138 @@
+/* mjhook.core's watch over Lua code that may not come back by itself.
+ *
+ * A hook of C's, not of the debug library's: that one is found by the coroutine
+ * that it was set in, so that a loop in another one would never be noticed.  In
+ * Lua 5.4 a coroutine has the hook of the one that made it; LuaJIT has one for
+ * all.
+ *
+ * What sends or stores holds the watch off: an interruption between a claim and
+ * the answer would leave a task of which nobody knows whether it was sent.  A
+ * time that is over by then counts as soon as the hold ends. */
+#include "lua/core.h"
+#include "net/http.h"
+#include "os/process.h"
+
+#include <stdio.h>
+
+enum { LOOK_EVERY = 10000, AGAIN = 1 }; /* instructions */
+
+/* What is watched in this thread; a VM belongs to one thread at a time. */
+typedef struct watching {
+    int64_t stop_at;   /* 0: nothing */
+    const void *owner; /* the function that set the watch: it is never interrupted itself */
+    bool held;
+    char why[80];
+} watching;
+
+static _Thread_local watching current;
+static _Thread_local unsigned holds; /* in this thread, under this watch and those around it */
+
+static bool overdue(void)
+{
+    return current.stop_at && mj_http_clock() > current.stop_at;
+}
+
+static void watch(lua_State *L, lua_Debug *at)
+{
+    if (!current.stop_at) { /* a coroutine that outlived it */
+        lua_sethook(L, NULL, 0, 0);
+        return;
+    }
+    if (current.held || !overdue())
+        return;
+    lua_sethook(L, watch, LUA_MASKCOUNT, AGAIN); /* code that catches the error gets it again, at once */
+    lua_getinfo(L, "f", at);
+    if (lua_topointer(L, -1) == current.owner) {
+        lua_pop(L, 1);
+        return;
+    }
+    lua_pop(L, 1);
+    lua_pushstring(L, current.why);
+    lua_error(L);
+}
+
+static void set_hook(lua_State *L)
+{
+    if (current.stop_at)
+        lua_sethook(L, watch, LUA_MASKCOUNT, overdue() ? AGAIN : LOOK_EVERY);
+    else
+        lua_sethook(L, NULL, 0, 0);
+}
+
+/* core.watch(seconds, why) -> before: from now on Lua code of this thread that runs for longer is interrupted by the
+ * error `why`, again and again, but for the function that called this.  core.watch(before) ends it, and brings back the
+ * watch that there was. */
+static int core_watch(lua_State *L)
+{
+    watching *before = lua_touserdata(L, 1);
+    lua_Debug caller;
+    lua_Number seconds;
+
+    if (before) {
+        current = *before;
+        set_hook(L);
+        return 0;
+    }
+    seconds = luaL_checknumber(L, 1);
+    luaL_argcheck(L, seconds >= 0 && seconds <= 1e10, 1, "seconds expected, up to 1e10");
+    luaL_checkstring(L, 2);
+    before = lua_newuserdata(L, sizeof *before);
+    *before = current;
+    current = (watching){.stop_at = mj_http_clock() + (int64_t)(seconds * 1000)};
+    snprintf(current.why, sizeof current.why, "%s", lua_tostring(L, 2));
+    if (lua_getstack(L, 1, &caller) && lua_getinfo(L, "f", &caller)) {
+        current.owner = lua_topointer(L, -1);
+        lua_pop(L, 1);
+    }
+    set_hook(L);
+    return 1;
+}
+
+/* core.overdue() -> boolean: the time of the watch in this thread, if there is one, is over */
+static int core_overdue(lua_State *L)
+{
+    lua_pushboolean(L, overdue());
+    return 1;
+}
+
+/* core.hold() -> before: until core.release(before) no watch interrupts, and no parent ends this process when it was
+ * made by core.fork.  Nests. */
+static int core_hold(lua_State *L)
+{
+    if (holds++ == 0)
+        mj_child_hold();
+    lua_pushboolean(L, current.held);
+    current.held = true;
+    return 1;
+}
+
+static int core_release(lua_State *L)
+{
+    current.held = lua_toboolean(L, 1);
+    if (--holds == 0)
+        mj_child_release();
+    if (!current.held && overdue())
+        set_hook(L);
+    return 0;
+}
+
+/* core.held() -> boolean: there is a watch, and it is held off */
+static int core_held(lua_State *L)
+{
+    lua_pushboolean(L, current.stop_at && current.held);
+    return 1;
+}
+
+void mjl_forget_watch(void)
+{
+    current = (watching){0};
+    holds = 0;
+}
+
+void mjl_open_watch(lua_State *L)
+{
+    static const luaL_Reg functions[] = {{"watch", core_watch},     {"overdue", core_overdue}, {"hold", core_hold},
+                                         {"release", core_release}, {"held", core_held},       {NULL, NULL}};
+
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,214 @@
+/* mjhook.core's reading of what the provider says: words as tables. */
+#include "base/gunzip.h"
+#include "lua/core.h"
+#include "provider/reader.h"
+
+#include <limits.h>
+#include <string.h>
+
+/* Scratch of n bytes, which Lua frees, whatever raises. */
+static mj_buf new_scratch(lua_State *L, size_t n)
+{
+    return (mj_buf){.p = lua_newuserdata(L, n ? n : 1), .cap = n};
+}
+
+static mj_buf scratch_for(lua_State *L, mj_str text)
+{
+    return new_scratch(L, mj_wire_room(text.n));
+}
+
+static void set_redacted(lua_State *L, const char *name, mj_redact_kind kind, mj_str s)
+{
+    if (s.n == 0)
+        return;
+    mjl_push_redacted(L, kind, s.p, s.n);
+    lua_setfield(L, -2, name);
+}
+
+static void push_word(lua_State *L, const mj_signal *w)
+{
+    lua_createtable(L, 0, 8);
+    mjl_set_lit(L, "kind", mj_signal_name(w->kind));
+    mjl_set_str(L, "task_id", w->task_id);
+    set_redacted(L, "image", MJ_REDACT_URL, w->image);
+    set_redacted(L, "mj_prompt", MJ_REDACT_TEXT, w->mj_prompt);
+    set_redacted(L, "meta", MJ_REDACT_BODY, w->meta);
+    set_redacted(L, "remark", MJ_REDACT_TEXT, w->remark);
+    lua_createtable(L, (int)w->nimages, 0);
+    for (unsigned i = 0; i < w->nimages; i++) {
+        mjl_push_redacted(L, MJ_REDACT_URL, w->images[i].p, w->images[i].n);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "images");
+    if (w->kind == SIG_FAILED) {
+        mjl_set_str(L, "error_code", w->error_code);
+        mjl_push_redacted(L, MJ_REDACT_TEXT, w->error.n ? w->error.p : "", w->error.n);
+        lua_setfield(L, -2, "error");
+    }
+}
+
+/* core.wire_callback(body) -> word | nil, why.  A word: {kind = "running"|"succeeded"|"hint"|"failed", task_id=,
+ * image=, images={}, mj_prompt=, meta= (JSON), remark= (for the timeline), error=, error_code=}. */
+static int wire_callback(lua_State *L)
+{
+    mj_str body = mjl_arg_str(L, 1);
+    mj_buf scratch = scratch_for(L, body);
+    char why[MJ_WIRE_WHY];
+    mj_signal w;
+
+    if (!mj_wire_callback(body, &scratch, &w, why)) {
+        lua_pushnil(L);
+        mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why));
+        return 2;
+    }
+    push_word(L, &w);
+    return 1;
+}
+
+/* A list of strings at index i, which stay alive in it, into a userdata that is pushed. */
+static mj_str *read_ids(lua_State *L, int i, size_t *n)
+{
+    mj_str *ids;
+
+    luaL_checktype(L, i, LUA_TTABLE);
+    *n = lua_rawlen(L, i);
+    ids = lua_newuserdata(L, (*n + 1) * sizeof *ids);
+    for (size_t k = 0; k < *n; k++) {
+        lua_rawgeti(L, i, (int)k + 1);
+        luaL_argcheck(L, lua_type(L, -1) == LUA_TSTRING, i, "a list of task ids expected");
+        ids[k] = mjl_arg_str(L, lua_gettop(L));
+        lua_pop(L, 1);
+    }
+    mj_wire_sort(ids, *n);
+    return ids;
+}
+
+/* core.wire_status(body, ids[, HTTP status = 200[, blocked]]) -> what is said of the ids that were asked for, by id; a
+ * set of the ids whose entry can't be read; how many entries name no task | nil, why, code, whether to ask again in
+ * halves.  `blocked`: the answer bears "cf-mitigated".  What was not asked for costs neither tables nor more than
+ * reading past it. */
+static int wire_status(lua_State *L)
+{
+    mj_str body = mjl_arg_str(L, 1);
+    int http = lua_isnoneornil(L, 3) ? 200 : (int)mjl_arg_int(L, 3, 0, INT_MAX);
+    bool blocked = lua_toboolean(L, 4);
+    size_t n, odd;
+    mj_str *ids = read_ids(L, 2, &n);
+    mj_json *entries = lua_newuserdata(L, (n + 1) * sizeof *entries);
+    mj_buf scratch = new_scratch(L, body.n); /* words, which may need more, are read later */
+    uint32_t largest = 0;
+    char why[MJ_WIRE_WHY];
+    mj_wire_words words;
+    mj_signal w;
+
+    if (!mj_wire_status(http, blocked, body, &scratch, &words, why)) {
+        const mj_meaning_info *info = mj_meaning_of(words.meaning);
+        lua_pushnil(L);
+        mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why));
+        lua_pushstring(L, info->code);
+        lua_pushboolean(L, info->halves);
+        return 4;
+    }
+    odd = mj_wire_asked(words, ids, n, entries, &scratch);
+    for (size_t i = 0; i < n; i++)
+        largest = entries[i].text.n > largest ? entries[i].text.n : largest;
+    scratch = new_scratch(L, mj_wire_room(largest));
+    lua_newtable(L);
+    lua_newtable(L);
+    for (size_t i = 0; i < n; i++, scratch.n = 0) {
+        bool read = mj_wire_word(entries[i], &scratch, &w);
+        if (entries[i].type == MJ_JSON_NONE)
+            continue;
+        lua_pushlstring(L, ids[i].p, ids[i].n);
+        if (read)
+            push_word(L, &w);
+        else
+            lua_pushboolean(L, true);
+        lua_rawset(L, read ? -4 : -3);
+    }
+    lua_pushinteger(L, (lua_Integer)odd);
+    return 3;
+}
+
+/* core.wire_submit(HTTP status, body or nil[, blocked]) -> {kind = "accepted"|"refused"|"rejected"|"maybe_sent",
+ * task_id=, error_code=, error=, said=, job_waits=}: what the answer to a submission means, and what the provider says.
+ * job_waits: the job may be the cause after all: so another one should find out. */
+static int wire_submit(lua_State *L)
+{
+    int http = (int)mjl_arg_int(L, 1, 0, INT_MAX);
+    mj_str body = lua_isnoneornil(L, 2) ? MJ_LIT("") : mjl_arg_str(L, 2);
+    mj_buf scratch = scratch_for(L, body);
+    mj_wire_verdict v;
+
+    mj_wire_submit(http, lua_toboolean(L, 3), body, &scratch, &v);
+    lua_createtable(L, 0, 5);
+    mjl_set_lit(L, "kind", v.kind);
+    mjl_set_str(L, "task_id", v.task_id);
+    if (v.code)
+        mjl_set_lit(L, "error_code", v.code);
+    set_redacted(L, "error", MJ_REDACT_TEXT, v.text);
+    set_redacted(L, "said", MJ_REDACT_TEXT, v.said);
+    if (mj_meaning_of(v.meaning)->job_waits) {
+        lua_pushboolean(L, true);
+        lua_setfield(L, -2, "job_waits");
+    }
+    return 1;
+}
+
+#define UNPACKED "mjhook.unpacked" /* a buffer, which Lua frees, whatever raises */
+
+static int unpacked_close(lua_State *L)
+{
+    mj_buf_free(luaL_checkudata(L, 1, UNPACKED));
+    return 0;
+}
+
+/* core.gunzip(body, max) -> the body without the compression that nobody asked for: the same string when there is
+ * none | nil, err: "invalid" when it is damaged, "limit" when it becomes more than max bytes, "no_memory" */
+static int gunzip(lua_State *L)
+{
+    mj_str body = mjl_arg_str(L, 1), plain;
+    uint32_t max = (uint32_t)mjl_arg_int(L, 2, 0, INT32_MAX);
+    mj_buf *out;
+    int rc;
+
+    out = lua_newuserdata(L, sizeof *out);
+    *out = (mj_buf){0};
+    luaL_getmetatable(L, UNPACKED);
+    lua_setmetatable(L, -2);
+    rc = mj_gunzip(body, max, out, &plain);
+    if (rc != MJ_OK)
+        return mjl_fail(L, rc,
+                        rc == MJ_EINVAL   ? "a compressed body that is damaged or cut short"
+                        : rc == MJ_ELIMIT ? "a compressed body that becomes longer than allowed"
+                                          : NULL);
+    if (plain.p == body.p)
+        lua_pushvalue(L, 1);
+    else
+        lua_pushlstring(L, plain.p, plain.n);
+    mj_buf_free(out); /* now, rather than at some collection */
+    return 1;
+}
+
+/* core.utf8(text) -> whether it is well-formed UTF-8 */
+static int utf8(lua_State *L)
+{
+    mj_str s = mjl_arg_str(L, 1);
+
+    lua_pushboolean(L, mj_utf8_valid(s.p, s.n));
+    return 1;
+}
+
+void mjl_open_wire(lua_State *L)
+{
+    static const luaL_Reg functions[] = {{"wire_callback", wire_callback},
+                                         {"wire_status", wire_status},
+                                         {"wire_submit", wire_submit},
+                                         {"gunzip", gunzip},
+                                         {"utf8", utf8},
+                                         {NULL, NULL}};
+    static const luaL_Reg unpacked[] = {{"close", unpacked_close}, {NULL, NULL}};
+
+    mjl_class(L, UNPACKED, unpacked);
+    luaL_setfuncs(L, functions, 0);
+}

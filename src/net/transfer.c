@@ -1,0 +1,354 @@
+#include "base/error.h"
+#include "base/fault.h"
+#include "base/gunzip.h"
+#include "net/http_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* Servers close idle connections after some seconds (node: 5), and a body that crosses the closing is "maybe sent". A
+ * new handshake costs less than such a doubt. */
+enum { ONCE_IDLE_S = 3 };
+
+/* ---- what libcurl calls ---- */
+
+/* A sender that was stopped, or whose machine slept, finds its time gone. */
+static bool stalled(transfer *t)
+{
+    t->stalled = t->handed == 0 && t->req->start_by_ms && mj_http_clock() > t->req->start_by_ms;
+    return t->stalled;
+}
+
+/* On each connection, when it stands and before the header is sent. libcurl sends again what a kept connection
+ * swallowed; without this it would, when nothing of a body we handed over was written, even go on in its middle. */
+static int may_begin(void *arg, char *to_ip, char *from_ip, int to_port, int from_port)
+{
+    transfer *t = arg;
+
+    (void)to_ip, (void)from_ip, (void)to_port, (void)from_port;
+    MJ_FAULT("http.connected");
+    t->begun = true;
+    mj_framing_again(&t->framing); /* a proxy's answer is not the server's */
+    t->again = t->handed > 0;
+    return t->again || stalled(t) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
+/* libcurl 7.88 reads a proxy's answer byte by byte, and looks at no clock before it has all of it: the body, too, which
+ * it throws away.  It calls this with each byte. */
+static int may_go_on(void *arg, curl_off_t download, curl_off_t downloaded, curl_off_t upload, curl_off_t uploaded)
+{
+    transfer *t = arg;
+
+    (void)download, (void)downloaded, (void)upload, (void)uploaded;
+    if (t->begun || ++t->steps <= MJ_FRAMING_MAX)
+        return 0;
+    t->framing.fault = "the proxy's answer has no end";
+    return 1;
+}
+
+static size_t give_body(char *to, size_t size, size_t n, void *arg)
+{
+    transfer *t = arg;
+    size_t left = t->req->body_len - t->handed, room = size * n;
+
+    MJ_FAULT("http.body");
+    t->again = left == 0; /* a known length is asked for once, unless it is to be sent again */
+    if (t->again || stalled(t))
+        return CURL_READFUNC_ABORT;
+    if (room > left)
+        room = left;
+    memcpy(to, t->req->body + t->handed, room);
+    t->handed += room;
+    MJ_FAULT("http.handed");
+    return room;
+}
+
+static size_t take_header(char *line, size_t size, size_t n, void *arg)
+{
+    static const char after[] = "Retry-After:", mitigated[] = "cf-mitigated:"; /* Cloudflare's, of a challenge */
+    transfer *t = arg;
+    size_t bytes = size * n;
+    long status = 0;
+
+    if (!mj_framing_line(&t->framing, line, bytes))
+        return CURL_WRITEFUNC_ERROR;
+    if (!t->begun || t->head_done) /* what is behind the body belongs to nothing */
+        return bytes;
+    if (bytes > 0 && (line[0] == '\r' || line[0] == '\n')) {
+        curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        t->head_done = status >= 200 && status <= 999; /* libcurl takes "HTTP/2 2407" */
+        MJ_FAULT("http.head");
+        if (status == 204 || status == 304) /* have no body, whatever they say of it (RFC 9112, 6.3) */
+            t->framing.chunked = false;
+        if (!t->head_done) {
+            t->answer->retry_after = -1;
+            t->answer->blocked = false;
+            mj_framing_again(&t->framing);
+        }
+    } else if (bytes >= sizeof mitigated && strncasecmp(line, mitigated, sizeof mitigated - 1) == 0) {
+        t->answer->blocked = true;
+    } else if (bytes >= sizeof after && strncasecmp(line, after, sizeof after - 1) == 0) {
+        t->answer->retry_after = mj_curl_retry_after(line + sizeof after - 1, bytes - (sizeof after - 1));
+    }
+    return bytes;
+}
+
+static bool keep(transfer *t, mj_str piece)
+{
+    mj_http_answer *a = t->answer;
+
+    t->too_long = piece.n > t->max - a->body_len;
+    if (t->too_long)
+        return false;
+    if (a->body_len + piece.n + 1 > t->cap) {
+        size_t cap = t->cap ? t->cap : 1024;
+        char *p;
+        while (cap < a->body_len + piece.n + 1)
+            cap *= 2;
+        p = realloc(a->body, cap);
+        t->no_memory = !p;
+        if (!p)
+            return false;
+        a->body = p;
+        t->cap = cap;
+    }
+    memcpy(a->body + a->body_len, piece.p, piece.n);
+    a->body_len += piece.n;
+    a->body[a->body_len] = '\0';
+    return true;
+}
+
+static size_t take_body(char *from, size_t size, size_t n, void *arg)
+{
+    transfer *t = arg;
+    mj_str in = {from, (uint32_t)(size * n)}, piece; /* at most CURL_MAX_WRITE_SIZE */
+
+    MJ_FAULT("http.answer");
+    while (mj_framing_body(&t->framing, &in, &piece))
+        if (!keep(t, piece))
+            return CURL_WRITEFUNC_ERROR;
+    return t->framing.fault ? CURL_WRITEFUNC_ERROR : size * n;
+}
+
+/* ---- one transfer ---- */
+
+/* "host:port: why". libcurl's reasons may name the host, never more of the URL. */
+void mj_http_failed(mj_http_answer *a, mj_http_outcome outcome, const char *url, const char *why)
+{
+    CURLU *u = curl_url();
+    char *host = NULL, *port = NULL;
+
+    free(a->body);
+    *a = (mj_http_answer){.outcome = outcome, .retry_after = -1, .elapsed_ms = a->elapsed_ms};
+    if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
+        curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+        curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK && !strstr(why, host))
+        snprintf(a->error, sizeof a->error, "%.60s:%s: %.90s", host, port, why);
+    else
+        snprintf(a->error, sizeof a->error, "%.*s", (int)sizeof a->error - 1, why);
+    mj_curl_printable(a->error);
+    curl_free(host);
+    curl_free(port);
+    curl_url_cleanup(u);
+}
+
+/* False also for a line that is two: what is behind the break would be a header of somebody's choice. */
+static bool add_header(transfer *t, const char *line)
+{
+    struct curl_slist *more = strpbrk(line, "\r\n") ? NULL : curl_slist_append(t->headers, line);
+
+    if (more)
+        t->headers = more;
+    return more != NULL;
+}
+
+static bool set_body(transfer *t)
+{
+    const mj_http_request *r = t->req;
+    CURL *e = t->easy;
+
+    /* Without a body nothing counts what was sent: on a connection of its own libcurl does not send it again. */
+    if (r->once && !t->counts && curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L) != CURLE_OK)
+        return false;
+    if (!r->body)
+        return curl_easy_setopt(e, CURLOPT_HTTPGET, 1L) == CURLE_OK;
+    if (curl_easy_setopt(e, CURLOPT_POST, 1L) != CURLE_OK ||
+        curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body_len) != CURLE_OK)
+        return false;
+    if (!t->counts)
+        return curl_easy_setopt(e, CURLOPT_POSTFIELDS, r->body) == CURLE_OK;
+    /* Given as POSTFIELDS a body may be sent again by libcurl itself when a kept connection turns out to be dead.
+     * A body from a read callback that can't seek can't. */
+    return curl_easy_setopt(e, CURLOPT_READFUNCTION, give_body) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_READDATA, t) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)ONCE_IDLE_S) == CURLE_OK;
+}
+
+/* What is for the server, the API key among it, is not for the proxy, and the proxy's password not for the server. */
+static bool set_proxy(const mj_http *h, transfer *t)
+{
+    CURL *e = t->easy;
+
+    return curl_easy_setopt(e, CURLOPT_PROXY, h->proxy) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, may_go_on) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_XFERINFODATA, t) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_NOPROGRESS, 0L) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2) == CURLE_OK &&
+           (!h->ca_file || (curl_easy_setopt(e, CURLOPT_PROXY_CAINFO, h->ca_file) == CURLE_OK &&
+                            curl_easy_setopt(e, CURLOPT_PROXY_CAPATH, NULL) == CURLE_OK));
+}
+
+static bool set_up(const mj_http *h, transfer *t)
+{
+    const mj_http_request *r = t->req;
+    CURL *e = t->easy;
+    bool ok = add_header(t, "Expect:");
+
+    for (size_t i = 0; ok && r->headers && r->headers[i]; i++)
+        ok = add_header(t, r->headers[i]);
+    if (!ok || !set_body(t))
+        return false;
+    ok = curl_easy_setopt(e, CURLOPT_URL, r->url) == CURLE_OK;
+#define SET(option, value) ok = curl_easy_setopt(e, CURLOPT_##option, value) == CURLE_OK && ok
+    SET(HTTPHEADER, t->headers);
+    SET(SHARE, h->session);
+    SET(PRIVATE, t);
+    SET(ERRORBUFFER, t->error);
+    SET(PREREQFUNCTION, may_begin);
+    SET(PREREQDATA, t);
+    SET(HEADERFUNCTION, take_header);
+    SET(HEADERDATA, t);
+    SET(WRITEFUNCTION, take_body);
+    SET(WRITEDATA, t);
+    SET(USERAGENT, h->user_agent);
+    SET(PROTOCOLS_STR, "http,https");
+    SET(TCP_KEEPALIVE, 1L);
+    SET(CONNECTTIMEOUT_MS, (long)h->o.connect_timeout_ms);
+    SET(TIMEOUT_MS, (long)(r->timeout_ms > 0 ? r->timeout_ms : h->o.timeout_ms));
+    if (r->details)
+        SET(CERTINFO, 1L);
+#undef SET
+    return ok && (!h->proxy || set_proxy(h, t));
+}
+
+static void release(mj_http *h, transfer *t)
+{
+    curl_multi_remove_handle(h->multi, t->easy);
+    curl_easy_cleanup(t->easy);
+    curl_slist_free_all(t->headers);
+    t->req = NULL;
+}
+
+/* False: it could not be begun, and its answer says so. */
+bool mj_http_begin(mj_http *h, transfer *t, const mj_http_request *r, mj_http_answer *a)
+{
+    MJ_FAULT("http.begin");
+    *t = (transfer){.easy = mj_curl_new(h->ca_file, h->o.insecure),
+                    .req = r,
+                    .answer = a,
+                    .max = h->o.max_answer,
+                    .started = mj_http_clock(),
+                    .counts = r->once && r->body && r->body_len > 0};
+    *a = (mj_http_answer){.retry_after = -1};
+    if (t->easy && set_up(h, t) && curl_multi_add_handle(h->multi, t->easy) == CURLM_OK)
+        return true;
+    curl_easy_cleanup(t->easy);
+    curl_slist_free_all(t->headers);
+    t->req = NULL;
+    mj_http_failed(a, MJ_HTTP_NOT_SENT, r->url, "the request could not be made (bad header or out of memory)");
+    return false;
+}
+
+/* Whether the other side can have the request, when there is no complete answer. */
+static mj_http_outcome maybe(const transfer *t)
+{
+    long request = 0;
+
+    if (t->counts)
+        return t->handed > 0 ? MJ_HTTP_MAYBE_SENT : MJ_HTTP_NOT_SENT;
+    curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &request);
+    return request > 0 ? MJ_HTTP_MAYBE_SENT : MJ_HTTP_NOT_SENT;
+}
+
+/* Whether all of the answer is there, whatever became of the request: a server may answer before it has read all. */
+static bool whole(const transfer *t)
+{
+    curl_off_t length = -1;
+
+    if (!t->head_done || t->framing.fault)
+        return false;
+    if (t->framing.chunked)
+        return mj_framing_done(&t->framing);
+    curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    return length >= 0 && (uint64_t)length == t->answer->body_len;
+}
+
+static const char *reason(const transfer *t, CURLcode result)
+{
+    if (t->too_long)
+        return "the answer is longer than it may be";
+    if (t->no_memory)
+        return "no memory for the answer";
+    if (t->framing.fault)
+        return t->framing.fault;
+    if (t->stalled)
+        return "not sent: too long after it was meant to be";
+    if (t->again || result == CURLE_SEND_FAIL_REWIND)
+        return "the connection broke while the request was sent";
+    if (result == CURLE_OK)
+        return "the answer broke off";
+    if (result == CURLE_OUT_OF_MEMORY) /* libcurl calls it so when a line is longer than 100 KB */
+        return "a line of the header has no end, or there is no memory";
+    return t->error[0] ? t->error : curl_easy_strerror(result);
+}
+
+/* Takes off a compression that nobody asked for.  A damaged body stays as it came, for its reader to say so.  False: it
+ * becomes too long, or there is no memory. */
+static bool unpack(transfer *t)
+{
+    mj_http_answer *a = t->answer;
+    mj_buf out = {0};
+    mj_str plain;
+    int rc = mj_gunzip((mj_str){a->body, (uint32_t)a->body_len}, (uint32_t)t->max, &out, &plain);
+
+    if (rc == MJ_OK && out.p) {
+        mj_put_u8(&out, 0);
+        if (!out.failed) {
+            free(a->body);
+            a->body = (char *)out.p;
+            a->body_len = out.n - 1;
+            return true;
+        }
+        rc = MJ_ENOMEM;
+    }
+    mj_buf_free(&out);
+    t->too_long = rc == MJ_ELIMIT;
+    t->no_memory = rc == MJ_ENOMEM;
+    return !t->too_long && !t->no_memory;
+}
+
+/* `cut`: why it ends before libcurl is done with it. */
+void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
+{
+    mj_http_answer *a = t->answer;
+    long status = 0;
+
+    MJ_FAULT("http.ended");
+    a->elapsed_ms = mj_http_clock() - t->started;
+    /* A header that broke off is no error to libcurl, nor is it for each version that chunks did. */
+    if (((!cut && result == CURLE_OK && t->head_done && !t->framing.chunked) || whole(t)) && unpack(t)) {
+        curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        a->outcome = MJ_HTTP_ANSWERED;
+        a->status = (int)status;
+    } else {
+        mj_http_failed(a, maybe(t), t->req->url, cut ? cut : reason(t, result));
+        a->too_long = t->too_long;
+        a->cut = !cut && t->head_done && !t->too_long &&
+                 (result == CURLE_PARTIAL_FILE || result == CURLE_RECV_ERROR || t->framing.fault);
+    }
+    mj_http_add_details(t, result, cut);
+    release(h, t);
+}

@@ -1,0 +1,46 @@
+/* mj_child: processes of our own code that may hang, crash or leak without harm to this one.
+ *
+ * Each is the leader of a process group of its own, which is killed with it, and
+ * dies when its parent does: see mj_guard.  No Lua in here. */
+#ifndef MJ_CHILD_H
+#define MJ_CHILD_H
+
+#include "base/buf.h"
+#include "os/guard.h"
+
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#define MJ_MAX_FRAME 1048576 /* bytes of one message from a child */
+
+/* A child tells how it goes in messages. */
+typedef struct mj_child {
+    mj_guard guard;                 /* its parent */
+    int fd;                         /* our end of its socket; -1: closed */
+    mj_buf got;                     /* bytes of messages ... */
+    size_t used;                    /* ... of which so many were given */
+    struct mj_child_shared *shared; /* memory of both; NULL: none */
+    struct mj_child *next;
+} mj_child;
+
+/* Forks.  Parent: 1.  Child: 0.  In both, *c is filled: in the child, fd is its own end.  An error: negative, errno is
+ * set, *c is as mj_child_end() leaves it.  A child inherits no socket of other children. */
+int mj_child_fork(mj_child *c);
+/* In the child, before each piece of work that it was forked for: false when the parent has taken the rest back. */
+bool mj_child_claim(mj_child *c);
+/* In the child: until mj_child_release() the parent does not end it, or has ended it by now.  Elsewhere: nothing. */
+void mj_child_hold(void);
+void mj_child_release(void);
+/* Before the parent ends it: false while it holds; true: it can begin no more to hold. */
+bool mj_child_forbid(mj_child *c);
+/* Takes back what it has not begun, and gives how many pieces it has; it begins no more. */
+unsigned mj_child_take_back(mj_child *c);
+/* In the child: sends one message, whole.  false: the parent is gone, or it is too long. */
+bool mj_child_tell(int fd, mj_str message);
+/* Reads what there is, without waiting.  1: *message is the next one, valid until the next call; 0: none yet;
+ * -1: it has ended (or talks nonsense). */
+int mj_child_hear(mj_child *c, mj_str *message);
+/* Kills it and its process group if they still run, waits; *status as from waitpid(). */
+void mj_child_end(mj_child *c, int *status);
+
+#endif

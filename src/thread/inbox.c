@@ -1,0 +1,71 @@
+#include "thread/inbox.h"
+
+#include "base/registry.h"
+
+/* A buffer that a rush made larger is not kept for the quiet afterwards. */
+enum { KEEP = 1 << 20 };
+
+struct mj_inbox {
+    mj_named named;
+    uint64_t taken; /* lots so far */
+    uint32_t count; /* of the one that is being gathered ... */
+    mj_buf items;   /* ... and what is in it */
+};
+
+static mj_named *all;
+
+mj_inbox *mj_inbox_open(const char *name, size_t n)
+{
+    return mj_named_open(&all, name, n, sizeof(mj_inbox));
+}
+
+void mj_inbox_close(mj_inbox *b)
+{
+    if (!b || !mj_named_leave(&all, &b->named))
+        return;
+    mj_buf_free(&b->items);
+    mj_named_free(&b->named);
+}
+
+uint64_t mj_inbox_put(mj_inbox *b, mj_str head, mj_str body, uint32_t *index)
+{
+    mj_buf *items = &b->items;
+    uint64_t number = 0;
+    size_t before;
+
+    pthread_mutex_lock(&b->named.lock);
+    before = items->n;
+    mj_put_uint(items, (uint64_t)head.n + body.n);
+    mj_put_raw(items, head.p, head.n);
+    mj_put_raw(items, body.p, body.n);
+    if (items->failed) {
+        items->n = before; /* this one does not fit; those before it are whole, and the next one may be smaller */
+        items->failed = false;
+    } else {
+        number = b->taken + 1;
+        *index = ++b->count;
+    }
+    pthread_mutex_unlock(&b->named.lock);
+    return number;
+}
+
+bool mj_inbox_take(mj_inbox *b, mj_lot *lot)
+{
+    mj_buf empty;
+    bool any;
+
+    lot->count = 0;
+    lot->items.n = 0;
+    if (lot->items.cap > KEEP)
+        mj_buf_free(&lot->items);
+    empty = lot->items;
+    pthread_mutex_lock(&b->named.lock);
+    any = b->count > 0;
+    if (any) {
+        *lot = (mj_lot){.number = ++b->taken, .count = b->count, .items = b->items};
+        b->items = empty;
+        b->count = 0;
+    }
+    pthread_mutex_unlock(&b->named.lock);
+    return any;
+}
