@@ -4,14 +4,13 @@
 #ifndef STORE_CHECK_H
 #define STORE_CHECK_H
 
-#include "store/impl.h"
 #include "store_help.h"
 
 typedef struct checker {
     mj_store *s;
     MDB_txn *t;
-    uint64_t want[DB_COUNT]; /* entries that the records ask for */
-    mj_counters counters;
+    uint64_t want[MJ_NINDEXES]; /* entries that the records ask for */
+    mj_tally counters;
     unsigned naccounts;
     struct {
         char name[MJ_MAX_NAME + 1];
@@ -43,7 +42,7 @@ static inline key add_number(key k, uint64_t v, unsigned bytes)
 static inline void expect_entry(checker *c, int db, key k, const void *value, size_t n)
 {
     MDB_val key_val = {k.n, k.b}, v;
-    int rc = mdb_get(c->t, mj_env_dbi(c->s->env, db), &key_val, &v);
+    int rc = mdb_get(c->t, mj_env_dbi(lmdb_of(c->s)->env, db), &key_val, &v);
 
     if (rc != 0)
         MJ_TEST_FAIL("database %d lacks an entry (%zu bytes): %s", db, k.n, mdb_strerror(rc));
@@ -73,11 +72,11 @@ static inline void expect_attempt(checker *c, const mj_task *t, unsigned i)
 
     if (a->slot) {
         key k = add_bytes(add_number((key){0}, (uint64_t)a->slot_until, 8), id.b, id.n);
-        expect_entry(c, DB_SLOT, k, a->account.p, a->account.n);
+        expect_entry(c, MJ_IX_SLOT, k, a->account.p, a->account.n);
         ++*held_by(c, a->account);
     }
     for (unsigned n = 0; n < a->nids; n++)
-        expect_entry(c, DB_TID, add_bytes((key){0}, a->ids[n].p, a->ids[n].n), id.b, id.n);
+        expect_entry(c, MJ_IX_TID, add_bytes((key){0}, a->ids[n].p, a->ids[n].n), id.b, id.n);
 }
 
 static inline void expect_task(checker *c, MDB_val k, MDB_val v)
@@ -88,27 +87,25 @@ static inline void expect_task(checker *c, MDB_val k, MDB_val v)
     CHECK_INT(mj_task_decode(v.mv_data, v.mv_size, &t), MJ_OK);
     CHECK_INT(k.mv_size, 16);
     CHECK_MEM(k.mv_data, t.ref, 16);
-    c->want[DB_TASK]++;
+    c->want[MJ_IX_TASK]++;
     c->counters.states[t.state]++;
-    if (memcmp(c->counters.last_ref, t.ref, 16) < 0)
-        memcpy(c->counters.last_ref, t.ref, 16);
-    expect_entry(c, DB_STATE, add_bytes(add_number((key){0}, t.state, 1), t.ref, 16), NULL, 0);
+    expect_entry(c, MJ_IX_STATE, add_bytes(add_number((key){0}, t.state, 1), t.ref, 16), NULL, 0);
     if (t.user_id.n) {
         name = add_bytes(add_number((key){0}, t.user_id.n, 2), t.user_id.p, t.user_id.n);
-        expect_entry(c, DB_USER, add_bytes(name, t.ref, 16), NULL, 0);
+        expect_entry(c, MJ_IX_USER, add_bytes(name, t.ref, 16), NULL, 0);
     }
     if (t.key.n) {
         key value = add_bytes(add_bytes((key){0}, t.ref, 16), t.fingerprint, sizeof t.fingerprint);
-        expect_entry(c, DB_KEY, add_bytes((key){0}, t.key.p, t.key.n), value.b, value.n);
+        expect_entry(c, MJ_IX_KEY, add_bytes((key){0}, t.key.p, t.key.n), value.b, value.n);
     }
     if (mj_state_due(&t) != MJ_DUE_NONE) {
         name = add_number(add_number((key){0}, mj_state_due(&t), 1), (uint64_t)t.due_at, 8);
-        expect_entry(c, DB_DUE, add_bytes(name, t.ref, 16), NULL, 0);
+        expect_entry(c, MJ_IX_DUE, add_bytes(name, t.ref, 16), NULL, 0);
     }
     if (t.state == MJ_QUEUED && t.ready) {
         name = add_bytes(add_number((key){0}, t.account.n, 2), t.account.p, t.account.n);
         name = add_number(name, (uint64_t)(INT32_MAX - (int64_t)t.priority), 4);
-        expect_entry(c, DB_QUEUE, add_bytes(name, t.ref, 16), NULL, 0);
+        expect_entry(c, MJ_IX_QUEUE, add_bytes(name, t.ref, 16), NULL, 0);
     }
     for (unsigned i = 0; i < t.nattempts; i++)
         expect_attempt(c, &t, i);
@@ -125,9 +122,9 @@ static inline void expect_event(checker *c, MDB_val k, MDB_val v, uint8_t waitin
     name = add_number(add_bytes((key){0}, e.ref, 16), e.seq, 4);
     CHECK_INT(k.mv_size, name.n);
     CHECK_MEM(k.mv_data, name.b, name.n);
-    c->want[DB_EVENT]++;
+    c->want[MJ_IX_EVENT]++;
     task_key = (MDB_val){16, e.ref};
-    CHECK_INT(mdb_get(c->t, mj_env_dbi(c->s->env, DB_TASK), &task_key, &task), 0);
+    CHECK_INT(mdb_get(c->t, mj_env_dbi(lmdb_of(c->s)->env, MJ_IX_TASK), &task_key, &task), 0);
     if (e.buried) {
         c->counters.buried++;
         return;
@@ -136,7 +133,7 @@ static inline void expect_event(checker *c, MDB_val k, MDB_val v, uint8_t waitin
     if (memcmp(waiting, e.ref, 16) == 0)
         return;
     memcpy(waiting, e.ref, 16);
-    expect_entry(c, DB_OUTBOX, add_bytes(add_number((key){0}, (uint64_t)e.next_at, 8), name.b, name.n), NULL, 0);
+    expect_entry(c, MJ_IX_OUTBOX, add_bytes(add_number((key){0}, (uint64_t)e.next_at, 8), name.b, name.n), NULL, 0);
 }
 
 static inline void walk_db(checker *c, int db, uint8_t waiting[16])
@@ -144,18 +141,18 @@ static inline void walk_db(checker *c, int db, uint8_t waiting[16])
     MDB_cursor *cur;
     MDB_val k, v;
 
-    CHECK_INT(mdb_cursor_open(c->t, mj_env_dbi(c->s->env, db), &cur), 0);
+    CHECK_INT(mdb_cursor_open(c->t, mj_env_dbi(lmdb_of(c->s)->env, db), &cur), 0);
     while (mdb_cursor_get(cur, &k, &v, MDB_NEXT) == 0) {
-        if (db == DB_TASK) {
+        if (db == MJ_IX_TASK) {
             expect_task(c, k, v);
-        } else if (db == DB_EVENT) {
+        } else if (db == MJ_IX_EVENT) {
             expect_event(c, k, v, waiting);
-        } else { /* DB_ACCOUNT */
+        } else { /* MJ_IX_ACCOUNT */
             mj_held h;
-            mj_account_read(k, v, &h);
+            mj_account_read((mj_str){k.mv_data, (uint32_t)k.mv_size}, (mj_str){v.mv_data, (uint32_t)v.mv_size}, &h);
             CHECK_INT(h.held, *held_by(c, str(h.name)));
             CHECK(h.held > 0 || h.paused_until > 0);
-            c->want[DB_ACCOUNT]++;
+            c->want[MJ_IX_ACCOUNT]++;
         }
     }
     mdb_cursor_close(cur);
@@ -163,17 +160,19 @@ static inline void walk_db(checker *c, int db, uint8_t waiting[16])
 
 static inline void check_counters(checker *c)
 {
-    MDB_val k = mj_val(MJ_COUNTERS_KEY, sizeof MJ_COUNTERS_KEY - 1), v;
-    mj_counters found = {0};
-    int rc = mdb_get(c->t, mj_env_dbi(c->s->env, DB_META), &k, &v);
+    MDB_val k = mj_val(COUNTERS, sizeof COUNTERS - 1), v;
+    uint64_t found[MJ_NSTATES + 2] = {0};
 
-    if (rc == 0)
-        CHECK_INT(mj_counters_read(v, &found), 0);
+    if (mdb_get(c->t, mj_env_dbi(lmdb_of(c->s)->env, MJ_IX_META), &k, &v) == 0) {
+        mj_reader r = mj_reader_of(v.mv_data, v.mv_size);
+        for (int i = 0; i < MJ_NSTATES + 2; i++)
+            found[i] = mj_get_uint(&r);
+        CHECK(!r.bad);
+    }
     for (int i = 0; i < MJ_NSTATES; i++)
-        CHECK_INT(found.states[i], c->counters.states[i]);
-    CHECK_INT(found.events, c->counters.events);
-    CHECK_INT(found.buried, c->counters.buried);
-    CHECK(memcmp(found.last_ref, c->counters.last_ref, 16) >= 0);
+        CHECK_INT(found[i], c->counters.states[i]);
+    CHECK_INT(found[MJ_NSTATES], c->counters.events);
+    CHECK_INT(found[MJ_NSTATES + 1], c->counters.buried);
 }
 
 static inline void tell_problem(void *ctx, const char *text)
@@ -189,25 +188,25 @@ static inline uint64_t check_store(mj_store *s)
     uint8_t waiting[16] = {0};
     mj_check_report report;
 
-    CHECK_INT(mj_env_begin(s->env, MDB_RDONLY, &c.t), 0);
-    walk_db(&c, DB_TASK, waiting);
-    walk_db(&c, DB_EVENT, waiting);
-    walk_db(&c, DB_ACCOUNT, waiting);
+    CHECK_INT(mj_env_begin(lmdb_of(s)->env, MDB_RDONLY, &c.t), 0);
+    walk_db(&c, MJ_IX_TASK, waiting);
+    walk_db(&c, MJ_IX_EVENT, waiting);
+    walk_db(&c, MJ_IX_ACCOUNT, waiting);
     for (unsigned i = 0; i < c.naccounts; i++)
-        CHECK(c.accounts[i].held == 0 || c.want[DB_ACCOUNT] > 0);
-    for (int db = 0; db < DB_COUNT; db++) {
+        CHECK(c.accounts[i].held == 0 || c.want[MJ_IX_ACCOUNT] > 0);
+    for (int db = 0; db < MJ_NINDEXES; db++) {
         MDB_stat st;
-        CHECK_INT(mdb_stat(c.t, mj_env_dbi(s->env, db), &st), 0);
-        if (db != DB_META && st.ms_entries != c.want[db])
+        CHECK_INT(mdb_stat(c.t, mj_env_dbi(lmdb_of(s)->env, db), &st), 0);
+        if (db != MJ_IX_META && st.ms_entries != c.want[db])
             MJ_TEST_FAIL("database %d has %zu entries, its records ask for %" PRIu64, db, st.ms_entries, c.want[db]);
     }
     check_counters(&c);
     mdb_txn_abort(c.t);
-    mj_env_leave(s->env);
+    mj_env_leave(lmdb_of(s)->env);
     CHECK_INT(mj_store_check(s, tell_problem, NULL, &report), MJ_OK); /* the store's own check is of the same mind */
     CHECK_INT(report.found, 0);
-    CHECK_INT(report.tasks, c.want[DB_TASK]);
-    return c.want[DB_TASK];
+    CHECK_INT(report.tasks, c.want[MJ_IX_TASK]);
+    return c.want[MJ_IX_TASK];
 }
 
 #endif

@@ -336,10 +336,10 @@ static void spoil(mj_store *s, ref r)
     MDB_txn *t;
     MDB_val k = {16, r.id}, v = {5, "\x01junk"};
 
-    CHECK_INT(mj_env_begin(s->env, 0, &t), 0);
-    CHECK_INT(mdb_put(t, mj_env_dbi(s->env, DB_TASK), &k, &v, 0), 0);
+    CHECK_INT(mj_env_begin(lmdb_of(s)->env, 0, &t), 0);
+    CHECK_INT(mdb_put(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_TASK), &k, &v, 0), 0);
     CHECK_INT(mdb_txn_commit(t), 0);
-    mj_env_leave(s->env);
+    mj_env_leave(lmdb_of(s)->env);
 }
 
 TEST("a record that can't be read stops no other task, and keeps no slot for ever")

@@ -276,10 +276,10 @@ TEST("an outbox entry that leads nowhere is taken out of the way")
     MDB_val key_val = {sizeof k, k}, none = {0, ""};
     MDB_txn *t;
 
-    CHECK_INT(mj_env_begin(s->env, 0, &t), 0);
-    CHECK_INT(mdb_put(t, mj_env_dbi(s->env, DB_OUTBOX), &key_val, &none, 0), 0);
+    CHECK_INT(mj_env_begin(lmdb_of(s)->env, 0, &t), 0);
+    CHECK_INT(mdb_put(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_OUTBOX), &key_val, &none, 0), 0);
     CHECK_INT(mdb_txn_commit(t), 0);
-    mj_env_leave(s->env);
+    mj_env_leave(lmdb_of(s)->env);
     CHECK_INT(take(s, T0 + LEASE, T0), MJ_ECORRUPT);
     takes(s, r, 1, T0);
     check_store(s);

@@ -9,7 +9,7 @@ TEST("two handles of one process are one store, and closing one leaves the other
     CHECK_INT(state_of(b, r), MJ_QUEUED);
     CHECK_INT(tell(b, r, SIG_CANCEL, "", T0), MJ_OK);
     CHECK_INT(state_of(a, r), MJ_CANCELLED);
-    CHECK(a->env == b->env);
+    CHECK(lmdb_of(a)->env == lmdb_of(b)->env);
     mj_store_close(a);
     CHECK_INT(state_of(b, r), MJ_CANCELLED);
     add(b, (job){0}, T0);
@@ -83,8 +83,8 @@ TEST("after a fork parent and child both go on with the handle, wherever the chi
         if (pids[i] == 0) {
             CHECK_INT(chdir("elsewhere"), 0);
             CHECK_INT(state_of(s, r), MJ_QUEUED);
-            CHECK(!mj_env_foreign(s->env)); /* nothing of the parent's is in use */
-            CHECK(mdb_txn_env(s->reader.txn) == mj_env_lmdb(s->env));
+            CHECK(!mj_env_foreign(lmdb_of(s)->env)); /* nothing of the parent's is in use */
+            CHECK(mdb_txn_env(lmdb_of(s)->reader.txn) == mj_env_lmdb(lmdb_of(s)->env));
             for (int k = 0; k < 10; k++)
                 add(s, (job){0}, T0);
             if (i % 2) {

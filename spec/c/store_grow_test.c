@@ -277,9 +277,9 @@ TEST("the map grows once for two that found it full")
 {
     mj_store *s = open_store();
 
-    CHECK_INT(mj_env_grow(s->env, 16 * MIB), MJ_OK);
+    CHECK_INT(mj_env_grow(lmdb_of(s)->env, 16 * MIB), MJ_OK);
     CHECK_INT(stats(s).map_size, 32 * MIB);
-    CHECK_INT(mj_env_grow(s->env, 16 * MIB), MJ_OK);
+    CHECK_INT(mj_env_grow(lmdb_of(s)->env, 16 * MIB), MJ_OK);
     CHECK_INT(stats(s).map_size, 32 * MIB);
     mj_store_close(s);
 }

@@ -4,7 +4,16 @@
 
 #include "base/error.h"
 #include "state_help.h"
-#include "store/impl.h"
+#include "store/lmdb/db.h"
+#include "store/lmdb/keys.h"
+#include "store/rules.h"
+
+#define COUNTERS "counters" /* the row of META that holds the sums */
+
+static inline mj_lmdb *lmdb_of(const mj_store *s)
+{
+    return s->db;
+}
 
 static inline mj_store *open_durable_at(const char *dir, const mj_store_options *o)
 {
@@ -23,7 +32,7 @@ static inline mj_store *open_store_at(const char *dir, const mj_store_options *o
 {
     mj_store *s = open_durable_at(dir, o);
 
-    CHECK_INT(mdb_env_set_flags(mj_env_lmdb(s->env), MDB_NOSYNC, 1), 0);
+    CHECK_INT(mdb_env_set_flags(mj_env_lmdb(lmdb_of(s)->env), MDB_NOSYNC, 1), 0);
     return s;
 }
 

@@ -292,10 +292,10 @@ static void set_schema(const char *dir, uint32_t schema)
 
     mj_be32(bytes, schema);
     value = mj_val(bytes, sizeof bytes);
-    CHECK_INT(mj_env_begin(s->env, 0, &t), 0);
-    CHECK_INT(mdb_put(t, mj_env_dbi(s->env, DB_META), &name, &value, 0), 0);
+    CHECK_INT(mj_env_begin(lmdb_of(s)->env, 0, &t), 0);
+    CHECK_INT(mdb_put(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_META), &name, &value, 0), 0);
     CHECK_INT(mdb_txn_commit(t), 0);
-    mj_env_leave(s->env);
+    mj_env_leave(lmdb_of(s)->env);
     mj_store_close(s);
 }
 
@@ -321,10 +321,10 @@ TEST("records and indexes that disagree are restored only by force")
     make_store("store", 5);
     make_store("odd", 3);
     s = open_durable_at("odd", &options);
-    CHECK_INT(mj_env_begin(s->env, 0, &t), 0);
-    CHECK_INT(mdb_drop(t, mj_env_dbi(s->env, DB_STATE), 0), 0);
+    CHECK_INT(mj_env_begin(lmdb_of(s)->env, 0, &t), 0);
+    CHECK_INT(mdb_drop(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_STATE), 0), 0);
     CHECK_INT(mdb_txn_commit(t), 0);
-    mj_env_leave(s->env);
+    mj_env_leave(lmdb_of(s)->env);
     mj_store_close(s);
     expect(restore("odd", "store"), MJ_ECORRUPT, "is missing in index state");
     CHECK_INT(tasks_of("store"), 5);

@@ -1,5 +1,4 @@
 /* Stores of an earlier schema: opened, readable at once, rewritten in steps that a death does not undo. */
-#include "store/impl.h"
 #include "store_help.h"
 
 enum { TASKS = 60 };
@@ -8,10 +7,10 @@ static void in_txn(mj_store *s, void (*work)(mj_store *, MDB_txn *))
 {
     MDB_txn *t;
 
-    CHECK_INT(mj_env_begin(s->env, 0, &t), 0);
+    CHECK_INT(mj_env_begin(lmdb_of(s)->env, 0, &t), 0);
     work(s, t);
     CHECK_INT(mdb_txn_commit(t), 0);
-    mj_env_leave(s->env);
+    mj_env_leave(lmdb_of(s)->env);
 }
 
 /* A record of version 1 is one of version 3 without what the later ones added at its end: called_at and files, here
@@ -24,14 +23,14 @@ static void age_records(mj_store *s, MDB_txn *t)
     MDB_cursor *c;
     int n = 0;
 
-    CHECK_INT(mdb_cursor_open(t, mj_env_dbi(s->env, DB_TASK), &c), 0);
+    CHECK_INT(mdb_cursor_open(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_TASK), &c), 0);
     while (mdb_cursor_get(c, &key, &v, MDB_NEXT) == 0)
         memcpy(refs[n++], key.mv_data, MJ_ULID_BYTES);
     mdb_cursor_close(c);
     CHECK_INT(n, TASKS);
     while (n-- > 0) {
         key = mj_val(refs[n], MJ_ULID_BYTES);
-        CHECK_INT(mdb_get(t, mj_env_dbi(s->env, DB_TASK), &key, &v), 0);
+        CHECK_INT(mdb_get(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_TASK), &key, &v), 0);
         CHECK(v.mv_size < sizeof old);
         CHECK_INT(((uint8_t *)v.mv_data)[0], 3);
         CHECK_INT(((uint8_t *)v.mv_data)[v.mv_size - 1], 0);
@@ -39,11 +38,11 @@ static void age_records(mj_store *s, MDB_txn *t)
         memcpy(old, v.mv_data, v.mv_size);
         old[0] = 1;
         v = mj_val(old, v.mv_size - 2);
-        CHECK_INT(mdb_put(t, mj_env_dbi(s->env, DB_TASK), &key, &v, 0), 0);
+        CHECK_INT(mdb_put(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_TASK), &key, &v, 0), 0);
     }
-    CHECK_INT(mdb_drop(t, mj_env_dbi(s->env, DB_TOMB), 1), 0);
-    CHECK_INT(mdb_drop(t, mj_env_dbi(s->env, DB_GRAVE), 1), 0);
-    CHECK_INT(mdb_put(t, mj_env_dbi(s->env, DB_META), &meta, &one, 0), 0);
+    CHECK_INT(mdb_drop(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_TOMB), 1), 0);
+    CHECK_INT(mdb_drop(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_GRAVE), 1), 0);
+    CHECK_INT(mdb_put(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_META), &meta, &one, 0), 0);
 }
 
 static uint8_t versions[MJ_TASK_VERSION + 1];
@@ -54,7 +53,7 @@ static void count_versions(mj_store *s, MDB_txn *t)
     MDB_cursor *c;
 
     memset(versions, 0, sizeof versions);
-    CHECK_INT(mdb_cursor_open(t, mj_env_dbi(s->env, DB_TASK), &c), 0);
+    CHECK_INT(mdb_cursor_open(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_TASK), &c), 0);
     while (mdb_cursor_get(c, &key, &v, MDB_NEXT) == 0)
         versions[((uint8_t *)v.mv_data)[0]]++;
     mdb_cursor_close(c);
@@ -147,10 +146,10 @@ TEST("a store that is upgraded is refused by who knows only the old schema, from
 
     make_old_store();
     s = open_store();
-    CHECK_INT(mj_env_begin(s->env, MDB_RDONLY, &t), 0);
-    CHECK_INT(mdb_get(t, mj_env_dbi(s->env, DB_META), &key, &v), 0);
+    CHECK_INT(mj_env_begin(lmdb_of(s)->env, MDB_RDONLY, &t), 0);
+    CHECK_INT(mdb_get(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_META), &key, &v), 0);
     CHECK_INT(mj_be32_get(v.mv_data), MJ_STORE_SCHEMA); /* and a higher one than one's own is MJ_ESCHEMA */
     mdb_txn_abort(t);
-    mj_env_leave(s->env);
+    mj_env_leave(lmdb_of(s)->env);
     mj_store_close(s);
 }

@@ -20,11 +20,11 @@ static pid_t start_commit(void)
     if (pid == 0) {
         mj_store *s = open_store();
         MDB_txn *t;
-        CHECK_INT(mj_env_begin(s->env, 0, &t), 0);
+        CHECK_INT(mj_env_begin(lmdb_of(s)->env, 0, &t), 0);
         CHECK_INT(write(ready[1], "r", 1), 1);
         CHECK_INT(read(go[0], &c, 1), 1);
         mdb_txn_abort(t);
-        mj_env_leave(s->env);
+        mj_env_leave(lmdb_of(s)->env);
         mj_store_close(s);
         _exit(0);
     }
@@ -54,7 +54,7 @@ static void *wait_for_commit(void *arg)
     waiter *w = arg;
 
     atomic_store(&w->id, (int)syscall(SYS_gettid));
-    w->rc = w->grows ? mj_env_grow(w->s->env, 16 << 20) : create(w->s, (job){0}, T0);
+    w->rc = w->grows ? mj_env_grow(lmdb_of(w->s)->env, 16 << 20) : create(w->s, (job){0}, T0);
     return NULL;
 }
 

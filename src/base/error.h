@@ -31,7 +31,8 @@
     X(MJ_ELIMIT,      -17, "limit",         false, "a limit was reached")                        \
     X(MJ_EBUSY,       -18, "busy",          true,  "somebody else is at it")                     \
     X(MJ_EFORMAT,     -19, "format",        false, "not an mjhook store")                        \
-    X(MJ_EREADONLY,   -20, "read_only",     true,  "the store can't be written")
+    X(MJ_EREADONLY,   -20, "read_only",     true,  "the store can't be written")            \
+    X(MJ_EAGAIN,      -21, "again",         true,  "nothing was stored: the same call may be made again")
 /* clang-format on */
 
 #define MJ_OK 0

@@ -1,122 +1,137 @@
-/* Who may send, and when: slots, the queue's order, accounts that rest, caps that were learned. */
-#include "store/impl.h"
+/* Which task is sent next, and when: slots, the queue's order, accounts that rest, observed limits. */
+#include "store/rules.h"
 
 #include <string.h>
 
 enum {
-    TICK_IN_CLAIM = 64, /* what a claim clears away of each kind before it sends: bounded work */
-    RECOVER_MS = 60000, /* a learned cap rises by one slot in that time */
+    TICK_IN_CLAIM = 64, /* what a unit with claims clears away of each kind before the first: bounded work */
+    RECOVER_MS = 60000, /* an observed limit rises by one slot in that time */
+    CHUNK = 32,         /* entries of the queue that are read at once */
 };
 
-/* An entry of the slot index whose record is gone or can't be read: its slot is free again,
- * or the account would be short of it for ever.  check() tells of the record. */
-static int drop_slot(mj_txn *x, const uint8_t *entry)
-{
-    MDB_val v;
-    int at, rc = mj_txn_get(x, DB_SLOT, mj_val(entry, SLOT_KEY), &v);
+/* ---- entries whose time has come ---- */
 
-    if (rc != 0)
-        return rc == MDB_NOTFOUND ? 0 : rc;
-    at = mj_txn_account(x, (mj_str){v.mv_data, (uint32_t)v.mv_size});
-    if (at >= 0) {
-        x->held[at].held -= x->held[at].held > 0;
-        x->held[at].dirty = true;
+typedef struct due_list {
+    mj_unit *u;
+    uint32_t n, limit;
+    mj_entry *entries;
+} due_list;
+
+static bool one_due(void *ctx, const mj_entry *e, mj_str bytes)
+{
+    due_list *l = ctx;
+
+    (void)bytes;
+    if (e->at > l->u->now || l->n == l->limit)
+        return false;
+    if (!mj_unit_changed(l->u, e->ref))
+        l->entries[l->n++] = *e;
+    return l->n < l->limit;
+}
+
+/* Entries of an index that are due, as the store has them and as this unit has left them. */
+static due_list due_entries(mj_unit *u, const mj_scan *scan, uint32_t limit)
+{
+    due_list l = {u, 0, limit, limit ? mj_unit_alloc(u, limit * sizeof *l.entries) : NULL};
+    int rc = l.entries ? u->s->backend->scan(u->tx, scan, one_due, &l) : u->rc;
+
+    if (rc != MJ_OK)
+        u->rc = rc;
+    for (mj_unit_row *r = u->rows; r && l.n < limit && u->rc == MJ_OK; r = r->next) {
+        mj_entry e = {.index = scan->index};
+        if (!r->changed || r->kind != MJ_ROW_TASK)
+            continue;
+        memcpy(e.ref, r->ref, sizeof e.ref);
+        if (scan->index == MJ_IX_DUE && r->is->due == MJ_DUE_QUEUE && r->is->due_at <= u->now)
+            l.entries[l.n++] = e;
+        for (unsigned i = 0; i < r->is->nattempts && scan->index == MJ_IX_SLOT && l.n < limit; i++)
+            if (r->is->attempts[i].slot && r->is->attempts[i].slot_until <= u->now) {
+                e.n = i + 1;
+                e.at = r->is->attempts[i].slot_until;
+                l.entries[l.n++] = e;
+            }
     }
-    return mj_txn_del(x, DB_SLOT, mj_val(entry, SLOT_KEY));
+    return l;
+}
+
+/* An entry of the slot index whose record is gone or can't be read: its slot is free again, or the account would be
+ * short of it for ever.  check() tells of the record. */
+static void drop_slot(mj_unit *u, const mj_entry *e)
+{
+    if (mj_unit_changed(u, e->ref))
+        return;
+    for (const mj_unit_change *c = u->changes; c; c = c->next) /* by an earlier operation of this unit */
+        if (c->change.key.index == MJ_IX_SLOT && c->change.key.n == e->n &&
+            memcmp(c->change.key.ref, e->ref, sizeof e->ref) == 0)
+            return;
+    mj_unit_hold(u, e->name, -1);
+    mj_unit_change_of(u, *e, true, (mj_str){0});
 }
 
 /* The provider is known to have the attempt's job. */
-static bool has_job(mj_txn *x, const uint8_t *ref, uint32_t attempt)
+static bool has_job(mj_unit *u, const uint8_t *ref, uint32_t attempt)
 {
-    MDB_val bytes;
+    mj_unit_row *row;
     mj_attempt *a;
     mj_task t;
 
-    if (mj_txn_task(x, ref, &t, &bytes) != 0)
+    if (mj_unit_task(u, ref, &row, &t) != MJ_OK)
         return false;
     a = mj_task_attempt(&t, attempt);
     return a && a->nids > 0;
 }
 
-static int tick_slots(mj_txn *x, uint32_t limit, uint32_t *done)
+static uint32_t tick_slots(mj_unit *u, uint32_t limit)
 {
     mj_signal sig = {.kind = SIG_SLOT_END, .source = MJ_FROM_SWEEP, .expect_state = -1, .wait_ms = -1};
-    uint8_t from[SLOT_KEY + 1];
-    size_t from_n = 0;
+    due_list l = due_entries(u, &(mj_scan){.index = MJ_IX_SLOT}, limit);
+    uint32_t ended = 0;
     mj_op op = {0};
-    MDB_val key, value;
-    int rc = 0;
 
-    for (uint32_t seen = 0; seen < limit; seen++) {
-        const uint8_t *k;
-        rc = mj_txn_seek(x, DB_SLOT, mj_val(from, from_n), &key, &value);
-        if (rc != 0)
-            break;
-        k = key.mv_data;
-        if (key.mv_size != SLOT_KEY || (int64_t)mj_be64_get(k) > x->now)
-            break;
-        memcpy(from, k, SLOT_KEY);
-        from[SLOT_KEY] = 0; /* with it, the next key there could be */
-        from_n = sizeof from;
-        memcpy(op.ref, from + 8, MJ_ULID_BYTES);
-        sig.attempt = mj_be32_get(from + 8 + MJ_ULID_BYTES);
-        if ((int64_t)mj_be64_get(from) > x->sure && has_job(x, op.ref, sig.attempt))
+    for (uint32_t i = 0; i < l.n && u->rc == MJ_OK; i++) {
+        memcpy(op.ref, l.entries[i].ref, sizeof op.ref);
+        sig.attempt = l.entries[i].n;
+        if (l.entries[i].at > u->sure && has_job(u, op.ref, sig.attempt))
             continue;
+        ended++;
         op.code = MJ_OK;
-        rc = mj_txn_apply(x, &op, &sig);
-        if (rc == 0 && op.code != MJ_OK)
-            rc = drop_slot(x, from);
-        if (rc != 0)
-            break;
-        ++*done;
+        mj_apply(u, &op, &sig);
+        if (u->rc == MJ_OK && op.code != MJ_OK)
+            drop_slot(u, &l.entries[i]);
     }
-    return rc == MDB_NOTFOUND ? 0 : rc;
+    return ended;
 }
 
-static int tick_queue(mj_txn *x, uint32_t limit, uint32_t *done)
+static uint32_t tick_queue(mj_unit *u, uint32_t limit)
 {
-    static const uint8_t first[1] = {MJ_DUE_QUEUE};
+    mj_scan scan = {.index = MJ_IX_DUE, .fixed = 1, .from = {.index = MJ_IX_DUE, .n = MJ_DUE_QUEUE}};
     mj_signal sig = {.kind = SIG_READY, .source = MJ_FROM_SWEEP, .expect_state = -1, .wait_ms = -1};
+    due_list l = due_entries(u, &scan, limit);
     mj_op op = {0};
-    MDB_val key, value;
-    int rc = 0;
 
-    for (; *done < limit; ++*done) {
-        const uint8_t *k;
-        uint8_t stale[DUE_KEY];
-        rc = mj_txn_seek(x, DB_DUE, mj_val(first, 1), &key, &value);
-        if (rc != 0)
-            break;
-        k = key.mv_data;
-        if (key.mv_size != DUE_KEY || k[0] != MJ_DUE_QUEUE || (int64_t)mj_be64_get(k + 1) > x->now)
-            break;
-        memcpy(stale, k, DUE_KEY);
-        memcpy(op.ref, k + 9, MJ_ULID_BYTES);
+    for (uint32_t i = 0; i < l.n && u->rc == MJ_OK; i++) {
+        memcpy(op.ref, l.entries[i].ref, sizeof op.ref);
         op.code = MJ_OK;
-        rc = mj_txn_apply(x, &op, &sig);
-        if (rc == 0 && op.code != MJ_OK)
-            rc = mj_txn_del(x, DB_DUE, mj_val(stale, DUE_KEY));
-        if (rc != 0)
-            break;
+        mj_apply(u, &op, &sig);
+        if (u->rc == MJ_OK && op.code != MJ_OK && !mj_unit_changed(u, op.ref))
+            mj_unit_change_of(u, l.entries[i], true, (mj_str){0});
     }
-    return rc == MDB_NOTFOUND ? 0 : rc;
+    return l.n;
 }
 
-static int op_tick(mj_txn *x, mj_op *op)
+void mj_op_tick(mj_unit *u, mj_op *op)
 {
-    uint32_t slots = 0, queued = 0;
-    int rc = mj_clock_walk(x, op->limit, &op->more);
-
-    if (rc == 0)
-        rc = tick_slots(x, op->limit, &slots);
-    if (rc == 0)
-        rc = tick_queue(x, op->limit, &queued);
-    op->done = slots + queued;
-    return rc;
+    op->more = mj_clock_walk(u, op->limit);
+    if (u->rc == MJ_OK)
+        op->done = tick_slots(u, op->limit);
+    if (u->rc == MJ_OK)
+        op->done += tick_queue(u, op->limit);
 }
 
-/* The provider says that the account is full while the ledger knows of fewer jobs: others use the key, too.  What runs
- * now is what there is room for; a slot more each minute finds out when they are done. */
+/* ---- accounts ---- */
+
+/* The provider says that the account is full while the ledger knows of fewer jobs: others use the key, too.  Set the
+ * limit to the current slot count; a slot more each minute finds out when those jobs are done. */
 uint32_t mj_account_cap(uint32_t learned, int64_t learned_at, uint32_t max, int64_t now)
 {
     int64_t since = now - learned_at, cap;
@@ -132,152 +147,211 @@ bool mj_account_rests(int64_t paused_until, int64_t paused_at, int64_t now)
     return now < paused_until && paused_at - now <= MJ_CLOCK_STEP_MS;
 }
 
-static void learn(const mj_txn *x, mj_held *h)
+static bool has_slot(const mj_unit *u, const mj_held *h, const mj_cap *cap)
 {
-    h->learned = h->held;
-    h->learned_at = x->now;
+    return h->held < mj_account_cap(h->learned, h->learned_at, cap->max_in_flight, u->now) &&
+           !mj_account_rests(h->paused_until, h->paused_at, u->now);
 }
 
-/* The queue's head for one account ("" : tasks that any account may send): its key, copied. */
-static int head(mj_txn *x, mj_str account, uint8_t *out, size_t *n)
+void mj_op_pause(mj_unit *u, mj_op *op)
 {
-    uint8_t from[KEY_MAX];
-    MDB_val key, value;
-    size_t prefix = 2 + account.n;
+    int at = mj_unit_account(u, op->sig.account);
+    mj_str reason = mj_str_head(op->sig.error_code, sizeof u->held[0].reason - 1);
+    mj_held *h;
+
+    if (at < 0) {
+        op->code = MJ_ELIMIT;
+        return;
+    }
+    h = &u->held[at];
+    h->paused_until = op->until;
+    h->paused_at = op->until ? u->now : 0;
+    memset(h->reason, 0, sizeof h->reason);
+    if (op->until && reason.n)
+        memcpy(h->reason, reason.p, reason.n);
+    if (op->until && mj_str_eq(reason, MJ_LIT("concurrency"))) {
+        h->learned = h->held;
+        h->learned_at = u->now;
+    }
+    h->dirty = u->dirty = true;
+}
+
+/* ---- the queue ---- */
+
+typedef struct place { /* in the queue: higher priority first, then the older ref */
+    int32_t priority;
+    uint8_t ref[MJ_ULID_BYTES];
+} place;
+
+/* One account's part of the queue, as the store has it, read piece by piece. */
+struct mj_queue {
+    mj_str account;
+    bool ended;
+    unsigned n, at;
+    place places[CHUNK];
+};
+
+static bool before(const place *a, const place *b)
+{
+    return a->priority != b->priority ? a->priority > b->priority : memcmp(a->ref, b->ref, sizeof a->ref) < 0;
+}
+
+static bool one_place(void *ctx, const mj_entry *e, mj_str bytes)
+{
+    mj_queue *q = ctx;
+
+    (void)bytes;
+    q->places[q->n].priority = e->priority;
+    memcpy(q->places[q->n].ref, e->ref, sizeof e->ref);
+    return ++q->n < CHUNK;
+}
+
+static void read_on(mj_unit *u, mj_queue *q)
+{
+    mj_scan scan = {.index = MJ_IX_QUEUE, .fixed = 1, .from = {.index = MJ_IX_QUEUE, .name = q->account}};
     int rc;
 
-    mj_key_queue(from, account, INT32_MAX, (const uint8_t[MJ_ULID_BYTES]){0});
-    rc = mj_txn_seek(x, DB_QUEUE, mj_val(from, prefix), &key, &value);
-    if (rc != 0)
-        return rc;
-    if (key.mv_size != prefix + 4 + MJ_ULID_BYTES || memcmp(key.mv_data, from, prefix) != 0)
-        return MDB_NOTFOUND;
-    memcpy(out, (uint8_t *)key.mv_data + prefix, 4 + MJ_ULID_BYTES);
-    *n = 4 + MJ_ULID_BYTES;
-    return 0;
+    if (q->n > 0) {
+        scan.positioned = scan.after = true;
+        scan.from.priority = q->places[q->n - 1].priority;
+        memcpy(scan.from.ref, q->places[q->n - 1].ref, sizeof scan.from.ref);
+    }
+    q->n = q->at = 0;
+    rc = u->s->backend->scan(u->tx, &scan, one_place, q);
+    if (rc != MJ_OK)
+        u->rc = rc;
+    q->ended = q->n < CHUNK;
 }
 
-/* Picks who goes next and under which account: the best head among the accounts
- * that have a free slot; a task that any may send goes under the least loaded. */
-static int pick(mj_txn *x, uint8_t ref[MJ_ULID_BYTES], mj_str *account, uint8_t *entry, size_t *entry_n, bool *waiting)
+/* The first of an account's queue ("" : tasks that any account may send): as the store has it, without those that this
+ * unit has changed, and with those that it has put there. */
+static bool head(mj_unit *u, mj_queue *q, place *out)
 {
-    uint8_t best[4 + MJ_ULID_BYTES], other[4 + MJ_ULID_BYTES];
-    mj_str least = {0};
-    double load = 2;
-    size_t n;
-    int rc, found = MDB_NOTFOUND;
+    bool found = false;
 
-    *waiting = false;
-    for (size_t i = 0; i <= x->s->ncaps; i++) {
-        const mj_cap *cap = i < x->s->ncaps ? &x->s->caps[i] : NULL;
-        mj_str name = cap ? (mj_str){cap->name, (uint32_t)strlen(cap->name)} : least;
-        if (cap) {
-            int at = mj_txn_account(x, name);
-            const mj_held *h = at < 0 ? NULL : &x->held[at];
-            bool free_slot = h && h->held < mj_account_cap(h->learned, h->learned_at, cap->max_in_flight, x->now) &&
-                             !mj_account_rests(h->paused_until, h->paused_at, x->now);
-            rc = head(x, name, other, &n);
-            if (rc != 0 && rc != MDB_NOTFOUND)
-                return rc;
-            *waiting = *waiting || rc == 0;
-            if (!free_slot)
-                continue;
-            if ((double)h->held / cap->max_in_flight < load) {
-                load = (double)h->held / cap->max_in_flight;
-                least = name;
-            }
-        } else {
-            rc = head(x, (mj_str){0}, other, &n);
-            if (rc != 0 && rc != MDB_NOTFOUND)
-                return rc;
-            *waiting = *waiting || rc == 0;
-            if (least.n == 0)
-                continue;
-        }
-        if (rc == 0 && (found != 0 || memcmp(other, best, sizeof best) < 0)) {
-            mj_str queue = cap ? name : (mj_str){0};
-            memcpy(best, other, sizeof best);
-            *account = name;
-            *entry_n = mj_key_queue(entry, queue, 0, best + 4);
-            memcpy(entry + 2 + queue.n, best, sizeof best);
-            found = 0;
-        }
+    while (u->rc == MJ_OK && !found) {
+        if (q->at == q->n && q->ended)
+            break;
+        if (q->at == q->n)
+            read_on(u, q);
+        else if (mj_unit_changed(u, q->places[q->at].ref))
+            q->at++;
+        else
+            found = true;
     }
-    if (found == 0)
-        memcpy(ref, best + 4, MJ_ULID_BYTES);
+    if (found)
+        *out = q->places[q->at];
+    for (const mj_unit_row *r = u->queued; r; r = r->next_queued) {
+        place p = {r->is->priority, {0}};
+        if (!r->is->queued || r->kind != MJ_ROW_TASK || !mj_str_eq(r->is->account, q->account))
+            continue;
+        memcpy(p.ref, r->ref, sizeof p.ref);
+        if (!found || before(&p, out))
+            *out = p;
+        found = true;
+    }
     return found;
 }
 
-/* The head of the queue could not be claimed: it has expired, or its record can't be read.
- * Either way it must not stay where it keeps the others waiting. */
-static int clear_head(mj_txn *x, const uint8_t *ref, const uint8_t *entry, size_t n)
+static bool open_queues(mj_unit *u)
 {
-    mj_signal sig = {.kind = SIG_READY, .source = MJ_FROM_SWEEP, .expect_state = MJ_QUEUED, .wait_ms = -1};
-    mj_op op = {0};
-    int rc;
+    const mj_store *s = u->s;
 
-    memcpy(op.ref, ref, MJ_ULID_BYTES);
-    rc = mj_txn_apply(x, &op, &sig);
-    return rc == 0 ? mj_txn_del(x, DB_QUEUE, mj_val(entry, n)) : rc;
+    if (u->queues)
+        return true;
+    u->queues = mj_unit_alloc(u, (s->ncaps + 1) * sizeof *u->queues);
+    for (size_t i = 0; u->queues && i <= s->ncaps; i++) {
+        u->queues[i].account = i < s->ncaps ? (mj_str){s->caps[i].name, (uint32_t)strlen(s->caps[i].name)} : MJ_LIT("");
+        u->queues[i].n = u->queues[i].at = 0;
+        u->queues[i].ended = false;
+    }
+    return u->queues != NULL;
 }
 
-static int op_claim(mj_txn *x, mj_op *op)
+/* Picks the task that goes next and its account: the first among the accounts that have a free slot; a task that any
+ * account may send goes under the least loaded.  *waiting: something is in the queue. */
+static bool pick(mj_unit *u, place *best, mj_str *account, mj_queue **from, bool *waiting)
 {
-    uint32_t slots = 0, queued = 0;
-    int rc = tick_slots(x, TICK_IN_CLAIM, &slots);
+    const mj_store *s = u->s;
+    mj_str least = {0};
+    bool found = false;
+    double load = 2;
 
-    if (rc == 0)
-        rc = tick_queue(x, TICK_IN_CLAIM, &queued);
-    for (unsigned i = 0; rc == 0; i++) {
-        mj_signal sig = op->sig;
-        uint8_t entry[KEY_MAX];
-        size_t n = 0;
-        bool waiting = false;
-
-        rc = pick(x, op->ref, &sig.account, entry, &n, &waiting);
-        if (rc == MDB_NOTFOUND) {
-            op->code = waiting ? MJ_ELIMIT : MJ_ENOTFOUND;
-            return 0;
+    *waiting = false;
+    for (size_t i = 0; i <= s->ncaps && open_queues(u); i++) {
+        mj_queue *q = &u->queues[i];
+        mj_str name = q->account;
+        bool free_slot = least.n > 0, any;
+        place p;
+        if (i < s->ncaps) {
+            int at = mj_unit_account(u, name);
+            free_slot = at >= 0 && has_slot(u, &u->held[at], &s->caps[i]);
+            if (free_slot && (double)u->held[at].held / s->caps[i].max_in_flight < load) {
+                load = (double)u->held[at].held / s->caps[i].max_in_flight;
+                least = name;
+            }
+        } else {
+            name = least;
         }
-        if (rc != 0)
-            break;
+        any = head(u, q, &p);
+        *waiting = *waiting || any;
+        if (!any || !free_slot || (found && !before(&p, best)))
+            continue;
+        *best = p;
+        *account = name;
+        *from = q;
+        found = true;
+    }
+    return found && u->rc == MJ_OK;
+}
+
+/* The head of the queue could not be claimed: it has expired, or its record can't be read.  Either way it must not stay
+ * where it keeps the others waiting. */
+static void clear_head(mj_unit *u, const place *p, mj_queue *q)
+{
+    mj_signal sig = {.kind = SIG_READY, .source = MJ_FROM_SWEEP, .expect_state = MJ_QUEUED, .wait_ms = -1};
+    mj_entry entry = {.index = MJ_IX_QUEUE, .priority = p->priority, .name = q->account};
+    mj_op op = {0};
+
+    memcpy(op.ref, p->ref, sizeof op.ref);
+    memcpy(entry.ref, p->ref, sizeof entry.ref);
+    mj_apply(u, &op, &sig);
+    if (u->rc != MJ_OK || mj_unit_changed(u, p->ref))
+        return;
+    mj_unit_change_of(u, entry, true, (mj_str){0});
+    q->at++;
+}
+
+void mj_op_claim(mj_unit *u, mj_op *op)
+{
+    if (!u->ticked) {
+        tick_slots(u, TICK_IN_CLAIM);
+        if (u->rc == MJ_OK)
+            tick_queue(u, TICK_IN_CLAIM);
+        u->ticked = true;
+    }
+    for (unsigned i = 0; u->rc == MJ_OK; i++) {
+        mj_signal sig = op->sig;
+        mj_queue *q = NULL;
+        bool waiting = false;
+        place p;
+
+        if (!pick(u, &p, &sig.account, &q, &waiting)) {
+            op->code = waiting ? MJ_ELIMIT : MJ_ENOTFOUND;
+            return;
+        }
         sig.kind = SIG_CLAIM;
         sig.attempt = 0;
         sig.expect_state = MJ_QUEUED;
         mj_op_reset(op, MJ_OK);
-        rc = mj_txn_apply(x, op, &sig);
-        if (rc != 0 || op->code == MJ_OK)
-            break;
-        rc = clear_head(x, op->ref, entry, n);
+        memcpy(op->ref, p.ref, sizeof op->ref);
+        mj_apply(u, op, &sig);
+        if (u->rc != MJ_OK || op->code == MJ_OK)
+            return;
+        clear_head(u, &p, q);
         if (i == TICK_IN_CLAIM) { /* the next claim goes on */
             mj_op_reset(op, MJ_ELIMIT);
-            break;
+            return;
         }
     }
-    return rc;
-}
-
-static int op_pause(mj_txn *x, mj_op *op)
-{
-    int at = mj_txn_account(x, op->sig.account);
-    mj_str reason = mj_str_head(op->sig.error_code, sizeof x->held[0].reason - 1);
-
-    if (at < 0) {
-        op->code = MJ_ELIMIT;
-        return 0;
-    }
-    x->held[at].paused_until = op->until;
-    x->held[at].paused_at = op->until ? x->now : 0;
-    memset(x->held[at].reason, 0, sizeof x->held[at].reason);
-    if (op->until && reason.n)
-        memcpy(x->held[at].reason, reason.p, reason.n);
-    if (op->until && mj_str_eq(reason, MJ_LIT("concurrency")))
-        learn(x, &x->held[at]);
-    x->held[at].dirty = x->dirty = true;
-    return 0;
-}
-
-int mj_claim_op(mj_txn *x, mj_op *op)
-{
-    return op->kind == MJ_OP_CLAIM ? op_claim(x, op) : op->kind == MJ_OP_PAUSE ? op_pause(x, op) : op_tick(x, op);
 }

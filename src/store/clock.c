@@ -3,9 +3,9 @@
  * Times on disk are wall-clock milliseconds.  What was stored by a clock that was ahead lies in the future when the
  * clock is set right, and would wait until that time comes.  Each commit leaves its time behind; one that finds a later
  * time there begins a walk over all that waits: entries that were stored by a clock ahead of ours are made due, or
- * bounded by what they can wait at most from now on.  A walk is done a part at a time, in whatever transactions come,
- * and goes on where it was after any death. */
-#include "store/impl.h"
+ * bounded by what they can wait at most from now on.  A walk is done a part at a time, in whatever units come, and goes
+ * on where it was after any death. */
+#include "store/rules.h"
 
 #include <string.h>
 #include <sys/syscall.h>
@@ -14,129 +14,125 @@
 
 /* What waits: the outbox, the due index job by job, the slots. */
 enum { OUTBOX, FIRST_JOB, LAST_JOB = MJ_DUE_OWNER, SLOTS, NSTAGES };
-enum { PART = 64 /* entries that a transaction goes over besides its own work */, PLACE = 64 };
+enum { PART = 64 /* entries that a unit goes over besides its own work */ };
 
 typedef struct walk {
     unsigned stage;
     bool again; /* the clock was set back once more meanwhile */
-    size_t n;   /* the key to go on from; 0: the first that lies in the future */
-    uint8_t key[PLACE];
+    bool begun; /* goes on behind (at, ref, n); otherwise at the first that lies in the future */
+    int64_t at;
+    uint32_t n;
+    uint8_t ref[MJ_ULID_BYTES];
 } walk;
 
-static MDB_val walk_key(void)
-{
-    return mj_val(MJ_REWIND_KEY, sizeof MJ_REWIND_KEY - 1);
-}
+static const mj_entry walk_key = {.index = MJ_IX_META, .name = {MJ_REWIND_KEY, sizeof MJ_REWIND_KEY - 1}};
+static const mj_entry clock_key = {.index = MJ_IX_META, .name = {MJ_CLOCK_KEY, sizeof MJ_CLOCK_KEY - 1}};
 
-static int load(mj_txn *x, walk *w)
+static int load(mj_unit *u, walk *w)
 {
-    MDB_val v;
+    const uint8_t *ref;
+    mj_str bytes;
     mj_reader r;
-    mj_str key;
-    int rc = mj_txn_get(x, DB_META, walk_key(), &v);
+    int rc = mj_unit_meta(u, walk_key, &bytes);
 
-    if (rc != 0)
+    if (rc != MJ_OK)
         return rc;
-    r = mj_reader_of(v.mv_data, v.mv_size);
+    r = mj_reader_of(bytes.p, bytes.n);
     *w = (walk){0};
     w->stage = mj_get_u8(&r);
     w->again = mj_get_u8(&r) != 0;
-    key = mj_get_str(&r);
-    if (r.bad || w->stage >= NSTAGES || key.n > PLACE)
-        return MJ_ECORRUPT;
-    w->n = key.n;
-    if (key.n > 0)
-        memcpy(w->key, key.p, key.n);
-    return 0;
+    w->begun = mj_get_u8(&r) != 0;
+    w->at = mj_get_int(&r);
+    w->n = mj_get_u32(&r);
+    ref = mj_get_raw(&r, MJ_ULID_BYTES);
+    if (ref)
+        memcpy(w->ref, ref, MJ_ULID_BYTES);
+    return r.bad || w->stage >= NSTAGES ? MJ_ECORRUPT : MJ_OK;
 }
 
-static int save(mj_txn *x, const walk *w)
+static void save(mj_unit *u, const walk *w)
 {
-    mj_buf *b = &x->s->scratch;
+    mj_buf *b = &u->s->scratch;
 
     b->n = 0;
     mj_put_u8(b, (uint8_t)w->stage);
     mj_put_u8(b, w->again);
-    mj_put_str(b, (mj_str){(const char *)w->key, (uint32_t)w->n});
-    return b->failed ? MJ_ENOMEM : mj_txn_put(x, DB_META, walk_key(), mj_val(b->p, b->n));
+    mj_put_u8(b, w->begun);
+    mj_put_int(b, w->at);
+    mj_put_uint(b, w->n);
+    mj_put_raw(b, w->ref, MJ_ULID_BYTES);
+    if (b->failed)
+        u->rc = MJ_ENOMEM;
+    mj_unit_change_of(u, walk_key, false, mj_unit_copy(u, b->p, b->n));
 }
 
-static int database(unsigned stage)
+typedef struct part {
+    uint32_t n, limit;
+    mj_entry *entries;
+} part;
+
+static bool one(void *ctx, const mj_entry *e, mj_str bytes)
 {
-    return stage == OUTBOX ? DB_OUTBOX : stage == SLOTS ? DB_SLOT : DB_DUE;
+    part *p = ctx;
+
+    (void)bytes;
+    p->entries[p->n++] = *e;
+    return p->n < p->limit;
 }
 
-/* Where time and ref stand in a key of the stage's database. */
-static size_t time_at(unsigned stage)
+/* The next entries of the walk's stage. */
+static part next_entries(mj_unit *u, const walk *w, uint32_t limit)
 {
-    return database(stage) == DB_DUE ? 1 : 0;
+    mj_index index = w->stage == OUTBOX ? MJ_IX_OUTBOX : w->stage == SLOTS ? MJ_IX_SLOT : MJ_IX_DUE;
+    mj_scan scan = {.index = index, .fixed = index == MJ_IX_DUE, .positioned = true, .after = w->begun};
+    part p = {0, limit, mj_unit_alloc(u, limit * sizeof *p.entries)};
+
+    scan.from = (mj_entry){.index = index, .n = index == MJ_IX_DUE ? w->stage : w->n, .at = w->begun ? w->at : u->now};
+    memcpy(scan.from.ref, w->ref, MJ_ULID_BYTES);
+    if (p.entries) {
+        int rc = u->s->backend->scan(u->tx, &scan, one, &p);
+        if (rc != MJ_OK)
+            u->rc = rc;
+    }
+    return p;
 }
 
-static void first_key(const mj_txn *x, walk *w)
-{
-    w->key[0] = (uint8_t)w->stage; /* the job, in the due index */
-    mj_be64(w->key + time_at(w->stage), (uint64_t)x->now);
-    w->n = time_at(w->stage) + 8;
-}
-
-/* The next key there could be. */
-static void step_over(walk *w)
-{
-    for (size_t i = w->n; i > 0 && ++w->key[i - 1] == 0; i--)
-        ;
-}
-
-/* To the next entry of the stage: MDB_NOTFOUND at its end. */
-static int next_entry(mj_txn *x, walk *w)
-{
-    MDB_val key, v;
-    int rc;
-
-    if (w->n == 0)
-        first_key(x, w);
-    rc = mj_txn_seek(x, database(w->stage), mj_val(w->key, w->n), &key, &v);
-    if (rc != 0)
-        return rc;
-    if (key.mv_size > PLACE || key.mv_size < time_at(w->stage) + 8 + MJ_ULID_BYTES ||
-        (time_at(w->stage) > 0 && ((uint8_t *)key.mv_data)[0] != w->stage))
-        return MDB_NOTFOUND;
-    memcpy(w->key, key.mv_data, key.mv_size);
-    w->n = key.mv_size;
-    return 0;
-}
-
-static int visit(mj_txn *x, const walk *w)
-{
-    return w->stage == OUTBOX ? mj_event_rewind(x, w->key) : mj_txn_rewind(x, w->key + time_at(w->stage) + 8);
-}
-
-int mj_clock_walk(mj_txn *x, uint32_t limit, bool *more)
+bool mj_clock_walk(mj_unit *u, uint32_t limit)
 {
     walk w;
-    int rc = load(x, &w);
+    int rc = load(u, &w);
 
-    *more = false;
-    if (rc == MDB_NOTFOUND)
-        return 0;
     if (rc == MJ_ECORRUPT)
-        return mj_txn_del(x, DB_META, walk_key());
-    for (uint32_t i = 0; i < limit && rc == 0; i++) {
-        rc = next_entry(x, &w);
-        if (rc == 0) {
-            rc = visit(x, &w);
-            step_over(&w);
-        } else if (rc == MDB_NOTFOUND && w.stage < SLOTS) {
-            w = (walk){.stage = w.stage + 1, .again = w.again};
-            rc = 0;
-        } else if (rc == MDB_NOTFOUND && w.again) {
-            w = (walk){0};
-            rc = 0;
+        mj_unit_change_of(u, walk_key, true, (mj_str){0});
+    else if (rc != MJ_OK && rc != MJ_ENOTFOUND)
+        u->rc = rc;
+    if (rc != MJ_OK)
+        return false;
+    while (limit > 0 && u->rc == MJ_OK) {
+        part p = next_entries(u, &w, limit);
+        bool ended = p.n < limit;
+        for (uint32_t i = 0; i < p.n && u->rc == MJ_OK; i++) {
+            const mj_entry *e = &p.entries[i];
+            if (w.stage == OUTBOX)
+                mj_event_rewind(u, e->ref, e->n);
+            else
+                mj_rewind(u, e->ref);
+            w.begun = true;
+            w.at = e->at;
+            w.n = e->n;
+            memcpy(w.ref, e->ref, MJ_ULID_BYTES);
         }
+        limit -= p.n < limit ? p.n : limit;
+        if (!ended)
+            continue;
+        if (w.stage == SLOTS && !w.again) {
+            mj_unit_change_of(u, walk_key, true, (mj_str){0});
+            return false;
+        }
+        w = w.stage == SLOTS ? (walk){0} : (walk){.stage = w.stage + 1, .again = w.again};
     }
-    if (rc == MDB_NOTFOUND)
-        return mj_txn_del(x, DB_META, walk_key());
-    *more = rc == 0;
-    return rc != 0 ? rc : save(x, &w);
+    save(u, &w);
+    return true;
 }
 
 /* ---- a clock that runs ahead of the others' ---- */
@@ -156,11 +152,6 @@ enum {
     FRESH_MS = 60000,   /* a reading that is younger need not be written again */
 };
 
-static MDB_val reading_key(void)
-{
-    return mj_val(MJ_CLOCK_KEY, sizeof MJ_CLOCK_KEY - 1);
-}
-
 static bool read_clocks(int64_t now, reading *s)
 {
     struct timespec wall, boot;
@@ -177,15 +168,15 @@ static bool read_clocks(int64_t now, reading *s)
     return true;
 }
 
-static bool load_reading(mj_txn *x, reading *s)
+static bool load_reading(mj_unit *u, reading *s)
 {
     const uint8_t *boot;
+    mj_str bytes;
     mj_reader r;
-    MDB_val v;
 
-    if (mj_txn_get(x, DB_META, reading_key(), &v) != 0)
+    if (mj_unit_meta(u, clock_key, &bytes) != MJ_OK)
         return false;
-    r = mj_reader_of(v.mv_data, v.mv_size);
+    r = mj_reader_of(bytes.p, bytes.n);
     boot = mj_get_raw(&r, sizeof s->boot);
     if (boot)
         memcpy(s->boot, boot, sizeof s->boot);
@@ -200,55 +191,60 @@ static int64_t apart(int64_t a, int64_t b)
     return a > b ? a - b : b - a;
 }
 
-static void compare_clocks(mj_txn *x)
+static void compare_clocks(mj_unit *u)
 {
     reading mine, theirs;
-    bool known = load_reading(x, &theirs);
+    bool known = load_reading(u, &theirs);
     int64_t elapsed, expected;
 
-    x->sure = x->now;
-    x->remember = read_clocks(x->now, &mine);
-    if (!x->remember || !known || memcmp(mine.boot, theirs.boot, sizeof mine.boot) != 0)
+    u->sure = u->now;
+    u->remember = read_clocks(u->now, &mine);
+    if (!u->remember || !known || memcmp(mine.boot, theirs.boot, sizeof mine.boot) != 0)
         return;
     elapsed = mine.since - theirs.since; /* negative in another time namespace */
     expected = theirs.now + elapsed;
     if (elapsed < 0 || elapsed > ADOPT_MS)
         return;
-    if (apart(mine.offset, theirs.offset) > MJ_CLOCK_STEP_MS && x->now - expected > MJ_CLOCK_STEP_MS) {
-        x->sure = expected;
-        x->remember = false; /* the others' reading stays */
-    } else if (elapsed < FRESH_MS && apart(x->now, expected) < 1000) {
-        x->remember = false; /* would tell the same */
+    if (apart(mine.offset, theirs.offset) > MJ_CLOCK_STEP_MS && u->now - expected > MJ_CLOCK_STEP_MS) {
+        u->sure = expected;
+        u->remember = false; /* the others' reading stays */
+    } else if (elapsed < FRESH_MS && apart(u->now, expected) < 1000) {
+        u->remember = false; /* would tell the same */
     }
 }
 
-int mj_clock_remember(mj_txn *x)
+void mj_clock_remember(mj_unit *u)
 {
-    mj_buf *b = &x->s->scratch;
+    mj_buf *b = &u->s->scratch;
     reading s;
 
-    if (!x->remember || !read_clocks(x->now, &s))
-        return 0;
+    if (!u->remember || !read_clocks(u->now, &s))
+        return;
     b->n = 0;
     mj_put_raw(b, s.boot, sizeof s.boot);
     mj_put_int(b, s.since);
     mj_put_int(b, s.offset);
     mj_put_int(b, s.now);
-    return b->failed ? MJ_ENOMEM : mj_txn_put(x, DB_META, reading_key(), mj_val(b->p, b->n));
+    if (b->failed)
+        u->rc = MJ_ENOMEM;
+    mj_unit_change_of(u, clock_key, false, mj_unit_copy(u, b->p, b->n));
 }
 
-int mj_clock_look(mj_txn *x)
+void mj_clock_look(mj_unit *u)
 {
+    mj_tally totals = {0};
     walk w = {0};
-    bool more;
-    int rc = 0;
 
-    if (x->counters.latest - x->now > MJ_CLOCK_STEP_MS) {
-        if (load(x, &w) == 0)
+    u->rc = u->s->backend->totals(u->tx, &totals);
+    if (u->rc == MJ_OK && totals.latest - u->now > MJ_CLOCK_STEP_MS) {
+        if (load(u, &w) == MJ_OK)
             w.again = true;
-        rc = save(x, &w);
+        else
+            w = (walk){0};
+        save(u, &w);
     }
-    x->counters.latest = x->now;
-    compare_clocks(x);
-    return rc != 0 ? rc : mj_clock_walk(x, PART, &more);
+    if (u->rc == MJ_OK) {
+        compare_clocks(u);
+        mj_clock_walk(u, PART);
+    }
 }

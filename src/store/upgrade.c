@@ -11,52 +11,62 @@
  *     that it goes on where it was after any death.  Records that are changed
  *     meanwhile are written in the new version anyway.
  * Index formats never change in place: a new index gets a new database. */
-#include "store/impl.h"
+#include "store/rules.h"
 
 #include <string.h>
 
-static int rewrite(mj_txn *x, const uint8_t *ref, MDB_val bytes, uint32_t *done)
+typedef struct walk {
+    mj_unit *u;
+    mj_op *op;
+    uint32_t seen;
+    bool done;
+    uint8_t next[MJ_ULID_BYTES];
+} walk;
+
+static void rewrite(mj_unit *u, const mj_entry *e, mj_str bytes, uint32_t *done)
 {
-    mj_buf *b = &x->s->scratch;
+    mj_unit_row *row;
     mj_task t;
 
-    if (bytes.mv_size > 0 && ((const uint8_t *)bytes.mv_data)[0] == MJ_TASK_VERSION)
-        return 0;
-    if (mj_task_decode(bytes.mv_data, bytes.mv_size, &t) != MJ_OK)
-        return 0; /* unreadable: left as it is, for check() to tell of and for a person to look at */
-    b->n = 0;
-    if (mj_task_encode(&t, b) != MJ_OK)
-        return MJ_ENOMEM;
-    ++*done;
-    return mj_txn_put(x, DB_TASK, mj_val(ref, MJ_ULID_BYTES), mj_val(b->p, b->n));
+    if (bytes.n > 0 && (uint8_t)bytes.p[0] == MJ_TASK_VERSION)
+        return;
+    if (mj_unit_task(u, e->ref, &row, &t) != MJ_OK || !mj_unit_before(u, row, &t))
+        return; /* unreadable: left as it is, for check() to tell of and for a person to look at */
+    *done += mj_unit_put(u, row, &t) == MJ_OK;
 }
 
-int mj_upgrade_op(mj_txn *x, mj_op *op)
+static bool one(void *ctx, const mj_entry *e, mj_str bytes)
 {
-    MDB_val meta = mj_val(MJ_UPGRADE_KEY, sizeof MJ_UPGRADE_KEY - 1), v, key;
-    uint8_t ref[MJ_ULID_BYTES];
-    int rc = mj_txn_get(x, DB_META, meta, &v);
+    walk *w = ctx;
 
-    op->done = 0;
-    op->more = false;
-    if (rc != 0)
-        return rc == MDB_NOTFOUND ? 0 : rc;
-    if (v.mv_size != MJ_ULID_BYTES)
-        return MJ_ECORRUPT;
-    memcpy(ref, v.mv_data, MJ_ULID_BYTES);
-    for (uint32_t seen = 0; rc == 0; seen++) {
-        rc = mj_txn_seek(x, DB_TASK, mj_val(ref, MJ_ULID_BYTES), &key, &v);
-        if (rc != 0)
-            break;
-        memcpy(ref, key.mv_data, MJ_ULID_BYTES);
-        op->more = seen == op->limit;
-        if (op->more)
-            break;
-        rc = rewrite(x, ref, v, &op->done);
-        for (int i = MJ_ULID_BYTES - 1; i >= 0 && ++ref[i] == 0; i--)
-            ;
+    memcpy(w->next, e->ref, MJ_ULID_BYTES);
+    w->op->more = w->seen++ == w->op->limit;
+    if (w->op->more)
+        return false;
+    rewrite(w->u, e, bytes, &w->op->done);
+    for (int i = MJ_ULID_BYTES - 1; i >= 0 && ++w->next[i] == 0; i--) /* the next ref there could be */
+        ;
+    return w->u->rc == MJ_OK;
+}
+
+void mj_op_upgrade(mj_unit *u, mj_op *op)
+{
+    mj_entry key = {.index = MJ_IX_META, .name = MJ_LIT(MJ_UPGRADE_KEY)};
+    mj_scan scan = {.index = MJ_IX_TASK, .positioned = true, .from = {.index = MJ_IX_TASK}};
+    walk w = {.u = u, .op = op};
+    mj_str from;
+    int rc = u->s->backend->get(u->tx, &key, &from);
+
+    if (rc == MJ_ENOTFOUND)
+        return;
+    if (rc == MJ_OK && from.n != MJ_ULID_BYTES)
+        rc = MJ_ECORRUPT;
+    if (rc == MJ_OK) {
+        memcpy(scan.from.ref, from.p, MJ_ULID_BYTES);
+        rc = u->s->backend->scan(u->tx, &scan, one, &w);
     }
-    if (rc == MDB_NOTFOUND)
-        return mj_txn_del(x, DB_META, meta); /* all are rewritten */
-    return rc != 0 ? rc : mj_txn_put(x, DB_META, meta, mj_val(ref, MJ_ULID_BYTES));
+    if (rc != MJ_OK)
+        u->rc = rc;
+    if (u->rc == MJ_OK) /* when all are rewritten, nothing is left to remember */
+        mj_unit_change_of(u, key, !op->more, op->more ? mj_unit_copy(u, w.next, sizeof w.next) : (mj_str){0});
 }

@@ -5,7 +5,7 @@
  * holds lock.mdb as LMDB does that is about to set it up: no process can have the store open, of whatever version. */
 #include "base/fault.h"
 #include "os/file.h"
-#include "store/lmdb/env_impl.h"
+#include "store/lmdb/db.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,41 +19,35 @@
 
 /* ---- backup ---- */
 
-int mj_store_backup(mj_store *s, const char *to)
+int mj_lmdb_backup(mj_lmdb *db, const char *to)
 {
     char path[4096], why[MJ_FILE_WHY];
     struct stat st;
     mj_file f;
     int rc;
 
-    s->detail[0] = '\0';
     if ((size_t)snprintf(path, sizeof path, "%s/data.mdb", to) >= sizeof path)
         return MJ_EINVAL;
     if (mkdir(to, 0700) != 0 && errno != EEXIST) {
-        snprintf(s->detail, sizeof s->detail, "%s: %s", to, strerror(errno));
+        snprintf(db->why, db->why_size, "%s: %s", to, strerror(errno));
         return errno == ENOSPC || errno == EDQUOT ? MJ_ENOSPC : MJ_EREADONLY;
     }
     if (lstat(path, &st) == 0)
         return MJ_EEXISTS;
-    rc = mj_store_begin_sound(s);
-    if (rc != 0)
-        return mj_env_code(rc);
-    mdb_txn_reset(s->reader.txn); /* LMDB's copy takes a snapshot of its own */
-    rc = mj_file_begin(&f, path, s->env->mode, why);
+    rc = mj_file_begin(&f, path, db->env->mode, why);
     if (rc == MJ_OK) {
-        rc = mdb_env_copyfd2(mj_env_lmdb(s->env), f.fd, MDB_CP_COMPACT);
+        rc = mdb_env_copyfd2(mj_env_lmdb(db->env), f.fd, MDB_CP_COMPACT);
         if (rc != 0) {
             snprintf(why, sizeof why, "%s: %s", path, rc > -100 && rc < 0 ? mj_error_text(rc) : mdb_strerror(rc));
             rc = mj_env_code(rc);
             mj_file_abandon(&f);
         }
     }
-    mj_env_leave(s->env);
     MJ_FAULT("backup.copied");
     if (rc == MJ_OK)
         rc = mj_file_commit(&f, true, why);
     if (rc != MJ_OK && rc != MJ_EEXISTS)
-        snprintf(s->detail, sizeof s->detail, "%.500s", why);
+        snprintf(db->why, db->why_size, "%.500s", why);
     return rc;
 }
 

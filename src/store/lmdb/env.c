@@ -280,8 +280,3 @@ bool mj_env_foreign(const mj_env *e)
 {
     return e->generation != generation;
 }
-
-const char *mj_store_library(void)
-{
-    return mdb_version(NULL, NULL, NULL);
-}

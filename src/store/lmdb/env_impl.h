@@ -2,7 +2,7 @@
 #ifndef MJ_ENV_IMPL_H
 #define MJ_ENV_IMPL_H
 
-#include "store/impl.h"
+#include "store/lmdb/env.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -31,7 +31,7 @@ struct mj_env {
     mj_env_reader *readers;
     MDB_env *lmdb;
     int fd; /* of data.mdb, LMDB's own */
-    MDB_dbi dbi[DB_COUNT];
+    MDB_dbi dbi[MJ_NINDEXES];
     _Atomic(const uint8_t *) map; /* where the file is mapped; NULL: not yet known */
     _Atomic unsigned map_tries;   /* how often it was looked for since it was mapped */
     uint64_t map_size;            /* bytes */
@@ -90,7 +90,6 @@ int mj_pages_tail(int fd, size_t txn, size_t from, char *why, size_t size);
 
 /* Opens the environment, and makes the store if there is none.  A code of LMDB, the system, ours or above. */
 int mj_env_open(mj_env *e, const mj_store_options *o, char *why, size_t size);
-const char *mj_env_db_name(int db);
 
 /* ---- store/lmdb/env.c ---- */
 

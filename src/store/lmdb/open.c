@@ -3,6 +3,7 @@
  * A new store is built in a file beside its place and gets its name when it is whole and on the disk.  So a full disk
  * or a power cut leaves no store, or a whole one.  Nothing is ever made in a file that has content. */
 #include "store/lmdb/env_impl.h"
+#include "store/records.h"
 
 #include "os/fd.h"
 #include <errno.h>
@@ -17,30 +18,20 @@ static const uint64_t MAP_START = 16u << 20; /* small stores stay small in every
 
 #define NEW_FILE "data.mdb.new"
 
-const char *mj_env_db_name(int db)
-{
-    static const char *const names[] = {
-#define X(sym, name) name,
-        MJ_DBS(X)
-#undef X
-    };
-    return names[db];
-}
-
 /* ---- the schema ---- */
 
 static bool is_older(mj_env *e, MDB_txn *t)
 {
     MDB_val key = mj_val("schema", 6), value;
 
-    return mj_env_get(e, t, DB_META, key, &value) == 0 && value.mv_size == 4 &&
+    return mj_env_get(e, t, MJ_IX_META, key, &value) == 0 && value.mv_size == 4 &&
            mj_be32_get(value.mv_data) < MJ_STORE_SCHEMA;
 }
 
 int mj_env_schema(mj_env *e, MDB_txn *t)
 {
     MDB_val key = mj_val("schema", 6), value;
-    int rc = mj_env_get(e, t, DB_META, key, &value);
+    int rc = mj_env_get(e, t, MJ_IX_META, key, &value);
 
     if (rc != 0 || value.mv_size != 4)
         return rc != 0 && rc != MDB_NOTFOUND ? rc : MJ_EFORMAT;
@@ -52,11 +43,11 @@ static int open_dbs(mj_env *e, MDB_txn *t, unsigned flags)
     int rc = 0;
 
     /* A newer mjhook may have other databases: so the schema is looked at first. */
-    for (int i = 0; i < DB_COUNT && rc == 0; i++) {
-        rc = mdb_dbi_open(t, mj_env_db_name(i), flags, &e->dbi[i]);
-        if (rc == 0 && i == DB_META && !(flags & MDB_CREATE))
+    for (int i = 0; i < MJ_NINDEXES && rc == 0; i++) {
+        rc = mdb_dbi_open(t, mj_index_name((mj_index)i), flags, &e->dbi[i]);
+        if (rc == 0 && i == MJ_IX_META && !(flags & MDB_CREATE))
             rc = is_older(e, t) ? MJ_OLDER : mj_env_schema(e, t);
-        else if (rc == MDB_NOTFOUND && i > DB_META)
+        else if (rc == MDB_NOTFOUND && i > MJ_IX_META)
             rc = MJ_EFORMAT;
     }
     return rc == MDB_INCOMPATIBLE ? MJ_EFORMAT : rc;
@@ -84,11 +75,11 @@ static int write_schema(mj_env *e, MDB_txn *t, bool upgrade)
 
     mj_be32(schema, MJ_STORE_SCHEMA);
     if (rc == 0)
-        rc = mdb_put(t, e->dbi[DB_META], &key, &value, 0);
+        rc = mdb_put(t, e->dbi[MJ_IX_META], &key, &value, 0);
     if (rc == 0 && upgrade) {
         key = mj_val(MJ_UPGRADE_KEY, sizeof MJ_UPGRADE_KEY - 1);
         value = mj_val(start, sizeof start);
-        rc = mdb_put(t, e->dbi[DB_META], &key, &value, 0);
+        rc = mdb_put(t, e->dbi[MJ_IX_META], &key, &value, 0);
     }
     return rc;
 }
@@ -123,7 +114,7 @@ static int new_lmdb(mj_env *e)
     int rc = mdb_env_create(&e->lmdb);
 
     if (rc == 0)
-        rc = mdb_env_set_maxdbs(e->lmdb, DB_COUNT + 8);
+        rc = mdb_env_set_maxdbs(e->lmdb, MJ_NINDEXES + 8);
     if (rc == 0)
         rc = mdb_env_set_maxreaders(e->lmdb, READERS);
     return rc;

@@ -25,7 +25,7 @@ typedef struct look {
     struct {
         char name[16];
         tree t;
-    } trees[DB_COUNT + 8];
+    } trees[MJ_NINDEXES + 8];
 } look;
 
 __attribute__((format(printf, 2, 3))) static int bad(look *l, const char *format, ...)
@@ -115,8 +115,8 @@ static int note_tree(look *l, const char *name, size_t length, const uint8_t *va
     if (length >= sizeof l->trees[0].name || l->ntrees == sizeof l->trees / sizeof l->trees[0])
         return 0;
     memcpy(&t, value, sizeof t);
-    for (int db = 0; db < DB_COUNT; db++)
-        if (strlen(mj_env_db_name(db)) == length && memcmp(mj_env_db_name(db), name, length) == 0) {
+    for (int db = 0; db < MJ_NINDEXES; db++)
+        if (strlen(mj_index_name((mj_index)db)) == length && memcmp(mj_index_name((mj_index)db), name, length) == 0) {
             memcpy(l->trees[l->ntrees].name, name, length);
             l->trees[l->ntrees++].t = t;
         }

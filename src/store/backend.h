@@ -1,0 +1,84 @@
+/* What a database must do to be a store.
+ *
+ * A backend moves rows and decides nothing: no rule about a task, a slot or an
+ * event is written here or below.  The engine reads what a batch needs, runs the
+ * rules on it, and hands all changes down at once, sorted.
+ *
+ * Rows are the entries of META, TASK, TOMB, EVENT, REFUSED and ACCOUNT, which
+ * have bytes; the other indexes have entries alone, which follow from facets.
+ * All strings that a backend gives live until commit or abort. */
+#ifndef MJ_BACKEND_H
+#define MJ_BACKEND_H
+
+#include "domain/facets.h"
+#include "store/store.h"
+
+enum { MJ_BACKEND_ABI = 1 };
+
+/* Sums over all that was ever committed: a backend adds a batch's differences to them. */
+typedef struct mj_tally {
+    int64_t states[MJ_NSTATES], events, buried;
+    int64_t latest; /* no sum: the time of the newest commit, by its clock; 0: not known */
+} mj_tally;
+
+/* A walk over one index, in the order of its fields. */
+typedef struct mj_scan {
+    mj_index index;
+    unsigned fixed;    /* that many of the index' leading fields have to be those of `from` (see MJ_INDEXES) */
+    bool positioned;   /* begin at `from` (whole), not at the first entry with its fixed fields */
+    bool after;        /* ... and behind it */
+    bool newest_first; /* descending */
+    bool rows;         /* give the task's record with each entry of an index of tasks */
+    mj_entry from;
+} mj_scan;
+
+/* bytes: the row's, or the task's record if the scan asked for it ({0} when there is none).  false ends the scan. */
+typedef bool (*mj_scan_fn)(void *ctx, const mj_entry *e, mj_str bytes);
+
+/* One row that becomes `bytes` (gone: is deleted), with what follows for the indexes; or, with was and is NULL and an
+ * index without bytes, one entry. */
+typedef struct mj_change {
+    mj_entry key;
+    bool gone;
+    mj_str bytes;
+    const mj_facets *was, *is; /* both or none; TASK and TOMB */
+} mj_change;
+
+typedef struct mj_tx mj_tx;
+
+/* Every function gives MJ_OK or one of our codes, and says in the buffer that open() was given what exactly failed.
+ * MJ_EAGAIN of apply() or commit(): nothing was stored, and the same batch may be run again. */
+typedef struct mj_backend {
+    unsigned abi; /* MJ_BACKEND_ABI */
+    const char *name;
+    int (*open)(const char *where, const mj_store_options *o, void **db, char *why, size_t why_size);
+    void (*close)(void *db);
+    /* Makes a handle usable in this process: after a fork it opens afresh, and *forked is set. */
+    int (*ready)(void *db, bool *forked);
+    bool (*foreign)(const void *db); /* it was opened before a fork, and is not usable yet */
+    /* One transaction at a time.  A writer keeps other writers away from what it reads. */
+    int (*begin)(void *db, bool write, mj_tx **tx);
+    /* The row or entry with this key; MJ_ENOTFOUND.  What follows from the key (see MJ_INDEXES) is filled in. */
+    int (*get)(mj_tx *tx, mj_entry *key, mj_str *bytes);
+    int (*scan)(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx);
+    /* The number of entries; exact, in constant time or nearly. */
+    int (*count)(mj_tx *tx, mj_index index, uint64_t *n);
+    int (*totals)(mj_tx *tx, mj_tally *out);
+    /* Once per transaction, after all reading.  Changes are sorted by ref, and by index within it. */
+    int (*apply)(mj_tx *tx, const mj_change *changes, size_t n, const mj_tally *add);
+    int (*commit)(mj_tx *tx); /* ends the transaction in any case */
+    void (*abort)(mj_tx *tx);
+    /* MJ_ECORRUPT: the files are damaged, so that reading all of them could end the process. */
+    int (*sound)(mj_tx *tx);
+    /* What readers of dead processes hold on to is freed; what this process keeps in memory only to be quick, too. */
+    void (*tidy)(void *db);
+    void (*trim)(void *db);
+    int (*size)(mj_tx *tx, uint64_t *used, uint64_t *reserved); /* bytes */
+    /* A copy in directory `to`; inside of a read transaction that was found sound.  MJ_EEXISTS. */
+    int (*backup)(mj_tx *tx, const char *to);
+    const char *(*library)(void);
+} mj_backend;
+
+extern const mj_backend mj_backend_lmdb;
+
+#endif

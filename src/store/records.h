@@ -1,0 +1,24 @@
+/* What is stored beside tasks, and how: events, tombstones, accounts, refused callbacks.
+ *
+ * Like a task's record, each is versioned by its first byte or by its length, and
+ * an older one is always read. */
+#ifndef MJ_RECORDS_H
+#define MJ_RECORDS_H
+
+#include "store/unit.h"
+
+#define MJ_MEASURES_KEY "measures" /* in META: mj_measures */
+#define MJ_UPGRADE_KEY "upgrade"   /* in META: the ref up to which records are rewritten; absent: all are */
+#define MJ_PRUNE_KEY "prune_from"  /* in META: for each state whether a walk goes on, and from which ref */
+#define MJ_REWIND_KEY "rewind" /* in META: how far the walk after a clock that was set back has come; absent: done */
+#define MJ_CLOCK_KEY "clock"   /* in META: the time of a commit, and the time since boot then */
+
+/* MJ_ENOMEM */
+int mj_event_encode(const mj_event_record *e, mj_buf *out);
+int mj_tomb_encode(const mj_task *t, int64_t pruned_at, mj_buf *out);
+void mj_account_write(const mj_held *h, mj_buf *out);
+void mj_account_read(mj_str name, mj_str bytes, mj_held *h);
+/* A refused callback without its number, which is its key. */
+void mj_refused_write(const mj_op *op, int64_t now, mj_buf *out);
+
+#endif

@@ -1,0 +1,180 @@
+/* A unit of work: what one batch of operations has loaded, and what it makes of it.
+ *
+ * Operations run one after the other on rows that the unit holds.  Nothing is
+ * written before all of them have run: then each changed row is handed to the
+ * backend once, whatever number of operations changed it.  So a failure before
+ * that leaves the store as it was.  Reads of an index see the store as it was;
+ * rows that this unit changed are merged in by whoever reads (see the lists
+ * below). */
+#ifndef MJ_UNIT_H
+#define MJ_UNIT_H
+
+#include "base/error.h"
+#include "store/backend.h"
+#include "store/refs.h"
+
+typedef struct mj_held { /* an account as the store knows it */
+    char name[MJ_MAX_NAME + 1];
+    uint32_t held;
+    int64_t paused_until, paused_at; /* paused_at: when it was; 0: not known */
+    char reason[64];
+    uint32_t learned;   /* slots that were held when the provider said that there are no more ... */
+    int64_t learned_at; /* ... which was then; 0: it never did */
+    bool stored, dirty;
+} mj_held;
+
+typedef struct mj_cap {
+    char name[MJ_MAX_NAME + 1];
+    uint32_t max_in_flight;
+} mj_cap;
+
+typedef struct mj_block mj_block; /* memory of a unit */
+
+struct mj_store {
+    const mj_backend *backend;
+    void *db;
+    mj_store_options options;
+    mj_buf scratch;
+    mj_block *memory; /* kept from one unit to the next */
+    size_t ncaps;
+    mj_cap *caps;
+    mj_refs *refs;
+    uint64_t owed[MJ_NCOUNTS]; /* counted by units that changed nothing: stored by the next one that does */
+    bool owes;                 /* some of it is stored at close, if no write comes before */
+    char detail[256];
+};
+
+/* Where the first open event of a task stands in the outbox; seq 0: nowhere. */
+typedef struct mj_out {
+    int64_t at;
+    uint32_t seq;
+} mj_out;
+
+typedef struct mj_unit_event {
+    uint32_t seq;
+    bool gone, dirty;
+    bool open; /* to be delivered: readable, and not buried */
+    int64_t next_at;
+    mj_str bytes;
+} mj_unit_event;
+
+typedef enum { MJ_ROW_NONE, MJ_ROW_TASK, MJ_ROW_TOMB } mj_row_kind;
+
+typedef struct mj_unit_row {
+    uint8_t ref[MJ_ULID_BYTES];
+    bool looked; /* kind and bytes are known */
+    mj_row_kind was_kind, kind;
+    mj_str bytes;        /* as the operations so far have left it */
+    bool changed;        /* bytes or facets are others than those stored */
+    mj_facets *was, *is; /* set once it changed; was: as stored */
+    bool events_known, out_changed;
+    unsigned nevents, room;
+    mj_unit_event *events; /* in the order of seq */
+    mj_out out_was, out_is;
+    bool listed_queue, listed_out;
+    struct mj_unit_row *chain, *next, *next_queued, *next_due;
+} mj_unit_row;
+
+/* A user's key or a task id that this unit made. */
+typedef struct mj_unit_name {
+    mj_entry entry;
+    struct mj_unit_name *chain;
+} mj_unit_name;
+
+typedef struct mj_unit_change {
+    mj_change change;
+    struct mj_unit_change *next;
+} mj_unit_change;
+
+typedef struct mj_queue mj_queue; /* of claim.c */
+typedef struct mj_walk mj_walk;   /* of delivery.c */
+typedef struct mj_ring mj_ring;   /* of refused.c */
+
+typedef struct mj_unit {
+    mj_store *s;
+    mj_tx *tx;
+    int64_t now;
+    int64_t sure; /* by when slots of known jobs end: earlier than now where this process' clock runs ahead */
+    int rc;       /* the first failure that ends the whole unit; operations look at it and leave */
+    mj_rules rules;
+    mj_measures measures;
+    uint64_t counted[MJ_NCOUNTS]; /* as stored */
+    mj_tally tally;
+    bool dirty;    /* something is to be written */
+    bool owes;     /* a word was withheld, and what counts it is not stored */
+    bool remember; /* the time of this commit, beside that since boot */
+    unsigned nheld;
+    mj_held *held;
+    size_t nrows, nbuckets;
+    mj_unit_row **buckets, *rows;
+    mj_unit_row *queued, *due; /* changed rows that may be claimed; that have an event to deliver */
+    mj_unit_name *names[64];
+    mj_unit_change *changes; /* of rows without a ref, and of stale entries */
+    size_t nchanges, ntouched, nevents;
+    bool ticked;
+    mj_queue *queues;
+    mj_walk *outbox;
+    mj_ring *ring;
+} mj_unit;
+
+/* handle.c */
+int mj_store_open_on(const mj_backend *b, const char *where, const mj_store_options *o, mj_store **out, char *why,
+                     size_t why_size);
+/* Makes the handle usable in this process (after a fork it opens afresh). */
+int mj_store_ready(mj_store *s);
+/* read.c: a snapshot; it ends with the backend's abort(). */
+int mj_read_begin(mj_store *s, mj_tx **tx);
+/* write.c: stores what the handle still owes to the counters, for its end. */
+void mj_store_settle(mj_store *s);
+
+/* Memory that lasts as long as the unit; NULL: there is none, and u->rc says so. */
+void *mj_unit_alloc(mj_unit *u, size_t n);
+mj_str mj_unit_copy(mj_unit *u, const void *p, size_t n);
+
+int mj_unit_begin(mj_unit *u, mj_store *s, size_t nops, int64_t now);
+/* Writes what has changed, if anything has, and ends the unit; in between `ready` is called (may be NULL). */
+int mj_unit_end(mj_unit *u, const mj_ready *ready);
+void mj_unit_free(mj_store *s);
+
+/* The row of a ref, looked up in the store or not.  NULL: u->rc says why. */
+mj_unit_row *mj_unit_row_of(mj_unit *u, const uint8_t *ref, bool look);
+/* The row, if this unit has it already. */
+mj_unit_row *mj_unit_seen(const mj_unit *u, const uint8_t *ref);
+/* A task, decoded in place.  MJ_ENOTFOUND, MJ_ECORRUPT, MJ_ESCHEMA; or u->rc. */
+int mj_unit_task(mj_unit *u, const uint8_t *ref, mj_unit_row **row, mj_task *t);
+/* Before a task that was read is changed: notes what the indexes hold of it. */
+bool mj_unit_before(mj_unit *u, mj_unit_row *row, const mj_task *t);
+/* Keeps a task's new record (row->bytes).  MJ_ELIMIT: an account too many, and nothing changed; or u->rc. */
+int mj_unit_put(mj_unit *u, mj_unit_row *row, const mj_task *t);
+/* Puts a tombstone in the task's place, or nothing in the tombstone's. */
+void mj_unit_entomb(mj_unit *u, mj_unit_row *row, mj_str tomb, int64_t pruned_at);
+void mj_unit_forget(mj_unit *u, mj_unit_row *row, const mj_tomb *t);
+
+/* Who has this key or task id.  MJ_ENOTFOUND, MJ_ECORRUPT; or u->rc. */
+int mj_unit_find(mj_unit *u, mj_entry *e);
+bool mj_unit_add_name(mj_unit *u, mj_entry e);
+
+/* A change of a row or entry that no ref's row holds. */
+void mj_unit_change_of(mj_unit *u, mj_entry key, bool gone, mj_str bytes);
+/* A row of META, as this unit has left it.  MJ_ENOTFOUND; or u->rc. */
+int mj_unit_meta(mj_unit *u, mj_entry key, mj_str *bytes);
+
+/* The account's place in u->held, made when new; -1 when there are too many. */
+int mj_unit_account(mj_unit *u, mj_str name);
+/* The same with its slots, when an attempt takes (+1) or frees (-1) one. */
+void mj_unit_hold(mj_unit *u, mj_str account, int by);
+
+/* The events of a row, loaded. */
+bool mj_unit_events(mj_unit *u, mj_unit_row *row);
+mj_unit_event *mj_unit_event_of(mj_unit_row *row, uint32_t seq);
+/* Stores an event's record (bytes {0}: deletes it), and follows with the outbox. */
+bool mj_unit_set_event(mj_unit *u, mj_unit_row *row, uint32_t seq, mj_str bytes, bool open, int64_t next_at);
+
+/* Rows of the two lists, merged with what a scan of the store gives: those that the unit has changed since. */
+static inline bool mj_unit_changed(const mj_unit *u, const uint8_t *ref)
+{
+    const mj_unit_row *r = mj_unit_seen(u, ref);
+    return r && r->changed;
+}
+
+#endif
