@@ -1,6 +1,6 @@
 #include "domain/url.h"
 
-#include "provider/json.h"
+#include "base/utf8.h"
 
 #include <string.h>
 #include <strings.h>

@@ -6,6 +6,12 @@
 #include <string.h>
 #include <unistd.h>
 
+/* After a fork the sockets are the parent's, too: a TLS goodbye from here would harm it. */
+static bool forked(const mj_fetch *f)
+{
+    return f->pid != getpid();
+}
+
 enum {
     DEFAULT_CONNECTIONS = 4,
     MAX_CONNECTIONS = 64,
@@ -50,23 +56,6 @@ mj_fetch *mj_fetch_new(const mj_fetch_options *o)
     curl_multi_setopt(f->multi, CURLMOPT_MAXCONNECTS, (long)f->o.connections);
     curl_multi_setopt(f->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)f->o.connections);
     return f;
-}
-
-/* After a fork the sockets are the parent's, too: a TLS goodbye from here would harm it. */
-static bool forked(const mj_fetch *f)
-{
-    return f->pid != getpid();
-}
-
-void mj_fetch_release(mj_fetch *f, item *t)
-{
-    if (t->easy && !forked(f)) {
-        curl_multi_remove_handle(f->multi, t->easy);
-        curl_easy_cleanup(t->easy);
-    }
-    curl_slist_free_all(t->headers);
-    t->easy = NULL;
-    t->headers = NULL;
 }
 
 void mj_fetch_free(mj_fetch *f)

@@ -10,6 +10,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+void mj_fetch_release(mj_fetch *f, item *t)
+{
+    if (t->easy && f->pid == getpid()) {
+        curl_multi_remove_handle(f->multi, t->easy);
+        curl_easy_cleanup(t->easy);
+    }
+    curl_slist_free_all(t->headers);
+    t->easy = NULL;
+    t->headers = NULL;
+}
+
 enum { MAX_URL = 8192 };
 
 /* ---- verdicts ---- */

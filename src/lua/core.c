@@ -3,6 +3,37 @@
 #include <stdio.h>
 #include <string.h>
 
+#define REDACTED "mjhook.redacted" /* a buffer that Lua frees, also when pushing its content raises */
+
+static int redacted_close(lua_State *L)
+{
+    mj_buf_free(luaL_checkudata(L, 1, REDACTED));
+    return 0;
+}
+
+void mjl_push_redacted(lua_State *L, mj_redact_kind kind, const char *p, size_t n)
+{
+    bool found;
+    mj_buf *out;
+
+    if (!mj_redact_maybe(p, n)) {
+        lua_pushlstring(L, p, n);
+        return;
+    }
+    out = lua_newuserdata(L, sizeof *out);
+    *out = (mj_buf){0};
+    luaL_getmetatable(L, REDACTED);
+    lua_setmetatable(L, -2);
+    if (mj_redact(kind, p, n, out, &found) != MJ_OK)
+        lua_pushliteral(L, "not enough memory"), lua_error(L); /* as Lua says it; rather than a secret */
+    if (found)
+        lua_pushlstring(L, (const char *)out->p, out->n);
+    else
+        lua_pushlstring(L, p, n);
+    mj_buf_free(out);
+    lua_remove(L, -2);
+}
+
 static int error_tostring(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -209,78 +240,9 @@ void mjl_class(lua_State *L, const char *name, const luaL_Reg *methods)
     lua_pop(L, 1);
 }
 
-/* An error table made by Lua code, in the same shape: core.error(code, message, retryable). */
-static int core_error(lua_State *L)
+void mjl_open_core(lua_State *L)
 {
-    luaL_checkstring(L, 1);
-    luaL_checkstring(L, 2);
-    mjl_fail(L, MJ_EINVAL, lua_tostring(L, 2));
-    lua_pushvalue(L, 1);
-    lua_setfield(L, -2, "code");
-    lua_pushboolean(L, lua_toboolean(L, 3));
-    lua_setfield(L, -2, "retryable");
-    return 1;
-}
+    static const luaL_Reg methods[] = {{"close", redacted_close}, {NULL, NULL}};
 
-/* core.is_ref(value) -> boolean: whether it could be a task's ref. */
-static int core_is_ref(lua_State *L)
-{
-    uint8_t ref[MJ_ULID_BYTES];
-
-    lua_pushboolean(L, mjl_ref(L, 1, ref));
-    return 1;
-}
-
-/* The codes of outcomes, as a list: with it an outcome is a number. */
-static void push_codes(lua_State *L)
-{
-    lua_newtable(L);
-    for (int i = 0; i <= MJ_NERRORS; i++) {
-        lua_pushstring(L, mj_error_name(-i));
-        lua_rawseti(L, -2, i + 1);
-    }
-}
-
-#if defined(__GNUC__)
-__attribute__((visibility("default")))
-#endif
-int luaopen_mjhook_core(lua_State *L);
-
-int luaopen_mjhook_core(lua_State *L)
-{
-    lua_createtable(L, 0, 32);
-    lua_pushcfunction(L, core_error);
-    lua_setfield(L, -2, "error");
-    lua_pushcfunction(L, core_is_ref);
-    lua_setfield(L, -2, "is_ref");
-    mjl_set_lit(L, "version", MJ_VERSION);
-    mjl_set_int(L, "schema", MJ_STORE_SCHEMA);
-    mjl_set_int(L, "max_prompt", MJ_MAX_PROMPT);
-    mjl_set_int(L, "max_name", MJ_MAX_NAME);
-    mjl_set_int(L, "max_json", MJ_MAX_JSON);
-    mjl_set_int(L, "clock_step", MJ_CLOCK_STEP_MS);
-    mjl_set_int(L, "max_refused", MJ_MAX_REFUSED);
-    lua_createtable(L, MJ_NBUCKETS - 1, 0);
-    for (unsigned i = 0; i < MJ_NBUCKETS - 1; i++) {
-        mjl_push_int(L, mj_latency_bound(i));
-        lua_rawseti(L, -2, (int)i + 1);
-    }
-    lua_setfield(L, -2, "latency_bounds");
-    push_codes(L);
-    lua_setfield(L, -2, "codes");
-    mjl_open_store(L);
-    mjl_open_http(L);
-    mjl_open_stream(L);
-    mjl_open_fetch(L);
-    mjl_open_auth(L);
-    mjl_open_wire(L);
-    mjl_open_sys(L);
-    mjl_open_file(L);
-    mjl_open_redact(L);
-    mjl_open_json(L);
-    mjl_open_child(L);
-    mjl_open_watch(L);
-    mjl_open_inbox(L);
-    mjl_open_claims(L);
-    return 1;
+    mjl_class(L, REDACTED, methods);
 }

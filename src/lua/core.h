@@ -77,6 +77,7 @@ int mjl_lot_read(lua_State *L, int i, mj_op *ops, bool *readable, size_t *n);
 void mjl_forget_watch(void);
 
 /* One registration function each; the library's table is on top of the stack. */
+void mjl_open_core(lua_State *L);
 void mjl_open_store(lua_State *L);
 void mjl_open_http(lua_State *L);
 void mjl_open_stream(lua_State *L);

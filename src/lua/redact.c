@@ -5,37 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REDACTED "mjhook.redacted" /* a buffer that Lua frees, also when pushing its content raises */
-
-static int redacted_close(lua_State *L)
-{
-    mj_buf_free(luaL_checkudata(L, 1, REDACTED));
-    return 0;
-}
-
-void mjl_push_redacted(lua_State *L, mj_redact_kind kind, const char *p, size_t n)
-{
-    bool found;
-    mj_buf *out;
-
-    if (!mj_redact_maybe(p, n)) {
-        lua_pushlstring(L, p, n);
-        return;
-    }
-    out = lua_newuserdata(L, sizeof *out);
-    *out = (mj_buf){0};
-    luaL_getmetatable(L, REDACTED);
-    lua_setmetatable(L, -2);
-    if (mj_redact(kind, p, n, out, &found) != MJ_OK)
-        lua_pushliteral(L, "not enough memory"), lua_error(L); /* as Lua says it; rather than a secret */
-    if (found)
-        lua_pushlstring(L, (const char *)out->p, out->n);
-    else
-        lua_pushlstring(L, p, n);
-    mj_buf_free(out);
-    lua_remove(L, -2);
-}
-
 /* ---- operations ---- */
 
 void mjl_hidden_free(mjl_hidden *h)
@@ -166,9 +135,7 @@ static int core_redact(lua_State *L)
 
 void mjl_open_redact(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"close", redacted_close}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"hide", core_hide}, {"redact", core_redact}, {NULL, NULL}};
 
-    mjl_class(L, REDACTED, methods);
     luaL_setfuncs(L, functions, 0);
 }

@@ -17,14 +17,6 @@ enum {
     POLL_MS = 1000 /* curl_multi_poll wakes for its own timers, too; this is only a bound */
 };
 
-int64_t mj_http_clock(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_BOOTTIME, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 /* False: no memory, and nothing changed. */
 static bool make_multi(mj_http *h)
 {

@@ -7,12 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 /* Servers close idle connections after some seconds (node: 5), and a body that crosses the closing is "maybe sent". A
  * new handshake costs less than such a doubt. */
 enum { ONCE_IDLE_S = 3 };
 
 /* ---- what libcurl calls ---- */
+
+int64_t mj_http_clock(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
 
 /* A sender that was stopped, or whose machine slept, finds its time gone. */
 static bool stalled(transfer *t)

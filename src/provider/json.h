@@ -9,6 +9,7 @@
 #define MJ_JSON_H
 
 #include "base/buf.h"
+#include "base/utf8.h"
 
 enum {
     MJ_JSON_DEPTH = 24, /* the provider nests 4 deep; a well is refused, not climbed into */
@@ -50,10 +51,5 @@ bool mj_json_whole(const mj_json *value, int64_t *out);
 /* Whether a value that was read is nothing that an ordinary reader might refuse: all text is UTF-8 without raw control
  * characters and half pairs, numbers are within what a double holds. */
 bool mj_json_plain(const mj_json *value);
-
-/* Whether s is well-formed UTF-8 (no overlong forms, no surrogates, at most U+10FFFF). */
-bool mj_utf8_valid(const char *s, size_t n);
-/* Length of the well-formed sequence at s, of which n > 0 bytes are there; 0: there is none. */
-size_t mj_utf8_length(const char *s, size_t n);
 
 #endif

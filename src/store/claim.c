@@ -5,7 +5,6 @@
 
 enum {
     TICK_IN_CLAIM = 64, /* what a unit with claims clears away of each kind before the first: bounded work */
-    RECOVER_MS = 60000, /* an observed limit rises by one slot in that time */
     CHUNK = 32,         /* entries of the queue that are read at once */
 };
 
@@ -129,23 +128,6 @@ void mj_op_tick(mj_unit *u, mj_op *op)
 }
 
 /* ---- accounts ---- */
-
-/* The provider says that the account is full while the ledger knows of fewer jobs: others use the key, too.  Set the
- * limit to the current slot count; a slot more each minute finds out when those jobs are done. */
-uint32_t mj_account_cap(uint32_t learned, int64_t learned_at, uint32_t max, int64_t now)
-{
-    int64_t since = now - learned_at, cap;
-
-    if (learned_at == 0)
-        return max;
-    cap = (learned ? (int64_t)learned : 1) + (since > 0 ? since / RECOVER_MS : 0);
-    return cap < max ? (uint32_t)cap : max;
-}
-
-bool mj_account_rests(int64_t paused_until, int64_t paused_at, int64_t now)
-{
-    return now < paused_until && paused_at - now <= MJ_CLOCK_STEP_MS;
-}
 
 static bool has_slot(const mj_unit *u, const mj_held *h, const mj_cap *cap)
 {

@@ -1,57 +1,9 @@
-/* Handles: a backend, opened, and what this process keeps beside it. */
+/* Handles: what this process keeps beside an open backend. */
 #include "store/rules.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-int mj_store_open(const char *where, const mj_store_options *o, mj_store **out, char *why, size_t why_size)
-{
-    return mj_store_open_on(&mj_backend_lmdb, where, o, out, why, why_size);
-}
-
-int mj_store_open_on(const mj_backend *b, const char *where, const mj_store_options *o, mj_store **out, char *why,
-                     size_t why_size)
-{
-    mj_store *s = b->abi == MJ_BACKEND_ABI ? calloc(1, sizeof *s) : NULL;
-    int rc = b->abi == MJ_BACKEND_ABI ? MJ_ENOMEM : MJ_ESCHEMA;
-
-    *out = NULL;
-    if (why_size > 0)
-        why[0] = '\0';
-    if (b->abi != MJ_BACKEND_ABI)
-        snprintf(why, why_size, "the store module %s belongs to another mjhook: install both of one version", b->name);
-    if (s) {
-        s->backend = b;
-        s->options = *o;
-        rc = b->open(where, &s->options, &s->db, s->detail, sizeof s->detail);
-        if (rc == MJ_OK && !(s->refs = mj_refs_of(where))) {
-            b->close(s->db);
-            rc = MJ_ENOMEM;
-        }
-        if (rc != MJ_OK)
-            snprintf(why, why_size, "%s", s->detail);
-    }
-    if (rc != MJ_OK) {
-        free(s);
-        return rc;
-    }
-    *out = s;
-    return MJ_OK;
-}
-
-void mj_store_close(mj_store *s)
-{
-    if (!s)
-        return;
-    if (!s->backend->foreign(s->db))
-        mj_store_settle(s);
-    s->backend->close(s->db);
-    mj_unit_free(s);
-    mj_buf_free(&s->scratch);
-    free(s->caps);
-    free(s);
-}
 
 int mj_store_ready(mj_store *s)
 {
@@ -65,14 +17,18 @@ int mj_store_ready(mj_store *s)
     return rc;
 }
 
+int mj_read_begin(mj_store *s, mj_tx **tx)
+{
+    int rc;
+
+    s->detail[0] = '\0';
+    rc = mj_store_ready(s);
+    return rc != MJ_OK ? rc : s->backend->begin(s->db, false, tx);
+}
+
 const char *mj_store_detail(const mj_store *s)
 {
     return s->detail;
-}
-
-const char *mj_store_library(void)
-{
-    return mj_backend_lmdb.library();
 }
 
 void mj_store_trim(mj_store *s)

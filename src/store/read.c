@@ -4,15 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-int mj_read_begin(mj_store *s, mj_tx **tx)
-{
-    int rc;
-
-    s->detail[0] = '\0';
-    rc = mj_store_ready(s);
-    return rc != MJ_OK ? rc : s->backend->begin(s->db, false, tx);
-}
-
 static int copy(mj_buf *out, mj_str bytes)
 {
     mj_put_raw(out, bytes.p, bytes.n);

@@ -5,13 +5,24 @@
 #ifndef MJ_RECORDS_H
 #define MJ_RECORDS_H
 
-#include "store/unit.h"
+#include "base/error.h"
+#include "store/store.h"
 
 #define MJ_MEASURES_KEY "measures" /* in META: mj_measures */
 #define MJ_UPGRADE_KEY "upgrade"   /* in META: the ref up to which records are rewritten; absent: all are */
 #define MJ_PRUNE_KEY "prune_from"  /* in META: for each state whether a walk goes on, and from which ref */
 #define MJ_REWIND_KEY "rewind" /* in META: how far the walk after a clock that was set back has come; absent: done */
 #define MJ_CLOCK_KEY "clock"   /* in META: the time of a commit, and the time since boot then */
+
+typedef struct mj_held { /* an account as the store knows it */
+    char name[MJ_MAX_NAME + 1];
+    uint32_t held;
+    int64_t paused_until, paused_at; /* paused_at: when it was; 0: not known */
+    char reason[64];
+    uint32_t learned;   /* slots that were held when the provider said that there are no more ... */
+    int64_t learned_at; /* ... which was then; 0: it never did */
+    bool stored, dirty;
+} mj_held;
 
 /* MJ_ENOMEM */
 int mj_event_encode(const mj_event_record *e, mj_buf *out);

@@ -2,7 +2,7 @@
 #ifndef MJ_RULES_H
 #define MJ_RULES_H
 
-#include "store/records.h"
+#include "store/unit.h"
 
 /* task.c */
 void mj_op_reset(mj_op *op, int code);

@@ -11,6 +11,7 @@
 #ifndef MJ_STORE_H
 #define MJ_STORE_H
 
+#include "domain/account.h"
 #include "domain/measure.h"
 
 #include <sys/types.h>
@@ -242,12 +243,6 @@ typedef struct mj_account_stats {
     int64_t learned_at; /* when that was; 0: never */
     char reason[64];
 } mj_account_stats;
-/* How many slots an account may hold now, of `max` that are configured: fewer when the key turned out to be shared. */
-/* Whether it rests, having been told to at paused_at (0: not known).  A rest that a clock gave which was ahead is over
- * when that clock is set right. */
-bool mj_account_rests(int64_t paused_until, int64_t paused_at, int64_t now);
-uint32_t mj_account_cap(uint32_t learned, int64_t learned_at, uint32_t max, int64_t now);
-
 typedef struct mj_stats {
     uint64_t states[MJ_NSTATES];
     uint64_t events, buried; /* waiting to be delivered; given up */

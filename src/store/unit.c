@@ -1,7 +1,5 @@
 #include "store/unit.h"
 
-#include "store/rules.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -681,7 +679,6 @@ static int write_all(mj_unit *u)
 
     put_accounts(u);
     put_measures(u);
-    mj_clock_remember(u);
     u->tally.latest = u->now;
     changes = rows ? mj_unit_alloc(u, (4 * u->nrows + u->nevents + u->nchanges + 1) * sizeof *changes) : NULL;
     if (!changes || u->rc != MJ_OK)

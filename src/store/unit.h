@@ -11,17 +11,8 @@
 
 #include "base/error.h"
 #include "store/backend.h"
+#include "store/records.h"
 #include "store/refs.h"
-
-typedef struct mj_held { /* an account as the store knows it */
-    char name[MJ_MAX_NAME + 1];
-    uint32_t held;
-    int64_t paused_until, paused_at; /* paused_at: when it was; 0: not known */
-    char reason[64];
-    uint32_t learned;   /* slots that were held when the provider said that there are no more ... */
-    int64_t learned_at; /* ... which was then; 0: it never did */
-    bool stored, dirty;
-} mj_held;
 
 typedef struct mj_cap {
     char name[MJ_MAX_NAME + 1];
@@ -117,12 +108,12 @@ typedef struct mj_unit {
     mj_ring *ring;
 } mj_unit;
 
-/* handle.c */
+/* open.c */
 int mj_store_open_on(const mj_backend *b, const char *where, const mj_store_options *o, mj_store **out, char *why,
                      size_t why_size);
-/* Makes the handle usable in this process (after a fork it opens afresh). */
+/* handle.c: makes the handle usable in this process (after a fork it opens afresh). */
 int mj_store_ready(mj_store *s);
-/* read.c: a snapshot; it ends with the backend's abort(). */
+/* A snapshot; it ends with the backend's abort(). */
 int mj_read_begin(mj_store *s, mj_tx **tx);
 /* write.c: stores what the handle still owes to the counters, for its end. */
 void mj_store_settle(mj_store *s);

@@ -85,6 +85,8 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, const mj_read
         mj_clock_look(&u);
     for (size_t i = 0; i < n && u.rc == MJ_OK; i++)
         run(&u, &ops[i]);
+    if (u.rc == MJ_OK && u.dirty)
+        mj_clock_remember(&u);
     rc = mj_unit_end(&u, ready);
     if (rc == MJ_OK)
         settle(s, &u);

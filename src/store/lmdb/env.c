@@ -55,62 +55,6 @@ static void watch_fork(void)
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
 }
 
-int mj_env_code(int rc)
-{
-    if (rc > -100 && rc <= 0)
-        return rc; /* one of ours */
-    switch (rc) {
-    case MDB_NOTFOUND:
-        return MJ_ENOTFOUND;
-    case MDB_MAP_FULL:
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-        return MJ_ENOSPC;
-    case EROFS:
-    case EACCES:
-    case EPERM:
-        return MJ_EREADONLY;
-    case ENOMEM:
-        return MJ_ENOMEM;
-    case MDB_CORRUPTED:
-    case MDB_PAGE_NOTFOUND:
-    case MDB_CURSOR_FULL: /* a tree without an end */
-    case MJ_TORN:
-        return MJ_ECORRUPT;
-    case MJ_MISFIT:
-    case EAGAIN:
-        return MJ_EBUSY;
-    case MDB_INVALID:
-    case MDB_VERSION_MISMATCH:
-        return MJ_EFORMAT;
-    case MDB_READERS_FULL:
-        return MJ_ELIMIT;
-    default:
-        return MJ_EIO;
-    }
-}
-
-bool mj_env_disk_full(const mj_env *e)
-{
-    static const uint64_t LARGEST = (uint64_t)64 * 4096; /* LMDB writes at most 64 pages at once */
-    struct statvfs st;
-
-    return statvfs(e->dir, &st) == 0 && (uint64_t)st.f_bavail * st.f_frsize < LARGEST;
-}
-
-bool mj_env_in_place(const mj_env *e, char *why, size_t size)
-{
-    char path[4096];
-    struct stat st;
-
-    snprintf(path, sizeof path, "%s/data.mdb", e->dir);
-    if (stat(path, &st) == 0 ? st.st_dev == e->dev && st.st_ino == e->ino : errno != ENOENT && errno != ENOTDIR)
-        return true;
-    snprintf(why, size, "%s was moved, removed or replaced after it was opened: restart what has it open", path);
-    return false;
-}
-
 /* ---- the registry ---- */
 
 static void destroy(mj_env *e)

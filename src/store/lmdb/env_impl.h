@@ -101,5 +101,7 @@ bool mj_env_registered(const mj_place *p);
 void mj_env_note_map(mj_env *e);
 /* Inside of transaction t: the file is as long as its roots say, and is the one that LMDB takes it for. */
 int mj_env_sound(mj_env *e, MDB_txn *t, bool writes);
+/* Before LMDB looks into the map: what it had of the file is there still. */
+int mj_env_shrunk(const mj_env *e);
 
 #endif

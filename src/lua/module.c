@@ -1,0 +1,73 @@
+/* The module: its constants, and its parts. */
+#include "lua/core.h"
+
+/* Each adds its functions to the table on top of the stack. */
+static void (*const PARTS[])(lua_State *L) = {
+    mjl_open_core, mjl_open_store, mjl_open_http,  mjl_open_stream, mjl_open_fetch,
+    mjl_open_auth, mjl_open_wire,  mjl_open_sys,   mjl_open_file,   mjl_open_redact,
+    mjl_open_json, mjl_open_child, mjl_open_watch, mjl_open_inbox,  mjl_open_claims,
+};
+
+/* An error table made by Lua code, in the same shape: core.error(code, message, retryable). */
+static int core_error(lua_State *L)
+{
+    luaL_checkstring(L, 1);
+    luaL_checkstring(L, 2);
+    mjl_fail(L, MJ_EINVAL, lua_tostring(L, 2));
+    lua_pushvalue(L, 1);
+    lua_setfield(L, -2, "code");
+    lua_pushboolean(L, lua_toboolean(L, 3));
+    lua_setfield(L, -2, "retryable");
+    return 1;
+}
+
+/* core.is_ref(value) -> boolean: whether it could be a task's ref. */
+static int core_is_ref(lua_State *L)
+{
+    uint8_t ref[MJ_ULID_BYTES];
+
+    lua_pushboolean(L, mjl_ref(L, 1, ref));
+    return 1;
+}
+
+/* The codes of outcomes, as a list: with it an outcome is a number. */
+static void push_codes(lua_State *L)
+{
+    lua_newtable(L);
+    for (int i = 0; i <= MJ_NERRORS; i++) {
+        lua_pushstring(L, mj_error_name(-i));
+        lua_rawseti(L, -2, i + 1);
+    }
+}
+
+#if defined(__GNUC__)
+__attribute__((visibility("default")))
+#endif
+int luaopen_mjhook_core(lua_State *L);
+
+int luaopen_mjhook_core(lua_State *L)
+{
+    lua_createtable(L, 0, 32);
+    lua_pushcfunction(L, core_error);
+    lua_setfield(L, -2, "error");
+    lua_pushcfunction(L, core_is_ref);
+    lua_setfield(L, -2, "is_ref");
+    mjl_set_lit(L, "version", MJ_VERSION);
+    mjl_set_int(L, "schema", MJ_STORE_SCHEMA);
+    mjl_set_int(L, "max_prompt", MJ_MAX_PROMPT);
+    mjl_set_int(L, "max_name", MJ_MAX_NAME);
+    mjl_set_int(L, "max_json", MJ_MAX_JSON);
+    mjl_set_int(L, "clock_step", MJ_CLOCK_STEP_MS);
+    mjl_set_int(L, "max_refused", MJ_MAX_REFUSED);
+    lua_createtable(L, MJ_NBUCKETS - 1, 0);
+    for (unsigned i = 0; i < MJ_NBUCKETS - 1; i++) {
+        mjl_push_int(L, mj_latency_bound(i));
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "latency_bounds");
+    push_codes(L);
+    lua_setfield(L, -2, "codes");
+    for (size_t i = 0; i < sizeof PARTS / sizeof PARTS[0]; i++)
+        PARTS[i](L);
+    return 1;
+}
