@@ -166,7 +166,7 @@ LIBDIR_5.1 = $(or $(LIBDIR),$(PREFIX)/lib/lua/5.1)
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 SCRIPTS = $(wildcard scripts/mjhook)
-LUA_FILES = $(wildcard lua/*.lua lua/*/*.lua lua/*/*/*.lua)
+LUA_FILES = $(wildcard $(addsuffix /*.lua,lua lua/* lua/*/* lua/*/*/*))
 MAN_FILES = $(wildcard scripts/man/*.[1-8])
 
 install: all

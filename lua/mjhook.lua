@@ -8,12 +8,12 @@ local config = require "mjhook.config"
 local core = require "mjhook.core"
 local executor = require "mjhook.executor"
 local hold = require "mjhook.hold"
-local job = require "mjhook.job"
+local job = require "mjhook.submission.job"
 local json = require "mjhook.json"
 local memory = require "mjhook.memory"
 local policy = require "mjhook.policy"
 local text = require "mjhook.text"
-local view = require("mjhook.task").view
+local view = require("mjhook.view").view
 
 -- A flow is loaded when it is first used: a cron job that has nothing to do spends most of its time on loading.
 local function flow(name)
@@ -36,9 +36,10 @@ local function outcome(...)
   return memory.outcome(run, ...)
 end
 
-local bulk, deliver, events = flow "bulk", flow "deliver", flow "events"
-local metrics, poll, prune = flow "metrics", flow "poll", flow "prune"
-local reconcile, submit = flow "reconcile", flow "submit"
+local submit, submit_many = flow "submission.submit", flow "submission.submit_many"
+local poll, prune, reconcile = flow "reconcile.poll", flow "reconcile.prune", flow "reconcile.reconcile"
+local deliver, events = flow "delivery.deliver", flow "delivery.events"
+local metrics = flow "metrics"
 
 local M = { version = core.version }
 
@@ -200,7 +201,7 @@ end
 function Mjhook:submit_many(jobs)
   check_open(self, 2)
   check_list("submit_many", jobs, 2)
-  return outcome(bulk, "submit_many", self, jobs)
+  return outcome(submit_many, "submit_many", self, jobs)
 end
 
 --- Takes over a job that was submitted elsewhere: from now on it is polled like our own.

@@ -108,7 +108,7 @@ describe("submit_many", function()
     end)
 
     describe("sends as many at a time as there are connections", function()
-      local submit = require "mjhook.submit"
+      local submit = require "mjhook.submission.submit"
       local ms, max = submit.LOT_MS, submit.LOT_MAX
       after_each(function() submit.LOT_MS, submit.LOT_MAX = ms, max end)
 
@@ -225,7 +225,7 @@ describe("submit_many", function()
 
     it("knows what became of its jobs also when others claim whatever waits", function()
       -- As a dispatcher or another process does, right after each commit.
-      local submit = require "mjhook.submit"
+      local submit = require "mjhook.submission.submit"
       sim.config { limit = 0 }
       local mj, other = open { connections = 4, max_in_flight = 8 }, open { max_in_flight = 8 }
       local commit, busy = mj.exec.commit, false
@@ -265,7 +265,7 @@ describe("submit_many", function()
   end)
 
   describe("of more than one transaction should take", function()
-    local bulk = require "mjhook.bulk"
+    local bulk = require "mjhook.submission.submit_many"
     local many, bytes = bulk.JOBS, bulk.BYTES
     after_each(function() bulk.JOBS, bulk.BYTES = many, bytes end)
 

@@ -1,8 +1,8 @@
 -- mj:deliver: each event to the policy, in order per task, until its handler returns; no network in here.
 local core = require "mjhook.core"
-local deliver = require "mjhook.deliver"
+local deliver = require "mjhook.delivery.deliver"
 local kit = require "kit"
-local runner = require "mjhook.runner"
+local runner = require "mjhook.delivery.pool"
 
 describe("deliver", function()
   after_each(kit.cleanup)

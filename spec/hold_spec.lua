@@ -156,7 +156,7 @@ describe("a handler whose time is over while it", function()
   end)
 
   it("holds its process longer than anything may take is killed after all", function()
-    local runner = require "mjhook.runner"
+    local runner = require "mjhook.delivery.pool"
     local most = runner.HOLD_MS
     kit.finally(function() runner.HOLD_MS = most end)
     runner.HOLD_MS = 300

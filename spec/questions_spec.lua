@@ -1,6 +1,6 @@
 -- What a policy was asked, read from a task's record: against what the flows really asked, and on records written here.
-local copy = require("mjhook.hindsight").copy
-local questions = require "mjhook.questions"
+local copy = require("mjhook.policy_test.replay").copy
+local questions = require "mjhook.policy_test.decisions"
 local testing = require "mjhook.testing"
 
 local DECISIONS = { "on_callback", "next_poll", "on_refused", "resolve_ambiguous" }
@@ -51,7 +51,7 @@ describe("questions", function()
       end
     end
 
-    -- What the record can't tell is taken out of both; see mjhook.hindsight.
+    -- What the record can't tell is taken out of both; see mjhook.policy_test.replay.
     local function comparable(task)
       task = copy(task)
       task.due_at = nil

@@ -1,5 +1,5 @@
 -- Redis' protocol without Redis: bytes to replies, however they are cut, and limits for each kind of too much.
-local resp = require "mjhook.resp"
+local resp = require "mjhook.handlers.resp"
 
 local REPLIES = {
   { "+OK\r\n", { kind = "status", value = "OK" } },

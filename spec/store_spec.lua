@@ -120,7 +120,7 @@ describe("the store", function()
   end
 
   local function small_steps()
-    local prune = require "mjhook.prune"
+    local prune = require "mjhook.reconcile.prune"
     local look, vain = prune.LOOK, prune.VAIN
     prune.LOOK, prune.VAIN = 10, 100
     kit.finally(function()
@@ -129,7 +129,7 @@ describe("the store", function()
   end
 
   local function pruned_by(mj)
-    return assert(require("mjhook.prune").prune(mj, { sweep = true })).pruned
+    return assert(require("mjhook.reconcile.prune").prune(mj, { sweep = true })).pruned
   end
 
   it("takes no lock of the writer's for tasks that can't be pruned", function()

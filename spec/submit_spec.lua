@@ -534,7 +534,7 @@ describe("submit", function()
     end)
 
     it("finds what an older mjhook stored: what makes two jobs the same never changes", function()
-      local record = require("mjhook.job").record
+      local record = require("mjhook.submission.job").record
       local function print_of(args)
         return (assert(record(open(), args)).fingerprint:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
       end
@@ -845,7 +845,7 @@ describe("submit", function()
       assert.equal(3, report.queued)
       assert.is_true(report.requests >= 3 and report.requests <= 6, report.requests)
       assert.equal(before + report.requests, sim.requests "submit")
-      local sent = assert(require("mjhook.submit").dispatch(mj))
+      local sent = assert(require("mjhook.submission.submit").dispatch(mj))
       assert.is_true(sent >= 3 and sent <= 6, sent)
       assert.equal(0, #sim.jobs())
     end)

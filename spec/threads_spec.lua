@@ -56,7 +56,7 @@ describe("the executor under nginx", function()
   -- The thread does what was asked of it first; nginx hears of it with finish().
   local function work()
     local call = table.remove(calls, 1)
-    call.answer = { pcall(require("mjhook.worker")[call.name], unpack(call)) }
+    call.answer = { pcall(require("resty.mjhook.worker")[call.name], unpack(call)) }
     return call
   end
 
@@ -103,7 +103,7 @@ describe("the executor under nginx", function()
 
   after_each(function()
     for _, name in ipairs { "ngx.semaphore", "resty.mjhook.threads", "resty.mjhook.guard", "resty.mjhook.log",
-                             "mjhook.worker" } do
+                             "resty.mjhook.worker" } do
       package.loaded[name] = nil
     end
     rawset(_G, "ngx", nil)

@@ -1,6 +1,6 @@
 -- A policy on trial, in this process: what stood aside for it is back afterwards.
 local core = require "mjhook.core"
-local trial = require "mjhook.trial"
+local trial = require "mjhook.policy_test.sandbox"
 
 describe("a policy on trial", function()
   local function policy(functions)

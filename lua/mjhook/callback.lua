@@ -2,7 +2,7 @@
 local cidr = require "mjhook.cidr"
 local core = require "mjhook.core"
 local provider = require "mjhook.provider"
-local view = require("mjhook.task").view
+local view = require("mjhook.view").view
 
 local M = {}
 

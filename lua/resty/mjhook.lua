@@ -18,7 +18,7 @@ local journal = require "resty.mjhook.log"
 local metrics = require "mjhook.metrics"
 local mjhook = require "mjhook"
 local policy = require "mjhook.policy"
-local submit = require "mjhook.submit"
+local submit = require "mjhook.submission.submit"
 local threads = require "resty.mjhook.threads"
 
 local M = { version = mjhook.version }
@@ -51,7 +51,7 @@ function M.init(args)
   if bad then
     error("mjhook: " .. bad.message, 0)
   end
-  for _, flow in ipairs { "bulk", "deliver", "events", "job", "poll" } do
+  for _, flow in ipairs { "submission.submit_many", "delivery.deliver", "delivery.events", "reconcile.poll" } do
     require("mjhook." .. flow) -- here, rather than from disk under a request
   end
   given = { environment = core.environment() }

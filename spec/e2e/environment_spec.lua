@@ -19,7 +19,7 @@ describe("a program", function()
     ]]):format(kit.quote(prefix), kit.quote(kit.root), kit.quote(kit.build)))
   end
 
-  local MODULES = { "cjson", "mjhook", "mjhook/core", "mjhook/config", "mjhook/sweeper", "mjhook/cli/main",
+  local MODULES = { "cjson", "mjhook", "mjhook/core", "mjhook/config", "mjhook/reconcile/report", "mjhook/cli/main",
                     "mjhook/cli/fail", "mjhook/json", "lfs" }
 
   -- Lua files by all the names that are looked for, each of which tells that it was loaded.

@@ -271,7 +271,7 @@ describe("the nginx receiver", function()
     local conf = [[@MAIN@ @THREADS@
       http { @HTTP@
         init_by_lua_block {
-          local submit = require "mjhook.submit"
+          local submit = require "mjhook.submission.submit"
           local dispatch, times = submit.dispatch, 0
           submit.dispatch = function(mj)
             times = times + 1

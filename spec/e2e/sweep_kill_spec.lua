@@ -61,7 +61,7 @@ describe("mjhook-reconcile", function()
   -- Jobs that wait in the queue, for sweeps to send.
   local function queue(n, prompt)
     local refs = {}
-    local job = require "mjhook.job"
+    local job = require "mjhook.submission.job"
     local ops = {}
     for i = 1, n do
       ops[i] = { op = "create", task = assert(job.record(mj, { prompt = prompt })), source = "user", want = true }

@@ -76,7 +76,7 @@ http { @HTTP@
       local settings = {}
       for k, v in pairs(exec.settings) do settings[k] = v end
       settings.map_max = 2 ^ 33
-      local _, status = ngx.run_worker_thread("mjhook_http", "mjhook.worker", "open", "another", settings)
+      local _, status = ngx.run_worker_thread("mjhook_http", "resty.mjhook.worker", "open", "another", settings)
       ngx.print(status) } }
     # Every call, one after the other, on the event loop.
     location = /calls { content_by_lua_block {

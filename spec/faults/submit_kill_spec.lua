@@ -2,7 +2,7 @@
 -- The programs that die, and this one, are of the build with FAULTS=1; this one is told to die nowhere.
 local cjson = require "cjson"
 local core = require "mjhook.core"
-local job = require "mjhook.job"
+local job = require "mjhook.submission.job"
 local kit = require "kit"
 local receiver = require "receiver"
 local sim = require "sim"

@@ -189,7 +189,7 @@ function flows.reconcile()
   local due = assert(mj:submit { prompt = "due " .. run })
   sim.finish(due.task_id)
   kit.travel(100)
-  local record = assert(require("mjhook.job").record(mj, { prompt = "waits " .. run }))
+  local record = assert(require("mjhook.submission.job").record(mj, { prompt = "waits " .. run }))
   local waits = assert(mj.exec:commit { { op = "create", task = record, source = "user", want = true } })[1].task.ref
   local passed, ok, report, err = starve(mj.reconcile, mj, { budget = 20 })
   check(ok or report == "not enough memory", "it raised: %s", tostring(report)) -- as any call of Lua's may

@@ -294,7 +294,7 @@ static int run(lua_State *L, const options *o)
 
     lua_pushcfunction(L, traceback);
     lua_getglobal(L, "require");
-    lua_pushstring(L, "mjhook.sweeper");
+    lua_pushstring(L, "mjhook.reconcile.report");
     if (lua_pcall(L, 1, 1, -3) != LUA_OK) {
         const char *why = lua_tostring(L, -1);
         complain("%s", why ? why : "an error without words");

@@ -31,7 +31,7 @@ local GLOBAL = {
 local function load_command(name)
   for _, known in ipairs(COMMANDS) do
     if known == name then
-      return require("mjhook.cli." .. name)
+      return require("mjhook.cli.commands." .. name)
     end
   end
   fail.stop(fail.USAGE, ('unknown command "%s"%s'):format(name, options.suggest(name, COMMANDS)), "")

@@ -25,7 +25,7 @@
 -- @module mjhook.handlers.redis
 local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
-local resp = require "mjhook.resp"
+local resp = require "mjhook.handlers.resp"
 local settings = require "mjhook.handlers.settings"
 
 local KNOWN = {

@@ -8,10 +8,10 @@
 -- with that is taken back from it, and others are begun beside it for what waits: at most `handlers` of a worker, and
 -- no more than the pool has threads.
 local core = require "mjhook.core"
-local deliver = require "mjhook.deliver"
+local deliver = require "mjhook.delivery.deliver"
 local guard = require "resty.mjhook.guard"
 local log = require("resty.mjhook.log").log
-local runner = require "mjhook.runner"
+local runner = require "mjhook.delivery.pool"
 
 local M = {}
 

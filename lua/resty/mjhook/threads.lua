@@ -36,7 +36,7 @@ function M.new(conf)
   }, Threads)
 end
 
--- What a function of mjhook.worker said, in a thread or here. A commit says more: see there.
+-- What a function of resty.mjhook.worker said, in a thread or here. A commit says more: see there.
 local function heard(ran, status, result, lot, outcomes, unreadable, owed)
   if not ran then
     local missing = tostring(status):find "^thread pool .- not found"
@@ -49,14 +49,14 @@ local function heard(ran, status, result, lot, outcomes, unreadable, owed)
   return nil, core.error("unconfigured", "worker thread: not configured", true)
 end
 
---- Calls a function of mjhook.worker in a thread. Its Lua VM is told the settings when it does not know the id yet.
+--- Calls a function of resty.mjhook.worker in a thread. Its Lua VM is told the settings when it does not know the id yet.
 -- @treturn table|nil its result, or nil
 -- @treturn table|nil an error: "no_pool" when nginx.conf has none of that name
 -- @return what else a commit says
 function Threads.call(_, pool, name, id, settings, payload, extra)
   local result, err, lot, outcomes, unreadable, owed
   for attempt = 1, 2 do
-    result, err, lot, outcomes, unreadable, owed = heard(ngx.run_worker_thread(pool, "mjhook.worker", name, id,
+    result, err, lot, outcomes, unreadable, owed = heard(ngx.run_worker_thread(pool, "resty.mjhook.worker", name, id,
       attempt == 2 and settings, payload, extra or false))
     if not err or err.code ~= "unconfigured" then
       break
@@ -75,7 +75,7 @@ function Threads:in_thread(pool, name, payload, extra)
     self.missing[pool] = true
     log("error", ("no thread_pool %s in nginx.conf: the event loop waits for every commit and request"):format(pool))
   end
-  return heard(true, require("mjhook.worker")[name](self.id, self.settings, payload, extra or false))
+  return heard(true, require("resty.mjhook.worker")[name](self.id, self.settings, payload, extra or false))
 end
 
 -- ---- commits ----

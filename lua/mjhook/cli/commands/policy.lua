@@ -1,12 +1,12 @@
 -- mjhook policy
 local fail = require "mjhook.cli.fail"
 local options = require "mjhook.cli.options"
-local questions = require "mjhook.questions"
+local questions = require "mjhook.policy_test.decisions"
 local recorded = require "mjhook.cli.recorded"
 local submit_file = require "mjhook.cli.submit_file"
 local text = require "mjhook.cli.text"
 local times = require "mjhook.cli.times"
-local trial = require "mjhook.trial"
+local trial = require "mjhook.policy_test.sandbox"
 
 local NONE = "none"
 local DECISIONS = { "on_callback", "next_poll", "on_refused", "resolve_ambiguous" }

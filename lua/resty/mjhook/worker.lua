@@ -113,7 +113,7 @@ end
 --- Delivers events in this thread, with a mjhook of its own that has the policy and may block.
 -- @tparam string id names the configuration
 -- @tparam table|false settings what mjhook.open takes, given when the last call said "unconfigured"
--- @tparam table options see mjhook.deliver
+-- @tparam table options see mjhook.delivery.deliver
 -- @treturn string "ok" and the report with what was logged as `said`, "failed" and an error, or "unconfigured"
 function M.deliver(id, settings, options)
   local mj = deliverers[id]
@@ -134,7 +134,7 @@ function M.deliver(id, settings, options)
     deliverers[id] = mj
   end
   mj.said = {}
-  local report, err = require("mjhook.deliver").deliver(mj, options)
+  local report, err = require("mjhook.delivery.deliver").deliver(mj, options)
   if not report then
     return "failed", plain(err)
   end

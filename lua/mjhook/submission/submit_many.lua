@@ -1,9 +1,9 @@
 --- Many jobs at once: one transaction that stores them, and slots filled side by side.
 local core = require "mjhook.core"
-local job = require "mjhook.job"
+local job = require "mjhook.submission.job"
 local memory = require "mjhook.memory"
-local submit = require "mjhook.submit"
-local view = require("mjhook.task").view
+local submit = require "mjhook.submission.submit"
+local view = require("mjhook.view").view
 
 local M = {}
 

@@ -3,7 +3,7 @@ local core = require "mjhook.core"
 local json = require "mjhook.json"
 local memory = require "mjhook.memory"
 local provider = require "mjhook.provider"
-local view = require("mjhook.task").view
+local view = require("mjhook.view").view
 
 local M = {}
 

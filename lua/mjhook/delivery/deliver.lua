@@ -1,7 +1,7 @@
 --- Delivery: each event to the policy's handlers, in order per task, until they return.
 local core = require "mjhook.core"
 local json = require "mjhook.json"
-local runner = require "mjhook.runner"
+local runner = require "mjhook.delivery.pool"
 
 local M = {}
 

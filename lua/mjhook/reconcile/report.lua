@@ -2,7 +2,7 @@
 local core = require "mjhook.core"
 local json = require "mjhook.json"
 local mjhook = require "mjhook"
-local submit = require "mjhook.submit"
+local submit = require "mjhook.submission.submit"
 local clean = require("mjhook.text").clean
 
 -- What a batch leaves behind is all garbage, and next to nothing lives on: collecting seldom costs little memory.

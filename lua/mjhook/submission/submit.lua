@@ -1,9 +1,9 @@
 --- Submission: the intent is durable before a byte leaves, and nothing leaves twice.
 local core = require "mjhook.core"
-local job = require "mjhook.job"
+local job = require "mjhook.submission.job"
 local memory = require "mjhook.memory"
 local provider = require "mjhook.provider"
-local view = require("mjhook.task").view
+local view = require("mjhook.view").view
 
 local M = {}
 

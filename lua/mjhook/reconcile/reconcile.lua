@@ -1,12 +1,12 @@
 --- One pass over what is due: the cron job's work.
 -- recover dead submitters → decide on ambiguous tasks → poll → submit what waits → deliver → report.
 local core = require "mjhook.core"
-local deliver = require "mjhook.deliver"
+local deliver = require "mjhook.delivery.deliver"
 local memory = require "mjhook.memory"
-local poll = require "mjhook.poll"
-local prune = require "mjhook.prune"
-local submit = require "mjhook.submit"
-local view = require("mjhook.task").view
+local poll = require "mjhook.reconcile.poll"
+local prune = require "mjhook.reconcile.prune"
+local submit = require "mjhook.submission.submit"
+local view = require("mjhook.view").view
 
 local M = {}
 

@@ -8,7 +8,7 @@
 --                     run after all
 local core = require "mjhook.core"
 local json = require "mjhook.json"
-local view = require("mjhook.task").view
+local view = require("mjhook.view").view
 
 local M = {}
 

@@ -1,7 +1,7 @@
 --- What a policy was asked about a task, or would have been, read from the task's record. Pure: no disk, no network,
 -- no clock.
 --
--- A record is not a film. Where it does not tell (see also mjhook.hindsight), this is taken for what was:
+-- A record is not a film. Where it does not tell (see also mjhook.policy_test.replay), this is taken for what was:
 --
 -- - What a callback said besides its status was kept only if it was believed. So a word's image, images, mj_prompt and
 --   meta are the task's. Of a callback that was verified not even the status was kept: it is taken to have said what
@@ -13,7 +13,7 @@
 -- - Why a job was refused was kept, its code only if it is still the task's error: otherwise the text tells the code.
 --   A policy that was at work then has sorted the refusal, and the code tells better how it would have been.
 local core = require "mjhook.core"
-local hindsight = require "mjhook.hindsight"
+local hindsight = require "mjhook.policy_test.replay"
 local json = require "mjhook.json"
 
 local copy = hindsight.copy
