@@ -35,8 +35,8 @@ end
 --- Loads a policy.
 -- @param given a table of functions, the path of a Lua file that returns one, or nil
 -- @tparam function log called with (level, message)
--- @tparam[opt] table how for mjhook.policy_test.sandbox: call (instead of pcall, for the file and for decisions), env (the file's
--- globals)
+-- @tparam[opt] table how for mjhook.policy_test.sandbox: call (instead of pcall, for the file and for decisions),
+-- env (the file's globals)
 -- @return a policy, or nil and an error
 function M.load(given, log, how)
   local functions = given

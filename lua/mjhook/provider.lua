@@ -106,7 +106,8 @@ local CODES = { server_error = "provider", unreadable = "provider", rejected = "
 -- @tparam table ids those that were asked for
 -- @treturn table|nil {words= (by task id), unread= (the set of ids whose entry can't be read), odd= (the number of
 -- entries that name no task: while there are some, no task is known to be absent)}; nil and an error when it gave no
--- usable answer, with its `meaning` (src/provider/answer.h), `halves` when one of the tasks may be the cause, `retry_after`
+-- usable answer, with its `meaning` (src/provider/answer.h), `halves` when one of the tasks may be the cause,
+-- `retry_after`
 function M.read_status(answer, ids)
   if answer.outcome ~= "answered" then
     local err = core.error("network", answer.error or "no answer", true)

@@ -49,7 +49,8 @@ local function heard(ran, status, result, lot, outcomes, unreadable, owed)
   return nil, core.error("unconfigured", "worker thread: not configured", true)
 end
 
---- Calls a function of resty.mjhook.worker in a thread. Its Lua VM is told the settings when it does not know the id yet.
+--- Calls a function of resty.mjhook.worker in a thread. Its Lua VM is told the settings when it does not know the id
+-- yet.
 -- @treturn table|nil its result, or nil
 -- @treturn table|nil an error: "no_pool" when nginx.conf has none of that name
 -- @return what else a commit says
