@@ -325,6 +325,20 @@ describe("an answer", function()
       }, told)
     end)
 
+    for _, fault in ipairs { "quota", "html_402" } do
+      it("says in each pass that the quota is used up, while jobs wait for it: " .. fault, function()
+        open()
+        sim.config { submit = { [fault] = 1 } }
+        submit()
+        for _ = 1, 2 do -- it rests, and then a job finds out
+          local report, told = pass()
+          assert.same({ 1, 1 }, { report.errors, #told })
+          assert.matches("^account default: nothing is sent under it, and what is queued waits: .*quota", told[1])
+          kit.travel(901)
+        end
+      end)
+    end
+
     it("tells the provider's own words beside ours", function()
       open()
       sim.script { submit = { "http_404" } }
@@ -363,6 +377,22 @@ describe("an answer", function()
       assert.equal("ambiguous", submit("[submit:" .. fault .. "]").state, fault)
     end
   end)
+
+  local undecided = {
+    null_data = "HTTP 200: the answer has no usable taskId (success)",
+    html_503 = "HTTP 503: trouble on the provider's side",
+  }
+  for fault, why in pairs(undecided) do
+    it("that decides nothing is told with the job, the HTTP status and the provider's words: " .. fault, function()
+      open()
+      sim.script { submit = { "concurrency", fault } }
+      local task = submit()
+      kit.travel(20)
+      local report, told = pass()
+      assert.same({ 1, { ("task %s: %s"):format(task.ref, why) } }, { report.errors, told })
+      assert.equal("ambiguous", state(task))
+    end)
+  end
 
   describe("to one job-status request of HTTP 429", function()
     it("is no error, and is waited for to the next whole second", function()

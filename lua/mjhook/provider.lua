@@ -79,8 +79,9 @@ function M.complete(config, requests)
   return out
 end
 
--- What is about the account or the way to the provider tells its HTTP status, and the provider's words beside ours.
-local TELLS_STATUS = { endpoint = true, blocked = true }
+-- What is about the account or the way to the provider, or could not be read, tells its HTTP status, and the provider's
+-- words beside ours.
+local TELLS_STATUS = { endpoint = true, blocked = true, server_error = true, unreadable = true }
 
 --- What the outcome of a submission means: the table in src/provider/answer.h.
 -- @treturn table {kind = "accepted"|"refused"|"rejected"|"maybe_sent"|"not_sent", task_id=, error_code=, error=,
@@ -92,7 +93,7 @@ function M.read_submit(answer)
   local verdict = core.wire_submit(answer.status, answer.body, answer.blocked)
   if TELLS_STATUS[verdict.error_code] then
     verdict.error = ("HTTP %d: %s%s"):format(answer.status, verdict.error,
-      verdict.said and " (" .. verdict.said .. ")" or "")
+      verdict.said and verdict.said ~= verdict.error and " (" .. verdict.said .. ")" or "")
   end
   verdict.retry_after = answer.retry_after
   return verdict

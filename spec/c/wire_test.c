@@ -355,10 +355,9 @@ TEST("success without a usable image is a hint")
         ",\"image\":null,\"images\":null",
         ",\"image\":\"\",\"images\":[]",
         ",\"image\":\"grid.png\",\"images\":[\"\",7,null]",
-        ",\"image\":[\"https://a.example\"],\"images\":\"https://a.example\"",
-        ",\"image\":{},\"images\":{\"0\":\"https://a.example\"}",
-        ",\"image\":{\"URL\":\"https://a.example\"},\"images\":[{}]",
+        ",\"image\":[\"https://a.example\"],\"images\":{\"0\":7}",
         ",\"images\":[[\"https://a.example\"]]",
+        ",\"image\":{\"URL\":\"https://a.example\"},\"images\":[{}]",
         ",\"images\":[{\"url\":{\"url\":\"https://a.example\"}}]",
         ",\"Image\":\"https://a.example\"",
     };
@@ -450,6 +449,25 @@ TEST("an address is http or https, printable, and at most 4096 bytes long")
         CHECK_INT(w.image.n, n == 4096 ? 4096 : 0);
         CHECK_INT(w.nimages, n == 4096);
     }
+}
+
+TEST("images may also be one URL, or an object whose members are URLs")
+{
+    static const char *const given[] = {"\"https://a/0\"", "{\"url\":\"https://a/0\"}", "{\"0\":\"https://a/0\"}"};
+
+    for (size_t i = 0; i < N(given); i++) {
+        char text[200];
+        mj_signal w;
+
+        snprintf(text, sizeof text, "{\"taskId\":\"T1\",\"status\":1,\"images\":%s}", given[i]);
+        w = word(text);
+        CHECK_INT(w.kind, SIG_SUCCEEDED);
+        CHECK_INT(w.nimages, 1);
+        CHECK_TEXT(w.images[0], "https://a/0");
+        CHECK_INT(w.remark.n, 0);
+    }
+    CHECK_INT(word("{\"taskId\":\"T1\",\"status\":1,\"images\":{\"a\":\"https://a/0\",\"b\":\"https://a/1\"}}").nimages,
+              2);
 }
 
 TEST("images are strings or objects with a url, in their order, without what is none")
@@ -1055,6 +1073,7 @@ TEST("what an answer to a submission means: by its status and by its envelope")
 #define MOVED "base_url answers with a redirect, which is not followed: correct base_url"
 #define TROUBLE "trouble on the provider's side"
 #define NO "the provider rejects the request"
+#define BOTH "the HTTP status refuses the job, and the body names a task for it"
 #define NO_ID "the answer has no usable taskId"
     static const struct {
         int http;
@@ -1087,7 +1106,6 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         {503, "{\"status\":1002.0}", "refused", "concurrency", FULL_UP},
         /* the status refuses */
         {401, "", "refused", "auth", BAD_KEY},
-        {403, ACCEPTED, "refused", "auth", "success"},
         {403, "<html>", "refused", "blocked", BLOCKED},
         {401, " \r\n<!DOCTYPE html>", "refused", "blocked", BLOCKED},
         {403, "\xef\xbb\xbf<html>", "refused", "blocked", BLOCKED},
@@ -1099,7 +1117,6 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         {429, "<html>", "refused", "rate_limit", "rate limit"},
         {402, "", "refused", "quota", QUOTA},
         {402, "<html>", "refused", "quota", QUOTA},
-        {402, ACCEPTED, "refused", "quota", "success"},
         {200, "{\"error\":1001}", "refused", "quota", QUOTA},
         {200, "{\"error\":\"1002\",\"message\":\"ten run\"}", "refused", "concurrency", "ten run"},
         {200, "{\"error\":{\"code\":1001,\"message\":\"pay\"}}", "refused", "quota", "pay"},
@@ -1114,7 +1131,6 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         {404, "", "refused", "endpoint", WRONG_URL},
         {404, "<html>", "refused", "endpoint", WRONG_URL},
         {404, "{\"status\":404,\"message\":\"nothing here\"}", "refused", "endpoint", WRONG_URL},
-        {404, ACCEPTED, "refused", "endpoint", WRONG_URL},
         {405, "{\"status\":405}", "refused", "endpoint", WRONG_URL},
         {406, "{\"status\":406}", "refused", "endpoint", WRONG_URL},
         {407, "", "refused", "blocked", BLOCKED},
@@ -1128,7 +1144,6 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         {429, "{\"status\":7,\"message\":\"slower\"}", "refused", "rate_limit", "slower"},
         {300, "", "refused", "redirect", MOVED},
         {302, "{\"status\":0,\"message\":\"go there\"}", "refused", "redirect", MOVED},
-        {399, ACCEPTED, "refused", "redirect", MOVED},
         /* nobody knows */
         {408, "", "maybe_sent", "server_error", TROUBLE},
         {500, "", "maybe_sent", "server_error", TROUBLE},
@@ -1155,6 +1170,12 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         {200, "{\"status\":1}", "rejected", "rejected", NO},
         {200, "{\"status\":-1,\"message\":null}", "rejected", "rejected", NO},
         /* perhaps it was taken */
+        {400, ACCEPTED, "maybe_sent", "unreadable", BOTH},
+        {402, ACCEPTED, "maybe_sent", "unreadable", BOTH},
+        {403, ACCEPTED, "maybe_sent", "unreadable", BOTH},
+        {404, ACCEPTED, "maybe_sent", "unreadable", BOTH},
+        {429, ACCEPTED, "maybe_sent", "unreadable", BOTH},
+        {399, ACCEPTED, "maybe_sent", "unreadable", BOTH},
         {200, "", "maybe_sent", "unreadable", NO_ID},
         {204, "", "maybe_sent", "unreadable", NO_ID},
         {200, "<html>", "maybe_sent", "unreadable", NO_ID},

@@ -17,6 +17,8 @@
  *   2xx, an envelope with an error of 400 to 599      as that HTTP status
  *   2xx, an envelope with any other error             rejected       refused for good in halves
  *   2xx, no envelope or no usable data                unreadable     perhaps taken    in halves
+ *   3xx or 4xx to a submission, and its body is an
+ *     envelope without an error that names a task     contradiction  perhaps taken    (never)
  *   2xx with data                                     fine           accepted         (each is read)
  *
  * "refused": it is about the account.  The job stays queued and the account rests.  After 403, what comes from in front
@@ -47,7 +49,9 @@
     X(MJ_SERVER_ERROR, "server_error", "maybe_sent", false, true, false, "trouble on the provider's side")             \
     X(MJ_CRASH, "server_error", "maybe_sent", true, true, false, "trouble on the provider's side") /* HTTP 500 */      \
     X(MJ_REJECTED, "rejected", "rejected", true, true, false, "the provider rejects the request")                      \
-    X(MJ_UNREADABLE, "unreadable", "maybe_sent", true, false, false, "the answer has no usable taskId")
+    X(MJ_UNREADABLE, "unreadable", "maybe_sent", true, false, false, "the answer has no usable taskId")                \
+    X(MJ_CONTRADICTION, "unreadable", "maybe_sent", false, false, false,                                               \
+      "the HTTP status refuses the job, and the body names a task for it")
 
 typedef enum {
 #define X(sym, code, kind, halves, replace, job_waits, text) sym,

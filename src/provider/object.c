@@ -233,14 +233,17 @@ static mj_str image_url(mj_json v, urls *count, mj_buf *scratch)
     return s;
 }
 
+/* A list of URLs, an object whose members are some, or a single one. */
 static unsigned read_images(mj_json list, mj_str *images, urls *count, mj_buf *scratch)
 {
     unsigned n = 0;
-    mj_json v;
+    mj_json key, v, url = mj_object_member(list, MJ_LIT("url"));
 
-    if (list.type != MJ_JSON_ARRAY)
+    if (list.type == MJ_JSON_STRING || !mj_object_missing(&url))
+        return (images[0] = image_url(list, count, scratch)).n > 0;
+    if (list.type != MJ_JSON_ARRAY && list.type != MJ_JSON_OBJECT)
         return 0;
-    for (int i = 0; mj_json_next(&list, NULL, &v); i++) {
+    for (int i = 0; mj_json_next(&list, &key, &v); i++) {
         if (n < MJ_MAX_IMAGES && i < 4 * MJ_MAX_IMAGES) {
             images[n] = image_url(v, count, scratch);
             n += images[n].n > 0;

@@ -259,11 +259,14 @@ void mj_wire_submit(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wir
     mj_object data;
 
     *out = (mj_wire_verdict){0};
-    if (meaning == MJ_FINE) {
+    if (e.answer.envelope && !e.answer.error) {
         mj_object_read(e.top.f[MJ_F_DATA], scratch, &data);
-        out->task_id = data.id;
-        if (data.id.n == 0)
+        if (meaning == MJ_FINE && data.id.n == 0)
             meaning = MJ_UNREADABLE;
+        else if (meaning == MJ_FINE)
+            out->task_id = data.id;
+        else if (data.id.n && http >= 300 && http < 500)
+            meaning = MJ_CONTRADICTION; /* no definite refusal: to send it again might be billed twice */
     }
     info = mj_meaning_of(meaning);
     out->meaning = meaning;

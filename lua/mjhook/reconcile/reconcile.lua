@@ -240,6 +240,7 @@ end
 
 -- Why an account rests until a person has mended something: what is said when this pass met no refusal of its own.
 local NEEDS_A_PERSON = {
+  quota = "the provider says that the quota is used up",
   auth = "the provider refuses the API key",
   redirect = "base_url answers with a redirect, which is not followed",
   endpoint = "what base_url leads to refuses every request: is base_url right?",
@@ -262,8 +263,28 @@ function Sweep:resting_accounts()
   end
 end
 
+-- A job that was not sent, or got no usable answer. Jobs with the same reason are told of in one sentence.
+function Sweep:unsent(task)
+  local list = self.reasons[task.error.message]
+  if not list then
+    list = { n = 0, ref = task.ref, err = task.error }
+    self.reasons[task.error.message] = list
+    self.reasons[#self.reasons + 1] = list
+  end
+  list.n = list.n + 1
+end
+
+function Sweep:tell_unsent()
+  for _, list in ipairs(self.reasons) do
+    self.report.errors = self.report.errors + list.n - 1
+    self:trouble(core.error(list.err.code, ("task %s%s: %s"):format(list.ref,
+      list.n > 1 and (" and %d more"):format(list.n - 1) or "", list.err.message), list.err.retryable))
+  end
+end
+
 function Sweep:submit()
   self:send_queued()
+  self:tell_unsent()
   self:resting_accounts()
 end
 
@@ -292,7 +313,7 @@ function Sweep:send_queued()
       elseif task.requests > 0 and task.error and NEEDS_A_PERSON[task.error.code] then
         self.met[task.error.code] = task.error.message -- its account tells
       elseif task.requests > 0 and task.error and not BACKPRESSURE[task.error.code] then
-        self:trouble(task.error)
+        self:unsent(task)
       end
     end
   end
@@ -414,7 +435,7 @@ end
 function M.reconcile(mj, options)
   local started = core.clock()
   local self = setmetatable({
-    mj = mj, report = new_report(), said = {}, met = {}, on_trouble = options.on_trouble,
+    mj = mj, report = new_report(), said = {}, met = {}, reasons = {}, on_trouble = options.on_trouble,
     limit = options.limit, dry_run = options.dry_run, begun = core.now(), progress = options.progress,
     isolate = options.isolate,
     stop_at = started + (options.budget or DEFAULT_BUDGET_S) * 1000,
