@@ -96,6 +96,14 @@ TEST("a callback's token is hidden in a URL, a dump, a form, and in JSON")
         {"sig => ", ""},
         {"{\"sig\":[\"", "\"]}"},
         {"sig: ", "\nref: 01H"},
+        {"sig=\n", "\nref: 01H"},
+        {"query[sig]=", "&query[ref]=01H"},
+        {"[[\"ref\",\"01H\"],[\"sig\", \"", "\"]]"},
+        {"[('ref', '01H'), ('sig', '", "')]"},
+        {"<ref>01H</ref><sig>", "</sig>"},
+        {"<input name=\"sig\" value=\"", "\">"},
+        {"{\"name\": \"sig\", \"value\": \"", "\"}"},
+        {"{\\\"name\\\":\\\"sig\\\",\\\"value\\\":\\\"", "\\\"}"},
     };
     char text[300], wanted[300];
 
@@ -147,6 +155,8 @@ TEST("ordinary words are left alone")
         "a fox --ar 4:5",
         "design: a fox, signature: none",
         "sig: unreadable",
+        "sig, internationalization: a long word",
+        "\"sig\", it says, is no value",
         "the API key is wrong: ask for another",
         "api_key: not set (argument, config file or MIDJOURNEY_API_KEY)",
         "API-KEY: missing",

@@ -144,16 +144,40 @@ static bool named(const view *v, size_t i, const char *name, size_t n)
     return v->n - i >= n && strncasecmp(v->p + i, name, n) == 0;
 }
 
-/* Where a value begins behind a name that ends at i: a sign, and whatever quotes and blanks are around it.  0: no. */
+static bool one_of(const view *v, size_t i, const char *set)
+{
+    return i < v->n && v->p[i] && strchr(set, v->p[i]);
+}
+
+static size_t past(const view *v, size_t i, const char *set)
+{
+    while (one_of(v, i, set))
+        i++;
+    return i;
+}
+
+/* Where a value begins behind a name that ends at i: a sign, and whatever quotes and blanks are around it.  The next
+ * string of a list is a value, too, and so is what is called one.  0: no. */
 static size_t value_at(const view *v, size_t i, char *sign)
 {
-    while (i < v->n && strchr("\"' \\", v->p[i]) && v->p[i])
-        i++;
-    if (i >= v->n || (v->p[i] != '=' && v->p[i] != ':'))
-        return 0;
-    *sign = v->p[i++];
-    while (i < v->n && strchr("\"' \\>[", v->p[i]) && v->p[i])
-        i++;
+    static const char around[] = "\"' \\";
+
+    i = past(v, i, "\"' \\]");
+    *sign = 0;
+    if (one_of(v, i, ",") && one_of(v, i - 1, "\"'")) {
+        i = past(v, i + 1, around);
+        *sign = one_of(v, i - 1, "\"'") ? ',' : 0;
+    }
+    if (named(v, i, "value", 5) && one_of(v, past(v, i + 5, around), "=:")) {
+        i = past(v, i + 5, around);
+        *sign = 0;
+    }
+    if (*sign == 0) {
+        if (!one_of(v, i, "=:>"))
+            return 0;
+        *sign = v->p[i++];
+    }
+    i = past(v, i, "\"' \\>[\r\n");
     return i < v->n && !named(v, i - 1, MJ_REDACTED, strlen(MJ_REDACTED)) ? i : 0;
 }
 
