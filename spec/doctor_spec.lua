@@ -165,10 +165,10 @@ describe("mjhook doctor", function()
 
     for _, key in ipairs { "api_key_file", "secrets_file" } do
       it("looks at the file of keys: " .. key, function()
-        local file = kit.write(dir .. "/private", "0123456789abcdef-key\n")
+        local file = kit.write(dir .. "/private", "the-doctors-private-key\n")
         local settings = { api_key_file = nil, [key] = file }
         if key == "api_key_file" then
-          sim.config { keys = { "0123456789abcdef-key" } }
+          sim.config { keys = { "the-doctors-private-key" } }
           settings = { api_key = false, [key] = file }
         end
         local path = config_file(settings)
@@ -177,7 +177,7 @@ describe("mjhook doctor", function()
         findings, count = doctor.run { config = path }
         assert_finding("ok", "configuration." .. key, file .. ", uid")
         assert.equal(0, count.fail)
-        assert.is_nil(cjson.encode(findings):find("0123456789abcdef", 1, true))
+        assert.is_nil(cjson.encode(findings):find("the-doctors-private", 1, true))
         chmod("604", file)
         findings, count = doctor.run { config = path }
         assert_fails("configuration", key .. ": " .. file .. " can be read")

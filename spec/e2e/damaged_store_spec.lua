@@ -178,8 +178,12 @@ describe("the lock of mjhook-reconcile", function()
   end)
 
   it("can be taken by the second user of a shared store, whatever the first one's umask", function()
+    local second = "setpriv --reuid 65534 --regid 65534 --groups 54321 "
     if core.uid() ~= 0 then
       pending "needs root, to be two users"
+      return
+    elseif select(2, kit.sh(second .. "test -x " .. kit.build .. "/bin/mjhook-reconcile")) ~= 0 then
+      pending "the second user can't enter the directory of the build"
       return
     end
     local dir = kit.tmp()
@@ -196,7 +200,7 @@ describe("the lock of mjhook-reconcile", function()
     kit.sh(("chmod 600 %s/reconcile.lock"):format(store)) -- as an earlier version left it
     out, code = kit.sh(run)
     assert.equal(0, code, out)
-    out, code = kit.sh(("setpriv --reuid 65534 --regid 65534 --groups 54321 sh -c '%s'"):format(run))
+    out, code = kit.sh(("%ssh -c '%s'"):format(second, run))
     assert.equal(0, code, out)
   end)
 end)
