@@ -265,6 +265,27 @@ describe("configuration", function()
       assert.equal((path:gsub("config.lua$", "policy.lua")), resolve({ config = path }).policy)
     end)
 
+    it("finds a relative store and relative files of keys beside the file, wherever the program runs", function()
+      local path = file "return { store = 'tasks', api_key_file = 'key', secrets_file = 'secrets' }"
+      local dir = path:match "^(.*)/"
+      kit.write(dir .. "/key", "key-file\n")
+      kit.write(dir .. "/secrets", SECRET .. "\n")
+      local c = assert(config.resolve { config = path })
+      assert.same({ dir .. "/tasks", "key-file", SECRET }, { c.store, c.accounts[1].api_key, c.secrets[1] })
+      kit.write(path, "return { accounts = { { name = 'one', api_key_file = 'key' } } }")
+      assert.equal("key-file", resolve({ config = path }).accounts[1].api_key)
+    end)
+
+    it("refuses a relative store of an argument or of the environment", function()
+      assert.matches("^store: an absolute path expected, got tasks", refused { store = "tasks" })
+      local path = file "return { store = 'other' }"
+      assert.matches("^store: an absolute path expected, got tasks", refused { store = "tasks", config = path })
+      environment.MJHOOK_STORE = "tasks"
+      local c, err = config.resolve { config = file "return {}" }
+      assert.is_nil(c)
+      assert.matches("^store: an absolute path expected, got tasks", err.message)
+    end)
+
     it("names an unknown key and the file it is in", function()
       local path = file "return { batsch = 7 }"
       local message = refused { config = path }

@@ -366,6 +366,17 @@ local function read_authorities(config)
   end
 end
 
+-- A store that is named relative to a working directory is another one for each program.
+local function check_store(config, from_file)
+  if not config.store then
+    fail("store", "not set: name the store's directory (argument, config file or MJHOOK_STORE)")
+  elseif from_file then
+    config.store = absolute(config, "store", config.store)
+  elseif not config.store:match "^/" then
+    fail("store", "an absolute path expected, got %s", config.store)
+  end
+end
+
 local function complete(config)
   read_authorities(config)
   local policy, log = config.policy, config.log
@@ -387,6 +398,9 @@ local function complete(config)
     fail("poll.max", "at least poll.first (%s) expected", config.poll.first)
   end
   config.retention = config.retention or {}
+  for _, key in ipairs { "api_key_file", "secrets_file" } do
+    config[key] = config[key] and absolute(config, key, config[key])
+  end
   if config.api_key_file and not config.api_key then
     config.api_key = read_key_file("api_key_file", config.api_key_file, config.notes)
   end
@@ -409,7 +423,11 @@ local function complete(config)
     fail("accounts", "1 to %d accounts expected, got %d", MAX_ACCOUNTS, #config.accounts)
   end
   for i, a in ipairs(config.accounts or { { name = "default", api_key = config.api_key } }) do
-    local key = a.api_key or (a.api_key_file and read_key_file("accounts.api_key_file", a.api_key_file, config.notes))
+    local key = a.api_key
+    if a.api_key_file and not key then
+      key = read_key_file("accounts.api_key_file", absolute(config, "accounts.api_key_file", a.api_key_file),
+        config.notes)
+    end
     accounts[i] = { name = a.name, api_key = key, max_in_flight = a.max_in_flight or config.max_in_flight }
     for k = 1, i - 1 do
       if accounts[k].name == a.name then
@@ -468,7 +486,7 @@ local function resolve(args)
   if not path and core.stat(DEFAULT_FILE) then
     path = DEFAULT_FILE
   end
-  local given = {}
+  local given, file = {}, {}
   for k, v in pairs(args) do
     if k ~= "config" and k ~= "executor" and k ~= "create" then
       given[k] = v
@@ -476,7 +494,7 @@ local function resolve(args)
   end
   check_known(given, "")
   if path then
-    local file = load_file(path)
+    file = load_file(path)
     check_known(file, " in " .. path)
     lay_over(config, file)
     config.config_file = path
@@ -493,9 +511,7 @@ local function resolve(args)
   check_base_url(config)
   check_url(config, "hook_url")
   complete(config)
-  if not config.store then
-    fail("store", "not set: name the store's directory (argument, config file or MJHOOK_STORE)")
-  end
+  check_store(config, not given.store and file.store)
   hide(config)
   return config
 end
