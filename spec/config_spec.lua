@@ -276,6 +276,17 @@ describe("configuration", function()
       assert.equal("key-file", resolve({ config = path }).accounts[1].api_key)
     end)
 
+    for name, odd in pairs { ["a carriage return"] = "%s\r", ["quotes"] = '"%s"', ["a blank"] = " %s",
+                             ["a byte order mark"] = "\239\187\191%s", ["a line break"] = "%s\n" } do
+      it("refuses a secret of the environment with " .. name .. " around it, and does not quote it", function()
+        environment.MJHOOK_SECRET = odd:format(SECRET)
+        local message = refused {}
+        assert.matches("^secrets %(from the environment%): quotes, blanks, a line break", message)
+        assert.is_nil(message:find(SECRET, 1, true))
+        assert.same({ odd:format(SECRET) }, resolve({ secrets = { odd:format(SECRET) } }).secrets) -- meant so
+      end)
+    end
+
     it("refuses a relative store of an argument or of the environment", function()
       assert.matches("^store: an absolute path expected, got tasks", refused { store = "tasks" })
       local path = file "return { store = 'other' }"

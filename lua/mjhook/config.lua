@@ -158,6 +158,14 @@ local function api_key(key, v)
   end
 end
 
+-- Only of the environment: a file is read alike by all programs, but each way to set a variable keeps or drops these.
+local function environment_secret(v)
+  if v:find "^\239\187\191" or v:find "[\r\n]" or v:find "^%s" or v:find "%s$" or v:find "^([\"'`]).*%1$" then
+    fail("secrets (from the environment)", "quotes, blanks, a line break or a byte order mark around the secret: a "
+      .. "program that is given it without them would refuse the callbacks that this one signs")
+  end
+end
+
 local function account(key, v)
   record({ name = text, api_key = api_key, api_key_file = text, max_in_flight = count(0, 1000, "slots") })(key, v)
   if not v.name or #v.name > core.max_name then
@@ -506,6 +514,9 @@ local function resolve(args)
     if config[key] ~= nil then
       check(from[key] == config[key] and key == "api_key" and "api_key (from the environment)" or key, config[key])
     end
+  end
+  if config.secrets and config.secrets == from.secrets then
+    environment_secret(config.secrets[1])
   end
   check_url(config, "base_url")
   check_base_url(config)
