@@ -371,6 +371,35 @@ describe("an answer", function()
     end)
   end
 
+  it("whose HTTP status refuses what its body accepts decides nothing, and nothing is billed twice", function()
+    open()
+    sim.config { submit = { accepted_404 = 1 }, limit = 0 }
+    local task = submit()
+    assert.same({ "ambiguous", "HTTP 404: the HTTP status refuses the job, and the body names a task for it (success)" },
+      { task.state, task.error.message })
+    for _ = 1, 3 do
+      kit.travel(100)
+      pass()
+    end
+    assert.equal(1, sim.requests "submit")
+    assert.same({}, sim.ledger().billed_twice)
+  end)
+
+  it("with images as an object of URLs, and line ends behind them, is read like a list of them", function()
+    open()
+    local plain, odd = submit "1", submit "[status:image_map]"
+    sim.finish(plain.task_id)
+    sim.finish(odd.task_id)
+    kit.travel(100)
+    assert.equal(2, (pass()).succeeded)
+    local good, images = mj:get(plain.ref).images, mj:get(odd.ref).images
+    assert.is_true(#good > 1)
+    assert.equal(#good, #images)
+    for _, url in ipairs(images) do
+      assert.matches("^https?://%S+$", url)
+    end
+  end)
+
   it("of 5xx, or of nothing, decides nothing", function()
     open()
     for _, fault in ipairs { "http_500", "html_503", "garbage", "empty_body", "null_data", "gzip_cut" } do

@@ -745,6 +745,7 @@ print(w, h)]]
             end
             assert.equal(201, (with "created"))
             assert.equal(202, (with "accepted"))
+            assert.equal(404, (with "accepted_404"))
             assert.equal("SUCCESS", select(2, with "word_envelope").status)
             assert.equal(cjson.null, select(2, with "null_data").data)
             assert.equal(id, select(2, with "list_wrapper").data.list[1].taskId)

@@ -38,15 +38,15 @@ local before = set [[
 local after = set [[
     http_500_after http_502_after http_503_after hang_after cut_after reset_after
     cut_body stall slow trickle huge garbage truncated empty_body
-    bad_envelope wrong_types null_data created accepted bom gzip gzip_unsaid
-    gzip_cut word_envelope ]]
+    bad_envelope wrong_types null_data created accepted accepted_404 bom gzip
+    gzip_unsaid gzip_cut word_envelope ]]
 -- The same to the body of a callback.
 local body = set [[
     garbage truncated empty_body bad_envelope wrong_types bom gzip gzip_unsaid
     gzip_cut oversized ]]
 -- One task object is damaged (in a status answer or in a callback).
 local task = set [[
-    empty_image string_numbers nulls sparse image_objects odd_status odd_types
+    empty_image string_numbers nulls sparse image_objects image_map odd_status odd_types
     word_status unknown_word no_status job_id message_reason error_reason
     odd_urls upper_urls nan bad_escape deep giant ]]
 

@@ -96,6 +96,13 @@ local damage = {
             task.images[i] = { url = url }
         end
     end,
+    image_map = function(task)
+        local map = {}
+        for i, url in ipairs(task.images or {}) do
+            map[tostring(i)] = url .. "\n"
+        end
+        task.images = next(map) and map or nil
+    end,
     odd_urls = function(task)
         for i, url in ipairs(task.images or {}) do
             local odd = { url .. "?name=a red fox", url .. "?name=füchse", url:gsub("^http", "HTTP"), "//" .. url }

@@ -184,6 +184,9 @@ local delivery = {
     accepted = function(text)
         send(202, text)
     end,
+    accepted_404 = function(text) -- contradicts itself
+        send(404, text)
+    end,
     gzip = function(text)
         ngx.header.content_encoding = "gzip"
         send(200, gzip(text))
