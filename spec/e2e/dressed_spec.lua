@@ -27,7 +27,7 @@ local FAULTS = {
   status = rates(0.9, [[created bom gzip gzip_unsaid word_envelope garbage truncated gzip_cut html_404 http_404 http_500
                         http_503 html_503 cf_403 rate_limit empty_body wrong_types list_wrapper error
                         word_status unknown_word no_status job_id message_reason error_reason odd_types nan bad_escape
-                        deep contradictory twice image_objects string_numbers]]),
+                        deep contradictory twice image_objects image_map string_numbers]]),
   callback = rates(0.9, [[bom gzip gzip_unsaid gzip_cut word_status unknown_word job_id message_reason error_reason
                           escaped_hook second_query oversized garbage nan odd_types drop double]]),
 }
