@@ -186,6 +186,14 @@ describe("the exec handler", function()
     end)
   end)
 
+  it("leaves nothing behind that went into a session of its own either, two of them deep", function()
+    local path = script(("setsid sh -c 'setsid sleep 50 & echo $! >pid; exec sleep 50' </dev/null >/dev/null 2>&1 &"
+      .. " until [ -s pid ]; do sleep 0.01; done"):gsub("pid", dir .. "/pid"))
+    assert.is_true(exec { path }(task, ctx()))
+    local stat = kit.read("/proc/" .. kit.read(dir .. "/pid"):match "%d+" .. "/stat")
+    assert.is_true(not stat or stat:find "%) Z" ~= nil)
+  end)
+
   it("minds no program that does not read, or says very much", function()
     local large = { prompt = ("x"):rep(500000) }
     assert.is_true(exec { script "exec <&-; exit 0" }(large, ctx()))

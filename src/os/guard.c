@@ -1,6 +1,7 @@
 #include "os/guard.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -39,6 +40,7 @@ int mj_guard_start(mj_guard *g, mj_guard_kind kind, int *fd)
     pid = kind == MJ_GUARD_PROGRAM ? fork_hidden() : fork();
     if (pid == 0) {
         sigaction(SIGCHLD, &wake, NULL); /* also where the parent ignores it, and its children leave no status */
+        prctl(PR_SET_CHILD_SUBREAPER, 1);
         close(ends[0]);
         *fd = ends[1];
         return 0;
@@ -119,6 +121,35 @@ static bool ended(pid_t pid)
     return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
 }
 
+/* A child of this process, which has one thread; 0: there is none, or the kernel does not tell. */
+static pid_t some_child(void)
+{
+    char text[32];
+    int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text);
+    pid_t pid = 0;
+
+    for (ssize_t i = 0; i < n && text[i] >= '0' && text[i] <= '9'; i++)
+        pid = pid * 10 + (text[i] - '0');
+    if (fd >= 0)
+        close(fd);
+    return pid;
+}
+
+/* What left the process group, as setsid() does, became a child of the guard when its parent ended.  With a bound,
+ * since there may be one that multiplies faster. */
+static void end_strays(void)
+{
+    enum { MOST = 10000 };
+    pid_t pid;
+
+    for (int i = 0; i < MOST && (pid = some_child()) > 0; i++) {
+        kill(pid, SIGKILL);
+        while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
+            ;
+    }
+}
+
 void mj_guard_watch(int fd, pid_t pid, bool leave)
 {
     mj_ending how = {0};
@@ -139,6 +170,8 @@ void mj_guard_watch(int fd, pid_t pid, bool leave)
     }
     while (waitpid(pid, &how.status, 0) < 0 && errno == EINTR)
         ;
+    if (!leave)
+        end_strays();
     report(fd, &how);
 }
 
