@@ -148,6 +148,28 @@ TEST("user and password of a URL are hidden")
     CHECK_SHOWN(MJ_REDACT_TEXT, "http%3A%2F%2Fme%3Apw%40proxy.example", "http%3A%2F%2F[redacted]%40proxy.example");
 }
 
+TEST("a text takes no more time for its length, whatever is written in it again and again")
+{
+    static const char *const units[] = {"cookie=a ",     "api-key:", "authorization: ", "sig=",  "sig\"\"\"\"",
+                                        "sig\",\"value", "://",      "://a:b@://",      "%2525", "&amp;",
+                                        "\\\\",          "sk-"};
+    enum { LENGTH = 262144, MOST_S = 1 };
+    char *text = malloc(LENGTH);
+    mj_buf out = {0};
+    bool found;
+
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        clock_t begun = clock();
+        for (size_t k = 0; k < LENGTH; k++)
+            text[k] = units[i][k % strlen(units[i])];
+        out.n = 0;
+        CHECK_INT(mj_redact(MJ_REDACT_TEXT, text, LENGTH, &out, &found), MJ_OK);
+        CHECK((clock() - begun) / CLOCKS_PER_SEC < MOST_S);
+    }
+    mj_buf_free(&out);
+    free(text);
+}
+
 TEST("ordinary words are left alone")
 {
     static const char *const texts[] = {

@@ -110,12 +110,14 @@ typedef struct search {
     bool found;
 } search;
 
-static void hide(search *s, const view *v, size_t from, size_t to)
+/* Gives where to go on: behind it. */
+static size_t hide(search *s, const view *v, size_t from, size_t to)
 {
     size_t a = v->from ? v->from[from] : from, b = v->to ? v->to[to - 1] : to;
 
     memset(s->hide + a, 1, b - a);
     s->found = true;
+    return to;
 }
 
 /* How much of a string to hide stands at i. */
@@ -181,20 +183,23 @@ static size_t value_at(const view *v, size_t i, char *sign)
     return i < v->n && !named(v, i - 1, MJ_REDACTED, strlen(MJ_REDACTED)) ? i : 0;
 }
 
-static void find_sig(search *s, const view *v, size_t i)
+/* These give where to go on when something was hidden, and 0 when not.  What was hidden is looked at no more: a text in
+ * which each of many names has the rest of it as its value would take a time that grows with its square. */
+
+static size_t find_sig(search *s, const view *v, size_t i)
 {
     size_t at, n = 0;
     char sign = 0;
 
     if (!named(v, i, "sig", 3) || (i > 0 && is_word(v->p[i - 1])) || (at = value_at(v, i + 3, &sign)) == 0)
-        return;
+        return 0;
     if (s->kind == MJ_REDACT_URL && !memmem(v->p, v->n, "kid=", 4))
-        return;
+        return 0;
     while (at + n < v->n && is_token(v->p[at + n]))
         n++;
     if (n < (sign == '=' || v->p[at - 1] == '"' ? SIG_LEAST : SIG_PROSE) || (s->kind == MJ_REDACT_BODY && n > SIG_OURS))
-        return;
-    hide(s, v, at, at + n);
+        return 0;
+    return hide(s, v, at, at + n);
 }
 
 /* Whether it looks like a key rather than like a word. */
@@ -217,7 +222,7 @@ static size_t value_length(const view *v, size_t at, const char *ends)
     return n;
 }
 
-static void find_header(search *s, const view *v, size_t i)
+static size_t find_header(search *s, const view *v, size_t i)
 {
     static const struct {
         const char *name;
@@ -235,21 +240,23 @@ static void find_header(search *s, const view *v, size_t i)
         n = value_length(v, at, headers[k].whole_line ? "\"'\\<>{}" : " \"'\\<>{},;)]");
         if (is_key(v->p + at, n) ||
             (headers[k].whole_line && n >= VALUE_LEAST && memchr(v->p + at, headers[k].sign, n)))
-            hide(s, v, at, at + n);
-        return;
+            return hide(s, v, at, at + n);
+        return 0;
     }
+    return 0;
 }
 
 /* "://user:password@" */
-static void find_userinfo(search *s, const view *v, size_t i)
+static size_t find_userinfo(search *s, const view *v, size_t i)
 {
     size_t n;
 
     if (v->n - i < 5 || memcmp(v->p + i, "://", 3) != 0)
-        return;
+        return 0;
     n = value_length(v, i + 3, " \"'\\<>/?#@");
     if (i + 3 + n < v->n && v->p[i + 3 + n] == '@' && memchr(v->p + i + 3, ':', n))
-        hide(s, v, i + 3, i + 3 + n);
+        return hide(s, v, i + 3, i + 3 + n);
+    return 0;
 }
 
 static void find(search *s, const view *v)
@@ -263,29 +270,28 @@ static void find(search *s, const view *v)
             n = m > n ? m : n;
         }
         if (n > 0) {
-            hide(s, v, i, i + n);
-            i += n - 1;
+            i = hide(s, v, i, i + n) - 1;
             continue;
         }
         switch (v->p[i]) {
         case 's':
         case 'S':
-            find_sig(s, v, i);
+            n = find_sig(s, v, i);
             break;
         case 'a':
         case 'A':
         case 'c':
         case 'C':
-            if (s->kind != MJ_REDACT_URL)
-                find_header(s, v, i);
+            n = s->kind != MJ_REDACT_URL ? find_header(s, v, i) : 0;
             break;
         case ':':
-            if (s->kind != MJ_REDACT_URL)
-                find_userinfo(s, v, i);
+            n = s->kind != MJ_REDACT_URL ? find_userinfo(s, v, i) : 0;
             break;
         default:
             break;
         }
+        if (n > 0)
+            i = n - 1;
     }
 }
 
@@ -293,6 +299,7 @@ bool mj_redact_maybe(const char *p, size_t n)
 {
     const needle *first = atomic_load(&needles);
     const view v = {.p = (char *)p, .n = n};
+    const char *last_at = n > 0 ? memrchr(p, '@', n) : NULL;
     char c;
 
     for (size_t i = 0; i < n; i++) {
@@ -307,7 +314,7 @@ bool mj_redact_maybe(const char *p, size_t n)
                 return true;
             break;
         case ':':
-            if (named(&v, i, "://", 3) && memchr(p + i, '@', n - i))
+            if (last_at && last_at > p + i && named(&v, i, "://", 3))
                 return true;
             break;
         case 's':
