@@ -67,13 +67,14 @@ local function encoded(url)
 end
 
 local function mended(url)
+  url = url:match "^[ \t\r\n]*(.-)[ \t\r\n]*$"
   local scheme, rest = url:match "^([hH][tT][tT][pP][sS]?://)(.+)$"
   local host = rest and rest:match "^[^/?#]*"
   if not host or host == "" or host:find "^:" or host:find "[@ ]" or url:find '[%c"<>\\]' or
     slow.cleaned(host, #host) ~= host then
     return nil
   end
-  local out = scheme:lower() .. encoded((rest:gsub(" +$", "")))
+  local out = scheme:lower() .. encoded(rest)
   return #out <= MAX.url and out or nil
 end
 
@@ -94,9 +95,17 @@ local function address(value, count)
   return url
 end
 
+-- A list of URLs, an object whose members are some (cjson forgets their order), or a single one.
 local function images(list, count)
   local out = {}
-  if type(list) == "table" then
+  if type(list) == "string" or type(list) == "table" and is_there(list.url) then
+    out[1] = address(list, count)
+  elseif type(list) == "table" then
+    local members = {}
+    for _, value in pairs(#list == 0 and list or {}) do
+      members[#members + 1] = value
+    end
+    list = #list == 0 and members or list
     for i = 1, #list do
       if #out < MAX.images and i <= MAX.looked_at then
         out[#out + 1] = address(list[i], count)
