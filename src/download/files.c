@@ -82,7 +82,7 @@ static int open_dir(int at, const char *name, int flags, unsigned mode, int *out
 
 int mj_shelf_open(mj_shelf *s, const char *dir, const char *sub, unsigned mode)
 {
-    int top, fd, rc;
+    int top = -1, fd = -1, rc;
 
     *s = (mj_shelf){.fd = -1, .mode = mode};
     rc = open_dir(AT_FDCWD, dir, 0, mode, &top);

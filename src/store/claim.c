@@ -32,8 +32,11 @@ static bool one_due(void *ctx, const mj_entry *e, mj_str bytes)
 static due_list due_entries(mj_unit *u, const mj_scan *scan, uint32_t limit)
 {
     due_list l = {u, 0, limit, limit ? mj_unit_alloc(u, limit * sizeof *l.entries) : NULL};
-    int rc = l.entries ? u->s->backend->scan(u->tx, scan, one_due, &l) : u->rc;
+    int rc;
 
+    if (!l.entries)
+        return l;
+    rc = u->s->backend->scan(u->tx, scan, one_due, &l);
     if (rc != MJ_OK)
         u->rc = rc;
     for (mj_unit_row *r = u->rows; r && l.n < limit && u->rc == MJ_OK; r = r->next) {
@@ -264,7 +267,7 @@ static bool pick(mj_unit *u, place *best, mj_str *account, mj_queue **from, bool
         mj_queue *q = &u->queues[i];
         mj_str name = q->account;
         bool free_slot = least.n > 0, any;
-        place p;
+        place p = {0};
         if (i < s->ncaps) {
             int at = mj_unit_account(u, name);
             free_slot = at >= 0 && has_slot(u, &u->held[at], &s->caps[i]);
@@ -316,7 +319,7 @@ void mj_op_claim(mj_unit *u, mj_op *op)
         mj_signal sig = op->sig;
         mj_queue *q = NULL;
         bool waiting = false;
-        place p;
+        place p = {0};
 
         if (!pick(u, &p, &sig.account, &q, &waiting)) {
             op->code = waiting ? MJ_ELIMIT : MJ_ENOTFOUND;

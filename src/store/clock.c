@@ -129,7 +129,10 @@ bool mj_clock_walk(mj_unit *u, uint32_t limit)
             mj_unit_change_of(u, walk_key, true, (mj_str){0});
             return false;
         }
-        w = w.stage == SLOTS ? (walk){0} : (walk){.stage = w.stage + 1, .again = w.again};
+        if (w.stage == SLOTS)
+            w = (walk){0};
+        else
+            w = (walk){.stage = w.stage + 1, .again = w.again};
     }
     save(u, &w);
     return true;

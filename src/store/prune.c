@@ -99,21 +99,31 @@ static void bury(mj_unit *u, mj_unit_row *row, const mj_task *t)
         mj_unit_entomb(u, row, tomb, u->now);
 }
 
-enum { MARK = 1 + MJ_ULID_BYTES }; /* where a walk over one state's tasks goes on: whether it does, and the ref */
+/* Where a walk over one state's tasks goes on: whether it does, and the ref. */
+typedef struct mark {
+    uint8_t on;
+    uint8_t ref[MJ_ULID_BYTES];
+} mark;
+
+typedef struct marks {
+    mark of[MJ_NSTATES];
+} marks;
 
 static const mj_entry marks_key = {.index = MJ_IX_META, .name = {MJ_PRUNE_KEY, sizeof MJ_PRUNE_KEY - 1}};
 
-static void read_marks(int rc, mj_str bytes, uint8_t marks[MJ_NSTATES * MARK])
+static marks read_marks(int rc, mj_str bytes)
 {
-    memset(marks, 0, MJ_NSTATES * MARK);
-    if (rc == MJ_OK && bytes.n == MJ_NSTATES * MARK)
-        memcpy(marks, bytes.p, bytes.n);
+    marks m = {0};
+
+    if (rc == MJ_OK && bytes.n == sizeof m)
+        memcpy(&m, bytes.p, sizeof m);
+    return m;
 }
 
 void mj_op_prune_from(mj_unit *u, mj_op *op)
 {
-    uint8_t marks[MJ_NSTATES * MARK], *mine = marks + op->sig.expect_state * MARK;
     mj_str bytes = {0};
+    marks m;
     int rc;
 
     if (op->sig.expect_state < 0) {
@@ -121,10 +131,10 @@ void mj_op_prune_from(mj_unit *u, mj_op *op)
         return;
     }
     rc = mj_unit_meta(u, marks_key, &bytes);
-    read_marks(rc, bytes, marks);
-    mine[0] = op->has_ref;
-    memcpy(mine + 1, op->ref, MJ_ULID_BYTES);
-    mj_unit_change_of(u, marks_key, false, mj_unit_copy(u, marks, sizeof marks));
+    m = read_marks(rc, bytes);
+    m.of[op->sig.expect_state].on = op->has_ref;
+    memcpy(m.of[op->sig.expect_state].ref, op->ref, MJ_ULID_BYTES);
+    mj_unit_change_of(u, marks_key, false, mj_unit_copy(u, &m, sizeof m));
 }
 
 /* One step over the tasks of op->sig.expect_state, oldest first, from op->ref (has_ref) on. */
@@ -233,17 +243,17 @@ static int find_prunable(mj_store *s, mj_tx *tx, mj_prunable *p, mj_buf *out)
 {
     mj_scan scan = {.index = MJ_IX_STATE, .fixed = 1, .rows = true, .from = {.index = MJ_IX_STATE, .n = p->state}};
     look l = {s, tx, p, out, 0, MJ_OK};
-    uint8_t marks[MJ_NSTATES * MARK];
     mj_entry key = marks_key;
     mj_str bytes = {0};
     int rc = MJ_OK;
 
     if (p->resume) {
+        mark m;
         rc = s->backend->get(tx, &key, &bytes);
-        read_marks(rc, bytes, marks);
+        m = read_marks(rc, bytes).of[p->state];
         rc = rc == MJ_ENOTFOUND ? MJ_OK : rc;
-        p->has_from = p->resume = marks[p->state * MARK] != 0;
-        memcpy(p->from, marks + p->state * MARK + 1, MJ_ULID_BYTES);
+        p->has_from = p->resume = m.on != 0;
+        memcpy(p->from, m.ref, MJ_ULID_BYTES);
     }
     p->more = false;
     scan.positioned = p->has_from;

@@ -593,11 +593,11 @@ int mj_unit_begin(mj_unit *u, mj_store *s, size_t nops, int64_t now)
         u->nbuckets *= 2;
     s->scratch.failed = false;
     reset_memory(s);
-    u->buckets = mj_unit_alloc(u, u->nbuckets * sizeof *u->buckets);
+    u->buckets = mj_unit_alloc(u, u->nbuckets * sizeof(mj_unit_row *));
     u->held = u->buckets ? mj_unit_alloc(u, MJ_MAX_ACCOUNTS * sizeof *u->held) : NULL;
     if (!u->held)
         return MJ_ENOMEM;
-    memset(u->buckets, 0, u->nbuckets * sizeof *u->buckets);
+    memset(u->buckets, 0, u->nbuckets * sizeof(mj_unit_row *));
     u->rc = s->backend->begin(s->db, true, &u->tx);
     if (u->rc != MJ_OK)
         return u->rc;
@@ -686,7 +686,7 @@ static int write_all(mj_unit *u)
     for (mj_unit_row *r = u->rows; r; r = r->next)
         if (r->changed || r->out_changed)
             rows[nrows++] = r;
-    qsort(rows, nrows, sizeof *rows, by_ref); /* all writers lock, and write, in one order */
+    qsort(rows, nrows, sizeof(mj_unit_row *), by_ref); /* all writers lock, and write, in one order */
     for (size_t i = 0; i < nrows; i++)
         n += changes_of(rows[i], changes + n);
     for (mj_unit_change *c = u->changes; c; c = c->next)

@@ -355,7 +355,7 @@ static int read_counters(mj_tx *tx, counters *out)
 {
     mj_entry key = {.index = MJ_IX_META, .name = COUNTERS};
     const uint8_t *unused;
-    mj_str bytes;
+    mj_str bytes = {0};
     mj_reader r;
     int rc = lmdb_get(tx, &key, &bytes);
 

@@ -57,6 +57,7 @@ void mj_prefix_of(const mj_entry *e, unsigned fixed, mj_key *prefix)
 
 void mj_key_of(const mj_entry *e, mj_key *key)
 {
+    /* cppcheck-suppress ctuuninitvar ; it is filled in here */
     uint8_t *k = key->bytes, *end = leading(k, e);
 
     switch (e->index) {
@@ -101,6 +102,7 @@ void mj_key_of(const mj_entry *e, mj_key *key)
 
 void mj_value_of(const mj_entry *e, mj_key *value)
 {
+    /* cppcheck-suppress ctuuninitvar ; as above */
     uint8_t *v = value->bytes, *end = v;
 
     if (e->index == MJ_IX_TID)
