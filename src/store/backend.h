@@ -64,7 +64,8 @@ typedef struct mj_backend {
     /* The number of entries; exact, in constant time or nearly. */
     int (*count)(mj_tx *tx, mj_index index, uint64_t *n);
     int (*totals)(mj_tx *tx, mj_tally *out);
-    /* Once per transaction, after all reading.  Changes are sorted by ref, and by index within it. */
+    /* Once per transaction, after all reading, in this order: what no task's facets say, then the tasks' changes,
+     * sorted by ref.  A key or a task id that has become another task's meanwhile stays. */
     int (*apply)(mj_tx *tx, const mj_change *changes, size_t n, const mj_tally *add);
     int (*commit)(mj_tx *tx); /* ends the transaction in any case */
     void (*abort)(mj_tx *tx);

@@ -28,10 +28,32 @@ static bool one_due(void *ctx, const mj_entry *e, mj_str bytes)
     return l->n < l->limit;
 }
 
+/* The same of a row that this unit has changed. */
+static void add_wait(due_list *l, const mj_unit_row *r)
+{
+    mj_entry e = {.index = MJ_IX_DUE, .n = MJ_DUE_QUEUE, .at = r->is->due_at};
+
+    memcpy(e.ref, r->ref, sizeof e.ref);
+    if (r->is->due == MJ_DUE_QUEUE && e.at <= l->u->now)
+        (void)mj_unit_insert(l->entries, &l->n, l->limit, &e);
+}
+
+static void add_slots(due_list *l, const mj_unit_row *r)
+{
+    mj_entry e = {.index = MJ_IX_SLOT};
+
+    memcpy(e.ref, r->ref, sizeof e.ref);
+    for (e.n = 1; e.n <= r->is->nattempts; e.n++) {
+        e.at = r->is->attempts[e.n - 1].slot_until;
+        if (r->is->attempts[e.n - 1].slot && e.at <= l->u->now)
+            (void)mj_unit_insert(l->entries, &l->n, l->limit, &e);
+    }
+}
+
 /* Entries of an index that are due, as the store has them and as this unit has left them. */
 static due_list due_entries(mj_unit *u, const mj_scan *scan, uint32_t limit)
 {
-    due_list l = {u, 0, limit, limit ? mj_unit_alloc(u, limit * sizeof *l.entries) : NULL};
+    due_list l = {u, 0, limit, limit ? mj_unit_alloc(u, ((size_t)limit + 1) * sizeof *l.entries) : NULL};
     int rc;
 
     if (!l.entries)
@@ -39,20 +61,11 @@ static due_list due_entries(mj_unit *u, const mj_scan *scan, uint32_t limit)
     rc = u->s->backend->scan(u->tx, scan, one_due, &l);
     if (rc != MJ_OK)
         u->rc = rc;
-    for (mj_unit_row *r = u->rows; r && l.n < limit && u->rc == MJ_OK; r = r->next) {
-        mj_entry e = {.index = scan->index};
-        if (!r->changed || r->kind != MJ_ROW_TASK)
-            continue;
-        memcpy(e.ref, r->ref, sizeof e.ref);
-        if (scan->index == MJ_IX_DUE && r->is->due == MJ_DUE_QUEUE && r->is->due_at <= u->now)
-            l.entries[l.n++] = e;
-        for (unsigned i = 0; i < r->is->nattempts && scan->index == MJ_IX_SLOT && l.n < limit; i++)
-            if (r->is->attempts[i].slot && r->is->attempts[i].slot_until <= u->now) {
-                e.n = i + 1;
-                e.at = r->is->attempts[i].slot_until;
-                l.entries[l.n++] = e;
-            }
-    }
+    for (const mj_unit_row *r = u->rows; r && u->rc == MJ_OK; r = r->next)
+        if (r->changed && r->kind == MJ_ROW_TASK && scan->index == MJ_IX_DUE)
+            add_wait(&l, r);
+        else if (r->changed && r->kind == MJ_ROW_TASK)
+            add_slots(&l, r);
     return l;
 }
 
@@ -90,6 +103,7 @@ static uint32_t tick_slots(mj_unit *u, uint32_t limit)
     uint32_t ended = 0;
     mj_op op = {0};
 
+    u->ticked = u->ticked && l.n < limit;
     for (uint32_t i = 0; i < l.n && u->rc == MJ_OK; i++) {
         memcpy(op.ref, l.entries[i].ref, sizeof op.ref);
         sig.attempt = l.entries[i].n;
@@ -111,6 +125,7 @@ static uint32_t tick_queue(mj_unit *u, uint32_t limit)
     due_list l = due_entries(u, &scan, limit);
     mj_op op = {0};
 
+    u->ticked = u->ticked && l.n < limit;
     for (uint32_t i = 0; i < l.n && u->rc == MJ_OK; i++) {
         memcpy(op.ref, l.entries[i].ref, sizeof op.ref);
         op.code = MJ_OK;
@@ -310,10 +325,10 @@ static void clear_head(mj_unit *u, const place *p, mj_queue *q)
 void mj_op_claim(mj_unit *u, mj_op *op)
 {
     if (!u->ticked) {
+        u->ticked = true; /* unless there is more, or until a task is due again */
         tick_slots(u, TICK_IN_CLAIM);
         if (u->rc == MJ_OK)
             tick_queue(u, TICK_IN_CLAIM);
-        u->ticked = true;
     }
     for (unsigned i = 0; u->rc == MJ_OK; i++) {
         mj_signal sig = op->sig;

@@ -17,12 +17,17 @@ typedef struct found {
     mj_entry *entries;
 } found;
 
+static bool in_time(const found *f, const mj_entry *e)
+{
+    return (e->index == MJ_IX_GRAVE ? e->at : mj_ulid_time(e->ref)) <= f->until;
+}
+
 static bool one(void *ctx, const mj_entry *e, mj_str bytes)
 {
     found *f = ctx;
 
     (void)bytes;
-    if ((e->index == MJ_IX_GRAVE ? e->at : mj_ulid_time(e->ref)) > f->until)
+    if (!in_time(f, e))
         return false;
     if (mj_unit_changed(f->u, e->ref))
         return true; /* merge() sees to it */
@@ -34,23 +39,28 @@ static bool one(void *ctx, const mj_entry *e, mj_str bytes)
     return true;
 }
 
-/* Puts the tasks that this unit has brought into the state in their places. */
+/* The entry that a row has in the index since this unit changed it. */
+static bool entry_of(const mj_unit_row *r, const mj_scan *scan, mj_entry *e)
+{
+    *e = (mj_entry){.index = scan->index, .n = scan->from.n};
+    memcpy(e->ref, r->ref, sizeof e->ref);
+    if (!r->changed)
+        return false;
+    if (scan->index == MJ_IX_STATE)
+        return r->kind == MJ_ROW_TASK && r->is->state == scan->from.n &&
+               memcmp(r->ref, scan->from.ref, sizeof r->ref) >= 0;
+    e->at = r->is->pruned_at;
+    return r->kind == MJ_ROW_TOMB;
+}
+
+/* Puts the rows that this unit has brought into the state, or has pruned, in their places. */
 static void merge(const mj_scan *scan, found *f)
 {
-    for (const mj_unit_row *r = f->u->rows; r; r = r->next) {
-        uint32_t at = f->n;
-        if (!r->changed || r->kind != MJ_ROW_TASK || r->is->state != scan->from.n || mj_ulid_time(r->ref) > f->until ||
-            memcmp(r->ref, scan->from.ref, sizeof r->ref) < 0)
-            continue;
-        while (at > 0 && memcmp(f->entries[at - 1].ref, r->ref, sizeof r->ref) > 0)
-            at--;
-        if (at == f->room)
-            continue;
-        f->n += f->n < f->room;
-        memmove(&f->entries[at + 1], &f->entries[at], (f->n - 1 - at) * sizeof f->entries[0]);
-        f->entries[at] = (mj_entry){.index = scan->index, .n = scan->from.n};
-        memcpy(f->entries[at].ref, r->ref, sizeof r->ref);
-    }
+    mj_entry e;
+
+    for (const mj_unit_row *r = f->u->rows; r; r = r->next)
+        if (entry_of(r, scan, &e) && in_time(f, &e) && !mj_unit_insert(f->entries, &f->n, f->room, &e))
+            f->more = true;
 }
 
 /* Up to op->limit entries of an index; one more is looked at, to tell whether there are more. */
@@ -59,14 +69,13 @@ static found find(mj_unit *u, const mj_scan *scan, const mj_op *op)
     found f = {.u = u, .room = op->limit, .until = op->until};
     int rc;
 
-    f.entries = mj_unit_alloc(u, (f.room + 1) * sizeof *f.entries);
+    f.entries = mj_unit_alloc(u, ((size_t)f.room + 1) * sizeof *f.entries);
     if (!f.entries)
         return f;
     rc = u->s->backend->scan(u->tx, scan, one, &f);
     if (rc != MJ_OK)
         u->rc = rc;
-    if (scan->index == MJ_IX_STATE)
-        merge(scan, &f);
+    merge(scan, &f);
     return f;
 }
 
@@ -182,13 +191,16 @@ void mj_op_forget(mj_unit *u, mj_op *op)
     op->more = f.more;
     for (uint32_t i = 0; i < f.n && u->rc == MJ_OK; i++) {
         mj_unit_row *row = mj_unit_row_of(u, f.entries[i].ref, true);
-        mj_tomb t;
+        mj_tomb t = {0};
         if (!row)
             return;
-        if (row->kind == MJ_ROW_TOMB && mj_tomb_decode(row->bytes, &t) == MJ_OK)
+        if (row->kind == MJ_ROW_TOMB) {
+            (void)mj_tomb_decode(row->bytes, &t); /* one that can't be read goes as well */
+            t.pruned_at = f.entries[i].at;
             mj_unit_forget(u, row, &t);
-        else if (!row->changed)
+        } else if (!row->changed) {
             mj_unit_change_of(u, f.entries[i], true, (mj_str){0});
+        }
     }
 }
 

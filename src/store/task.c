@@ -67,6 +67,8 @@ static bool taken(mj_unit *u, mj_op *op, mj_index index, mj_str name, const uint
         op->code =
             !fingerprint || memcmp(e.fingerprint, fingerprint, sizeof e.fingerprint) == 0 ? MJ_EDUPLICATE : MJ_EKEY;
         give_back_known(u, op, e.ref);
+    } else if (rc != MJ_ENOTFOUND) {
+        op->code = rc;
     }
     return rc != MJ_ENOTFOUND;
 }

@@ -93,8 +93,8 @@ static size_t bucket_of(const mj_unit *u, const uint8_t *ref)
 {
     uint64_t h;
 
-    memcpy(&h, ref + 8, sizeof h); /* the random half of a ULID */
-    h ^= (uint64_t)ref[5] << 8 | ref[7];
+    memcpy(&h, ref + 8, sizeof h); /* the random half of a ULID; refs of one millisecond differ in its last bytes */
+    h ^= h >> 32 ^ ((uint64_t)ref[5] << 8 | ref[7]);
     return (size_t)((h * 0x9E3779B97F4A7C15u) >> 32) & (u->nbuckets - 1);
 }
 
@@ -229,6 +229,16 @@ static void follow_names(mj_unit *u, const mj_unit_row *row, const mj_facets *ol
         }
 }
 
+/* A tick would have something to do with it. */
+static bool is_due(const mj_unit *u, const mj_facets *f)
+{
+    bool due = f->due == MJ_DUE_QUEUE && f->due_at <= u->now;
+
+    for (unsigned i = 0; i < f->nattempts && !due; i++)
+        due = f->attempts[i].slot && f->attempts[i].slot_until <= u->now;
+    return due;
+}
+
 int mj_unit_put(mj_unit *u, mj_unit_row *row, const mj_task *t)
 {
     mj_buf *b = &u->s->scratch;
@@ -255,6 +265,8 @@ int mj_unit_put(mj_unit *u, mj_unit_row *row, const mj_task *t)
     row->kind = MJ_ROW_TASK;
     row->looked = true;
     touched(u, row);
+    if (is_due(u, &now))
+        u->ticked = false;
     if (now.queued && !row->listed_queue) {
         row->next_queued = u->queued;
         u->queued = row;
@@ -327,21 +339,27 @@ bool mj_unit_add_name(mj_unit *u, mj_entry e)
     return true;
 }
 
+static bool is_forgotten(const mj_unit *u, const uint8_t *ref)
+{
+    const mj_unit_row *r = mj_unit_seen(u, ref);
+
+    return r && r->changed && r->kind == MJ_ROW_NONE;
+}
+
 int mj_unit_find(mj_unit *u, mj_entry *e)
 {
-    const mj_unit_row *r;
     mj_str bytes;
     int rc;
 
     for (struct mj_unit_name *n = u->names[hash_name(e->name) % NAMES]; n; n = n->chain)
-        if (n->entry.index == e->index && mj_str_eq(n->entry.name, e->name)) {
+        if (n->entry.index == e->index && mj_str_eq(n->entry.name, e->name) && !is_forgotten(u, n->entry.ref)) {
             *e = n->entry;
             return MJ_OK;
         }
     rc = u->s->backend->get(u->tx, e, &bytes);
-    if (rc == MJ_OK && (r = mj_unit_seen(u, e->ref)) != NULL && r->changed && r->kind == MJ_ROW_NONE)
-        return MJ_ENOTFOUND; /* forgotten by this unit */
-    if (rc != MJ_OK && rc != MJ_ENOTFOUND)
+    if (rc == MJ_OK && is_forgotten(u, e->ref))
+        return MJ_ENOTFOUND;
+    if (rc != MJ_OK && rc != MJ_ENOTFOUND && rc != MJ_ECORRUPT) /* one unreadable entry fails one operation */
         u->rc = rc;
     return rc;
 }
@@ -568,9 +586,33 @@ static void put_accounts(mj_unit *u)
     }
 }
 
+/* ---- entries of the store and of this unit ---- */
+
+static bool is_behind(const mj_entry *a, const mj_entry *b)
+{
+    int order = memcmp(a->ref, b->ref, sizeof a->ref);
+
+    return a->at != b->at ? a->at > b->at : order != 0 ? order > 0 : a->n > b->n;
+}
+
+bool mj_unit_insert(mj_entry *sorted, uint32_t *n, uint32_t room, const mj_entry *e)
+{
+    uint32_t at = *n;
+    bool fits = *n < room;
+
+    while (at > 0 && is_behind(&sorted[at - 1], e))
+        at--;
+    if (at == room)
+        return false;
+    *n += fits;
+    memmove(&sorted[at + 1], &sorted[at], (*n - 1 - at) * sizeof *sorted);
+    sorted[at] = *e;
+    return fits;
+}
+
 /* ---- begin ---- */
 
-static int load_meta(mj_unit *u)
+static int load_meta(mj_unit *u, bool accounts)
 {
     mj_scan scan = {.index = MJ_IX_ACCOUNT};
     mj_entry key = {.index = MJ_IX_META, .name = MJ_LIT(MJ_MEASURES_KEY)};
@@ -582,7 +624,7 @@ static int load_meta(mj_unit *u)
     memcpy(u->counted, u->measures.counts, sizeof u->counted);
     u->rules = mj_measure_rules(&u->measures, &u->s->options.rules);
     if (rc == MJ_OK || rc == MJ_ENOTFOUND)
-        rc = u->s->backend->scan(u->tx, &scan, one_account, u);
+        rc = accounts ? u->s->backend->scan(u->tx, &scan, one_account, u) : MJ_OK;
     return rc;
 }
 
@@ -601,7 +643,7 @@ int mj_unit_begin(mj_unit *u, mj_store *s, size_t nops, int64_t now)
     u->rc = s->backend->begin(s->db, true, &u->tx);
     if (u->rc != MJ_OK)
         return u->rc;
-    u->rc = load_meta(u);
+    u->rc = load_meta(u, nops > 0); /* without operations there is no time, by which what is known of them ages */
     if (u->rc != MJ_OK)
         s->backend->abort(u->tx);
     return u->rc;
@@ -634,19 +676,23 @@ static mj_entry key_of(mj_index index, const mj_unit_row *row)
     return e;
 }
 
+static mj_index index_of(mj_row_kind kind)
+{
+    return kind == MJ_ROW_TASK ? MJ_IX_TASK : MJ_IX_TOMB;
+}
+
 static size_t changes_of(const mj_unit_row *row, mj_change *out)
 {
-    static const mj_facets none;
     size_t n = 0;
 
-    if (row->changed && row->kind == MJ_ROW_TASK)
-        out[n++] = (mj_change){.key = key_of(MJ_IX_TASK, row), .bytes = row->bytes, .was = row->was, .is = row->is};
-    if (row->changed && row->kind != MJ_ROW_TASK && row->was_kind == MJ_ROW_TASK)
-        out[n++] = (mj_change){.key = key_of(MJ_IX_TASK, row), .gone = true, .was = row->was, .is = row->is};
-    if (row->changed && row->kind == MJ_ROW_TOMB)
-        out[n++] = (mj_change){.key = key_of(MJ_IX_TOMB, row), .bytes = row->bytes};
-    if (row->changed && row->kind != MJ_ROW_TOMB && row->was_kind == MJ_ROW_TOMB)
-        out[n++] = (mj_change){.key = key_of(MJ_IX_TOMB, row), .gone = true, .was = row->was, .is = &none};
+    if (row->changed && row->was_kind != row->kind && row->was_kind != MJ_ROW_NONE)
+        out[n++] = (mj_change){.key = key_of(index_of(row->was_kind), row), .gone = true};
+    if (row->changed && row->kind != MJ_ROW_NONE)
+        out[n++] = (mj_change){.key = key_of(index_of(row->kind), row), .bytes = row->bytes};
+    if (n > 0) { /* one of them brings what follows for the indexes; a task that came and went brings nothing */
+        out[0].was = row->was;
+        out[0].is = row->is;
+    }
     for (unsigned i = 0; i < row->nevents; i++)
         if (row->events[i].dirty) {
             out[n] = (mj_change){
@@ -686,11 +732,11 @@ static int write_all(mj_unit *u)
     for (mj_unit_row *r = u->rows; r; r = r->next)
         if (r->changed || r->out_changed)
             rows[nrows++] = r;
-    qsort(rows, nrows, sizeof(mj_unit_row *), by_ref); /* all writers lock, and write, in one order */
+    qsort(rows, nrows, sizeof(mj_unit_row *), by_ref);   /* all writers lock, and write, in one order */
+    for (mj_unit_change *c = u->changes; c; c = c->next) /* first: a row that changed since may ask for a stale entry */
+        changes[n++] = c->change;
     for (size_t i = 0; i < nrows; i++)
         n += changes_of(rows[i], changes + n);
-    for (mj_unit_change *c = u->changes; c; c = c->next)
-        changes[n++] = c->change;
     return u->s->backend->apply(u->tx, changes, n, &u->tally);
 }
 

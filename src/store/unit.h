@@ -102,7 +102,7 @@ typedef struct mj_unit {
     mj_unit_name *names[64];
     mj_unit_change *changes; /* of rows without a ref, and of stale entries */
     size_t nchanges, ntouched, nevents;
-    bool ticked;
+    bool ticked; /* a claim would find nothing whose time has come */
     mj_queue *queues;
     mj_walk *outbox;
     mj_ring *ring;
@@ -160,6 +160,10 @@ bool mj_unit_events(mj_unit *u, mj_unit_row *row);
 mj_unit_event *mj_unit_event_of(mj_unit_row *row, uint32_t seq);
 /* Stores an event's record (bytes {0}: deletes it), and follows with the outbox. */
 bool mj_unit_set_event(mj_unit *u, mj_unit_row *row, uint32_t seq, mj_str bytes, bool open, int64_t next_at);
+
+/* Puts an entry among others of one index that are sorted by (at, ref, n).  False: there is no room for it, or another
+ * one fell off the end. */
+bool mj_unit_insert(mj_entry *sorted, uint32_t *n, uint32_t room, const mj_entry *e);
 
 /* Rows of the two lists, merged with what a scan of the store gives: those that the unit has changed since. */
 static inline bool mj_unit_changed(const mj_unit *u, const uint8_t *ref)

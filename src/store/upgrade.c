@@ -28,7 +28,7 @@ static void rewrite(mj_unit *u, const mj_entry *e, mj_str bytes, uint32_t *done)
     mj_unit_row *row;
     mj_task t;
 
-    if (bytes.n > 0 && (uint8_t)bytes.p[0] == MJ_TASK_VERSION)
+    if ((bytes.n > 0 && (uint8_t)bytes.p[0] == MJ_TASK_VERSION) || mj_unit_changed(u, e->ref))
         return;
     if (mj_unit_task(u, e->ref, &row, &t) != MJ_OK || !mj_unit_before(u, row, &t))
         return; /* unreadable: left as it is, for check() to tell of and for a person to look at */
@@ -55,7 +55,7 @@ void mj_op_upgrade(mj_unit *u, mj_op *op)
     mj_scan scan = {.index = MJ_IX_TASK, .positioned = true, .from = {.index = MJ_IX_TASK}};
     walk w = {.u = u, .op = op};
     mj_str from;
-    int rc = u->s->backend->get(u->tx, &key, &from);
+    int rc = mj_unit_meta(u, key, &from);
 
     if (rc == MJ_ENOTFOUND)
         return;

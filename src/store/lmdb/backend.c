@@ -319,13 +319,22 @@ static int del(mj_tx *tx, mj_index index, MDB_val key)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+/* Another task has the key or the task id. */
+static bool is_taken(mj_tx *tx, const mj_entry *e, MDB_val key)
+{
+    MDB_val v;
+
+    return (e->index == MJ_IX_KEY || e->index == MJ_IX_TID) && look_up(tx, e->index, key, &v) == 0 &&
+           v.mv_size >= MJ_ULID_BYTES && memcmp(v.mv_data, e->ref, MJ_ULID_BYTES) != 0;
+}
+
 static int write_entry(void *ctx, const mj_entry *e, bool there)
 {
     mj_key key, value;
 
     mj_key_of(e, &key);
     if (!there)
-        return del(ctx, e->index, key.val);
+        return is_taken(ctx, e, key.val) ? 0 : del(ctx, e->index, key.val);
     mj_value_of(e, &value);
     return put(ctx, e->index, key.val, value.val);
 }

@@ -1,0 +1,291 @@
+/* A batch does what its operations do one after the other: random operations are run on two stores, on one each in a
+ * write of its own, on the other all in one.  The same has to come out of each operation, and the same bytes have to be
+ * stored. */
+#include "rng.h"
+#include "store_check.h"
+
+enum { BATCH = 40, NREFS = 400, NNAMES = 12, NIDS = 60, NACCOUNTS = 3 };
+
+static const char *const senders[NACCOUNTS] = {"a", "b", "c"};
+static char keys[NNAMES][8], ids[NIDS][8];
+
+typedef struct batch {
+    int n;
+    mj_op ops[BATCH];
+    mj_task tasks[BATCH];
+} batch;
+
+static struct {
+    int n;
+    uint8_t refs[NREFS][MJ_ULID_BYTES]; /* of all tasks so far */
+    mj_event_record taken;              /* the event that was handed out last */
+} known;
+
+/* A store draws its first ref of a millisecond at random and the others from it: both have to draw the same. */
+static void draw_from(const mj_store *s, const uint8_t *first)
+{
+    uint8_t *drawn = (uint8_t *)s->refs + sizeof(void *); /* see store/refs.c */
+
+    memcpy(drawn, first, MJ_ULID_BYTES);
+    for (int i = MJ_ULID_BYTES - 1; i >= 0 && drawn[i]-- == 0; i--)
+        ;
+}
+
+static void some_ref(rng *r, uint8_t *out)
+{
+    if (known.n > 0) /* mostly one of the newest */
+        memcpy(out,
+               known.refs[chance(r, 70) && known.n > 12 ? known.n - 1 - (int)below(r, 12)
+                                                        : (int)below(r, (uint32_t)known.n)],
+               MJ_ULID_BYTES);
+}
+
+static mj_op random_create(rng *r, mj_task *t, int64_t now)
+{
+    mj_op op = {.kind = MJ_OP_CREATE, .task = t, .sig = signal_of(SIG_CREATE), .want = true};
+
+    *t = (mj_task){.prompt = str("a fox"), .timeout = TIMEOUT_S, .priority = (int32_t)below(r, 3)};
+    t->fingerprint[0] = (uint8_t)below(r, 2);
+    if (chance(r, 50))
+        t->key = str(keys[below(r, NNAMES)]);
+    if (chance(r, 30))
+        t->user_id = str("u");
+    if (chance(r, 30))
+        t->account = str(senders[below(r, NACCOUNTS)]);
+    if (chance(r, 15))
+        t->expires_at = now + below(r, 100) * SECOND;
+    if (chance(r, 25)) {
+        op.sig.task_id = str(ids[below(r, NIDS)]);
+        op.sig.account = str(senders[below(r, NACCOUNTS)]);
+        t->account = str("");
+    }
+    return op;
+}
+
+static mj_op random_signal(rng *r)
+{
+    mj_op op = {.kind = MJ_OP_SIGNAL, .sig = signal_of((mj_signal_kind)(1 + below(r, SIG_COUNT - 1))), .want = true};
+
+    if (op.sig.kind == SIG_CLAIM)
+        op.sig = signal_of(SIG_SUCCEEDED);
+    op.sig.task_id = str(chance(r, 60) ? ids[below(r, NIDS)] : "");
+    op.has_ref = known.n > 0 && chance(r, 80);
+    if (op.has_ref)
+        some_ref(r, op.ref);
+    if (chance(r, 30))
+        op.sig.source = (mj_source)below(r, MJ_NSOURCES);
+    if (chance(r, 30))
+        op.sig.wait_ms = chance(r, 50) ? 0 : below(r, 60) * SECOND;
+    op.sig.counts = chance(r, 50);
+    return op;
+}
+
+static mj_op random_event(rng *r, int64_t now)
+{
+    static const mj_op_kind kinds[] = {MJ_OP_EVENT_TAKE,  MJ_OP_EVENT_TAKE, MJ_OP_EVENT_DONE, MJ_OP_EVENT_DONE,
+                                       MJ_OP_EVENT_RETRY, MJ_OP_EVENT_KICK, MJ_OP_EVENT_BURY};
+    mj_op op = {.kind = kinds[below(r, 7)], .until = now + below(r, 3) * SECOND, .event = known.taken};
+
+    if (op.kind == MJ_OP_EVENT_TAKE)
+        return op;
+    if (op.kind == MJ_OP_EVENT_DONE && chance(r, 30))
+        op.body = str("[]");
+    if (op.kind == MJ_OP_EVENT_RETRY && chance(r, 40))
+        op.until = 0;
+    if (op.kind == MJ_OP_EVENT_RETRY && chance(r, 50))
+        op.sig.error = str("it failed");
+    if (op.kind == MJ_OP_EVENT_KICK || op.kind == MJ_OP_EVENT_BURY || chance(r, 20)) {
+        some_ref(r, op.event.ref);
+        op.event.seq = below(r, 4) + (op.kind != MJ_OP_EVENT_KICK);
+        op.event.tries = below(r, 3);
+    }
+    return op;
+}
+
+static mj_op random_op(rng *r, mj_task *t, int64_t now)
+{
+    uint32_t what = below(r, 100);
+    mj_op op = {.sig = signal_of(SIG_CLAIM), .want = true, .limit = below(r, 5), .until = now};
+
+    if (what < 18)
+        return random_create(r, t, now);
+    if (what < 50)
+        return random_signal(r);
+    if (what < 62)
+        return (mj_op){.kind = MJ_OP_CLAIM, .sig = op.sig, .want = true};
+    if (what < 82)
+        return random_event(r, now);
+    op.kind = what < 84   ? MJ_OP_PAUSE
+              : what < 87 ? MJ_OP_TICK
+              : what < 92 ? MJ_OP_PRUNE
+              : what < 93 ? MJ_OP_PRUNE_FROM
+              : what < 96 ? MJ_OP_FORGET
+              : what < 97 ? MJ_OP_UPGRADE
+                          : MJ_OP_REFUSE;
+    if (op.kind == MJ_OP_PAUSE) {
+        op.until = chance(r, 50) ? 0 : now + below(r, 60) * SECOND;
+        op.sig.account = str(senders[below(r, NACCOUNTS)]);
+        op.sig.error_code = str(chance(r, 30) ? "concurrency" : "quota");
+    } else if (op.kind == MJ_OP_TICK) {
+        op.limit = chance(r, 50) ? op.limit : 1000;
+    } else if (op.kind == MJ_OP_PRUNE || op.kind == MJ_OP_PRUNE_FROM) {
+        op.sig.expect_state = (int)below(r, MJ_NSTATES);
+        op.has_ref = known.n > 0 && chance(r, 30);
+    }
+    if (op.has_ref || op.kind == MJ_OP_REFUSE)
+        some_ref(r, op.ref);
+    if (op.kind == MJ_OP_REFUSE)
+        op.body = str("{}");
+    return op;
+}
+
+/* Runs new random operations on `s`, each in a write of its own. */
+static void run_each(mj_store *s, rng *r, batch *b, int n, int64_t now)
+{
+    for (b->n = 0; b->n < n; b->n++) {
+        mj_op *op = &b->ops[b->n];
+        *op = random_op(r, &b->tasks[b->n], now);
+        CHECK_INT(mj_store_write(s, op, 1, now), MJ_OK);
+        if (op->kind == MJ_OP_CREATE && op->code == MJ_OK) {
+            CHECK(known.n < NREFS);
+            memcpy(known.refs[known.n++], op->ref, MJ_ULID_BYTES);
+        }
+        if (op->kind == MJ_OP_EVENT_TAKE && op->code == MJ_OK)
+            known.taken = op->event;
+    }
+}
+
+static void same_bytes(const mj_buf *a, const mj_buf *b)
+{
+    CHECK_INT(a->n, b->n);
+    if (a->n)
+        CHECK_MEM(a->p, b->p, a->n);
+}
+
+static void same_outcome(const mj_op *a, const mj_op *b, int i)
+{
+    if (a->code != b->code || a->done != b->done || a->more != b->more)
+        fprintf(stderr, "operation %d, kind %d, signal %d: %d %d %d, in a batch %d %d %d\n", i, a->kind, a->sig.kind,
+                a->code, (int)a->done, a->more, b->code, (int)b->done, b->more);
+    CHECK_INT(b->code, a->code);
+    CHECK_INT(b->made, a->made);
+    CHECK_INT(b->done, a->done);
+    CHECK_INT(b->more, a->more);
+    CHECK_INT(b->pruned, a->pruned);
+    CHECK_MEM(b->ref, a->ref, MJ_ULID_BYTES);
+    if (a->more && a->kind == MJ_OP_PRUNE)
+        CHECK_MEM(b->next, a->next, MJ_ULID_BYTES);
+    same_bytes(&a->record, &b->record);
+    same_bytes(&a->tomb, &b->tomb);
+    if (a->code == MJ_OK)
+        same_bytes(&a->event_bytes, &b->event_bytes);
+}
+
+/* What each database holds, but for META: counters of what was delivered and the like are a batch's, too. */
+static void same_rows(mj_store *a, mj_store *b)
+{
+    mj_store *stores[2] = {a, b};
+    MDB_txn *t[2];
+
+    for (int i = 0; i < 2; i++)
+        CHECK_INT(mj_env_begin(lmdb_of(stores[i])->env, MDB_RDONLY, &t[i]), 0);
+    for (int db = 0; db < MJ_NINDEXES; db++) {
+        MDB_cursor *c[2];
+        MDB_val k[2], v[2];
+        int rc[2];
+        if (db == MJ_IX_META || db == MJ_IX_ACCOUNT)
+            continue;
+        for (int i = 0; i < 2; i++)
+            CHECK_INT(mdb_cursor_open(t[i], mj_env_dbi(lmdb_of(stores[i])->env, db), &c[i]), 0);
+        do {
+            for (int i = 0; i < 2; i++)
+                rc[i] = mdb_cursor_get(c[i], &k[i], &v[i], MDB_NEXT);
+            if (rc[0] != rc[1])
+                MJ_TEST_FAIL("database %d: another number of entries in a batch", db);
+            if (rc[0] == 0 && (k[0].mv_size != k[1].mv_size || memcmp(k[0].mv_data, k[1].mv_data, k[0].mv_size) != 0 ||
+                               v[0].mv_size != v[1].mv_size || memcmp(v[0].mv_data, v[1].mv_data, v[0].mv_size) != 0))
+                MJ_TEST_FAIL("database %d: another entry in a batch", db);
+        } while (rc[0] == 0);
+        mdb_cursor_close(c[0]);
+        mdb_cursor_close(c[1]);
+    }
+    for (int i = 0; i < 2; i++) {
+        mdb_txn_abort(t[i]);
+        mj_env_leave(lmdb_of(stores[i])->env);
+    }
+}
+
+static void sound(mj_store *s)
+{
+    mj_check_report report;
+
+    CHECK_INT(mj_store_check(s, tell_problem, NULL, &report), MJ_OK);
+    CHECK_INT(report.found, 0);
+}
+
+static mj_store *open_sending(const char *dir)
+{
+    mj_account list[NACCOUNTS];
+    mj_store *s = open_store_at(dir, &(mj_store_options){.rules = mj_rules_default});
+
+    for (int i = 0; i < NACCOUNTS; i++)
+        list[i] = (mj_account){str(senders[i]), (uint32_t)i + 1};
+    CHECK_INT(mj_store_accounts(s, list, NACCOUNTS), MJ_OK);
+    return s;
+}
+
+static void compare(uint64_t seed)
+{
+    static batch each, all;
+    mj_store *one = open_sending("one"), *many = open_sending("many");
+    int counts[32] = {0};
+    int64_t now = T0;
+    rng r = rng_of(seed);
+
+    memset(&known, 0, sizeof known);
+    for (int i = 0; i < NNAMES; i++)
+        snprintf(keys[i], sizeof keys[i], "k%d", i);
+    for (int i = 0; i < NIDS; i++)
+        snprintf(ids[i], sizeof ids[i], "T%d", i);
+    while (known.n < NREFS - BATCH) {
+        int before = known.n;
+        run_each(one, &r, &each, 1 + (int)below(&r, BATCH), now);
+        if (known.n > before)
+            draw_from(many, known.refs[before]);
+        all = each;
+        for (int i = 0; i < all.n; i++)
+            all.ops[i].record = all.ops[i].event_bytes = all.ops[i].tomb = (mj_buf){0};
+        CHECK_INT(mj_store_write(many, all.ops, (size_t)all.n, now), MJ_OK);
+        for (int i = 0; i < all.n; i++) {
+            same_outcome(&each.ops[i], &all.ops[i], i);
+            counts[each.ops[i].kind] += each.ops[i].code == MJ_OK;
+            mj_op_clear(&each.ops[i]);
+            mj_op_clear(&all.ops[i]);
+        }
+        same_rows(one, many);
+        now += chance(&r, 50)   ? below(&r, 3) * SECOND
+               : chance(&r, 60) ? below(&r, 900) * SECOND
+                                : below(&r, 3 * 86400) * SECOND;
+    }
+    sound(one);
+    sound(many);
+    for (int kind = 0; kind <= MJ_OP_PRUNE_FROM; kind++)
+        fprintf(stderr, "%d%s", counts[kind], kind < MJ_OP_PRUNE_FROM ? ", " : " of each kind\n");
+    mj_store_close(one);
+    mj_store_close(many);
+}
+
+TEST("a batch of random operations does what they do one after the other")
+{
+    compare(1);
+}
+
+TEST("... and with another seed")
+{
+    compare(20260415);
+}
+
+TEST("... and with a third one")
+{
+    compare(21);
+}
