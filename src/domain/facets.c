@@ -118,10 +118,11 @@ int mj_facets_diff(const uint8_t *ref, const mj_facets *was, const mj_facets *is
                    was->due == is->due && was->due_at == is->due_at);
     if (rc == 0)
         rc = change(&d, was->queued, (mj_entry){.index = MJ_IX_QUEUE, .priority = was->priority, .name = was->account},
-                    is->queued, (mj_entry){.index = MJ_IX_QUEUE, .priority = is->priority, .name = is->account}, true);
+                    is->queued, (mj_entry){.index = MJ_IX_QUEUE, .priority = is->priority, .name = is->account},
+                    was->priority == is->priority && mj_str_eq(was->account, is->account));
     if (rc == 0)
         rc = change(&d, was->grave, (mj_entry){.index = MJ_IX_GRAVE, .at = was->pruned_at}, is->grave,
-                    (mj_entry){.index = MJ_IX_GRAVE, .at = is->pruned_at}, true);
+                    (mj_entry){.index = MJ_IX_GRAVE, .at = is->pruned_at}, was->pruned_at == is->pruned_at);
     for (unsigned i = 0; i < n && rc == 0; i++) {
         const struct mj_attempt_facets *a = i < was->nattempts ? &was->attempts[i] : NULL;
         const struct mj_attempt_facets *b = i < is->nattempts ? &is->attempts[i] : NULL;
