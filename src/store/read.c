@@ -236,7 +236,7 @@ int mj_store_refused(mj_store *s, uint64_t below, uint32_t limit, mj_buf *out)
                     .newest_first = true,
                     .positioned = below != 0,
                     .after = below != 0,
-                    .from = {.index = MJ_IX_REFUSED, .at = (int64_t)below}};
+                    .from = {.index = MJ_IX_REFUSED, .at = below > INT64_MAX ? INT64_MAX : (int64_t)below}};
     list l = {&s->scratch, out, limit};
     mj_tx *tx;
     int rc = mj_read_begin(s, &tx);

@@ -366,8 +366,8 @@ int mj_unit_find(mj_unit *u, mj_entry *e)
 
 static bool same_key(const mj_entry *a, const mj_entry *b)
 {
-    return a->index == b->index && a->n == b->n && a->at == b->at && mj_str_eq(a->name, b->name) &&
-           memcmp(a->ref, b->ref, sizeof a->ref) == 0;
+    return a->index == b->index && a->n == b->n && a->at == b->at && a->priority == b->priority &&
+           mj_str_eq(a->name, b->name) && memcmp(a->ref, b->ref, sizeof a->ref) == 0;
 }
 
 static mj_unit_change *change_of(const mj_unit *u, const mj_entry *key)

@@ -204,13 +204,13 @@ static int position(mj_tx *tx, MDB_cursor *c, const mj_scan *scan, const mj_key 
 
     if (scan->positioned) {
         mj_key_of(&scan->from, &from);
+    } else if (from.val.mv_size == 0) {
+        return mj_env_next(e, c, key, v, scan->newest_first ? MDB_LAST : MDB_FIRST);
     } else {
         from.val.mv_data = from.bytes;
-        if (scan->newest_first) { /* behind all that begin like this */
+        if (scan->newest_first) { /* behind all that begin like this: what follows a prefix is shorter */
             memset(from.bytes + from.val.mv_size, 0xff, 32);
             from.val.mv_size += 32;
-        } else if (from.val.mv_size == 0) {
-            return mj_env_next(e, c, key, v, MDB_FIRST);
         }
     }
     *key = from.val;
