@@ -86,6 +86,8 @@ PROGRAM = $(if $(filter 5.4,$(LUAS)),$(if $(wildcard src/cmd/reconcile.c),$(BUIL
 spec_programs = $(sort $(patsubst spec/$(1)/%.c,$(BUILD)/$(1)/%,$(wildcard spec/$(1)/*_$(2).c)))
 TESTS = $(call spec_programs,c,test)
 OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d)))
+# What has a header in spec/support is linked to all of them; what has none is a library to be preloaded.
+SUPPORT_O = $(patsubst spec/%.h,$(BUILD)/spec/%.o,$(wildcard spec/support/*.h))
 
 .PHONY: all tests others demo test check lint sanitize valgrind bench fuzz chaos doc format clean install deps-ci faults-build \
 	lint-format lint-luacheck lint-layers lint-cppcheck lint-tidy lint-werror luas FORCE
@@ -149,7 +151,7 @@ $(BUILD)/spec/%.o: spec/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(COMPILE) -Ispec/c -MMD -MP -c -o $@ $<
 
-$(TESTS) $(OTHERS): $(BUILD)/%: $(BUILD)/spec/%.o $(CORE_O) $(BUILD)/linked
+$(TESTS) $(OTHERS): $(BUILD)/%: $(BUILD)/spec/%.o $(SUPPORT_O) $(CORE_O) $(BUILD)/linked
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $(filter %.o,$^) $(LIBS)
 $(BUILD)/fuzz/http_fuzz: LIBS += -lssl # it serves TLS itself

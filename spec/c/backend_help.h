@@ -1,0 +1,250 @@
+/* For tests of one backend, which BACKEND names: handles, one batch, what a scan gives, faults. */
+#ifndef BACKEND_HELP_H
+#define BACKEND_HELP_H
+
+#include "store_help.h"
+
+/* ---- faults: a backend that fails when a test asks for it, and else is BACKEND ---- */
+
+typedef enum { FAULT_NONE, FAULT_APPLY, FAULT_COMMIT } fault_at;
+
+static struct {
+    fault_at at;
+    int code;       /* that it gives */
+    unsigned times; /* that it does */
+} fault;
+
+static inline bool fails(fault_at at)
+{
+    if (fault.at != at || fault.times == 0)
+        return false;
+    fault.times--;
+    return true;
+}
+
+/* Half of the batch is written when it fails: only abort() can undo that. */
+static int faulty_apply(mj_tx *tx, const mj_change *changes, size_t n, const mj_tally *add)
+{
+    bool failing = fails(FAULT_APPLY);
+    int rc = BACKEND.apply(tx, changes, failing ? (n + 1) / 2 : n, add);
+
+    return failing ? fault.code : rc;
+}
+
+static int faulty_commit(mj_tx *tx)
+{
+    if (!fails(FAULT_COMMIT))
+        return BACKEND.commit(tx);
+    BACKEND.abort(tx); /* a commit ends the transaction in any case */
+    return fault.code;
+}
+
+static const mj_backend *backend(void)
+{
+    static mj_backend b;
+
+    b = BACKEND;
+    b.apply = faulty_apply;
+    b.commit = faulty_commit;
+    return &b;
+}
+
+static inline void fail_at(fault_at at, int code, unsigned times)
+{
+    fault.at = at;
+    fault.code = code;
+    fault.times = times;
+}
+
+/* ---- handles and batches ---- */
+
+typedef struct base { /* a handle on a database */
+    void *db;
+    mj_store_options options;
+    char why[256];
+} base;
+
+static inline void open_base(base *b, const char *where)
+{
+    *b = (base){.options = {.rules = mj_rules_default}};
+    if (backend()->open(where, &b->options, &b->db, b->why, sizeof b->why) != MJ_OK)
+        MJ_TEST_FAIL("%s: %s", where, b->why);
+}
+
+static inline void close_base(base *b)
+{
+    backend()->close(b->db);
+}
+
+static inline mj_tx *begin(base *b, bool write)
+{
+    mj_tx *tx = NULL;
+
+    if (backend()->begin(b->db, write, &tx) != MJ_OK)
+        MJ_TEST_FAIL("begin: %s", b->why);
+    return tx;
+}
+
+/* A batch, as the engine runs it. */
+static inline int try_batch(base *b, const mj_change *changes, size_t n, mj_tally add)
+{
+    mj_tx *tx;
+    int rc;
+
+    do {
+        tx = begin(b, true);
+        rc = backend()->apply(tx, changes, n, &add);
+        if (rc == MJ_OK)
+            rc = backend()->commit(tx);
+        else
+            backend()->abort(tx);
+    } while (rc == MJ_EAGAIN);
+    return rc;
+}
+
+static inline void batch(base *b, const mj_change *changes, size_t n)
+{
+    int rc = try_batch(b, changes, n, (mj_tally){0});
+
+    if (rc != MJ_OK)
+        MJ_TEST_FAIL("a batch: %s: %s", mj_error_name(rc), b->why);
+}
+
+/* ---- the order of entries, as MJ_INDEXES has it ---- */
+
+static inline int in_order(int64_t a, int64_t b)
+{
+    return a < b ? -1 : a > b;
+}
+
+static inline bool named_first(mj_index i)
+{
+    return i == MJ_IX_META || i == MJ_IX_TID || i == MJ_IX_KEY || i == MJ_IX_USER || i == MJ_IX_QUEUE ||
+           i == MJ_IX_ACCOUNT;
+}
+
+static inline bool is_row(mj_index i)
+{
+    return i == MJ_IX_META || i == MJ_IX_TASK || i == MJ_IX_TOMB || i == MJ_IX_EVENT || i == MJ_IX_REFUSED ||
+           i == MJ_IX_ACCOUNT;
+}
+
+/* Of two entries of one index, which have the same name where the name comes first. */
+static inline int by_fields(const mj_entry *a, const mj_entry *b)
+{
+    int by_ref = memcmp(a->ref, b->ref, sizeof a->ref), n = in_order(a->n, b->n), at = in_order(a->at, b->at);
+
+    switch (a->index) {
+    case MJ_IX_TASK:
+    case MJ_IX_TOMB:
+    case MJ_IX_USER:
+        return by_ref;
+    case MJ_IX_STATE:
+        return n ? n : by_ref;
+    case MJ_IX_DUE:
+        return n ? n : at ? at : by_ref;
+    case MJ_IX_QUEUE:
+        return a->priority == b->priority ? by_ref : in_order(b->priority, a->priority);
+    case MJ_IX_SLOT:
+    case MJ_IX_OUTBOX:
+        return at ? at : by_ref ? by_ref : n;
+    case MJ_IX_EVENT:
+        return by_ref ? by_ref : n;
+    case MJ_IX_GRAVE:
+        return at ? at : by_ref;
+    case MJ_IX_REFUSED:
+        return at;
+    default:
+        return 0;
+    }
+}
+
+static inline bool same_key(const mj_entry *a, const mj_entry *b)
+{
+    return a->index == b->index && (!named_first(a->index) || mj_str_eq(a->name, b->name)) && by_fields(a, b) == 0;
+}
+
+/* Whether a scan with one fixed field that begins at b gives a. */
+static inline bool same_group(const mj_entry *a, const mj_entry *b)
+{
+    return a->index == MJ_IX_USER || a->index == MJ_IX_QUEUE  ? mj_str_eq(a->name, b->name)
+           : a->index == MJ_IX_STATE || a->index == MJ_IX_DUE ? a->n == b->n
+                                                              : memcmp(a->ref, b->ref, sizeof a->ref) == 0;
+}
+
+static inline bool has_groups(mj_index i)
+{
+    return i == MJ_IX_USER || i == MJ_IX_QUEUE || i == MJ_IX_STATE || i == MJ_IX_DUE || i == MJ_IX_EVENT;
+}
+
+/* ---- what a scan gives ---- */
+
+enum { MOST = 4096 };
+
+typedef struct entries {
+    unsigned n, stop; /* stop: the callback ends the scan with that many; 0: never */
+    mj_entry e[MOST];
+    mj_str bytes[MOST];
+} entries;
+
+static inline bool one_entry(void *ctx, const mj_entry *e, mj_str bytes)
+{
+    entries *to = ctx;
+
+    CHECK(to->n < MOST);
+    if (e->index == MJ_IX_META && bytes.n == 0)
+        MJ_TEST_FAIL("a row of META without bytes");
+    to->e[to->n] = *e;
+    to->bytes[to->n++] = bytes;
+    return to->n != to->stop;
+}
+
+/* Valid until the transaction ends; to be freed. */
+static inline entries *scan_in(mj_tx *tx, mj_scan scan, unsigned stop)
+{
+    entries *to = calloc(1, sizeof *to);
+
+    CHECK(to != NULL);
+    to->stop = stop;
+    scan.from.index = scan.index;
+    CHECK_INT(backend()->scan(tx, &scan, one_entry, to), MJ_OK);
+    return to;
+}
+
+static inline uint64_t count_in(mj_tx *tx, mj_index index)
+{
+    uint64_t n = 0;
+
+    CHECK_INT(backend()->count(tx, index, &n), MJ_OK);
+    return n;
+}
+
+static inline unsigned count_of(base *b, mj_index index)
+{
+    mj_tx *tx = begin(b, false);
+    entries *all = scan_in(tx, (mj_scan){.index = index}, 0);
+    unsigned n = all->n;
+
+    CHECK_INT(count_in(tx, index), n);
+    backend()->abort(tx);
+    free(all);
+    return n;
+}
+
+static inline int get_in(mj_tx *tx, mj_entry e, mj_str *bytes)
+{
+    return backend()->get(tx, &e, bytes);
+}
+
+static inline bool is_there(base *b, mj_entry e)
+{
+    mj_tx *tx = begin(b, false);
+    mj_str bytes;
+    int rc = get_in(tx, e, &bytes);
+
+    CHECK(rc == MJ_OK || rc == MJ_ENOTFOUND);
+    backend()->abort(tx);
+    return rc == MJ_OK;
+}
+
+#endif

@@ -1,0 +1,461 @@
+/* All rows and entries of a store are one sorted array: a version.  A version never changes once it is committed.  A
+ * reader holds the one that was the newest when it began.  A writer copies the array (of pointers) when it applies its
+ * changes, and its commit makes the copy the newest version. */
+#include "memory_backend.h"
+#include "base/error.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct item {
+    unsigned refs; /* versions that hold it */
+    mj_entry e;
+    mj_str bytes;
+    char strings[]; /* of both */
+} item;
+
+typedef struct version {
+    unsigned refs; /* the store, and transactions */
+    size_t n, room;
+    item **items;
+    mj_tally totals;
+} version;
+
+typedef struct place { /* a store */
+    struct place *next;
+    pthread_mutex_t writer; /* held by a write transaction */
+    version *newest;
+    char where[];
+} place;
+
+struct mj_tx {
+    place *at;
+    bool write;
+    version *base, *next; /* what it reads; what it commits */
+};
+
+typedef struct handle {
+    place *at;
+    struct mj_tx tx;
+} handle;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of places, and of all that is counted by refs */
+static place *places;
+
+/* ---- order ---- */
+
+/* The fields of an entry, as MJ_INDEXES has them: s name, r ref, n, a at, p priority from high to low. */
+static const char *const fields[MJ_NINDEXES] = {
+    [MJ_IX_META] = "s",     [MJ_IX_TASK] = "r",    [MJ_IX_TID] = "s",     [MJ_IX_KEY] = "s",    [MJ_IX_USER] = "sr",
+    [MJ_IX_STATE] = "nr",   [MJ_IX_DUE] = "nar",   [MJ_IX_QUEUE] = "spr", [MJ_IX_SLOT] = "arn", [MJ_IX_EVENT] = "rn",
+    [MJ_IX_OUTBOX] = "arn", [MJ_IX_ACCOUNT] = "s", [MJ_IX_TOMB] = "r",    [MJ_IX_GRAVE] = "ar", [MJ_IX_REFUSED] = "a"};
+
+static int order(int64_t a, int64_t b)
+{
+    return a < b ? -1 : a > b;
+}
+
+static int order_names(mj_str a, mj_str b)
+{
+    size_t n = a.n < b.n ? a.n : b.n;
+    int c = n ? memcmp(a.p, b.p, n) : 0;
+
+    return c ? c : order(a.n, b.n);
+}
+
+/* Compares the first `most` fields. */
+static int compare(const mj_entry *a, const mj_entry *b, unsigned most)
+{
+    const char *f = fields[a->index];
+    int c = order(a->index, b->index);
+
+    for (unsigned i = 0; c == 0 && i < most && f[i]; i++)
+        c = f[i] == 's'   ? order_names(a->name, b->name)
+            : f[i] == 'r' ? memcmp(a->ref, b->ref, sizeof a->ref)
+            : f[i] == 'n' ? order(a->n, b->n)
+            : f[i] == 'a' ? order(a->at, b->at)
+                          : order(b->priority, a->priority);
+    return c;
+}
+
+enum { ALL = 9 }; /* fields */
+
+/* How many items come before e; with `through`, also those that are equal in these fields. */
+static size_t bound(const version *v, const mj_entry *e, unsigned most, bool through)
+{
+    size_t low = 0, high = v->n;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (compare(&v->items[mid]->e, e, most) < through)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static item *find(const version *v, const mj_entry *e)
+{
+    size_t at = bound(v, e, ALL, false);
+
+    return at < v->n && compare(&v->items[at]->e, e, ALL) == 0 ? v->items[at] : NULL;
+}
+
+/* ---- versions ---- */
+
+static void drop_item(item *it)
+{
+    pthread_mutex_lock(&lock);
+    it->refs--;
+    if (it->refs == 0)
+        free(it);
+    pthread_mutex_unlock(&lock);
+}
+
+static void drop(version *v)
+{
+    bool last;
+
+    if (!v)
+        return;
+    pthread_mutex_lock(&lock);
+    last = --v->refs == 0;
+    pthread_mutex_unlock(&lock);
+    for (size_t i = 0; last && i < v->n; i++)
+        drop_item(v->items[i]);
+    if (last) {
+        free(v->items);
+        free(v);
+    }
+}
+
+static version *hold(place *p)
+{
+    version *v;
+
+    pthread_mutex_lock(&lock);
+    v = p->newest;
+    v->refs++;
+    pthread_mutex_unlock(&lock);
+    return v;
+}
+
+static version *copy_of(const version *base)
+{
+    version *v = calloc(1, sizeof *v);
+
+    if (!v || !(v->items = malloc((base->n + 1) * sizeof(item *)))) {
+        free(v);
+        return NULL;
+    }
+    *v = (version){.refs = 1, .n = base->n, .room = base->n + 1, .items = v->items, .totals = base->totals};
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < v->n; i++) {
+        v->items[i] = base->items[i];
+        v->items[i]->refs++;
+    }
+    pthread_mutex_unlock(&lock);
+    return v;
+}
+
+static void set_newest(place *p, version *v)
+{
+    version *old;
+
+    pthread_mutex_lock(&lock);
+    old = p->newest;
+    p->newest = v;
+    pthread_mutex_unlock(&lock);
+    drop(old);
+}
+
+static item *new_item(const mj_entry *e, mj_str bytes)
+{
+    item *it = calloc(1, sizeof *it + e->name.n + bytes.n);
+
+    if (!it)
+        return NULL;
+    *it = (item){.refs = 1, .e = *e, .bytes = {it->strings + e->name.n, bytes.n}};
+    it->e.name.p = it->strings;
+    if (e->name.n)
+        memcpy(it->strings, e->name.p, e->name.n);
+    if (bytes.n)
+        memcpy(it->strings + e->name.n, bytes.p, bytes.n);
+    return it;
+}
+
+static int put(version *v, const mj_entry *e, mj_str bytes)
+{
+    size_t at = bound(v, e, ALL, false);
+    item *it = new_item(e, bytes), **more;
+
+    if (it && at < v->n && compare(&v->items[at]->e, e, ALL) == 0) {
+        drop_item(v->items[at]);
+        v->items[at] = it;
+        return MJ_OK;
+    }
+    if (it && v->n == v->room && (more = realloc(v->items, 2 * v->room * sizeof(item *))) != NULL) {
+        v->items = more;
+        v->room *= 2;
+    }
+    if (!it || v->n == v->room) {
+        free(it);
+        return MJ_ENOMEM;
+    }
+    memmove(v->items + at + 1, v->items + at, (v->n++ - at) * sizeof(item *));
+    v->items[at] = it;
+    return MJ_OK;
+}
+
+static void del(version *v, const mj_entry *e)
+{
+    size_t at = bound(v, e, ALL, false);
+    item *it = find(v, e);
+
+    if (!it || ((e->index == MJ_IX_TID || e->index == MJ_IX_KEY) && memcmp(it->e.ref, e->ref, sizeof e->ref) != 0))
+        return;
+    drop_item(it);
+    memmove(v->items + at, v->items + at + 1, (--v->n - at) * sizeof(item *));
+}
+
+/* ---- handles ---- */
+
+/* The store of that name, which is made when it is not there. */
+static place *place_of(const char *where)
+{
+    size_t n = strlen(where) + 1;
+    place *p;
+
+    pthread_mutex_lock(&lock);
+    for (p = places; p && strcmp(p->where, where) != 0; p = p->next)
+        ;
+    if (!p && (p = calloc(1, sizeof *p + n)) != NULL) {
+        p->newest = calloc(1, sizeof *p->newest);
+        if (p->newest) {
+            p->newest->refs = 1;
+            pthread_mutex_init(&p->writer, NULL);
+            memcpy(p->where, where, n);
+            p->next = places;
+            places = p;
+        } else {
+            free(p);
+            p = NULL;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return p;
+}
+
+static int memory_open(const char *where, const mj_store_options *o, void **db, char *why, size_t why_size)
+{
+    handle *h = calloc(1, sizeof *h);
+
+    (void)o, (void)why, (void)why_size;
+    if (h && !(h->at = place_of(where))) {
+        free(h);
+        h = NULL;
+    }
+    *db = h;
+    return h ? MJ_OK : MJ_ENOMEM;
+}
+
+static void memory_close(void *db)
+{
+    free(db);
+}
+
+static int memory_ready(void *db, bool *forked)
+{
+    (void)db;
+    *forked = false;
+    return MJ_OK;
+}
+
+static bool memory_foreign(const void *db)
+{
+    (void)db;
+    return false;
+}
+
+static void nothing(void *db)
+{
+    (void)db;
+}
+
+static const char *memory_library(void)
+{
+    return "memory";
+}
+
+/* ---- transactions ---- */
+
+static int memory_begin(void *db, bool write, mj_tx **tx)
+{
+    handle *h = db;
+
+    if (write)
+        pthread_mutex_lock(&h->at->writer);
+    h->tx = (mj_tx){.at = h->at, .write = write, .base = hold(h->at)};
+    *tx = &h->tx;
+    return MJ_OK;
+}
+
+static void memory_abort(mj_tx *tx)
+{
+    drop(tx->next);
+    drop(tx->base);
+    if (tx->write)
+        pthread_mutex_unlock(&tx->at->writer);
+}
+
+static int memory_commit(mj_tx *tx)
+{
+    if (tx->next)
+        set_newest(tx->at, tx->next);
+    tx->next = NULL;
+    memory_abort(tx);
+    return MJ_OK;
+}
+
+static int memory_get(mj_tx *tx, mj_entry *key, mj_str *bytes)
+{
+    const item *it = find(tx->base, key);
+
+    if (!it)
+        return MJ_ENOTFOUND;
+    *key = it->e;
+    *bytes = it->bytes;
+    return MJ_OK;
+}
+
+static bool is_row(mj_index i)
+{
+    return i == MJ_IX_META || i == MJ_IX_TASK || i == MJ_IX_TOMB || i == MJ_IX_EVENT || i == MJ_IX_REFUSED ||
+           i == MJ_IX_ACCOUNT;
+}
+
+static int memory_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx)
+{
+    const version *v = tx->base;
+    mj_entry from = scan->from;
+    size_t low, high;
+
+    from.index = scan->index;
+    low = bound(v, &from, scan->fixed, false);
+    high = bound(v, &from, scan->fixed, true);
+    if (scan->positioned && scan->newest_first)
+        high = bound(v, &from, ALL, !scan->after);
+    else if (scan->positioned)
+        low = bound(v, &from, ALL, scan->after);
+    while (low < high) {
+        const item *it = v->items[scan->newest_first ? --high : low++], *task = NULL;
+        mj_entry key = {.index = MJ_IX_TASK};
+        memcpy(key.ref, it->e.ref, sizeof key.ref);
+        if (scan->rows && !is_row(scan->index))
+            task = find(v, &key);
+        if (!each(ctx, &it->e, is_row(scan->index) ? it->bytes : task ? task->bytes : (mj_str){0}))
+            break;
+    }
+    return MJ_OK;
+}
+
+static int memory_count(mj_tx *tx, mj_index index, uint64_t *n)
+{
+    mj_entry e = {.index = index};
+
+    *n = bound(tx->base, &e, 0, true) - bound(tx->base, &e, 0, false);
+    return MJ_OK;
+}
+
+static int memory_totals(mj_tx *tx, mj_tally *out)
+{
+    *out = tx->base->totals;
+    return MJ_OK;
+}
+
+static int write_entry(void *ctx, const mj_entry *e, bool there)
+{
+    if (there)
+        return put(ctx, e, (mj_str){0});
+    del(ctx, e);
+    return MJ_OK;
+}
+
+static int memory_apply(mj_tx *tx, const mj_change *changes, size_t n, const mj_tally *add)
+{
+    version *v = tx->next = copy_of(tx->base);
+    int rc = v ? MJ_OK : MJ_ENOMEM;
+
+    for (size_t i = 0; i < n && rc == MJ_OK; i++) {
+        const mj_change *c = &changes[i];
+        if (c->gone)
+            del(v, &c->key);
+        else
+            rc = put(v, &c->key, c->bytes);
+        if (rc == MJ_OK && c->was)
+            rc = mj_facets_diff(c->key.ref, c->was, c->is, write_entry, v);
+    }
+    if (rc != MJ_OK)
+        return rc;
+    for (int i = 0; i < MJ_NSTATES; i++)
+        v->totals.states[i] += add->states[i];
+    v->totals.events += add->events;
+    v->totals.buried += add->buried;
+    if (add->latest)
+        v->totals.latest = add->latest;
+    return MJ_OK;
+}
+
+static int memory_sound(mj_tx *tx)
+{
+    (void)tx;
+    return MJ_OK;
+}
+
+static int memory_size(mj_tx *tx, uint64_t *used, uint64_t *reserved)
+{
+    *used = 0;
+    for (size_t i = 0; i < tx->base->n; i++)
+        *used += sizeof(item) + tx->base->items[i]->e.name.n + tx->base->items[i]->bytes.n;
+    *reserved = *used;
+    return MJ_OK;
+}
+
+static int memory_backup(mj_tx *tx, const char *to)
+{
+    place *p = place_of(to);
+    version *copy;
+
+    if (!p || p->newest->n > 0)
+        return p ? MJ_EEXISTS : MJ_ENOMEM;
+    copy = copy_of(tx->base);
+    if (!copy)
+        return MJ_ENOMEM;
+    set_newest(p, copy);
+    return MJ_OK;
+}
+
+const mj_backend mj_backend_memory = {
+    .abi = MJ_BACKEND_ABI,
+    .name = "memory",
+    .open = memory_open,
+    .close = memory_close,
+    .ready = memory_ready,
+    .foreign = memory_foreign,
+    .begin = memory_begin,
+    .get = memory_get,
+    .scan = memory_scan,
+    .count = memory_count,
+    .totals = memory_totals,
+    .apply = memory_apply,
+    .commit = memory_commit,
+    .abort = memory_abort,
+    .sound = memory_sound,
+    .tidy = nothing,
+    .trim = nothing,
+    .size = memory_size,
+    .backup = memory_backup,
+    .library = memory_library,
+};
