@@ -7,7 +7,7 @@
 enum { BATCH = 40, NREFS = 400, NNAMES = 12, NIDS = 60, NACCOUNTS = 3 };
 
 static const char *const senders[NACCOUNTS] = {"a", "b", "c"};
-static char keys[NNAMES][8], ids[NIDS][8];
+static char keys[NNAMES][16], ids[NIDS][16];
 
 typedef struct batch {
     int n;

@@ -46,12 +46,12 @@ __attribute__((format(printf, 2, 3))) static void tell(check *c, const char *for
     c->problem(c->ctx, text);
 }
 
-/* Whether there is a row or entry; what follows from its key is filled in. */
+/* Whether there is a row or entry that can be read; what follows from its key is filled in. */
 static bool there(check *c, mj_entry *e, mj_str *bytes)
 {
     int rc = c->s->backend->get(c->tx, e, bytes);
 
-    if (rc != MJ_OK && rc != MJ_ENOTFOUND)
+    if (rc != MJ_OK && rc != MJ_ENOTFOUND && rc != MJ_ECORRUPT)
         c->rc = rc;
     return rc == MJ_OK;
 }
@@ -147,6 +147,7 @@ static bool check_tomb(void *ctx, const mj_entry *e, mj_str bytes)
     mj_tomb t;
 
     c->out->tombs++;
+    c->expected[MJ_IX_TOMB]++;
     mj_ulid_text(e->ref, ref);
     c->ref = ref;
     if (mj_tomb_decode(bytes, &t) != MJ_OK) {
@@ -181,6 +182,7 @@ static bool check_event(void *ctx, const mj_entry *e, mj_str bytes)
     mj_str task;
 
     c->out->events++;
+    c->expected[MJ_IX_EVENT]++;
     mj_ulid_text(e->ref, ref);
     c->ref = ref;
     if (mj_event_decode(bytes, &event) != MJ_OK) {
@@ -280,8 +282,10 @@ static bool name_leftover(void *ctx, const mj_entry *e, mj_str bytes)
 
 static void compare_sizes(check *c)
 {
-    static const mj_index indexes[] = {MJ_IX_TID,   MJ_IX_KEY,  MJ_IX_USER,   MJ_IX_STATE, MJ_IX_DUE,
-                                       MJ_IX_QUEUE, MJ_IX_SLOT, MJ_IX_OUTBOX, MJ_IX_GRAVE};
+    /* Of rows, those whose key can't be read are the ones too many. */
+    static const mj_index indexes[] = {MJ_IX_TASK, MJ_IX_TOMB,   MJ_IX_EVENT, MJ_IX_REFUSED, MJ_IX_TID,
+                                       MJ_IX_KEY,  MJ_IX_USER,   MJ_IX_STATE, MJ_IX_DUE,     MJ_IX_QUEUE,
+                                       MJ_IX_SLOT, MJ_IX_OUTBOX, MJ_IX_GRAVE};
 
     for (size_t i = 0; i < sizeof indexes / sizeof indexes[0] && c->rc == MJ_OK; i++) {
         mj_index index = indexes[i];
@@ -289,6 +293,11 @@ static void compare_sizes(check *c)
         c->rc = c->s->backend->count(c->tx, index, &n);
         if (c->rc != MJ_OK || n == c->expected[index])
             continue;
+        if (index == MJ_IX_TASK || index == MJ_IX_TOMB || index == MJ_IX_EVENT || index == MJ_IX_REFUSED) {
+            tell(c, "%s has %" PRIu64 " rows, the keys of %" PRIu64 " can be read", mj_index_name(index), n,
+                 c->expected[index]);
+            continue;
+        }
         tell(c, "index %s has %" PRIu64 " entries, the records ask for %" PRIu64, mj_index_name(index), n,
              c->expected[index]);
         walk(c, index, name_leftover);

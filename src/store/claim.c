@@ -241,9 +241,16 @@ static bool head(mj_unit *u, mj_queue *q, place *out)
     }
     if (found)
         *out = q->places[q->at];
-    for (const mj_unit_row *r = u->queued; r; r = r->next_queued) {
+    for (mj_unit_row **at = &u->queued; *at;) {
+        mj_unit_row *r = *at;
         place p = {r->is->priority, {0}};
-        if (!r->is->queued || r->kind != MJ_ROW_TASK || !mj_str_eq(r->is->account, q->account))
+        if (!r->is->queued) { /* it was claimed since */
+            *at = r->next_queued;
+            r->listed_queue = false;
+            continue;
+        }
+        at = &r->next_queued;
+        if (!mj_str_eq(r->is->account, q->account))
             continue;
         memcpy(p.ref, r->ref, sizeof p.ref);
         if (!found || before(&p, out))

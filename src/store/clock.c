@@ -47,7 +47,9 @@ static int load(mj_unit *u, walk *w)
     ref = mj_get_raw(&r, MJ_ULID_BYTES);
     if (ref)
         memcpy(w->ref, ref, MJ_ULID_BYTES);
-    return r.bad || w->stage >= NSTAGES ? MJ_ECORRUPT : MJ_OK;
+    if (r.bad || w->stage >= NSTAGES) /* what can't be read, or another version wrote: once more from the beginning */
+        *w = (walk){0};
+    return MJ_OK;
 }
 
 static void save(mj_unit *u, const walk *w)
@@ -102,10 +104,6 @@ bool mj_clock_walk(mj_unit *u, uint32_t limit)
     walk w;
     int rc = load(u, &w);
 
-    if (rc == MJ_ECORRUPT)
-        mj_unit_change_of(u, walk_key, true, (mj_str){0});
-    else if (rc != MJ_OK && rc != MJ_ENOTFOUND)
-        u->rc = rc;
     if (rc != MJ_OK)
         return false;
     while (limit > 0 && u->rc == MJ_OK) {

@@ -16,16 +16,20 @@ struct mj_block {
     _Alignas(16) unsigned char bytes[];
 };
 
+/* What is larger than a block gets one of its own, behind the one in use. */
 static mj_block *new_block(mj_unit *u, size_t n)
 {
-    mj_block *b = malloc(sizeof *b + n);
+    size_t size = n > BLOCK ? n : BLOCK;
+    mj_block *b = malloc(sizeof *b + size), **at = &u->s->memory;
 
     if (!b) {
         u->rc = MJ_ENOMEM;
         return NULL;
     }
-    *b = (mj_block){.next = u->s->memory, .size = n};
-    u->s->memory = b;
+    if (*at && n > BLOCK)
+        at = &(*at)->next;
+    *b = (mj_block){.next = *at, .size = size};
+    *at = b;
     return b;
 }
 
@@ -36,8 +40,7 @@ void *mj_unit_alloc(mj_unit *u, size_t n)
 
     n = (n + 15) & ~(size_t)15;
     if (!b || b->size - b->used < n) {
-        /* One that is kept from an earlier unit stands behind those in use. */
-        b = new_block(u, n > BLOCK ? n : BLOCK);
+        b = new_block(u, n);
         if (!b)
             return NULL;
     }
@@ -748,9 +751,10 @@ int mj_unit_end(mj_unit *u, const mj_ready *ready)
         u->rc = write_all(u);
     if (u->rc == MJ_OK && ready)
         u->rc = ready->call(ready->ctx);
-    if (u->rc != MJ_OK || !u->dirty) {
+    if (u->rc != MJ_OK || !u->dirty)
         b->abort(u->tx);
-        return u->rc;
-    }
-    return u->rc = b->commit(u->tx);
+    else
+        u->rc = b->commit(u->tx);
+    reset_memory(u->s);
+    return u->rc;
 }
