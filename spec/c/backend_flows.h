@@ -1,5 +1,5 @@
 /* The engine on a backend: what a task goes through, from its creation until it is forgotten.  For BACKEND, as
- * backend_conformance.h. */
+ * backend_conformance.h says. */
 #ifndef BACKEND_FLOWS_H
 #define BACKEND_FLOWS_H
 

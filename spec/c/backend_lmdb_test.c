@@ -1,4 +1,3 @@
 /* LMDB keeps the promises of store/backend.h. */
 #define BACKEND mj_backend_lmdb
 #include "backend_conformance.h"
-#include "backend_flows.h"

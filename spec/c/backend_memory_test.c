@@ -2,4 +2,3 @@
 #include "../support/memory_backend.h"
 #define BACKEND mj_backend_memory
 #include "backend_conformance.h"
-#include "backend_flows.h"

@@ -1,6 +1,6 @@
 /* All rows and entries of a store are one sorted array: a version.  A version never changes once it is committed.  A
- * reader holds the one that was the newest when it began.  A writer copies the array (of pointers) when it applies its
- * changes, and its commit makes the copy the newest version. */
+ * reader holds the one that was the newest when it began.  A writer applies its changes to a copy, and its commit makes
+ * the copy the newest version.  So it is slow, but hardly anything can be wrong. */
 #include "memory_backend.h"
 #include "base/error.h"
 
@@ -9,7 +9,6 @@
 #include <string.h>
 
 typedef struct item {
-    unsigned refs; /* versions that hold it */
     mj_entry e;
     mj_str bytes;
     char strings[]; /* of both */
@@ -40,7 +39,7 @@ typedef struct handle {
     struct mj_tx tx;
 } handle;
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of places, and of all that is counted by refs */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of places, newest and refs */
 static place *places;
 
 /* ---- order ---- */
@@ -105,15 +104,6 @@ static item *find(const version *v, const mj_entry *e)
 
 /* ---- versions ---- */
 
-static void drop_item(item *it)
-{
-    pthread_mutex_lock(&lock);
-    it->refs--;
-    if (it->refs == 0)
-        free(it);
-    pthread_mutex_unlock(&lock);
-}
-
 static void drop(version *v)
 {
     bool last;
@@ -123,12 +113,12 @@ static void drop(version *v)
     pthread_mutex_lock(&lock);
     last = --v->refs == 0;
     pthread_mutex_unlock(&lock);
-    for (size_t i = 0; last && i < v->n; i++)
-        drop_item(v->items[i]);
-    if (last) {
-        free(v->items);
-        free(v);
-    }
+    if (!last)
+        return;
+    for (size_t i = 0; i < v->n; i++)
+        free(v->items[i]);
+    free(v->items);
+    free(v);
 }
 
 static version *hold(place *p)
@@ -138,24 +128,6 @@ static version *hold(place *p)
     pthread_mutex_lock(&lock);
     v = p->newest;
     v->refs++;
-    pthread_mutex_unlock(&lock);
-    return v;
-}
-
-static version *copy_of(const version *base)
-{
-    version *v = calloc(1, sizeof *v);
-
-    if (!v || !(v->items = malloc((base->n + 1) * sizeof(item *)))) {
-        free(v);
-        return NULL;
-    }
-    *v = (version){.refs = 1, .n = base->n, .room = base->n + 1, .items = v->items, .totals = base->totals};
-    pthread_mutex_lock(&lock);
-    for (size_t i = 0; i < v->n; i++) {
-        v->items[i] = base->items[i];
-        v->items[i]->refs++;
-    }
     pthread_mutex_unlock(&lock);
     return v;
 }
@@ -177,7 +149,7 @@ static item *new_item(const mj_entry *e, mj_str bytes)
 
     if (!it)
         return NULL;
-    *it = (item){.refs = 1, .e = *e, .bytes = {it->strings + e->name.n, bytes.n}};
+    *it = (item){.e = *e, .bytes = {it->strings + e->name.n, bytes.n}};
     it->e.name.p = it->strings;
     if (e->name.n)
         memcpy(it->strings, e->name.p, e->name.n);
@@ -188,17 +160,17 @@ static item *new_item(const mj_entry *e, mj_str bytes)
 
 static int put(version *v, const mj_entry *e, mj_str bytes)
 {
-    size_t at = bound(v, e, ALL, false);
+    size_t at = bound(v, e, ALL, false), room = 2 * v->room + 16;
     item *it = new_item(e, bytes), **more;
 
     if (it && at < v->n && compare(&v->items[at]->e, e, ALL) == 0) {
-        drop_item(v->items[at]);
+        free(v->items[at]);
         v->items[at] = it;
         return MJ_OK;
     }
-    if (it && v->n == v->room && (more = realloc(v->items, 2 * v->room * sizeof(item *))) != NULL) {
+    if (it && v->n == v->room && (more = realloc(v->items, room * sizeof(item *))) != NULL) {
         v->items = more;
-        v->room *= 2;
+        v->room = room;
     }
     if (!it || v->n == v->room) {
         free(it);
@@ -215,9 +187,25 @@ static void del(version *v, const mj_entry *e)
     item *it = find(v, e);
 
     if (!it || ((e->index == MJ_IX_TID || e->index == MJ_IX_KEY) && memcmp(it->e.ref, e->ref, sizeof e->ref) != 0))
-        return;
-    drop_item(it);
+        return; /* gone, or another task's */
+    free(it);
     memmove(v->items + at, v->items + at + 1, (--v->n - at) * sizeof(item *));
+}
+
+static version *copy_of(const version *base)
+{
+    version *v = calloc(1, sizeof *v);
+
+    if (!v)
+        return NULL;
+    v->refs = 1;
+    v->totals = base->totals;
+    for (size_t i = 0; i < base->n; i++)
+        if (put(v, &base->items[i]->e, base->items[i]->bytes) != MJ_OK) {
+            drop(v);
+            return NULL;
+        }
+    return v;
 }
 
 /* ---- handles ---- */
