@@ -46,15 +46,18 @@ static mj_test *mj_test_first, **mj_test_last = &mj_test_first;
 
 #define MJ_TEST_PASTE_(a, b) a##b
 #define MJ_TEST_PASTE(a, b) MJ_TEST_PASTE_(a, b)
-#define TEST(name_)                                                                                                    \
-    static void MJ_TEST_PASTE(mj_test_run_, __LINE__)(void);                                                           \
-    __attribute__((constructor)) static void MJ_TEST_PASTE(mj_test_add_, __LINE__)(void)                               \
+#define MJ_TEST_(name_, run_, add_)                                                                                    \
+    static void run_(void);                                                                                            \
+    __attribute__((constructor)) static void add_(void)                                                                \
     {                                                                                                                  \
-        static mj_test t = {.name = name_, .run = MJ_TEST_PASTE(mj_test_run_, __LINE__)};                              \
+        static mj_test t = {.name = name_, .run = run_};                                                               \
         *mj_test_last = &t;                                                                                            \
         mj_test_last = &t.next;                                                                                        \
     }                                                                                                                  \
-    static void MJ_TEST_PASTE(mj_test_run_, __LINE__)(void)
+    static void run_(void)
+/* Numbered through, not by lines: tests may come from several headers. */
+#define MJ_TEST_N_(name_, n_) MJ_TEST_(name_, MJ_TEST_PASTE(mj_test_run_, n_), MJ_TEST_PASTE(mj_test_add_, n_))
+#define TEST(name_) MJ_TEST_N_(name_, __COUNTER__)
 
 /* _exit: a failed test need not also answer for what it could not free. */
 #define MJ_TEST_FAIL(...)                                                                                              \
