@@ -74,8 +74,8 @@ typedef struct mj_backend {
      * Until commit a transaction reads the store as it was when it began: a reader sees no later commit, a writer not
      * what it has applied.  A writer keeps other writers away from what it reads; readers wait for none. */
     int (*begin)(void *db, bool write, mj_tx **tx);
-    /* The row or entry with this key; MJ_ENOTFOUND.  What follows from the key (see MJ_INDEXES) is filled in; fields
-     * that the index does not have may have any value afterwards. */
+    /* The row or entry with this key; MJ_ENOTFOUND; MJ_ECORRUPT: this one can't be read.  What follows from the key
+     * (see MJ_INDEXES) is filled in; fields that the index does not have may have any value afterwards. */
     int (*get)(mj_tx *tx, mj_entry *key, mj_str *bytes);
     int (*scan)(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx);
     /* The number of entries; exact (but for META), in constant time or nearly. */
@@ -94,8 +94,8 @@ typedef struct mj_backend {
     void (*tidy)(void *db);
     void (*trim)(void *db);
     int (*size)(mj_tx *tx, uint64_t *used, uint64_t *reserved); /* bytes */
-    /* A copy in directory `to`; inside of a read transaction that was found sound, of which only abort() follows.
-     * MJ_EEXISTS. */
+    /* A copy in directory `to`; only abort() follows.  MJ_EEXISTS, before anything is read; MJ_ECORRUPT: the store is
+     * not sound. */
     int (*backup)(mj_tx *tx, const char *to);
     const char *(*library)(void);
 } mj_backend;

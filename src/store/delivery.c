@@ -124,8 +124,8 @@ static void drop_entry(mj_unit *u, mj_op *op, mj_unit_row *row, mj_out entry)
     op->code = MJ_ECORRUPT;
     memcpy(stale.ref, row->ref, sizeof stale.ref);
     mj_unit_change_of(u, stale, true, (mj_str){0});
-    row->out_was = (mj_out){0};
-    row->out_changed = true;
+    row->out_doubtful = true;
+    mj_unit_out_changed(u, row);
 }
 
 static void take(mj_unit *u, mj_op *op)
@@ -152,8 +152,8 @@ static void take(mj_unit *u, mj_op *op)
     mj_event_put(u, row, &e);
     op->event = e;
     op->record.n = 0;
-    memcpy(op->ref, e.ref, MJ_ULID_BYTES);
-    if (u->rc == MJ_OK && mj_unit_row_of(u, e.ref, true) && row->kind == MJ_ROW_TASK) {
+    memcpy(op->ref, row->ref, MJ_ULID_BYTES);
+    if (u->rc == MJ_OK && mj_unit_row_of(u, row->ref, true) && row->kind == MJ_ROW_TASK) {
         mj_put_raw(&op->record, row->bytes.p, row->bytes.n);
         if (op->record.failed)
             u->rc = MJ_ENOMEM;

@@ -45,9 +45,7 @@ int mj_store_backup(mj_store *s, const char *to)
 
     if (rc != MJ_OK)
         return rc;
-    rc = s->backend->sound(tx);
-    if (rc == MJ_OK)
-        rc = s->backend->backup(tx, to);
+    rc = s->backend->backup(tx, to);
     s->backend->abort(tx);
     return rc;
 }

@@ -57,7 +57,7 @@ typedef struct mj_account {
 int mj_store_accounts(mj_store *s, const mj_account *a, size_t n);
 
 typedef enum {
-    /* A new task from `task` (ref is made here, ascending in the store) and `sig` (source; a task_id makes it
+    /* A new task from `task` (ref is made here, ascending in this process) and `sig` (source; a task_id makes it
      * an adopted one).  MJ_EDUPLICATE: key or task_id known, record is the first task's.  MJ_EKEY. */
     MJ_OP_CREATE,
     /* Applies `sig` to the task `ref` (has_ref) or to the one that sig.task_id is bound to.

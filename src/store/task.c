@@ -49,6 +49,8 @@ static void give_back_known(mj_unit *u, mj_op *op, const uint8_t *ref)
     if (!row)
         return;
     give_back(u, op, row);
+    if (row->damaged)
+        op->code = MJ_ECORRUPT;
     op->pruned = row->kind == MJ_ROW_TOMB;
     if (op->pruned)
         give(u, &op->tomb, row->bytes);
@@ -68,7 +70,7 @@ static bool taken(mj_unit *u, mj_op *op, mj_index index, mj_str name, const uint
             !fingerprint || memcmp(e.fingerprint, fingerprint, sizeof e.fingerprint) == 0 ? MJ_EDUPLICATE : MJ_EKEY;
         give_back_known(u, op, e.ref);
     } else if (rc != MJ_ENOTFOUND) {
-        op->code = rc;
+        op->code = rc; /* the entry can't be read */
     }
     return rc != MJ_ENOTFOUND;
 }

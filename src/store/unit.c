@@ -123,7 +123,8 @@ static void look(mj_unit *u, mj_unit_row *r)
         rc = u->s->backend->get(u->tx, &key, &r->bytes);
         r->kind = MJ_ROW_TOMB;
     }
-    if (rc == MJ_ENOTFOUND) {
+    r->damaged = rc == MJ_ECORRUPT; /* fails the operations on it, and no others */
+    if (rc == MJ_ENOTFOUND || r->damaged) {
         r->kind = MJ_ROW_NONE;
         r->bytes = (mj_str){0};
         rc = MJ_OK;
@@ -165,7 +166,7 @@ int mj_unit_task(mj_unit *u, const uint8_t *ref, mj_unit_row **row, mj_task *t)
     if (!r)
         return u->rc;
     if (r->kind != MJ_ROW_TASK)
-        return MJ_ENOTFOUND;
+        return r->damaged ? MJ_ECORRUPT : MJ_ENOTFOUND;
     rc = mj_task_decode(r->bytes.p, r->bytes.n, t);
     return rc == MJ_OK && memcmp(t->ref, ref, MJ_ULID_BYTES) != 0 ? MJ_ECORRUPT : rc;
 }
@@ -327,11 +328,9 @@ static size_t hash_name(mj_str s)
     return (size_t)(h >> 32);
 }
 
-enum { NAMES = sizeof((mj_unit *)0)->names / sizeof((mj_unit *)0)->names[0] };
-
 bool mj_unit_add_name(mj_unit *u, mj_entry e)
 {
-    size_t at = hash_name(e.name) % NAMES;
+    size_t at = hash_name(e.name) & (u->nbuckets - 1);
     struct mj_unit_name *n = mj_unit_alloc(u, sizeof *n);
 
     if (!n)
@@ -354,7 +353,7 @@ int mj_unit_find(mj_unit *u, mj_entry *e)
     mj_str bytes;
     int rc;
 
-    for (struct mj_unit_name *n = u->names[hash_name(e->name) % NAMES]; n; n = n->chain)
+    for (struct mj_unit_name *n = u->names[hash_name(e->name) & (u->nbuckets - 1)]; n; n = n->chain)
         if (n->entry.index == e->index && mj_str_eq(n->entry.name, e->name) && !is_forgotten(u, n->entry.ref)) {
             *e = n->entry;
             return MJ_OK;
@@ -455,7 +454,7 @@ static mj_out first_open(const mj_unit_row *row)
 {
     for (unsigned i = 0; i < row->nevents; i++)
         if (row->events[i].open && !row->events[i].gone)
-            return (mj_out){row->events[i].next_at, row->events[i].seq};
+            return (mj_out){row->events[i].next_at > 0 ? row->events[i].next_at : 0, row->events[i].seq};
     return (mj_out){0};
 }
 
@@ -508,13 +507,18 @@ bool mj_unit_set_event(mj_unit *u, mj_unit_row *row, uint32_t seq, mj_str bytes,
     e->next_at = next_at;
     e->dirty = u->dirty = true;
     row->out_is = first_open(row);
+    mj_unit_out_changed(u, row);
+    return true;
+}
+
+void mj_unit_out_changed(mj_unit *u, mj_unit_row *row)
+{
     row->out_changed = true;
     if (row->out_is.seq && row->out_is.at <= u->now && !row->listed_out) {
         row->next_due = u->due;
         u->due = row;
         row->listed_out = true;
     }
-    return true;
 }
 
 /* ---- accounts ---- */
@@ -559,6 +563,8 @@ static bool one_account(void *ctx, const mj_entry *e, mj_str bytes)
     h = &u->held[u->nheld++];
     mj_account_read(e->name, bytes, h);
     h->stored = true;
+    if (u->now == 0)
+        return true; /* a unit without a time judges none: see mj_store_settle() */
     if (h->learned_at != 0 && u->now - h->learned_at > FORGET_MS) {
         h->learned_at = h->learned = 0;
         h->dirty = true; /* written when something else is */
@@ -639,10 +645,12 @@ int mj_unit_begin(mj_unit *u, mj_store *s, size_t nops, int64_t now)
     s->scratch.failed = false;
     reset_memory(s);
     u->buckets = mj_unit_alloc(u, u->nbuckets * sizeof(mj_unit_row *));
-    u->held = u->buckets ? mj_unit_alloc(u, MJ_MAX_ACCOUNTS * sizeof *u->held) : NULL;
+    u->names = u->buckets ? mj_unit_alloc(u, u->nbuckets * sizeof(mj_unit_name *)) : NULL;
+    u->held = u->names ? mj_unit_alloc(u, MJ_MAX_ACCOUNTS * sizeof *u->held) : NULL;
     if (!u->held)
         return MJ_ENOMEM;
     memset(u->buckets, 0, u->nbuckets * sizeof(mj_unit_row *));
+    memset(u->names, 0, u->nbuckets * sizeof(mj_unit_name *));
     u->rc = s->backend->begin(s->db, true, &u->tx);
     if (u->rc != MJ_OK)
         return u->rc;
@@ -702,7 +710,8 @@ static size_t changes_of(const mj_unit_row *row, mj_change *out)
                 .key = key_of(MJ_IX_EVENT, row), .gone = row->events[i].gone, .bytes = row->events[i].bytes};
             out[n++].key.n = row->events[i].seq;
         }
-    if (row->out_changed && (row->out_was.seq != row->out_is.seq || row->out_was.at != row->out_is.at)) {
+    if (row->out_doubtful ||
+        (row->out_changed && (row->out_was.seq != row->out_is.seq || row->out_was.at != row->out_is.at))) {
         for (int put = 0; put < 2; put++) {
             const mj_out *o = put ? &row->out_is : &row->out_was;
             if (o->seq == 0)

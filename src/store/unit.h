@@ -32,7 +32,7 @@ struct mj_store {
     mj_refs *refs;
     uint64_t owed[MJ_NCOUNTS]; /* counted by units that changed nothing: stored by the next one that does */
     bool owes;                 /* some of it is stored at close, if no write comes before */
-    char detail[256];
+    char detail[512];
 };
 
 /* Where the first open event of a task stands in the outbox; seq 0: nowhere. */
@@ -53,12 +53,14 @@ typedef enum { MJ_ROW_NONE, MJ_ROW_TASK, MJ_ROW_TOMB } mj_row_kind;
 
 typedef struct mj_unit_row {
     uint8_t ref[MJ_ULID_BYTES];
-    bool looked; /* kind and bytes are known */
+    bool looked;  /* kind and bytes are known */
+    bool damaged; /* the store has it, and its bytes can't be had */
     mj_row_kind was_kind, kind;
     mj_str bytes;        /* as the operations so far have left it */
     bool changed;        /* bytes or facets are others than those stored */
     mj_facets *was, *is; /* set once it changed; was: as stored */
     bool events_known, out_changed;
+    bool out_doubtful; /* out_was may not be what is stored: it is written anew */
     unsigned nevents, room;
     mj_unit_event *events; /* in the order of seq */
     mj_out out_was, out_is;
@@ -99,8 +101,8 @@ typedef struct mj_unit {
     size_t nrows, nbuckets;
     mj_unit_row **buckets, *rows;
     mj_unit_row *queued, *due; /* changed rows that may be claimed; that have an event to deliver */
-    mj_unit_name *names[64];
-    mj_unit_change *changes; /* of rows without a ref, and of stale entries */
+    mj_unit_name **names;      /* as many buckets as for rows */
+    mj_unit_change *changes;   /* of rows without a ref, and of stale entries */
     size_t nchanges, ntouched, nevents;
     bool ticked; /* a claim would find nothing whose time has come */
     mj_queue *queues;
@@ -160,6 +162,8 @@ bool mj_unit_events(mj_unit *u, mj_unit_row *row);
 mj_unit_event *mj_unit_event_of(mj_unit_row *row, uint32_t seq);
 /* Stores an event's record (bytes {0}: deletes it), and follows with the outbox. */
 bool mj_unit_set_event(mj_unit *u, mj_unit_row *row, uint32_t seq, mj_str bytes, bool open, int64_t next_at);
+/* The row's entry of the outbox is not the stored one: from now on the unit's counts. */
+void mj_unit_out_changed(mj_unit *u, mj_unit_row *row);
 
 /* Puts an entry among others of one index that are sorted by (at, ref, n).  False: there is no room for it, or another
  * one fell off the end. */

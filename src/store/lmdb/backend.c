@@ -183,6 +183,8 @@ static int lmdb_get(mj_tx *tx, mj_entry *e, mj_str *bytes)
 
     mj_key_of(e, &key);
     rc = look_up(tx, e->index, key.val, &v);
+    if (rc == MJ_ECORRUPT)
+        return rc; /* of this row alone, so that nothing is said: what fails later may have more to say */
     if (rc != 0)
         return fail(tx->db, rc);
     *bytes = text(v);
@@ -226,16 +228,13 @@ static int position(mj_tx *tx, MDB_cursor *c, const mj_scan *scan, const mj_key 
     return rc;
 }
 
-/* The record of the task that an entry of an index points to. */
-static int record_of(mj_tx *tx, const mj_entry *e, mj_str *bytes)
+/* The record of the task that an entry of an index points to; {0}: there is none, or none that can be read. */
+static mj_str record_of(mj_tx *tx, const mj_entry *e)
 {
-    mj_entry task = {.index = MJ_IX_TASK};
-    int rc;
+    MDB_val v;
+    int rc = look_up(tx, MJ_IX_TASK, mj_val(e->ref, sizeof e->ref), &v);
 
-    memcpy(task.ref, e->ref, sizeof task.ref);
-    *bytes = (mj_str){0};
-    rc = lmdb_get(tx, &task, bytes);
-    return rc == MJ_ENOTFOUND ? MJ_OK : rc;
+    return rc == 0 ? text(v) : (mj_str){0};
 }
 
 static bool has_bytes(mj_index index)
@@ -262,8 +261,8 @@ static int lmdb_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx)
         if (key.mv_size < prefix.val.mv_size || memcmp(key.mv_data, prefix.bytes, prefix.val.mv_size) != 0)
             break;
         if (mj_entry_of(scan->index, key, v, &e)) { /* what is malformed is check()'s to tell */
-            if (scan->rows && !has_bytes(scan->index) && (rc = record_of(tx, &e, &bytes)) != MJ_OK)
-                break;
+            if (scan->rows && !has_bytes(scan->index))
+                bytes = record_of(tx, &e);
             go_on = each(ctx, &e, bytes);
         }
         if (go_on)
@@ -502,10 +501,13 @@ static void lmdb_trim(void *handle)
     mj_env_leave(db->env);
 }
 
-static int backup(mj_tx *tx, const char *to)
+static int lmdb_backup(mj_tx *tx, const char *to)
 {
-    mdb_txn_reset(tx->t); /* the copy has a snapshot of its own */
-    return fail(tx->db, mj_lmdb_backup(tx->db, to));
+    int rc = mj_lmdb_backup_place(tx->db, to);
+
+    if (rc == MJ_OK)
+        rc = lmdb_sound(tx);
+    return rc == MJ_OK ? mj_lmdb_backup(tx, to) : rc;
 }
 
 static const char *lmdb_library(void)
@@ -532,6 +534,6 @@ const mj_backend mj_backend_lmdb = {
     .tidy = lmdb_tidy,
     .trim = lmdb_trim,
     .size = lmdb_size,
-    .backup = backup,
+    .backup = lmdb_backup,
     .library = lmdb_library,
 };

@@ -13,12 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 
-int mj_lmdb_backup(mj_lmdb *db, const char *to)
+int mj_lmdb_backup_place(mj_lmdb *db, const char *to)
 {
-    char path[4096], why[MJ_FILE_WHY];
+    char path[4096];
     struct stat st;
-    mj_file f;
-    int rc;
 
     if ((size_t)snprintf(path, sizeof path, "%s/data.mdb", to) >= sizeof path)
         return MJ_EINVAL;
@@ -26,8 +24,18 @@ int mj_lmdb_backup(mj_lmdb *db, const char *to)
         snprintf(db->why, db->why_size, "%s: %s", to, strerror(errno));
         return errno == ENOSPC || errno == EDQUOT ? MJ_ENOSPC : MJ_EREADONLY;
     }
-    if (lstat(path, &st) == 0)
-        return MJ_EEXISTS;
+    return lstat(path, &st) == 0 ? MJ_EEXISTS : MJ_OK;
+}
+
+int mj_lmdb_backup(mj_tx *tx, const char *to)
+{
+    char path[4096], why[MJ_FILE_WHY];
+    mj_lmdb *db = tx->db;
+    mj_file f;
+    int rc;
+
+    mdb_txn_reset(tx->t); /* the copy has a snapshot of its own */
+    snprintf(path, sizeof path, "%s/data.mdb", to);
     rc = mj_file_begin(&f, path, db->env->mode, why);
     if (rc == MJ_OK) {
         rc = mdb_env_copyfd2(mj_env_lmdb(db->env), f.fd, MDB_CP_COMPACT);
@@ -37,6 +45,8 @@ int mj_lmdb_backup(mj_lmdb *db, const char *to)
             mj_file_abandon(&f);
         }
     }
+    tx->t = NULL;
+    mj_env_leave(db->env); /* no thread that needs a larger map waits for the disk here */
     MJ_FAULT("backup.copied");
     if (rc == MJ_OK)
         rc = mj_file_commit(&f, true, why);

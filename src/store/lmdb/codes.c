@@ -28,6 +28,7 @@ int mj_env_code(int rc)
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
     case MDB_CURSOR_FULL: /* a tree without an end */
+    case MDB_BAD_TXN:     /* one of these came before it */
     case MJ_TORN:
         return MJ_ECORRUPT;
     case MJ_MISFIT:

@@ -2,6 +2,7 @@
 #ifndef MJ_LMDB_DB_H
 #define MJ_LMDB_DB_H
 
+#include "store/backend.h"
 #include "store/lmdb/env_impl.h"
 
 typedef struct mj_lmdb mj_lmdb;
@@ -24,7 +25,8 @@ struct mj_lmdb {
     struct mj_tx tx;
 };
 
-/* backup.c: a LMDB, errno or one of our codes. */
-int mj_lmdb_backup(mj_lmdb *db, const char *to);
+/* backup.c: the directory, without a store in it; and the copy, which ends the read transaction. */
+int mj_lmdb_backup_place(mj_lmdb *db, const char *to);
+int mj_lmdb_backup(mj_tx *tx, const char *to);
 
 #endif
