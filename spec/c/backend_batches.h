@@ -214,6 +214,8 @@ TEST("what was committed is there for a handle that is opened afterwards")
 
 /* ---- readers and writers ---- */
 
+/* One thread has both here, which the engine never does: these batches are too small for a writer to wait. */
+
 TEST("a reader sees the store as it was when it began, while another handle writes")
 {
     mj_entry a = {.index = MJ_IX_TASK, .ref = {1}}, z = {.index = MJ_IX_TASK, .ref = {2}};

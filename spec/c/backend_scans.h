@@ -268,7 +268,7 @@ TEST("with rows, an entry brings its task's record; and the callback may read in
     open_base(&b, "store");
     for (uint8_t i = 0; i < TASKS; i++) {
         mj_entry task = {.index = MJ_IX_TASK, .ref = {i}}, state = {.index = MJ_IX_STATE, .n = 1, .ref = {i}};
-        c[n++] = (mj_change){.key = task, .bytes = {"record" + i, 1}};
+        c[n++] = (mj_change){.key = task, .bytes = {&"record"[i], 1}};
         c[n++] = put_of(state);
     }
     c[n++] = put_of(gone); /* points to no task */

@@ -70,9 +70,10 @@ typedef struct mj_backend {
     /* Makes a handle usable in this process: after a fork it opens afresh, and *forked is set. */
     int (*ready)(void *db, bool *forked);
     bool (*foreign)(const void *db); /* it was opened before a fork, and is not usable yet */
-    /* One transaction at a time on a handle, and one thread; other handles of the same store may have theirs meanwhile.
-     * Until commit a transaction reads the store as it was when it began: a reader sees no later commit, a writer not
-     * what it has applied.  A writer keeps other writers away from what it reads; readers wait for none. */
+    /* A handle has one transaction at a time, and so has a thread: a writer may wait until the readers of its process
+     * have ended (LMDB does, to make its map larger).  Readers wait for no writer.  Until commit a transaction reads
+     * the store as it was when it began: a reader sees no later commit, a writer not what it has applied.  A writer
+     * keeps other writers away from what it reads. */
     int (*begin)(void *db, bool write, mj_tx **tx);
     /* The row or entry with this key; MJ_ENOTFOUND; MJ_ECORRUPT: this one can't be read.  What follows from the key
      * (see MJ_INDEXES) is filled in; fields that the index does not have may have any value afterwards. */
