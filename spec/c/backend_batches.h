@@ -126,8 +126,6 @@ TEST("a batch may have 1,024 changes, and each is there")
     close_base(&b);
 }
 
-/* ---- totals ---- */
-
 static mj_tally totals_of(base *b)
 {
     mj_tally t;
@@ -138,6 +136,37 @@ static mj_tally totals_of(base *b)
     backend()->abort(tx);
     return t;
 }
+
+TEST("a batch that is larger than all that was stored before is stored, at the latest when it runs again")
+{
+    enum { N = 40, EACH = 512 * 1024 };
+    static mj_change c[N];
+    char *bytes = malloc(EACH);
+    mj_str got;
+    mj_tx *tx;
+    base b;
+
+    CHECK(bytes != NULL);
+    memset(bytes, 'b', EACH);
+    open_base(&b, "store");
+    for (unsigned i = 0; i < N; i++) {
+        c[i] = (mj_change){.key = {.index = MJ_IX_TASK}, .bytes = {bytes, EACH}};
+        mj_be32(c[i].key.ref, i);
+    }
+    CHECK_INT(try_batch(&b, c, N, (mj_tally){.events = 1}), MJ_OK); /* LMDB makes its map larger, and says MJ_EAGAIN */
+    tx = begin(&b, false);
+    for (unsigned i = 0; i < N; i++) {
+        CHECK_INT(get_in(tx, c[i].key, &got), MJ_OK);
+        CHECK_INT(got.n, EACH);
+        CHECK_MEM(got.p, bytes, EACH);
+    }
+    backend()->abort(tx);
+    CHECK_INT(totals_of(&b).events, 1);
+    close_base(&b);
+    free(bytes);
+}
+
+/* ---- totals ---- */
 
 TEST("totals are the sums of what was committed, and the newest time")
 {
