@@ -183,9 +183,10 @@ typedef struct place { /* in the queue: higher priority first, then the older re
     uint8_t ref[MJ_ULID_BYTES];
 } place;
 
-/* One account's part of the queue, as the store has it, read piece by piece. */
+/* One account's part of the queue, as the store has it, read piece by piece; and what this unit has put there. */
 struct mj_queue {
     mj_str account;
+    mj_unit_row *rows;
     bool ended;
     unsigned n, at;
     place places[CHUNK];
@@ -241,7 +242,7 @@ static bool head(mj_unit *u, mj_queue *q, place *out)
     }
     if (found)
         *out = q->places[q->at];
-    for (mj_unit_row **at = &u->queued; *at;) {
+    for (mj_unit_row **at = &q->rows; *at;) {
         mj_unit_row *r = *at;
         place p = {r->is->priority, {0}};
         if (!r->is->queued) { /* it was claimed since */
@@ -250,8 +251,6 @@ static bool head(mj_unit *u, mj_queue *q, place *out)
             continue;
         }
         at = &r->next_queued;
-        if (!mj_str_eq(r->is->account, q->account))
-            continue;
         memcpy(p.ref, r->ref, sizeof p.ref);
         if (!found || before(&p, out))
             *out = p;
@@ -269,10 +268,28 @@ static bool open_queues(mj_unit *u)
     u->queues = mj_unit_alloc(u, (s->ncaps + 1) * sizeof *u->queues);
     for (size_t i = 0; u->queues && i <= s->ncaps; i++) {
         u->queues[i].account = i < s->ncaps ? (mj_str){s->caps[i].name, (uint32_t)strlen(s->caps[i].name)} : MJ_LIT("");
+        u->queues[i].rows = NULL;
         u->queues[i].n = u->queues[i].at = 0;
         u->queues[i].ended = false;
     }
     return u->queues != NULL;
+}
+
+/* Rows that were queued since the last claim go to their accounts; of those that none may send nothing is seen. */
+static void sort_queued(mj_unit *u)
+{
+    mj_unit_row *next;
+
+    for (mj_unit_row *r = u->queued; r; r = next) {
+        next = r->next_queued;
+        for (size_t i = 0; i <= u->s->ncaps; i++)
+            if (mj_str_eq(r->is->account, u->queues[i].account)) {
+                r->next_queued = u->queues[i].rows;
+                u->queues[i].rows = r;
+                break;
+            }
+    }
+    u->queued = NULL;
 }
 
 /* Picks the task that goes next and its account: the first among the accounts that have a free slot; a task that any
@@ -285,7 +302,10 @@ static bool pick(mj_unit *u, place *best, mj_str *account, mj_queue **from, bool
     double load = 2;
 
     *waiting = false;
-    for (size_t i = 0; i <= s->ncaps && open_queues(u); i++) {
+    if (!open_queues(u))
+        return false;
+    sort_queued(u);
+    for (size_t i = 0; i <= s->ncaps; i++) {
         mj_queue *q = &u->queues[i];
         mj_str name = q->account;
         bool free_slot = least.n > 0, any;

@@ -100,7 +100,7 @@ typedef struct mj_unit {
     mj_held *held;
     size_t nrows, nbuckets;
     mj_unit_row **buckets, *rows;
-    mj_unit_row *queued, *due; /* changed rows that may be claimed; that have an event to deliver */
+    mj_unit_row *queued, *due; /* rows that were put in the queue since the last claim; that have an event to deliver */
     mj_unit_name **names;      /* as many buckets as for rows */
     mj_unit_change *changes;   /* of rows without a ref, and of stale entries */
     size_t nchanges, ntouched, nevents;
