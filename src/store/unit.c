@@ -563,8 +563,6 @@ static bool one_account(void *ctx, const mj_entry *e, mj_str bytes)
     h = &u->held[u->nheld++];
     mj_account_read(e->name, bytes, h);
     h->stored = true;
-    if (u->now == 0)
-        return true; /* a unit without a time judges none: see mj_store_settle() */
     if (h->learned_at != 0 && u->now - h->learned_at > FORGET_MS) {
         h->learned_at = h->learned = 0;
         h->dirty = true; /* written when something else is */
