@@ -116,17 +116,18 @@ int mj_facets_diff(const uint8_t *ref, const mj_facets *was, const mj_facets *is
                    (mj_entry){.index = MJ_IX_DUE, .n = was->due, .at = was->due_at},
                    is->exists && is->due != MJ_DUE_NONE, (mj_entry){.index = MJ_IX_DUE, .n = is->due, .at = is->due_at},
                    was->due == is->due && was->due_at == is->due_at);
-    if (rc == 0)
+    if (rc == 0 && (was->queued || is->queued)) /* most records are in neither */
         rc = change(&d, was->queued, (mj_entry){.index = MJ_IX_QUEUE, .priority = was->priority, .name = was->account},
                     is->queued, (mj_entry){.index = MJ_IX_QUEUE, .priority = is->priority, .name = is->account},
                     was->priority == is->priority && mj_str_eq(was->account, is->account));
-    if (rc == 0)
+    if (rc == 0 && (was->grave || is->grave))
         rc = change(&d, was->grave, (mj_entry){.index = MJ_IX_GRAVE, .at = was->pruned_at}, is->grave,
                     (mj_entry){.index = MJ_IX_GRAVE, .at = is->pruned_at}, was->pruned_at == is->pruned_at);
     for (unsigned i = 0; i < n && rc == 0; i++) {
         const struct mj_attempt_facets *a = i < was->nattempts ? &was->attempts[i] : NULL;
         const struct mj_attempt_facets *b = i < is->nattempts ? &is->attempts[i] : NULL;
-        rc = diff_slot(&d, i + 1, a, b);
+        if ((a && a->slot) || (b && b->slot))
+            rc = diff_slot(&d, i + 1, a, b);
         if (rc == 0)
             rc = diff_ids(&d, i + 1, a, b);
     }
