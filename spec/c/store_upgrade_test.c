@@ -138,6 +138,21 @@ TEST("an upgrade rewrites every record in bounded steps and goes on after a deat
     CHECK_INT(upgrade(s, 7).done, 0);
 }
 
+TEST("an upgrade's second step in one batch goes on where the first one ended")
+{
+    mj_op ops[2] = {{.kind = MJ_OP_UPGRADE, .limit = 7}, {.kind = MJ_OP_UPGRADE, .limit = 7}};
+    mj_store *s;
+
+    make_old_store();
+    s = open_store();
+    CHECK_INT(mj_store_write(s, ops, 2, T0), MJ_OK);
+    CHECK_INT(ops[0].done, 7);
+    CHECK_INT(ops[1].done, 7);
+    in_txn(s, count_versions);
+    CHECK_INT(versions[MJ_TASK_VERSION], 14);
+    mj_store_close(s);
+}
+
 TEST("a store that is upgraded is refused by who knows only the old schema, from the first moment")
 {
     MDB_val key = mj_val("schema", 6), v;
