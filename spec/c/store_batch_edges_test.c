@@ -251,3 +251,20 @@ TEST("a walk over what a clock put off that can't be read begins once more")
         CHECK_INT(claim(s, T0 + MINUTE), MJ_OK);
     mj_store_close(s);
 }
+
+TEST("a limit without an end needs no more memory than there is")
+{
+    mj_store *s = open_store();
+    ref r = add(s, (job){0}, T0);
+    mj_op op = cancelled_prune(T0);
+
+    op.limit = UINT32_MAX;
+    CHECK_INT(tell(s, r, SIG_CANCEL, "", T0), MJ_OK);
+    CHECK_INT(tick(s, UINT32_MAX, T0), MJ_OK);
+    CHECK_INT(do_op(s, op, T0), MJ_OK);
+    CHECK_INT(last.done, 1);
+    op.kind = MJ_OP_FORGET;
+    CHECK_INT(do_op(s, op, T0), MJ_OK);
+    CHECK_INT(last.done, 1);
+    mj_store_close(s);
+}

@@ -138,11 +138,13 @@ static uint32_t tick_queue(mj_unit *u, uint32_t limit)
 
 void mj_op_tick(mj_unit *u, mj_op *op)
 {
-    op->more = mj_clock_walk(u, op->limit);
+    uint32_t limit = mj_step_of(op);
+
+    op->more = mj_clock_walk(u, limit);
     if (u->rc == MJ_OK)
-        op->done = tick_slots(u, op->limit);
+        op->done = tick_slots(u, limit);
     if (u->rc == MJ_OK)
-        op->done += tick_queue(u, op->limit);
+        op->done += tick_queue(u, limit);
 }
 
 /* ---- accounts ---- */

@@ -63,10 +63,10 @@ static void merge(const mj_scan *scan, found *f)
             f->more = true;
 }
 
-/* Up to op->limit entries of an index; one more is looked at, to tell whether there are more. */
-static found find(mj_unit *u, const mj_scan *scan, const mj_op *op)
+/* Up to `limit` entries of an index; one more is looked at, to tell whether there are more. */
+static found find(mj_unit *u, const mj_scan *scan, uint32_t limit, int64_t until)
 {
-    found f = {.u = u, .room = op->limit, .until = op->until};
+    found f = {.u = u, .room = limit, .until = until};
     int rc;
 
     f.entries = mj_unit_alloc(u, ((size_t)f.room + 1) * sizeof *f.entries);
@@ -153,6 +153,7 @@ void mj_op_prune(mj_unit *u, mj_op *op)
                     .fixed = 1,
                     .positioned = op->has_ref,
                     .from = {.index = MJ_IX_STATE, .n = (uint32_t)op->sig.expect_state}};
+    uint32_t limit = mj_step_of(op);
     found f;
 
     if (op->sig.expect_state < 0) {
@@ -161,16 +162,14 @@ void mj_op_prune(mj_unit *u, mj_op *op)
     }
     if (op->has_ref)
         memcpy(scan.from.ref, op->ref, MJ_ULID_BYTES);
-    op->limit++; /* the first that this step leaves is where the next one begins */
-    f = find(u, &scan, op);
-    op->limit--;
+    f = find(u, &scan, limit + 1, op->until); /* the first that this step leaves is where the next one begins */
     op->done = 0;
-    op->more = f.n > op->limit;
+    op->more = f.n > limit;
     for (uint32_t i = 0; i < f.n && u->rc == MJ_OK; i++) {
         mj_unit_row *row;
         mj_task t;
         memcpy(op->next, f.entries[i].ref, MJ_ULID_BYTES);
-        if (i == op->limit)
+        if (i == limit)
             break;
         if (mj_unit_task(u, f.entries[i].ref, &row, &t) !=
             MJ_OK) /* unreadable: check()'s to tell, not ours to delete */
@@ -185,7 +184,7 @@ void mj_op_prune(mj_unit *u, mj_op *op)
 void mj_op_forget(mj_unit *u, mj_op *op)
 {
     mj_scan scan = {.index = MJ_IX_GRAVE};
-    found f = find(u, &scan, op);
+    found f = find(u, &scan, mj_step_of(op), op->until);
 
     op->done = f.n;
     op->more = f.more;

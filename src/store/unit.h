@@ -169,6 +169,14 @@ void mj_unit_out_changed(mj_unit *u, mj_unit_row *row);
  * one fell off the end. */
 bool mj_unit_insert(mj_entry *sorted, uint32_t *n, uint32_t room, const mj_entry *e);
 
+/* How many entries an operation goes over at most: what it finds is held in memory. */
+static inline uint32_t mj_step_of(const mj_op *op)
+{
+    enum { MOST = 65536 };
+
+    return op->limit < MOST ? op->limit : MOST;
+}
+
 /* Rows of the two lists, merged with what a scan of the store gives: those that the unit has changed since. */
 static inline bool mj_unit_changed(const mj_unit *u, const uint8_t *ref)
 {
