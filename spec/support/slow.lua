@@ -67,14 +67,13 @@ local function encoded(url)
 end
 
 local function mended(url)
-  url = url:match "^[ \t\r\n]*(.-)[ \t\r\n]*$"
   local scheme, rest = url:match "^([hH][tT][tT][pP][sS]?://)(.+)$"
   local host = rest and rest:match "^[^/?#]*"
   if not host or host == "" or host:find "^:" or host:find "[@ ]" or url:find '[%c"<>\\]' or
     slow.cleaned(host, #host) ~= host then
     return nil
   end
-  local out = scheme:lower() .. encoded(rest)
+  local out = scheme:lower() .. encoded((rest:gsub(" +$", "")))
   return #out <= MAX.url and out or nil
 end
 

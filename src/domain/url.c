@@ -41,11 +41,6 @@ bool mj_url_plain(mj_str s)
     return !bad && authority_of(s.p + head, s.n - head) > 0;
 }
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
 static bool is_hex(char c)
 {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
@@ -54,15 +49,12 @@ static bool is_hex(char c)
 size_t mj_url_mend(const char *s, size_t n, char *out, size_t max)
 {
     static const char digits[] = "0123456789ABCDEF";
-    size_t head, len = 0;
+    size_t head = scheme_of(s, n), len = 0;
 
-    for (; n > 0 && is_blank(s[0]); n--) /* blanks around it are a template's, as for browsers */
-        s++;
-    while (n > 0 && is_blank(s[n - 1]))
-        n--;
-    head = scheme_of(s, n);
     if (head == 0 || authority_of(s + head, n - head) == 0)
         return 0;
+    while (s[n - 1] == ' ') /* behind the path: no part of a name */
+        n--;
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)s[i];
         bool keep = c > ' ' && c < 0x7f && (c != '%' || (n - i > 2 && is_hex(s[i + 1]) && is_hex(s[i + 2])));

@@ -1,9 +1,8 @@
 /* mj_url: image URLs as providers write them, made into what RFC 3986 calls a URL.  Pure.
  *
  * Providers name files after prompts: their URLs have blanks and letters beyond ASCII in them, which browsers forgive
- * and programs do not.  Those are percent-encoded; blanks and line breaks around a URL are left out.  What could mean
- * something else to somebody than to us is refused: control bytes, quotes, angle brackets, backslashes, a user or a
- * password, no host, no scheme. */
+ * and programs do not.  Those are percent-encoded.  What could mean something else to somebody than to us is refused:
+ * control bytes, quotes, angle brackets, backslashes, a user or a password, no host, no scheme. */
 #ifndef MJ_URL_H
 #define MJ_URL_H
 
