@@ -386,7 +386,7 @@ describe("an answer", function()
     assert.same({}, sim.ledger().billed_twice)
   end)
 
-  it("with images as an object of URLs, and line ends behind them, is read like a list of them", function()
+  it("with images as an object of URLs is read like a list of them", function()
     open()
     local plain, odd = submit "1", submit "[status:image_map]"
     sim.finish(plain.task_id)

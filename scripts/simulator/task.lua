@@ -99,7 +99,7 @@ local damage = {
     image_map = function(task)
         local map = {}
         for i, url in ipairs(task.images or {}) do
-            map[tostring(i)] = url .. "\n"
+            map[tostring(i)] = url
         end
         task.images = next(map) and map or nil
     end,

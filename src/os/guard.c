@@ -40,7 +40,8 @@ int mj_guard_start(mj_guard *g, mj_guard_kind kind, int *fd)
     pid = kind == MJ_GUARD_PROGRAM ? fork_hidden() : fork();
     if (pid == 0) {
         sigaction(SIGCHLD, &wake, NULL); /* also where the parent ignores it, and its children leave no status */
-        prctl(PR_SET_CHILD_SUBREAPER, 1);
+        if (kind == MJ_GUARD_PROGRAM)    /* what a handler's own code starts in a session of its own is the user's */
+            prctl(PR_SET_CHILD_SUBREAPER, 1);
         close(ends[0]);
         *fd = ends[1];
         return 0;

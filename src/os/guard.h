@@ -40,8 +40,8 @@ int mj_guard_start(mj_guard *g, mj_guard_kind kind, int *fd);
 void mj_guard_started(int fd);
 int mj_guard_await(mj_guard *g);
 /* In the guard: waits for its child `pid`, or for the parent's request to end it; kills what is left of the child's
- * process group and of its descendants that left it, unless `leave` is set and the child ended by itself; reports, and
- * exits. */
+ * process group, and of a program's descendants that left it, unless `leave` is set and the child ended by itself;
+ * reports, and exits. */
 _Noreturn void mj_guard_watch(int fd, pid_t pid, bool leave);
 /* In the guard, when nothing could be started: reports that, and exits. */
 _Noreturn void mj_guard_failed(int fd, int error);
