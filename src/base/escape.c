@@ -70,10 +70,10 @@ size_t mj_escape_at(const char *p, size_t n, char *c)
         v = hex_ascii(p + 1, 2);
         len = 3;
     } else if (p[0] == '\\' && n >= 2 && p[1] && strchr(plain, p[1])) {
-        v = p[1];
+        v = (unsigned char)p[1];
         len = 2;
     } else if (p[0] == '\\' && n >= 2 && p[1] && (at = strchr(letters, p[1]))) {
-        v = meant[at - letters];
+        v = (unsigned char)meant[at - letters];
         len = 2;
     } else if (p[0] == '\\' && n >= 6 && p[1] == 'u') {
         v = hex_ascii(p + 2, 4);

@@ -70,7 +70,7 @@ __attribute__((format(printf, 1, 2))) static void complain(const char *format, .
     va_list args;
 
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    vsnprintf(text, sizeof text, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): clang-tidy 14 errs */
     va_end(args);
     for (char *p = text; *p; p++)
         if (*p < ' ' || *p >= 0x7f)

@@ -61,7 +61,10 @@ size_t mj_url_mend(const char *s, size_t n, char *out, size_t max)
         if (is_bad(c) || len + (keep ? 1 : 3) > max)
             return 0;
         if (keep) {
-            out[len++] = i < head && c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : (char)c;
+            out[len] = s[i];
+            if (i < head && c >= 'A' && c <= 'Z')
+                out[len] = (char)(c | 0x20);
+            len++;
             continue;
         }
         out[len++] = '%';

@@ -63,7 +63,7 @@ __attribute__((format(printf, 3, 4))) static int refuse(char why[MJ_FILE_WHY], i
     va_list args;
 
     va_start(args, format);
-    vsnprintf(why, MJ_FILE_WHY, format, args);
+    vsnprintf(why, MJ_FILE_WHY, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): clang-tidy 14 errs */
     va_end(args);
     return code;
 }
