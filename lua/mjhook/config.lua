@@ -447,7 +447,7 @@ local function complete(config)
   config.base_url = config.base_url:gsub("/+$", "")
 end
 
--- What a provider or a proxy may quote, and nobody is to repeat.
+-- What a provider or a proxy may quote, and what is never to be repeated.
 local function hide(config)
   for _, a in ipairs(config.accounts) do
     core.hide(a.api_key or "")
