@@ -3,12 +3,22 @@
 #include <stdio.h>
 #include <string.h>
 
-#define REDACTED "mjhook.redacted" /* a buffer that Lua frees, also when pushing its content raises */
+#define BUF "mjhook.buf"
 
-static int redacted_close(lua_State *L)
+static int buf_close(lua_State *L)
 {
-    mj_buf_free(luaL_checkudata(L, 1, REDACTED));
+    mj_buf_free(luaL_checkudata(L, 1, BUF));
     return 0;
+}
+
+mj_buf *mjl_buf(lua_State *L)
+{
+    mj_buf *b = lua_newuserdata(L, sizeof *b);
+
+    *b = (mj_buf){0};
+    luaL_getmetatable(L, BUF);
+    lua_setmetatable(L, -2);
+    return b;
 }
 
 void mjl_push_redacted(lua_State *L, mj_redact_kind kind, const char *p, size_t n)
@@ -20,10 +30,7 @@ void mjl_push_redacted(lua_State *L, mj_redact_kind kind, const char *p, size_t 
         lua_pushlstring(L, p, n);
         return;
     }
-    out = lua_newuserdata(L, sizeof *out);
-    *out = (mj_buf){0};
-    luaL_getmetatable(L, REDACTED);
-    lua_setmetatable(L, -2);
+    out = mjl_buf(L);
     if (mj_redact(kind, p, n, out, &found) != MJ_OK)
         lua_pushliteral(L, "not enough memory"), lua_error(L); /* as Lua says it; rather than a secret */
     if (found)
@@ -242,7 +249,7 @@ void mjl_class(lua_State *L, const char *name, const luaL_Reg *methods)
 
 void mjl_open_core(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"close", redacted_close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"close", buf_close}, {NULL, NULL}};
 
-    mjl_class(L, REDACTED, methods);
+    mjl_class(L, BUF, methods);
 }

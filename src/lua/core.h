@@ -44,6 +44,9 @@ void mjl_set_int(lua_State *L, const char *name, int64_t v);
 void mjl_set_time(lua_State *L, const char *name, int64_t ms); /* sets nothing when 0 */
 void mjl_set_lit(lua_State *L, const char *name, const char *s);
 void mjl_push_ref(lua_State *L, const uint8_t ref[MJ_ULID_BYTES]);
+/* Pushes an empty buffer that Lua frees, whatever raises.  A caller that is done with it frees what it holds at once.
+ */
+mj_buf *mjl_buf(lua_State *L);
 /* A metatable with these methods, __index to itself, and `close` as __gc and __close. */
 void mjl_class(lua_State *L, const char *name, const luaL_Reg *methods);
 
@@ -79,6 +82,9 @@ void mjl_forget_watch(void);
 /* One registration function each; the library's table is on top of the stack. */
 void mjl_open_core(lua_State *L);
 void mjl_open_store(lua_State *L);
+void mjl_open_store_write(lua_State *L);
+void mjl_open_store_read(lua_State *L);
+void mjl_open_store_stats(lua_State *L);
 void mjl_open_http(lua_State *L);
 void mjl_open_stream(lua_State *L);
 void mjl_open_fetch(lua_State *L);

@@ -2,27 +2,7 @@
 #include "os/file.h"
 #include "lua/core.h"
 
-#include <string.h>
-
-#define BYTES "mjhook.bytes"
 enum { MOST = 16 * 1024 * 1024 }; /* bytes of a file, if the caller names no bound */
-
-/* A buffer that Lua frees, also when pushing its content raises. */
-static int bytes_close(lua_State *L)
-{
-    mj_buf_free(luaL_checkudata(L, 1, BYTES));
-    return 0;
-}
-
-static mj_buf *bytes_new(lua_State *L)
-{
-    mj_buf *b = lua_newuserdata(L, sizeof *b);
-
-    memset(b, 0, sizeof *b);
-    luaL_getmetatable(L, BYTES);
-    lua_setmetatable(L, -2);
-    return b;
-}
 
 static int outcome(lua_State *L, int rc, const char *why)
 {
@@ -45,7 +25,7 @@ static int read_file(lua_State *L)
     int rc;
 
     luaL_argcheck(L, most >= 0, 3, "out of range");
-    content = bytes_new(L);
+    content = mjl_buf(L);
     rc = mj_file_read(path, kind, (size_t)most, content, why);
     if (rc != MJ_OK)
         return mjl_fail(L, rc, why);
@@ -82,10 +62,8 @@ static int append_file(lua_State *L)
 
 void mjl_open_file(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"close", bytes_close}, {NULL, NULL}};
     static const luaL_Reg functions[] = {
         {"read_file", read_file}, {"write_file", write_file}, {"append_file", append_file}, {NULL, NULL}};
 
-    mjl_class(L, BYTES, methods);
     luaL_setfuncs(L, functions, 0);
 }

@@ -155,14 +155,6 @@ static int wire_submit(lua_State *L)
     return 1;
 }
 
-#define UNPACKED "mjhook.unpacked" /* a buffer, which Lua frees, whatever raises */
-
-static int unpacked_close(lua_State *L)
-{
-    mj_buf_free(luaL_checkudata(L, 1, UNPACKED));
-    return 0;
-}
-
 /* core.gunzip(body, max) -> the body without the compression that nobody asked for: the same string when there is
  * none | nil, err: "invalid" when it is damaged, "limit" when it becomes more than max bytes, "no_memory" */
 static int gunzip(lua_State *L)
@@ -172,10 +164,7 @@ static int gunzip(lua_State *L)
     mj_buf *out;
     int rc;
 
-    out = lua_newuserdata(L, sizeof *out);
-    *out = (mj_buf){0};
-    luaL_getmetatable(L, UNPACKED);
-    lua_setmetatable(L, -2);
+    out = mjl_buf(L);
     rc = mj_gunzip(body, max, out, &plain);
     if (rc != MJ_OK)
         return mjl_fail(L, rc,
@@ -207,8 +196,6 @@ void mjl_open_wire(lua_State *L)
                                          {"gunzip", gunzip},
                                          {"utf8", utf8},
                                          {NULL, NULL}};
-    static const luaL_Reg unpacked[] = {{"close", unpacked_close}, {NULL, NULL}};
 
-    mjl_class(L, UNPACKED, unpacked);
     luaL_setfuncs(L, functions, 0);
 }

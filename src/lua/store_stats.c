@@ -1,0 +1,107 @@
+/* mjhook.core's store: its counts. */
+#include "lua/store.h"
+
+static void push_accounts(lua_State *L, const mj_stats *st, int64_t now)
+{
+    lua_newtable(L);
+    for (unsigned i = 0; i < st->naccounts; i++) {
+        const mj_account_stats *a = &st->accounts[i];
+        lua_createtable(L, 0, 5);
+        mjl_set_lit(L, "name", a->name);
+        mjl_set_int(L, "held", a->held);
+        mjl_set_int(L, "max_in_flight", a->max_in_flight);
+        /* One that does not rest any more may tell until when it would have. */
+        mjl_set_time(L, "paused_until",
+                     now == 0 || now >= a->paused_until || mj_account_rests(a->paused_until, a->paused_at, now)
+                         ? a->paused_until
+                         : now);
+        if (mj_account_cap(a->learned, a->learned_at, a->max_in_flight, now) < a->max_in_flight)
+            mjl_set_int(L, "learned", mj_account_cap(a->learned, a->learned_at, a->max_in_flight, now));
+        if (a->reason[0])
+            mjl_set_lit(L, "reason", a->reason);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "accounts");
+}
+
+static void push_histogram(lua_State *L, const mj_histogram *h)
+{
+    lua_createtable(L, MJ_NBUCKETS, 1);
+    for (unsigned i = 0; i < MJ_NBUCKETS; i++) {
+        mjl_push_int(L, (int64_t)h->bucket[i]);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    mjl_set_int(L, "sum_ms", (int64_t)h->sum_ms);
+}
+
+/* What the store remembers of how things go. */
+static void push_measures(lua_State *L, const mj_measures *m, const mj_rules *rules, int64_t now)
+{
+    static const char *const modes[MJ_NMODES] = {"fast", "relaxed"};
+    mj_rules learned = mj_measure_rules(m, rules);
+    uint32_t ended, called;
+
+    lua_createtable(L, 0, MJ_NCOUNTS);
+    for (unsigned i = 0; i < MJ_NCOUNTS; i++)
+        mjl_set_int(L, mj_count_name(i), (int64_t)m->counts[i]);
+    lua_setfield(L, -2, "counts");
+    lua_createtable(L, 0, MJ_NMODES);
+    for (unsigned i = 0; i < MJ_NMODES; i++) {
+        push_histogram(L, &m->ends[i]);
+        lua_setfield(L, -2, modes[i]);
+    }
+    lua_setfield(L, -2, "latency");
+    lua_createtable(L, 0, MJ_NMODES);
+    for (unsigned i = 0; i < MJ_NMODES; i++)
+        mjl_set_int(L, modes[i], learned.first_ms[i] ? learned.first_ms[i] : learned.poll_first_ms);
+    lua_setfield(L, -2, "first_poll_ms");
+    mj_measure_recent(m, now, &ended, &called);
+    lua_createtable(L, 0, 3);
+    mjl_set_int(L, "ended", ended);
+    mjl_set_int(L, "called", called);
+    mjl_set_time(L, "broken_since", m->broken_since);
+    lua_setfield(L, -2, "webhook");
+    lua_createtable(L, 0, 3);
+    mjl_set_time(L, "last_at", m->swept_at);
+    mjl_set_int(L, "elapsed_ms", m->sweep_ms);
+    mjl_set_time(L, "answered_at", m->answered_at);
+    lua_setfield(L, -2, "sweep");
+}
+
+/* store:stats(now) -> {...} | nil, err.  An account's `learned` is there when it may hold fewer slots than configured;
+ * `latest` is the time of the newest commit, by its clock. */
+static int store_stats(lua_State *L)
+{
+    mj_store *s = mjl_store(L);
+    int64_t now = lua_isnoneornil(L, 2) ? 0 : mjl_arg_ms(L, 2);
+    mj_stats st;
+    int rc = mj_store_stats(s, &st);
+
+    if (rc != MJ_OK)
+        return mjl_store_fail(L, s, rc);
+    lua_newtable(L);
+    lua_newtable(L);
+    for (int i = 0; i < MJ_NSTATES; i++)
+        mjl_set_int(L, mj_state_name((mj_state)i), (int64_t)st.states[i]);
+    lua_setfield(L, -2, "tasks");
+    mjl_set_int(L, "events", (int64_t)st.events);
+    mjl_set_int(L, "buried", (int64_t)st.buried);
+    mjl_set_int(L, "ready", (int64_t)st.ready);
+    mjl_set_int(L, "bytes_used", (int64_t)st.map_used);
+    mjl_set_int(L, "bytes_mapped", (int64_t)st.map_size);
+    mjl_set_time(L, "oldest_open", st.oldest_open);
+    /* After the clock was set back the first event may be due, whatever it says: who takes it finds out. */
+    mjl_set_time(L, "event_due",
+                 now > 0 && st.event_due > now && st.latest - now > MJ_CLOCK_STEP_MS ? now : st.event_due);
+    mjl_set_time(L, "latest", st.latest);
+    push_accounts(L, &st, now);
+    push_measures(L, &st.measures, &st.rules, now);
+    return 1;
+}
+
+void mjl_open_store_stats(lua_State *L)
+{
+    static const luaL_Reg methods[] = {{"stats", store_stats}, {NULL, NULL}};
+
+    mjl_store_methods(L, methods);
+}
