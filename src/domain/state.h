@@ -2,80 +2,14 @@
  *
  * Pure: no IO, no clock, no allocation.  Submit answers, callbacks, polls,
  * decisions and the user's commands all become signals, and this is the only
- * code that changes a task by one.  The table in domain/state.c is PRODUCT.md's
- * table of states and edges. */
+ * code that changes a task by one.  Its parts: domain/edges.c is PRODUCT.md's
+ * table of states and edges, domain/attempt.c reads what a signal says of its
+ * attempt, domain/state.c changes the task and alone assigns its state,
+ * domain/timeline.c decides whether the change is worth a write. */
 #ifndef MJ_STATE_H
 #define MJ_STATE_H
 
-#include "domain/task.h"
-
-/* On disk (timeline): keep the order, add at the end. */
-#define MJ_SIGNALS(X)                                                                                                  \
-    X(SIG_CREATE, "create")         /* the task came to be */                                                          \
-    X(SIG_READY, "ready")           /* a waiting task's time has come, or it has expired */                            \
-    X(SIG_CLAIM, "claim")           /* a slot was given: the intent to send */                                         \
-    X(SIG_ACCEPTED, "accepted")     /* submit answer with a task id */                                                 \
-    X(SIG_NOT_SENT, "not_sent")     /* nothing can have arrived */                                                     \
-    X(SIG_REFUSED, "refused")       /* definitely refused, to be tried again */                                        \
-    X(SIG_REJECTED, "rejected")     /* definitely refused for good */                                                  \
-    X(SIG_MAYBE_SENT, "maybe_sent") /* sent, and no usable answer */                                                   \
-    X(SIG_OWNER_DEAD, "owner_dead") /* the sender died while it was submitting */                                      \
-    X(SIG_RUNNING, "running")       /* provider: status 0, or a number nobody knows */                                 \
-    X(SIG_SUCCEEDED, "succeeded")   /* provider: status 1 with an image */                                             \
-    X(SIG_HINT, "hint")             /* provider: status 1 without a usable image */                                    \
-    X(SIG_FAILED, "failed")         /* provider: status 2 */                                                           \
-    X(SIG_ABSENT, "absent")         /* a status answer did not have it */                                              \
-    X(SIG_UNANSWERED, "unanswered") /* the status request got no answer */                                             \
-    X(SIG_LOOK, "look")             /* ask the provider soon: a callback nobody need believe */                        \
-    X(SIG_GIVE_UP, "give_up")       /* decision on an ambiguous task: lost */                                          \
-    X(SIG_RESUBMIT, "resubmit")     /* decision or command: a new attempt */                                           \
-    X(SIG_WAIT, "wait")             /* decision on an ambiguous task: ask again later */                               \
-    X(SIG_CANCEL, "cancel")         /* the user gave up */                                                             \
-    X(SIG_SLOT_END, "slot_end")     /* the time an attempt may hold its slot is over */                                \
-    X(SIG_KEPT, "kept")             /* a handler stored the task's files */
-
-typedef enum {
-#define X(sym, name) sym,
-    MJ_SIGNALS(X)
-#undef X
-        SIG_COUNT
-} mj_signal_kind;
-
-/* How a signal was taken; the timeline tells it. On disk: keep the order. */
-#define MJ_NOTES(X)                                                                                                    \
-    X(MJ_NOTE_TAKEN, "taken")                                                                                          \
-    X(MJ_NOTE_DUPLICATE, "duplicate")         /* said before */                                                        \
-    X(MJ_NOTE_CONTRADICTION, "contradiction") /* the first terminal word wins */                                       \
-    X(MJ_NOTE_CONFLICT, "conflict")           /* a second task id for one attempt */                                   \
-    X(MJ_NOTE_STALE, "stale")                 /* too late to matter */                                                 \
-    X(MJ_NOTE_OLD, "old_attempt")             /* about an attempt that is not the current one */
-
-typedef enum {
-#define X(sym, name) sym,
-    MJ_NOTES(X)
-#undef X
-        MJ_NNOTES
-} mj_note;
-
-typedef struct mj_signal {
-    mj_signal_kind kind;
-    mj_source source;
-    uint32_t attempt; /* which attempt it is about; 0: the one that has task_id, else the current one */
-    int expect_state; /* apply only in this state (mj_state) and if `attempt` is current; -1: always */
-    mj_str task_id;   /* when the provider named one */
-    bool foreign_id;  /* ... and it is another task's: a conflict, never believed, never bound */
-    mj_str account;   /* CLAIM */
-    bool has_owner;
-    mj_owner owner;  /* CLAIM */
-    bool counts;     /* ABSENT: under the task's account, in an answer that knew another id */
-    int64_t wait_ms; /* NOT_SENT, REFUSED, WAIT, and poll answers: how long to wait; < 0: default */
-    mj_str error_code, error;
-    mj_str remark; /* for the timeline alone, when there is no error */
-    mj_str image, mj_prompt, meta;
-    mj_str files; /* KEPT: JSON */
-    unsigned nimages;
-    mj_str images[MJ_MAX_IMAGES];
-} mj_signal;
+#include "domain/signal.h"
 
 /* Durations that the machine goes by; defaults as in PRODUCT.md, Configuration. */
 typedef struct mj_rules {
@@ -97,9 +31,6 @@ typedef struct mj_step {
     mj_event event;   /* to be stored with the record */
 } mj_step;
 
-const char *mj_signal_name(unsigned kind);
-int mj_signal_parse(mj_str name); /* -1: none */
-const char *mj_note_name(unsigned note);
 const char *mj_event_name(mj_event e);
 
 /* Makes *t (ref, prompt and the user's fields filled in by the caller) a new

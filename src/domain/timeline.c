@@ -1,5 +1,8 @@
 #include "domain/timeline.h"
 
+#include "base/error.h"
+#include "domain/schedule.h"
+
 #include <string.h>
 
 enum {
@@ -82,4 +85,36 @@ bool mj_timeline_only(const mj_task *a, const mj_task *b)
         if (!mj_str_eq(a->images[i], b->images[i]))
             return false;
     return true;
+}
+
+/* A callback that tells of progress: no fact in it but that the job still runs. */
+static bool is_progress(const mj_signal *sig, mj_note note)
+{
+    return sig->kind == SIG_RUNNING && sig->source == MJ_FROM_CALLBACK && note != MJ_NOTE_CONFLICT;
+}
+
+int mj_timeline_tell(mj_task *t, const mj_task *before, const mj_signal *sig, mj_note note, int64_t now, mj_step *step,
+                     int rc)
+{
+    int64_t called_at = t->called_at;
+
+    if (is_progress(sig, note)) {
+        t->called_at = before->called_at; /* that a callback came is no fact by itself */
+        if (mj_timeline_only(before, t))
+            return rc;
+        t->called_at = called_at;
+    }
+    if (mj_timeline_only(before, t)) {
+        /* It asks for no earlier poll than the one that is due.  That there was such a callback is noted all the same,
+         * once before each poll, for the schedule. */
+        if (sig->kind == SIG_LOOK && note != MJ_NOTE_CONFLICT && (rc != MJ_EDUPLICATE || mj_schedule_hinted(t)))
+            return rc;
+        step->withheld = sig->source == MJ_FROM_CALLBACK && mj_timeline_fresh(t, now);
+        if (step->withheld)
+            return rc;
+    }
+    step->changed = true;
+    t->updated_at = now;
+    mj_timeline_add(t, sig, note, step->attempt, before->state, now);
+    return rc;
 }

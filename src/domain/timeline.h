@@ -11,5 +11,9 @@ void mj_timeline_add(mj_task *t, const mj_signal *sig, mj_note note, uint32_t at
 bool mj_timeline_fresh(const mj_task *t, int64_t now);
 /* Two records of one task that differ at most in their timelines and in updated_at. */
 bool mj_timeline_only(const mj_task *a, const mj_task *b);
+/* The end of a signal: *t is what the signal made of `before`, `note` says how it was taken, and `rc` is what
+ * mj_state_apply() will return.  Decides whether the change is written, and writes the timeline.  Returns rc. */
+int mj_timeline_tell(mj_task *t, const mj_task *before, const mj_signal *sig, mj_note note, int64_t now, mj_step *step,
+                     int rc);
 
 #endif

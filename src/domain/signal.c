@@ -1,0 +1,48 @@
+#include "domain/signal.h"
+
+#include <string.h>
+
+const char *mj_signal_name(unsigned kind)
+{
+    static const char *const names[] = {
+#define X(sym, name) name,
+        MJ_SIGNALS(X)
+#undef X
+    };
+    return kind < SIG_COUNT ? names[kind] : "?";
+}
+
+int mj_signal_parse(mj_str name)
+{
+    for (unsigned k = 0; k < SIG_COUNT; k++) {
+        const char *known = mj_signal_name(k);
+        if (strlen(known) == name.n && memcmp(known, name.p, name.n) == 0)
+            return (int)k;
+    }
+    return -1;
+}
+
+const char *mj_note_name(unsigned note)
+{
+    static const char *const names[] = {
+#define X(sym, name) name,
+        MJ_NOTES(X)
+#undef X
+    };
+    return note < MJ_NNOTES ? names[note] : "?";
+}
+
+bool mj_signal_is_word(mj_signal_kind k)
+{
+    return k == SIG_RUNNING || k == SIG_SUCCEEDED || k == SIG_HINT || k == SIG_FAILED;
+}
+
+bool mj_signal_is_answer(mj_signal_kind k)
+{
+    return mj_signal_is_word(k) || k == SIG_ABSENT;
+}
+
+bool mj_signal_is_decision(mj_signal_kind k)
+{
+    return k == SIG_GIVE_UP || k == SIG_RESUBMIT || k == SIG_WAIT || k == SIG_CANCEL;
+}
