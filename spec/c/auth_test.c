@@ -1,6 +1,7 @@
 /* mj_auth: ULIDs, hookUrl tokens, hashes.  The expected numbers come from elsewhere: RFC 4231, FIPS 180, the ULID
  * specification's example, and the token formula of PRODUCT.md computed by Python. */
-#include "auth/auth.h"
+#include "auth/digest.h"
+#include "auth/token.h"
 #include "base/error.h"
 #include "mj_test.h"
 
@@ -249,7 +250,6 @@ TEST("the same secret twice does no harm")
     mj_keyring *k = ring_of(SECRET, SECRET);
     char kid[MJ_KID_TEXT + 1], sig[MJ_SIG_TEXT + 1];
 
-    CHECK_INT(mj_keyring_count(k), 2);
     CHECK_INT(mj_token_sign(k, REF, 1, kid, sig), MJ_OK);
     CHECK(verify(k, REF, 1, kid, sig));
     sig[0] ^= 1;
@@ -266,13 +266,11 @@ TEST("a ring takes 16 secrets of at least 16 bytes, copies them, and signs nothi
     CHECK(!verify(k, REF, 1, "WnMqi32j", "4pcccX_BpXv2YkZHO2CZbw"));
     CHECK_INT(mj_keyring_add(k, SECRET, 15), MJ_EINVAL);
     CHECK_INT(mj_keyring_add(k, "", 0), MJ_EINVAL);
-    CHECK_INT(mj_keyring_count(k), 0);
     for (int i = 0; i < 16; i++) {
         memset(secret, 'a' + i, sizeof secret);
         CHECK_INT(mj_keyring_add(k, secret, sizeof secret), MJ_OK);
     }
     CHECK_INT(mj_keyring_add(k, SECRET, 32), MJ_ELIMIT);
-    CHECK_INT(mj_keyring_count(k), 16);
     memset(secret, 0, sizeof secret);
     CHECK_INT(mj_token_sign(k, REF, 1, kid, sig), MJ_OK);
     CHECK(verify(k, REF, 1, kid, sig));

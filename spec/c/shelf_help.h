@@ -3,7 +3,7 @@
 #ifndef SHELF_HELP_H
 #define SHELF_HELP_H
 
-#include "auth/auth.h"
+#include "auth/digest.h"
 #include "base/error.h"
 #include "download/files.h"
 #include "mj_test.h"

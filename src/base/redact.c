@@ -16,7 +16,7 @@ enum {
     LAYERS = 4,    /* of escapes */
     SIG_LEAST = 8, /* bytes of a token that are worth hiding: of a `sig=`, and of a `sig:`, which may be prose */
     SIG_PROSE = 16,
-    SIG_OURS = 22,   /* auth/auth.h: MJ_SIG_TEXT */
+    SIG_OURS = 22,   /* auth/token.h: MJ_SIG_TEXT */
     VALUE_LEAST = 6, /* of a header */
     VALUE_LONG = 20, /* one that is certainly no word */
 };

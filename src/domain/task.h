@@ -5,7 +5,7 @@
 #ifndef MJ_TASK_H
 #define MJ_TASK_H
 
-#include "auth/auth.h"
+#include "auth/ulid.h"
 #include "base/buf.h"
 #include "os/owner.h"
 

@@ -1,6 +1,6 @@
 #include "download/files.h"
 
-#include "auth/auth.h"
+#include "auth/digest.h"
 #include "base/error.h"
 #include "base/fault.h"
 #include "os/file.h"

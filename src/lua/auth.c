@@ -1,4 +1,6 @@
 /* mjhook.core's names and proofs: keyrings, hashes. */
+#include "auth/digest.h"
+#include "auth/token.h"
 #include "lua/core.h"
 
 #include <string.h>

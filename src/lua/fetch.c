@@ -1,5 +1,5 @@
 /* mjhook.core's downloads: a batch of images onto one shelf. */
-#include "auth/auth.h"
+#include "auth/digest.h"
 #include "download/files.h"
 #include "download/transfer.h"
 #include "lua/core.h"

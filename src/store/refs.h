@@ -2,7 +2,7 @@
 #ifndef MJ_REFS_H
 #define MJ_REFS_H
 
-#include "auth/auth.h"
+#include "auth/ulid.h"
 
 typedef struct mj_refs mj_refs;
 
