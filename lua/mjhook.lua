@@ -1,8 +1,8 @@
 --- mjhook: Midjourney API jobs, made dependable.
---
--- Outcomes are values: `nil, err` with err = {code=, message=, retryable=} that
--- prints as its message; wrong arguments raise at the caller's line.
--- @module mjhook
+---
+--- An outcome is a value: `nil, err`, where `err` is `{code=, message=, retryable=}` and prints as its message. A call
+--- that is itself wrong, such as a missing method call or an argument of a wrong type, raises at the caller's line.
+---@module mjhook
 local callback = require "mjhook.callback" -- at once: a request must find it whatever becomes of memory and disk
 local config = require "mjhook.config"
 local core = require "mjhook.core"
@@ -41,12 +41,15 @@ local poll, prune, reconcile = flow "reconcile.poll", flow "reconcile.prune", fl
 local deliver, events = flow "delivery.deliver", flow "delivery.events"
 local metrics = flow "metrics"
 
+---@class mjhook
+---@field version string of mjhook, such as "1.0.0"
 local M = { version = core.version }
 
---- A `context` from JSON text: a value that is stored and passed on as the text has it, digit by digit, `[]` as `[]`.
--- Lua sees whole numbers of more than 2^53 as its numbers have them: LuaJIT has 53 bits, Lua 5.4 has 63.
--- @tparam string given JSON
--- @return a value for submit's `context`; nil and an error ("invalid")
+--- Makes a `context` from JSON text, which is stored and passed on digit by digit, with `[]` as `[]` and `{}` as `{}`.
+--- In Lua a whole number above 2^53 has the precision of that Lua: 53 bits in LuaJIT, 63 bits in Lua 5.4.
+---@param given string JSON
+---@return any context a value for `submit`'s `context`; nil when the text is not JSON
+---@return mjhook.Error? err `invalid`
 function M.raw_json(given)
   local sound, exact = core.json_check(given)
   if not sound then
@@ -59,6 +62,10 @@ function M.raw_json(given)
   return value
 end
 
+--- An open store with its configuration and policy; `mjhook.open` gives it.
+---@class mjhook.Instance
+---@field config table the resolved configuration
+---@field log fun(level: mjhook.LogLevel, message: string)
 local Mjhook = {}
 Mjhook.__index = Mjhook
 Mjhook.__name = "mjhook"
@@ -118,10 +125,10 @@ local function open(args)
   return self
 end
 
---- Opens mjhook on a store.
--- @tparam table args keys of the configuration (README), and `config`: path of a configuration file,
--- `create = false`: a store that is not there is an error
--- @treturn table|nil mj, or nil and an error (config, owner, schema, read_only, ...)
+--- Opens mjhook on a store. The first `open` of a store creates it.
+---@param args? mjhook.Options
+---@return mjhook.Instance? mj
+---@return mjhook.Error? err such as `config`, `owner`, `schema` or `read_only`
 function M.open(args)
   if args ~= nil and type(args) ~= "table" then
     error(("mjhook.open: table expected, got %s"):format(type(args)), 2)
@@ -157,9 +164,10 @@ local function check_options(name, value, allowed, level)
   return value
 end
 
---- Submits a job: stored first, sent when a slot is free.
--- @tparam table args prompt, mode, timeout, user_id, context, key, priority, account, expires
--- @treturn table|nil task (`queued` when it waits; task.error says why), or nil and an error
+--- Submits a job: stores it first, then sends it if a slot is free.
+---@param args mjhook.Job
+---@return mjhook.Task? task also when it is only `queued`; then `task.error` may say why
+---@return mjhook.Error? err
 function Mjhook:submit(args)
   check_open(self, 2)
   job.check("submit", args, 2)
@@ -183,37 +191,39 @@ local function check_list(name, list, level)
   end
 end
 
---- Submits many jobs: all of them checked, then stored in one transaction, then sent side by side in the queue's
--- order until no slot is free. What found no slot stays `queued`, for the reconciler or the next submission.
---
--- A job that is wrong, also one of wrong types, gets its error in its place and stops no other. A key that was used
--- before, in the store or earlier in the list, gives that task with `duplicate = true`; with other arguments it is
--- the error `key_conflict`.
---
--- More than 1,000 jobs, or 4 MiB of prompts and contexts, are stored in several transactions, so that others get
--- their turn in between; nothing is sent before the last of them.
--- @tparam table jobs list of what `submit` takes
--- @treturn table|nil results in the order of jobs: each a task (it has a `ref`), or `{error = err}`; nil and an error
--- when the store failed and nothing is known to be stored
--- @treturn table|nil beside results, an error: the store failed halfway. What results call `queued` will be sent;
--- what they call `submitting` may have been, and becomes `ambiguous`
--- @usage for i, r in ipairs(assert(mj:submit_many(jobs))) do print(i, r.ref or r.error.code, r.error) end
+--- Submits many jobs. All are checked, then stored in one transaction, then sent side by side in the order of the queue
+--- until no slot is free. The others stay `queued` for the reconciler or the next submission.
+---
+--- A wrong job gets its error in its place and stops no other. A key that was used before, in the store or earlier in
+--- the list, gives that task with `duplicate = true`; with other arguments it gives the error `key_conflict`.
+---
+--- More than 1,000 jobs, or 4 MiB of prompts and contexts, are stored in several transactions, so that other writers
+--- get their turn. Nothing is sent before the last of them. If the store fails halfway, there are results and an error:
+--- tasks that are `queued` in the results will be sent, and those that are `submitting` may have been sent.
+---@param jobs mjhook.Job[]
+---@return mjhook.SubmitResult[]? results in the order of `jobs`; nil: the store failed, nothing is known to be stored
+---@return mjhook.Error? err beside results: the store failed halfway; see above
+---@usage for i, r in ipairs(assert(mj:submit_many(jobs))) do print(i, r.ref or r.error.code, r.error) end
 function Mjhook:submit_many(jobs)
   check_open(self, 2)
   check_list("submit_many", jobs, 2)
   return outcome(submit_many, "submit_many", self, jobs)
 end
 
---- Takes over a job that was submitted elsewhere: from now on it is polled like our own.
--- @tparam table args task_id, and what submit takes (prompt is learned from the provider when it is not given)
--- @treturn table|nil task (`duplicate` when the task_id or the key is known), or nil and an error
+--- Takes over a job that was submitted elsewhere. From then on it is polled like any other task.
+---@param args mjhook.AdoptedJob
+---@return mjhook.Task? task with `duplicate = true` when the task id or the key is known
+---@return mjhook.Error? err
 function Mjhook:adopt(args)
   check_open(self, 2)
   job.check("adopt", args, 2)
   return outcome(job, "adopt", self, args)
 end
 
---- A task by the key it was submitted with; of a pruned one what is left, with `pruned = true`.
+--- Finds a task by the key that it was submitted with. Of a pruned task the tombstone is left, with `pruned = true`.
+---@param key string
+---@return mjhook.Task? task
+---@return mjhook.Error? err `not_found`
 function Mjhook:find_key(key)
   check_open(self, 2)
   check_string("find_key", key, 2)
@@ -221,7 +231,10 @@ function Mjhook:find_key(key)
   return view(task), err
 end
 
---- A task by its ref, from the store.
+--- Reads a task from the store by its ref.
+---@param ref string
+---@return mjhook.Task? task
+---@return mjhook.Error? err `not_found`
 function Mjhook:get(ref)
   check_open(self, 2)
   check_string("get", ref, 2)
@@ -229,7 +242,10 @@ function Mjhook:get(ref)
   return view(task), err
 end
 
---- A task by one of its task ids, from the store.
+--- Reads a task from the store by one of its task ids.
+---@param task_id string
+---@return mjhook.Task? task
+---@return mjhook.Error? err `not_found`
 function Mjhook:find(task_id)
   check_open(self, 2)
   check_string("find", task_id, 2)
@@ -240,16 +256,19 @@ function Mjhook:find(task_id)
   return nil, err
 end
 
---- Asks the provider about one task now; its word takes the same way as a callback's.
+--- Asks the provider about one task now. The answer is applied as a callback would be.
+---@param ref string
+---@return mjhook.Task? task
+---@return mjhook.Error? err
 function Mjhook:refresh(ref)
   check_open(self, 2)
   check_string("refresh", ref, 2)
   return outcome(poll, "refresh", self, ref)
 end
 
---- Takes a callback. Never raises.
--- @tparam table request method, uri, headers, body, peer
--- @treturn table {status=, headers=, body=}
+--- Takes a callback in a server of your own. Never raises for anything that a request contains.
+---@param request mjhook.Request
+---@return mjhook.Reply
 function Mjhook:callback(request)
   check_open(self, 2)
   if type(request) ~= "table" then
@@ -259,20 +278,22 @@ function Mjhook:callback(request)
   return ok and reply or callback.UNAVAILABLE
 end
 
---- Callbacks that were refused although their token was good, newest first: what a person has to look at when the
--- provider sends something else than it did. The newest 256 are kept, of one task 16, of each at most 64 KiB.
--- @tparam[opt] table options limit
--- @treturn table|nil list of {id=, at= (ms), ref=, attempt=, reason=, body=, size=}, or nil and an error
+--- Lists callbacks that were refused although their token was good, newest first. They show what the provider sends
+--- when mjhook cannot read it. The newest 256 are kept, at most 16 of one task, at most 64 KiB of each.
+---@param options? {limit?: integer} 20 if not given
+---@return mjhook.Refused[]? list
+---@return mjhook.Error? err
 function Mjhook:refused(options)
   check_open(self, 2)
   options = check_options("refused", options, { limit = "number" }, 2)
   return self.store:refused(0, math.min(math.max(math.floor(options.limit or 20), 0), core.max_refused))
 end
 
---- Takes a refused callback in after all: for when mjhook has learned to read what it could not. It is believed no more
--- than when it came: see trust and on_callback.
--- @tparam number id as in refused()
--- @treturn string|nil what became of it ("stored", "duplicate", "stale", "unknown", "ignored"); nil and an error
+--- Takes a refused callback in after all, for when a newer mjhook can read it. It is trusted as it was when it came:
+--- see `trust` and `on_callback`.
+---@param id integer from `refused`
+---@return "stored"|"duplicate"|"stale"|"unknown"|"ignored"|nil result
+---@return mjhook.Error? err
 function Mjhook:readmit(id)
   check_open(self, 2)
   if type(id) ~= "number" or id % 1 ~= 0 or id < 1 or id > 2 ^ 53 then
@@ -287,9 +308,10 @@ local STATES = {
   succeeded = true, failed = true, lost = true, cancelled = true,
 }
 
---- Iterates over tasks, newest first; pages inside, holds nothing open.
--- @tparam[opt] table options state, user_id, since (ms), limit
--- @usage for task in mj:tasks{ state = "failed", limit = 20 } do print(task.ref) end
+--- Iterates over tasks, newest first. It reads page by page and keeps no transaction open.
+---@param options? mjhook.Filter
+---@return fun(): mjhook.Task?
+---@usage for task in mj:tasks{ state = "failed", limit = 20 } do print(task.ref) end
 function Mjhook:tasks(options)
   check_open(self, 2)
   options = check_options("tasks", options, LISTING, 2)
@@ -330,8 +352,10 @@ function Mjhook:tasks(options)
   end
 end
 
---- Gives a task up. A late result is recorded, without an event.
--- @treturn table|nil task, or nil and an error ("state" when it is final)
+--- Gives a task up. The provider has no way to cancel: a late result is recorded, without an event.
+---@param ref string
+---@return mjhook.Task? task
+---@return mjhook.Error? err `state` when the task is final
 function Mjhook:cancel(ref)
   check_open(self, 2)
   check_string("cancel", ref, 2)
@@ -353,23 +377,23 @@ function Mjhook:cancel(ref)
   return nil, core.error(results[1].code, ("task %s could not be cancelled: %s"):format(ref, results[1].code))
 end
 
---- Submits a task once more, as a new attempt, when a slot is free. Only one that is `ambiguous`, `lost` or `failed`.
---
--- **An ambiguous task may have arrived, and a lost one may still run: resubmitting those may be billed twice.**
--- mjhook never does it by itself; this is your decision. What the provider says of an older attempt is still heard:
--- its success is the task's.
--- @treturn table|nil task (`queued` when it waits for a slot), or nil and an error: "state" names a state that does
--- not allow it; "limit" after the eighth attempt
+--- Submits a task once more, as a new attempt, when a slot is free. It must be `ambiguous`, `lost` or `failed`.
+---
+--- **An ambiguous task may have arrived, and a lost one may still run: to resubmit these may be billed twice.** mjhook
+--- never does it by itself. What the provider says of an older attempt still counts: its success is the task's.
+---@param ref string
+---@return mjhook.Task? task `queued` when it waits for a slot
+---@return mjhook.Error? err `state`: this state does not allow it; `limit`: the task has had eight attempts
 function Mjhook:resubmit(ref)
   check_open(self, 2)
   check_string("resubmit", ref, 2)
   return outcome(submit, "resubmit", self, ref)
 end
 
---- One reconciler pass. See mjhook-reconcile(1).
--- @tparam[opt] table options budget (seconds), limit, dry_run, progress, on_trouble (called with the text of each kind
--- of error that the report counts), isolate (as for deliver)
--- @treturn table|nil report, or nil and an error ("busy" while another pass runs on this store)
+--- Makes one reconciler pass. See mjhook-reconcile(1).
+---@param options? mjhook.ReconcileOptions
+---@return mjhook.Report? report
+---@return mjhook.Error? err `busy` while another pass runs on this store
 function Mjhook:reconcile(options)
   check_open(self, 2)
   options = check_options("reconcile", options,
@@ -379,18 +403,19 @@ function Mjhook:reconcile(options)
 end
 
 --- Runs waiting events through the policy's handlers.
--- @tparam[opt] table options limit, budget (seconds), isolate (true: handlers run in processes of their own, up to
--- `handlers` of them side by side, which are killed when they hang; in place, those behind a slow one wait for it)
--- @treturn table|nil {delivered=, buried=, errors=}, or nil and an error
+---@param options? mjhook.DeliverOptions
+---@return {delivered: integer, buried: integer, errors: integer}? report
+---@return mjhook.Error? err
 function Mjhook:deliver(options)
   check_open(self, 2)
   return outcome(deliver, "deliver", self, check_options("deliver", options,
     { limit = "number", budget = "number", isolate = "boolean" }, 2))
 end
 
---- Iterates over the events that wait to be delivered or were given up (`buried`), the oldest task's first.
--- @tparam[opt] table options buried (true: only those), ref (only that task's), limit
--- @usage for event in mj:events{ buried = true } do print(event.event_id, event.errors[#event.errors].message) end
+--- Iterates over the events that wait to be delivered or are buried, those of the oldest task first.
+---@param options? {buried?: boolean, ref?: string, limit?: integer} `buried`: only these; `ref`: only of this task
+---@return fun(): mjhook.Event?
+---@usage for event in mj:events{ buried = true } do print(event.event_id, event.errors[#event.errors].message) end
 function Mjhook:events(options)
   check_open(self, 2)
   options = check_options("events", options, { buried = "boolean", ref = "string", limit = "number" }, 2)
@@ -400,19 +425,21 @@ function Mjhook:events(options)
   return events.events(self, options)
 end
 
---- Hands an event out again at once, with all its tries ahead; a buried one, too.
--- @tparam string event_id
--- @treturn boolean|nil true, or nil and an error: "not_found"; "state" while it is being handled
+--- Makes an event due now and gives it all its tries again; also a buried one.
+---@param event_id string
+---@return true? ok
+---@return mjhook.Error? err `not_found`; `state` while it is being handled
 function Mjhook:kick(event_id)
   check_open(self, 2)
   check_string("kick", event_id, 2)
   return hold(events.kick, self, event_id)
 end
 
---- Gives an event up. It is kept until it is kicked, and holds back no other.
--- @tparam string event_id
--- @tparam[opt] string reason
--- @treturn boolean|nil true, or nil and an error: "not_found", "state", "duplicate"
+--- Gives an event up. It is kept until it is kicked, and holds back no other event.
+---@param event_id string
+---@param reason? string
+---@return true? ok
+---@return mjhook.Error? err `not_found`, `state` or `duplicate`
 function Mjhook:bury(event_id, reason)
   check_open(self, 2)
   check_string("bury", event_id, 2)
@@ -422,9 +449,10 @@ function Mjhook:bury(event_id, reason)
   return hold(events.bury, self, event_id, reason)
 end
 
---- Hands out a task's last event again, under its own id, also when it was delivered long ago.
--- @tparam string ref
--- @treturn string|nil the event's id, or nil and an error: "not_found" also of a pruned task; "state"
+--- Delivers a task's last event again, under its own id, also when it was delivered long ago.
+---@param ref string
+---@return string? event_id
+---@return mjhook.Error? err `not_found`, also of a pruned task; `state`
 function Mjhook:replay(ref)
   check_open(self, 2)
   check_string("replay", ref, 2)
@@ -434,44 +462,51 @@ function Mjhook:replay(ref)
   return hold(events.replay, self, ref)
 end
 
---- Turns old final tasks into tombstones; see the configuration's `retention` and `key_ttl`.
--- @tparam[opt] table options older_than (seconds; else `retention` decides), limit, budget (seconds)
--- @treturn table|nil {pruned=}, or nil and an error
+--- Turns old final tasks into tombstones. See `retention` and `key_ttl` in mjhook-config(5).
+---@param options? mjhook.PruneOptions
+---@return {pruned: integer}? report
+---@return mjhook.Error? err
 function Mjhook:prune(options)
   check_open(self, 2)
   return hold(prune.prune, self, check_options("prune", options,
     { older_than = "number", limit = "number", budget = "number" }, 2))
 end
 
---- Compares every record with every index, both ways. Takes time in proportion to the store.
--- @treturn table|nil {ok=, tasks=, events=, tombs=, found=, problems={sentences}}, or nil and an error
+--- Compares every record with every index, both ways. The time it takes grows with the store.
+---@return mjhook.CheckReport? report
+---@return mjhook.Error? err
 function Mjhook:check()
   check_open(self, 2)
   return self.store:check()
 end
 
---- Makes a consistent, compacted copy while others write. The directory is new or empty.
--- @treturn boolean|nil true, or nil and an error
+--- Makes a consistent, compacted copy while other processes write.
+---@param path string a directory that does not exist or holds no store
+---@return true? ok
+---@return mjhook.Error? err
 function Mjhook:backup(path)
   check_open(self, 2)
   check_string("backup", path, 2)
   return self.store:backup(path)
 end
 
---- What there is to watch, in Prometheus' text format. O(1).
--- @treturn string|nil text, or nil and an error
+--- Gives the metrics in Prometheus' text format, in constant time.
+---@return string? text
+---@return mjhook.Error? err
 function Mjhook:metrics()
   check_open(self, 2)
   return metrics.text(self)
 end
 
---- Counts of tasks by state, events, slots by account, bytes; what went how so far. O(1).
+--- Counts tasks by state, events, slots by account and bytes, in constant time.
+---@return mjhook.Stats? stats
+---@return mjhook.Error? err
 function Mjhook:stats()
   check_open(self, 2)
   return self.store:stats(core.now())
 end
 
---- Lets go of everything. Idempotent.
+--- Closes the store. Further calls raise; a second `close` does nothing.
 function Mjhook:close()
   if self.store then
     if self.exec.close then

@@ -1,23 +1,24 @@
---- A kit for your own tests: a real mjhook on a temporary store, with a provider that does what you script and a clock
--- that you move. No socket is opened and nothing waits.
---
---     local t = require("mjhook.testing").new { policy = "policy.lua" }
---     local task = t.mj:submit { prompt = "a fox", key = "order-7" }
---     t:assert_submitted { prompt = "a fox" }
---     t.provider:finish(task.ref)            -- calls back, as the provider does
---     t:drain()                              -- until nothing is due: the policy's handlers have run
---     assert(t:delivered("succeeded")[1].ref == task.ref)
---     t:close()
---
--- The flows, the state machine and the store are the real ones; only HTTP and the clock are not. The clock is the
--- process': all mjhook objects of it go by it until close().
--- @module mjhook.testing
+--- A kit for your own tests: a real mjhook on a temporary store, with a provider that you script and a clock that you
+--- move. It opens no socket and waits for nothing.
+---
+---     local t = require("mjhook.testing").new { policy = "policy.lua" }
+---     local task = t.mj:submit { prompt = "a fox", key = "order-7" }
+---     t:assert_submitted { prompt = "a fox" }
+---     t.provider:finish(task.ref)            -- makes the callback, as the provider does
+---     t:drain()                              -- until nothing is due: the policy's handlers have run
+---     assert(t:delivered("succeeded")[1].ref == task.ref)
+---     t:close()
+---
+--- Flows, state machine and store are the real ones; only HTTP and the clock are not. The clock is the process' own:
+--- all mjhook objects of the process use it until `close`.
+---@module mjhook.testing
 local compile = require("mjhook.code").compile
 local core = require "mjhook.core"
 local executor = require "mjhook.executor"
 local json = require "mjhook.json"
 local mjhook = require "mjhook"
 
+---@class mjhook.testing
 local M = {}
 
 local function fail(level, text, ...)
@@ -26,6 +27,8 @@ end
 
 -- ---- the provider ----
 
+---@class mjhook.testing.Provider
+---@field polls integer status requests so far
 local Provider = {}
 Provider.__index = Provider
 
@@ -116,13 +119,18 @@ local function script(self, times, entry)
   return self
 end
 
---- The next submission is accepted, as all are that nothing else was scripted for.
--- @tparam[opt=1] number times so many
+--- The next submission is accepted. So is every submission for which nothing else is scripted.
+---@param times? integer 1 if not given
+---@return mjhook.testing.Provider
 function Provider:accept(times)
   return script(self, times, { accepted = true, answer = accept })
 end
 
---- The next submission is refused with an envelope: 1001 quota, 1002 all places taken, others as PROVIDER.md says.
+--- The next submission is refused with an envelope.
+---@param code integer its status: 1001 quota, 1002 no free slot, any other number an error
+---@param message? string
+---@param times? integer
+---@return mjhook.testing.Provider
 function Provider:refuse(code, message, times)
   return script(self, times, { answer = function()
     return envelope(code, message or "refused")
@@ -130,26 +138,29 @@ function Provider:refuse(code, message, times)
 end
 
 --- The next submission is answered with this HTTP status and body.
--- @tparam number http_status
--- @tparam[opt] string body
--- @tparam[opt] number retry_after seconds
+---@param http_status integer
+---@param body? string
+---@param retry_after? number seconds
+---@return mjhook.testing.Provider
 function Provider:answer(http_status, body, retry_after)
   return script(self, 1, { answer = function()
     return { outcome = "answered", status = http_status, body = body or "", retry_after = retry_after }
   end })
 end
 
---- The next question about jobs is answered with this HTTP status and body.
--- @tparam number http_status
--- @tparam[opt] string|function body; a function is given the list of task ids that were asked about
--- @tparam[opt] number retry_after seconds
+--- The next status request is answered with this HTTP status and body.
+---@param http_status integer
+---@param body? string|fun(task_ids: string[]): string
+---@param retry_after? number seconds
+---@return mjhook.testing.Provider
 function Provider:answer_status(http_status, body, retry_after)
   table.insert(self.status_script, { status = http_status, body = body, retry_after = retry_after })
   return self
 end
 
---- The next submission is not answered: it may have arrived, and by `arrived` it has.
--- @tparam[opt] boolean arrived the job runs, though nobody was told its id
+--- The next submission gets no answer, so it may have arrived.
+---@param arrived? boolean true: it has arrived and the job runs, though its task id is unknown here
+---@return mjhook.testing.Provider
 function Provider:timeout(arrived)
   return script(self, 1, { accepted = arrived or false, answer = function(_, request)
     if arrived then
@@ -159,17 +170,19 @@ function Provider:timeout(arrived)
   end })
 end
 
---- Nobody listens, until it is called with false.
+--- The provider accepts no connection until `down(false)`.
+---@param is_down? boolean true if not given
+---@return mjhook.testing.Provider
 function Provider:down(is_down)
   self.is_down = is_down ~= false
   return self
 end
 
---- The job's end, or any word on it: job-status tells it from now on, and a callback is made unless `callback` is
--- false.
--- @param which a ref, a task or a task id
--- @tparam table word status (0 runs, 1 succeeded, 2 failed, or a word), image, images, reason, meta; callback
--- @treturn table|nil mjhook's reply to the callback
+--- Sets what the provider says of a job. Status requests give it from now on, and a callback is made unless `callback`
+--- is false.
+---@param which string|mjhook.Task a ref, a task id or a task
+---@param word mjhook.testing.Word
+---@return mjhook.Reply? reply to the callback
 function Provider:say(which, word)
   local job = job_of(self, which, 2)
   for _, name in ipairs { "status", "image", "images", "reason", "meta" } do
@@ -183,8 +196,9 @@ function Provider:say(which, word)
 end
 
 --- The job succeeds.
--- @param which a ref, a task or a task id
--- @tparam[opt] table word image, images, meta; callback = false: only polling will tell
+---@param which string|mjhook.Task a ref, a task id or a task
+---@param word? mjhook.testing.Word `callback = false`: only a poll tells
+---@return mjhook.Reply? reply to the callback
 function Provider:finish(which, word)
   word = word or {}
   return self:say(which, { status = 1, image = word.image or "https://images.example/grid.png",
@@ -193,16 +207,23 @@ function Provider:finish(which, word)
 end
 
 --- The job fails.
+---@param which string|mjhook.Task a ref, a task id or a task
+---@param reason? string
+---@param word? mjhook.testing.Word `callback = false`: only a poll tells
+---@return mjhook.Reply? reply to the callback
 function Provider:fail(which, reason, word)
   return self:say(which, { status = 2, reason = reason or "no reason", callback = (word or {}).callback })
 end
 
---- The provider has never heard of the job.
+--- The provider no longer knows the job: status answers leave it out.
+---@param which string|mjhook.Task a ref, a task id or a task
 function Provider:forget(which)
   job_of(self, which, 2).forgotten = true
 end
 
---- Makes the callback (again): what the provider has to say of the job, to the URL that it was given.
+--- Makes a callback now (again), with what the provider says of the job.
+---@param which string|mjhook.Task a ref, a task id or a task
+---@return mjhook.Reply
 function Provider:call_back(which)
   local job = job_of(self, which, 2)
   if not job.hook then
@@ -216,6 +237,11 @@ end
 
 -- ---- the kit ----
 
+---@class mjhook.testing.Kit
+---@field mj mjhook.Instance
+---@field provider mjhook.testing.Provider
+---@field log {level: mjhook.LogLevel, message: string}[] what was logged
+---@field dir string the directory of the store
 local Kit = {}
 Kit.__index = Kit
 
@@ -251,9 +277,9 @@ local function noting(self, policy)
   return functions
 end
 
---- @tparam[opt] table options policy (a table or a path), and what else mjhook.open takes; false takes a setting of the
--- kit's away (hook_url, secrets)
--- @treturn table kit: mj, provider, log (what was logged: {level=, message=}) and the functions below
+--- Makes a kit. Close it in teardown.
+---@param options? mjhook.Config also `policy`; false takes a default of the kit away (`hook_url`, `secrets`)
+---@return mjhook.testing.Kit
 function M.new(options)
   local self = setmetatable({ log = {}, events = {}, at = core.now(), real_now = core.now }, Kit)
   self.provider = setmetatable({
@@ -290,19 +316,20 @@ function M.new(options)
   return self
 end
 
---- Milliseconds of the kit's clock, which stands still.
+--- Gives the kit's time in milliseconds. Its clock stands still until `advance`.
+---@return integer
 function Kit:now()
   return self.at
 end
 
 --- Moves the clock.
--- @tparam number seconds
+---@param seconds number
 function Kit:advance(seconds)
   self.at = self.at + math.floor(seconds * 1000)
 end
 
 --- Reconciles and delivers until nothing is due at this time of the kit's clock.
--- @treturn table the last pass' report
+---@return mjhook.Report report of the last pass
 function Kit:drain()
   for _ = 1, 100 do
     local report, err = self.mj:reconcile { budget = 60 }
@@ -316,8 +343,9 @@ function Kit:drain()
   fail(2, "drain: there is still work to do after 100 passes: what is due at once, again and again?")
 end
 
---- The events that the policy's handlers took, oldest first: {event_id=, type=, ref=, task=}.
--- @tparam[opt] string kind "succeeded", "failed", "lost" or "ambiguous": only those
+--- Gives the events that the policy's handlers have taken, oldest first.
+---@param kind? mjhook.EventType only these
+---@return {event_id: string, type: mjhook.EventType, ref: string, task: mjhook.Task}[]
 function Kit:delivered(kind)
   local list = {}
   for _, event in ipairs(self.events) do
@@ -337,8 +365,9 @@ local function matches(request, wanted)
   return true
 end
 
---- The submissions that reached the provider: {prompt=, mode=, timeout=, hookUrl=, account=, accepted=}.
--- @tparam[opt] table wanted fields that they have to have
+--- Gives the submissions that reached the provider.
+---@param wanted? mjhook.testing.Submission fields that they must have
+---@return mjhook.testing.Submission[]
 function Kit:submissions(wanted)
   local list = {}
   for _, request in ipairs(self.provider.requests) do
@@ -367,9 +396,9 @@ local function seen(self)
   return #lines == 0 and "nothing was submitted" or "submitted were\n" .. table.concat(lines, "\n")
 end
 
---- Raises unless the provider was sent a job like this: once or more, or as often as `times` says.
--- @tparam table wanted prompt, mode, timeout, account; times
--- @treturn table the submissions
+--- Raises unless the provider was sent a job like this: at least once, or exactly `times` times.
+---@param wanted mjhook.testing.Submission
+---@return mjhook.testing.Submission[]
 function Kit:assert_submitted(wanted)
   local list = self:submissions(wanted)
   if wanted.times and #list ~= wanted.times or #list == 0 and wanted.times ~= 0 then
@@ -379,7 +408,7 @@ function Kit:assert_submitted(wanted)
 end
 
 --- Raises if the provider was sent a job like this.
--- @tparam[opt] table wanted as for assert_submitted; any job when it is not given
+---@param wanted? mjhook.testing.Submission any job if not given
 function Kit:assert_not_submitted(wanted)
   local list = self:submissions(wanted)
   if #list > 0 then
@@ -387,7 +416,7 @@ function Kit:assert_not_submitted(wanted)
   end
 end
 
---- Lets go of everything: the store is gone, and the clock is the system's again. Idempotent.
+--- Removes the store and gives the system's clock back. A second call does nothing.
 function Kit:close()
   if self.mj then
     self.mj:close()

@@ -1,12 +1,14 @@
---- mjhook under OpenResty: no disk commit and no network wait on the event loop.
---
---   thread_pool mjhook threads=1;        # commits: LMDB has one writer anyway
---   thread_pool mjhook_http threads=4;   # requests to the provider
---   thread_pool mjhook_deliver threads=2; # the policy's handlers; without it events wait for mjhook-reconcile
---   init_by_lua_block        { require("resty.mjhook").init{ config = "/etc/mjhook/config.lua" } }
---   init_worker_by_lua_block { require("resty.mjhook").init_worker() }
---   location = /webhooks/midjourney { content_by_lua_block { require("resty.mjhook").callback() } }
--- @module resty.mjhook
+--- mjhook under OpenResty: no disk commit and no network wait runs on nginx's event loop.
+---
+---     thread_pool mjhook threads=1;         # commits
+---     thread_pool mjhook_http threads=4;    # requests to the provider
+---     thread_pool mjhook_deliver threads=2; # the policy's handlers; without it events wait for mjhook-reconcile
+---     init_by_lua_block        { require("resty.mjhook").init { config = "/etc/mjhook/config.lua" } }
+---     init_worker_by_lua_block { require("resty.mjhook").init_worker() }
+---     location = /webhooks/midjourney { content_by_lua_block { require("resty.mjhook").callback() } }
+---
+--- These lines are part of an nginx.conf: the guide "OpenResty" shows a whole one.
+---@module resty.mjhook
 local body = require "resty.mjhook.body"
 local callback = require "mjhook.callback"
 local config = require "mjhook.config"
@@ -21,6 +23,8 @@ local policy = require "mjhook.policy"
 local submit = require "mjhook.submission.submit"
 local threads = require "resty.mjhook.threads"
 
+---@class resty.mjhook
+---@field version string
 local M = { version = mjhook.version }
 local log = journal.log
 
@@ -34,11 +38,10 @@ local given, arguments, instance -- what init() was given, with the environment;
 local tried_at = -REOPEN_MS
 local said -- why the store could not be opened, since requests last asked
 
---- In init_by_lua: checks configuration and policy, so that nginx does not start with wrong ones. An nginx has one of
--- each: a second call would take the first one's callbacks to another store.
--- The environment is handed on to workers and threads, for which nginx clears it.
--- Opens nothing: nginx's master must not hold a store open across its forks.
--- @tparam table args as for mjhook.open
+--- Call it in `init_by_lua`. It checks configuration and policy, so that nginx does not start with wrong ones. It hands
+--- the environment on to workers and threads, for which nginx clears it. It opens nothing: nginx's master process must
+--- not hold a store open across its forks. An nginx has one configuration, so a second call raises.
+---@param args? mjhook.Options
 function M.init(args)
   if given then
     error("mjhook: init() was called before: an nginx has one configuration", 0)
@@ -165,7 +168,8 @@ local function warm_up(premature)
   end
 end
 
---- In init_worker_by_lua: opens the store in this worker. A failure is logged, answered with 503 and tried again.
+--- Call it in `init_worker_by_lua`. It opens the store in this worker. A failure is logged; until a later try succeeds,
+--- callbacks are answered 503.
 function M.init_worker()
   if not given then
     error("mjhook: call init() in init_by_lua first: without it every callback is answered 503", 0)
@@ -254,8 +258,8 @@ local function respond()
   return callback.accept(mj, text, how, ref, attempt)
 end
 
---- The provider's callback, as a content handler: authenticated before the body is read, answered after the commit.
--- Never raises.
+--- Takes the provider's callback, as a content handler. It authenticates before it reads the body, answers after the
+--- commit, and never raises.
 function M.callback()
   local ok, reply = pcall(respond)
   if not ok then
@@ -265,8 +269,10 @@ function M.callback()
   send(reply)
 end
 
---- Submits a job from a request handler, without blocking the worker. See mjhook's submit.
--- @treturn table|nil task, or nil and an error
+--- Submits a job from a request handler, without blocking the worker. Takes what `mj:submit` takes.
+---@param args mjhook.Job
+---@return mjhook.Task? task
+---@return mjhook.Error? err
 function M.submit(args)
   local mj = open()
   if not mj then
@@ -275,10 +281,11 @@ function M.submit(args)
   return mj:submit(args)
 end
 
---- A task by its ref, as the store has it: a look into mapped memory.
--- @tparam string ref
--- @tparam[opt] table options refresh = true: the provider is asked first, without blocking the worker
--- @treturn table|nil task, or nil and an error
+--- Reads a task from the store by its ref.
+---@param ref string
+---@param options? {refresh?: boolean} `refresh`: ask the provider first, without blocking the worker
+---@return mjhook.Task? task
+---@return mjhook.Error? err
 function M.status(ref, options)
   local mj = open()
   if not mj then
@@ -289,8 +296,8 @@ function M.status(ref, options)
   return mj:get(ref)
 end
 
---- Prometheus' metrics, as a content handler. With `lua_shared_dict mjhook 1m` also the requests of strangers, counted
--- across the workers since nginx started: nothing of them is written to disk.
+--- Sends Prometheus' metrics, as a content handler. With `lua_shared_dict mjhook 1m` they count also unauthenticated
+--- requests, which write nothing to disk, over all workers since nginx started.
 function M.metrics()
   local mj = open()
   local strangers = ngx.shared.mjhook and { { "callbacks_unauthenticated_total", "counter",
@@ -302,7 +309,9 @@ function M.metrics()
   send { status = 200, headers = { ["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8" }, body = text }
 end
 
---- The mjhook object of this worker; nil while its store can't be opened.
+--- Gives this worker's mjhook object, for all functions that this module does not wrap; nil while its store cannot be
+--- opened. Its functions that commit or send yield: call them where nginx allows that (content, access, timers).
+---@return mjhook.Instance?
 function M.instance()
   return open()
 end

@@ -1,26 +1,21 @@
 --- Downloads a task's images into a directory, before the provider's URLs expire.
---
---     on_succeeded = require "mjhook.handlers.archive" { dir = "/var/lib/mjhook-images" }
---
--- Settings: `dir` (absolute; made when missing, its parent is not), `mode` of the files ("0600"; directories can be
--- searched by who may read them), `max_bytes` of one image (64 MiB), `connections` at once (4), `timeout` (seconds, at
--- most what a handler may take), `hosts` (the only ones that images are fetched from: "cdn.example", or ".example" for
--- all below it), `ca_file` (certificates to trust instead of the system's).
---
--- The grid goes to DIR/DAY/REF-0.png, images[n] to DIR/DAY/REF-n.png, or with the end that the image's first bytes
--- ask for: png, jpg, webp, gif. DAY is the one on which the task was made (UTC), as in 2026-05-04. The task's record
--- and the handlers after this one get
---
---     files = { { index = 0, path = "...", sha256 = "...", bytes = 123, type = "image/png" }, ... }
---
--- A URL of the provider's is a stranger's URL: only https on port 443 is spoken, no redirects are followed, no proxy
--- is used and no address connected to that is not public, whatever its name resolves to. A file that has its name is
--- whole and on disk; what broke off is gone on with by the next try, which leaves whole files alone.
---
--- A URL that may not be fetched, an image that is too large or gone (410) is hopeless: once nothing else is missing,
--- the event is buried. Anything else is tried again, not before `Retry-After` is over (at most a day) where a server
--- names one; what only lacked time, after 5 seconds.
--- @module mjhook.handlers.archive
+---
+---     on_succeeded = require "mjhook.handlers.archive" { dir = "/var/lib/mjhook-images" }
+---
+--- The grid is stored as DIR/DAY/REF-0.png and `images[n]` as DIR/DAY/REF-n.png. The extension follows from the first
+--- bytes of the image: png, jpg, webp or gif. DAY is the day on which the task was created (UTC), such as 2026-05-04.
+--- The task's record, and the handlers after this one, get
+---
+---     files = { { index = 0, path = "...", sha256 = "...", bytes = 123, type = "image/png" }, ... }
+---
+--- An image URL is not trusted. The archive uses only https on port 443, no redirect and no proxy, and it connects only
+--- to public addresses, whatever the name resolves to. A file under its final name is complete and on disk. An
+--- interrupted download continues where it stopped; complete files are not downloaded again.
+---
+--- A URL that may not be fetched, an image that is too large, and one that is gone (410) cannot succeed later: when
+--- nothing else is missing, the event is buried. Every other failure is tried again, not before the server's
+--- `Retry-After` (at most a day). When only time was lacking, the next try follows after 5 seconds.
+---@module mjhook.handlers.archive
 local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
 local settings = require "mjhook.handlers.settings"
@@ -162,8 +157,8 @@ local function report(list)
     { bury = how.bury, not_before = how.not_before, retry_after = not how.not_before and how.retry_after or nil }
 end
 
---- @tparam table given the settings above
--- @treturn function a handler; it does nothing about an event that is no success
+---@param given mjhook.handlers.ArchiveSettings
+---@return mjhook.Handler
 return function(given)
   local ok, why = check(given)
   if not ok then

@@ -1,16 +1,16 @@
 --- Runs a program for each event, with the event as JSON on its standard input. No shell is involved.
---
---   on_event = require "mjhook.handlers.exec" { "/usr/local/bin/notify", "--quiet" }
---
--- The program gets {"event_id", "type", "attempt", "created_at" (ms), "task"} as one line, the task as
--- mjhook.handlers.event lists it; its standard output is thrown away. Exit status 0: done. 65 (EX_DATAERR) and 100:
--- never again, the event is buried. Anything else, a signal or the end of its time: again later; the last line of its
--- standard error is the reason that is kept.
---
--- Its environment is PATH, HOME, LANG, TZ and USER of this process' and what `env` adds: no key and no secret. It
--- inherits standard input, output and error, and no other file or socket. What it leaves running when it ends is
--- killed, unless `background` is set.
--- @module mjhook.handlers.exec
+---
+---     on_event = require "mjhook.handlers.exec" { "/usr/local/bin/notify", "--quiet" }
+---
+--- The program gets one line, {"event_id", "type", "attempt", "created_at" (ms), "task"}, with the fields of the task
+--- that the guide "Policies and handlers" lists. Its standard output is discarded. Exit status 0 is success. 65
+--- (EX_DATAERR) and 100 mean that no further try makes sense: the event is buried. Any other status, a signal and a
+--- time-out are tried again; the last line of standard error is stored as the reason.
+---
+--- Its environment is PATH, HOME, LANG, LC_ALL, TZ, USER, LOGNAME and TMPDIR of this process, and what `env` adds: no
+--- key and no secret. It inherits standard input, output and error, and no other file or socket. Processes that it
+--- leaves running when it ends are killed, unless `background` is set.
+---@module mjhook.handlers.exec
 local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
 local json = require "mjhook.json"
@@ -83,11 +83,8 @@ local function check_command(command)
   check(command.background == nil or type(command.background) == "boolean", "background: true or false expected")
 end
 
---- @tparam table command the program's path and its arguments; and env (table of names and texts), timeout (seconds,
--- at most what a handler may take), input (function of task and ctx that gives the text for standard input instead of
--- JSON; nil: the program is not run, and the event is done), background (true: processes that the program leaves when
--- it ends go on)
--- @treturn function a handler
+---@param command mjhook.handlers.ExecSettings
+---@return mjhook.Handler
 return function(command)
   check_command(command)
   local env = environment(command.env)

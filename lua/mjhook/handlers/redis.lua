@@ -1,28 +1,25 @@
---- Appends events to a Redis stream, for a fleet of workers.
---
---     on_event = require "mjhook.handlers.redis" { url = "rediss://mjhook@redis.example:6380/0" }
---
--- Settings: `url` (redis://[user[:password]@]host[:port][/db], or rediss:// for TLS), `stream` ("mjhook:events"),
--- `maxlen` (about how many entries the stream keeps; all, when not given), `timeout` (seconds, 10); the password may
--- also come from `password`, from `password_file` (a private file) or from the environment,
--- `MJHOOK_REDIS_PASSWORD`; `ca_file` (certificates to trust instead of the system's), `cert_file` and `key_file`
--- (PEM, for servers that ask for a certificate). A password over redis:// can be read on its way.
---
--- An entry has the fields `event_id`, `type` ("succeeded", "failed", "lost", "ambiguous"), `ref` and `task`: JSON with
--- what mjhook.handlers.event lists.
---
--- At least once: an entry whose answer was lost is added again, under the same event_id. A consumer that must not do a
--- thing twice takes the id in the transaction of its work, or asks Redis before it begins:
---
---     SET mjhook:seen:<event_id> <worker> NX EX 86400    -- nil: another has it; XACK and go on
---
--- and deletes that key if it fails. `maxlen` drops what nobody has read, too: leave room for the longest outage of
--- your workers, or trim by XTRIM MINID behind the slowest group.
---
--- What Redis says of itself or of our access (loading, read only, out of memory, wrong password ...) is tried again;
--- what it says of the command (the key holds no stream, no such database ...) it would say again: buried.
--- One connection for each handler and process, which is made anew when it is dead.
--- @module mjhook.handlers.redis
+--- Appends events to a Redis stream, for several workers.
+---
+---     on_event = require "mjhook.handlers.redis" { url = "rediss://mjhook@redis.example:6380/0" }
+---
+--- The password may come from the URL, from `password`, from `password_file` or from the environment's
+--- MJHOOK_REDIS_PASSWORD. A password over redis:// (without TLS) can be read on its way.
+---
+--- An entry has the fields `event_id`, `type` ("succeeded", "failed", "lost", "ambiguous"), `ref` and `task`: JSON with
+--- the fields that the guide "Policies and handlers" lists.
+---
+--- Delivery is at least once: an entry whose answer was lost is added again, under the same event_id. A consumer that
+--- must not do a thing twice stores the id in the transaction of its work, or asks Redis before it begins:
+---
+---     SET mjhook:seen:<event_id> <worker> NX EX 86400    -- nil: another worker has it; XACK and continue
+---
+--- and deletes that key if it fails. `maxlen` also drops entries that no consumer has read: leave room for the longest
+--- outage of your workers, or trim by XTRIM MINID behind the slowest group.
+---
+--- Errors about Redis or the access to it (loading, read only, out of memory, wrong password ...) are tried again.
+--- Errors about the command (the key holds no stream, no such database ...) would come again: the event is buried. Each
+--- handler has one connection in each process, which is made again when it is dead.
+---@module mjhook.handlers.redis
 local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
 local resp = require "mjhook.handlers.resp"
@@ -335,6 +332,8 @@ local function append(target, command, deadline)
   end
 end
 
+---@param given mjhook.handlers.RedisSettings
+---@return mjhook.Handler
 return function(given)
   local target, why = read(given)
   if not target then

@@ -1,24 +1,21 @@
---- Relays events to another service, signed by the Standard Webhooks specification (standardwebhooks.com).
---
---     on_event = require "mjhook.handlers.webhook" { url = "https://app.example/midjourney", secret = "whsec_..." }
---
--- Settings: `url` (https; http to a loopback address, or with `allow_insecure = true`), `secret` ("whsec_" and 24 to
--- 64 bytes in base64; a list of them while one replaces another: each signs), or `secret_file`, a private file with
--- one a line; `timeout` (seconds, 20), `ca_file` (certificates to trust instead of the system's).
---
--- A request is a POST with `webhook-id` (the event's id: the same each time it is sent, so a receiver that remembers
--- ids does nothing twice), `webhook-timestamp` (seconds, of this sending), `webhook-signature` ("v1," and a base64
--- HMAC-SHA256 of "id.timestamp.body", one for each secret) and this body:
---
---     {"type": "midjourney.task.succeeded", "timestamp": "2026-05-04T12:00:00.000Z", "data": {...}}
---
--- The type ends in `succeeded`, `failed`, `lost` or `ambiguous`, the timestamp is when it happened; data is what
--- mjhook.handlers.event lists. The body of an answer is read (up to 1 MiB) and forgotten.
---
--- An answer of 200 to 299 is success. All else, redirects among it, is tried again: with backoff, and not before
--- `Retry-After` (at most a day) when that came with 429 or 503. 410 Gone disables the target: a file in the store says
--- so, and until somebody removes it the target's events are buried unsent. They are kept: `mjhook kick --all`.
--- @module mjhook.handlers.webhook
+--- Sends events to another service, signed as the Standard Webhooks specification says (standardwebhooks.com).
+---
+---     on_event = require "mjhook.handlers.webhook" { url = "https://app.example/midjourney", secret = "whsec_..." }
+---
+--- A request is a POST with `webhook-id` (the event's id, the same for each try, so that a receiver can recognize a
+--- repetition), `webhook-timestamp` (seconds, when this try was sent), `webhook-signature` ("v1," and a base64
+--- HMAC-SHA256 of "id.timestamp.body", one for each secret) and this body:
+---
+---     {"type": "midjourney.task.succeeded", "timestamp": "2026-05-04T12:00:00.000Z", "data": {...}}
+---
+--- The type ends in `succeeded`, `failed`, `lost` or `ambiguous`. The timestamp says when it happened. `data` has the
+--- fields that the guide "Policies and handlers" lists.
+---
+--- An answer from 200 to 299 is success. Every other answer, also a redirect, is tried again with backoff, and not
+--- before `Retry-After` (at most a day) when that came with 429 or 503. 410 Gone disables the target: a file in the
+--- store's directory notes it, and until it is removed the target's events are buried unsent. They are kept: `mjhook
+--- kick --all` sends them.
+---@module mjhook.handlers.webhook
 local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
 local json = require "mjhook.json"
@@ -212,6 +209,8 @@ local function send(target, task, ctx)
   return judge(target, answers[1], ctx)
 end
 
+---@param given mjhook.handlers.WebhookSettings
+---@return mjhook.Handler
 return function(given)
   local target, why = read(given)
   if not target then

@@ -1,0 +1,429 @@
+---@meta mjhook.types
+--- The tables that mjhook takes and gives, for lua-language-server and for the reference (`make doc`).  It is never
+--- loaded.  spec/types_spec.lua compares it with the code: a field, a key or a code that is only on one side fails.
+
+---@alias mjhook.State
+---| "queued"     # Stored, nothing sent: no slot is free, or the account rests. A later pass or a free slot sends it.
+---| "submitting" # The intent is stored and the request is on its way.
+---| "ambiguous"  # The request may have arrived, and there is no usable answer. A callback can still settle it.
+---| "pending"    # The provider has accepted the job; its task id is known.
+---| "succeeded"  # Final: the images are there.
+---| "failed"     # Final: the provider or a definite refusal ended it.
+---| "lost"       # Given up: the provider does not know the job or said nothing final. Its later word still counts.
+---| "cancelled"  # Final: you gave it up. A late result is recorded, without an event.
+
+---@alias mjhook.Mode "fast"|"relaxed"
+---@alias mjhook.LogLevel "info"|"notice"|"warn"|"error"
+---@alias mjhook.EventType "succeeded"|"failed"|"lost"|"ambiguous"
+
+--- Where a change came from.
+---@alias mjhook.Source "user"|"submit"|"callback"|"poll"|"sweep"|"policy"
+
+---@alias mjhook.ErrorCode
+---| "invalid"      # An argument or a field of a job is wrong; the message names it. Correct it.
+---| "config"       # The configuration is wrong or incomplete; the message names the key. `mjhook doctor` says more.
+---| "not_found"    # There is no such task, event or refused callback. Check the id; a pruned task is gone.
+---| "key_conflict" # The key was used with other arguments. Use another key, or submit the same arguments.
+---| "state"        # The state of the task or event does not allow this; the message names the state.
+---| "limit"        # A limit was reached, such as eight attempts of one task; the message names it.
+---| "duplicate"    # Known already, such as an event that is buried already. Nothing to do.
+---| "exists"       # It is there already, such as the target of a backup. Name another one.
+---| "busy"         # Another process holds what is needed, or too much waits. Try again later.
+---| "again"        # Nothing was stored. Make the same call again.
+---| "changed"      # The task changed during the call. Read it and decide again.
+---| "stale"        # The news came too late to matter; only the timeline has it.
+---| "unknown"      # The news is about no task of this store.
+---| "closed"       # The object was closed. Open it again.
+---| "owner"        # The store belongs to another user. Run the program as the user that the message names.
+---| "read_only"    # The store cannot be written. Check the file system and the permissions.
+---| "no_space"     # The disk or `map_max` is full. Make room; nothing that was acknowledged is lost.
+---| "io"           # Reading or writing failed. The message has the system's reason; see also the log.
+---| "no_memory"    # Out of memory. Nothing was stored or sent, unless the message says so; with a key, try again.
+---| "corrupt"      # A record cannot be read. Run `mjhook check`, then restore a backup.
+---| "format"       # The directory holds no mjhook store. Check `store`.
+---| "schema"       # A newer mjhook wrote the store. Install that version.
+---| "internal"     # A fault of mjhook. Please report it with the output of `mjhook doctor --json`.
+---| "network"      # The provider could not be reached, or the connection broke. It is tried again.
+---| "not_sent"     # The request did not reach the provider, so nothing is billed. The task waits and is sent again.
+---| "maybe_sent"   # The connection broke after the request had left. The task is `ambiguous` and is not sent again.
+---| "quota"        # The account has no quota left. Buy more; jobs wait until then.
+---| "concurrency"  # The account has its maximum of unfinished jobs. The task waits for a slot.
+---| "rate_limit"   # The provider asks for fewer requests. The account rests for the time that it names.
+---| "auth"         # The provider refuses the API key. Set the right `api_key`.
+---| "redirect"     # The provider's address redirects. Correct `base_url`.
+---| "endpoint"     # There is no API at `base_url`, or a deployment is going on. Check `base_url`.
+---| "blocked"      # Something in front of the provider refuses the request, such as a firewall or a proxy.
+---| "rejected"     # The provider refuses this job for good, for example because of its prompt. Change the job.
+---| "server_error" # Trouble on the provider's side after the request had left. The task is `ambiguous`.
+---| "unreadable"   # The provider's answer cannot be understood. The task is `ambiguous`; nothing is concluded from it.
+---| "provider"     # The provider says that the job failed, or gave no usable status. The message quotes its reason.
+---| "expired"      # The job waited longer than its `expires`.
+---| "lost"         # The provider does not know the job, or said nothing final for `lost_after`.
+
+--- An error prints as its message.
+---@class mjhook.Error
+---@field code mjhook.ErrorCode for programs; see the list of codes
+---@field message string for people: what happened, to which task or key, and what to do
+---@field retryable boolean whether the same call may succeed later without a change
+
+--- A job as `submit` takes it.
+---@class mjhook.Job
+---@field prompt string Midjourney syntax, such as "a fox --ar 4:5"; 1 to 10,000 bytes of UTF-8
+---@field mode? mjhook.Mode "fast" if not given
+---@field timeout? integer seconds after which the provider gives the job up: 300 to 1200, 600 if not given
+---@field user_id? string which user of yours it is for; at most 256 bytes
+---@field key? string the same key with the same arguments gives the first task and sends nothing; at most 256 bytes
+---@field context? any your own data for handlers: a JSON value of at most 64 KiB, or `mjhook.raw_json(text)`
+---@field priority? integer higher numbers are sent first: -1000000 to 1000000, 0 if not given
+---@field account? string send it under this account of the configuration and no other
+---@field expires? number seconds to wait as `queued` before it fails; at most a year
+
+--- A job that was submitted elsewhere.
+---@class mjhook.AdoptedJob: mjhook.Job
+---@field prompt? string if it is not given, the provider's word is used when it comes
+---@field task_id string the provider's id
+
+---@class mjhook.SubmitResult: mjhook.Task
+---@field error mjhook.Error? of a wrong job, which then has no `ref`; or why a task waits
+
+--- A task as the store has it. A field without a value is nil. Times are milliseconds since 1970.
+---@class mjhook.Task
+---@field ref string our id (a ULID), made before anything is sent
+---@field state mjhook.State
+---@field attempt integer number of the current attempt: 1, and one more with each `resubmit`
+---@field task_id string? the provider's id of the current attempt
+---@field account string? the account it is sent under
+---@field prompt string? as submitted
+---@field mj_prompt string? as the provider ran it
+---@field mode mjhook.Mode
+---@field timeout integer seconds after which the provider gives it up
+---@field priority integer
+---@field user_id string? yours
+---@field context any yours
+---@field key string? yours
+---@field image string? URL of the grid; the provider's URLs expire
+---@field images string[] URLs of the single images
+---@field files mjhook.File[]? what handlers have stored, such as the archive's image files
+---@field meta any what the provider says about the images, such as width and height
+---@field error mjhook.Error? why it failed, is lost or waits
+---@field late boolean? true when the provider's word came after mjhook had decided otherwise
+---@field duplicate boolean? true when `submit` or `adopt` gives a task that was there before
+---@field pruned boolean? true when only the tombstone is left: ref, key, task ids and final state
+---@field source mjhook.Source? where the final state came from
+---@field attempts mjhook.Attempt[]
+---@field polls integer status answers so far
+---@field tries integer? how often the current attempt was tried and refused or not sent
+---@field owner "alive"|"dead"|"foreign"|nil of a task that is `submitting`: what is known of the process that sends it
+---@field created_at integer
+---@field updated_at integer? last change
+---@field submitted_at integer? when the current attempt was sent
+---@field called_at integer? when a callback was first due to be believed or came
+---@field finished_at integer?
+---@field due_at integer? when the provider is asked next, or the task is looked at next
+---@field expires_at integer? until when it may wait as `queued`
+---@field timeline mjhook.TimelineEntry[] what happened, oldest first
+---@field timeline_dropped integer? entries that were dropped because the timeline was full
+
+---@class mjhook.Attempt
+---@field attempt integer
+---@field word "unsent"|"submitting"|"ambiguous"|"accepted"|"refused"|"succeeded"|"failed" what is known of it
+---@field account string?
+---@field submitted_at integer? ms
+---@field slot_until integer? ms: until when it holds its slot at most
+---@field task_id string?
+---@field task_ids string[]? all ids the provider has named for it
+
+---@class mjhook.TimelineEntry
+---@field at integer ms
+---@field signal string what came: "create", "claim", "accepted", "running", "succeeded", "cancel" ...
+---@field note "taken"|"duplicate"|"contradiction"|"conflict"|"stale"|"old_attempt" what it changed
+---@field source mjhook.Source
+---@field from mjhook.State
+---@field to mjhook.State
+---@field attempt integer
+---@field reason string?
+---@field count integer? how many equal entries this one stands for
+---@field until integer? ms: the last of them
+
+---@class mjhook.File
+---@field index integer 0: the grid; n: `images[n]`
+---@field path string
+---@field sha256 string
+---@field bytes integer
+---@field type string such as "image/png"
+
+--- What `tasks` may be limited to.
+---@class mjhook.Filter
+---@field state? mjhook.State
+---@field user_id? string
+---@field since? integer ms: only tasks that were created since then
+---@field limit? integer
+
+---@class mjhook.Event
+---@field event_id string
+---@field ref string
+---@field seq integer number of the event within its task
+---@field type mjhook.EventType
+---@field attempt integer
+---@field tries integer how often it was given to a handler
+---@field round integer the same, since it was kicked or replayed
+---@field failed integer failed tries in this round
+---@field created_at integer ms
+---@field next_at integer ms: when the next try is due
+---@field late boolean
+---@field buried boolean
+---@field leased boolean whether a handler has it now
+---@field errors {at: integer, message: string}[] the newest failures
+
+---@class mjhook.Refused
+---@field id integer for `readmit`
+---@field at integer ms
+---@field ref string
+---@field attempt integer
+---@field reason string
+---@field body string at most 64 KiB of it
+---@field size integer its length
+
+--- A callback as a server of your own gives it to `mj:callback`.
+---@class mjhook.Request
+---@field method string
+---@field uri string path and query, as in the request line
+---@field headers? table<string, string|string[]>
+---@field body? string
+---@field peer? string the address of the client
+
+---@class mjhook.Reply
+---@field status integer
+---@field headers table<string, string>
+---@field body string
+
+---@class mjhook.ReconcileOptions
+---@field budget? number seconds after which nothing new begins
+---@field limit? integer at most so many tasks polled and events delivered
+---@field dry_run? boolean only say how much is due
+---@field isolate? boolean as for `deliver`
+---@field progress? fun(step: string, report: mjhook.Report, most: integer)
+---@field on_trouble? fun(text: string) called with the text of each kind of error that the report counts
+
+---@class mjhook.DeliverOptions
+---@field limit? integer
+---@field budget? number seconds
+---@field isolate? boolean true: in up to `handlers` processes, killed when they take too long; else in this process
+
+---@class mjhook.PruneOptions
+---@field older_than? number seconds since they finished, instead of the configuration's `retention`
+---@field limit? integer
+---@field budget? number seconds
+
+--- What a pass did.
+---@class mjhook.Report
+---@field polled integer tasks that the provider was asked about
+---@field succeeded integer tasks that this pass changed so
+---@field failed integer tasks that this pass changed so
+---@field lost integer tasks that this pass changed so
+---@field pending integer tasks that are pending afterwards
+---@field ambiguous integer tasks that are ambiguous afterwards
+---@field queued integer tasks that are queued afterwards
+---@field submitted integer queued tasks that the provider accepted
+---@field delivered integer events that handlers took
+---@field buried integer events given up after 20 tries; they are kept
+---@field pruned integer final tasks that became tombstones
+---@field errors integer requests without a usable answer, tasks that could not be sent, handlers that failed
+---@field requests integer requests to the provider
+---@field elapsed_ms integer
+---@field would_resolve integer? of a dry run
+---@field would_recover integer? of a dry run
+
+---@class mjhook.CheckReport
+---@field ok boolean
+---@field tasks integer
+---@field events integer
+---@field tombs integer
+---@field found integer number of problems
+---@field problems string[] the first of them, as sentences
+
+---@class mjhook.Stats
+---@field tasks table<mjhook.State, integer>
+---@field events integer events that wait
+---@field buried integer events that were given up
+---@field ready integer queued tasks that may be sent now
+---@field accounts mjhook.AccountStats[]
+---@field bytes_used integer of the store's file
+---@field bytes_mapped integer address space
+---@field oldest_open integer? ms: when the oldest task without an end was created
+---@field event_due integer? ms: when the first event is due
+---@field latest integer? ms: the newest commit
+---@field counts table<string, integer> counters since the store was made, as in `metrics`
+---@field latency table<mjhook.Mode, integer[]> histogram of the time from submission to the end
+---@field first_poll_ms table<mjhook.Mode, integer> how long a callback is waited for before the first poll
+---@field webhook {ended: integer, called: integer, broken_since: integer?} this hour and the last
+---@field sweep {last_at: integer?, elapsed_ms: integer?, answered_at: integer?} the last pass
+
+---@class mjhook.AccountStats
+---@field name string
+---@field held integer slots that are taken
+---@field max_in_flight integer
+---@field learned integer? observed limit, when it is lower than the configured one
+---@field paused_until integer? ms: nothing is sent under it before
+---@field reason string? why it rests: an error code
+
+--- The keys of a configuration file, which returns a table of them. mjhook-config(5) has the details.
+---@class mjhook.Config
+---@field store? string directory of the store: an absolute path, or in a file one relative to it (`MJHOOK_STORE`)
+---@field store_mode? string|integer of the store's files: "0600"; "0660" in a setgid directory shares it with a group
+---@field map_max? integer bytes that the store may grow to; 1 TiB
+---@field api_key? string the provider's key (`MIDJOURNEY_API_KEY`)
+---@field api_key_file? string a private file with the key
+---@field accounts? mjhook.Account[] several keys
+---@field base_url? string the provider's address (`MIDJOURNEY_API_BASE_URL`); https
+---@field proxy? string proxy for requests to the provider; the environment's are ignored
+---@field ca_file? string certificate authorities for the provider, instead of the system's
+---@field hook_url? string your public callback address (`MIDJOURNEY_WEBHOOK_URL`); without it tasks are only polled
+---@field secrets? string[] secrets that sign callback URLs: the first signs, all verify (`MJHOOK_SECRET`)
+---@field secrets_file? string a private file with one secret on each line
+---@field max_in_flight? integer slots of an account; 10, the provider's own limit
+---@field batch? integer task ids in one status request; 50
+---@field connections? integer concurrent requests; 8
+---@field poll? mjhook.PollConfig when to ask the provider
+---@field lost_after? number seconds without a final word, of a provider that answers, until `lost`; 86400
+---@field ambiguous_grace? number grace period after a task's timeout, in seconds, before it can be declared lost; 300
+---@field trust? "payload"|"verify" "verify": ask the provider before a callback is believed; "payload" if not given
+---@field allow_unsigned? boolean accept callbacks without a token; each only triggers a status check
+---@field allow_cidr? string[] address ranges that may call; all if not given
+---@field trusted_proxies? string[] proxies whose `X-Forwarded-For` counts; "unix:" is every Unix socket
+---@field max_body? integer bytes of a callback, also after decompression; 1 MiB
+---@field queue_max? integer callbacks that may wait for the disk in each nginx worker; 8192
+---@field key_ttl? number seconds for which keys and ids of pruned tasks are remembered; 180 days
+---@field retention? mjhook.Retention how long final tasks are kept; for ever if not given
+---@field handler_timeout? number seconds that the handlers of one event may take; 60
+---@field handlers? integer processes that run handlers side by side; 4
+---@field allow_insecure? boolean allow http to other hosts than loopback
+---@field policy? mjhook.Policy|string a table of functions, or the path of a Lua file that returns one
+---@field log? string|mjhook.LogConfig|fun(level: mjhook.LogLevel, message: string) standard error if not given
+
+--- What `mjhook.open` and `resty.mjhook.init` take: every configuration key, and these.
+---@class mjhook.Options: mjhook.Config
+---@field config? string path of a configuration file
+---@field create? boolean false: a store that does not exist is an error
+---@field executor? function for tests and servers: see mjhook.executor
+
+---@class mjhook.Account
+---@field name string unique; 1 to 256 bytes
+---@field api_key? string
+---@field api_key_file? string
+---@field max_in_flight? integer slots; 0 sends nothing new under it
+
+---@class mjhook.PollConfig
+---@field first? number seconds to the first poll, until enough callbacks have been seen; 60
+---@field max? number the longest wait between two polls; 900
+---@field learn? boolean false: keep to these, whatever is observed
+
+--- Seconds that final tasks are kept, by state. -1, or a state that is not named, means for ever.
+---@class mjhook.Retention
+---@field succeeded? number
+---@field failed? number
+---@field lost? number
+---@field cancelled? number
+
+---@class mjhook.LogConfig
+---@field path string
+---@field format? "logfmt"|"json"
+---@field level? mjhook.LogLevel lower levels are left out
+
+--- A handler is done when it returns nothing, true or `{files = {...}}`. It returns false and a reason to be called
+--- again; a third value says when, or that no further try makes sense.
+---@alias mjhook.Handler fun(task: mjhook.Task, ctx: mjhook.Context): boolean|{files: table[]}?, string?, mjhook.Retry?
+
+---@class mjhook.Retry
+---@field retry_after? number seconds: the next try comes then
+---@field not_before? number seconds: the next try comes no sooner
+---@field bury? boolean no further try: bury the event
+
+--- What a handler is given beside the task.
+---@class mjhook.Context
+---@field event_id string stable over all tries: use it to do a thing once
+---@field type mjhook.EventType
+---@field attempt integer the attempt that the event is about
+---@field created_at integer ms
+---@field timeout number seconds left for this event's handlers
+---@field store string directory of the store
+---@field mj mjhook.Instance to submit a follow-up: `ctx.mj:submit { key = ctx.event_id, ... }`
+---@field log fun(level: mjhook.LogLevel, message: string)
+
+--- Your functions. All are optional; an unknown name is an error. A list of handlers runs in order.
+---@class mjhook.Policy
+---@field on_succeeded? mjhook.Handler|mjhook.Handler[]
+---@field on_failed? mjhook.Handler|mjhook.Handler[]
+---@field on_lost? mjhook.Handler|mjhook.Handler[]
+---@field on_ambiguous? mjhook.Handler|mjhook.Handler[]
+---@field on_event? mjhook.Handler|mjhook.Handler[] every event, after the handler of its type
+---@field on_callback? fun(task: mjhook.Task, result: mjhook.Result): "accept"|"verify"|"ignore"
+---@field next_poll? fun(task: mjhook.Task, now: integer): number seconds until the next poll
+---@field on_refused? fun(task: mjhook.Task, err: mjhook.Error): ("retry"|"fail"), number?
+---@field resolve_ambiguous? fun(task: mjhook.Task, now: integer): ("lost"|"resubmit"|"wait"), number?
+
+--- What a callback says.
+---@class mjhook.Result
+---@field kind "running"|"succeeded"|"failed"|"hint"
+---@field task_id string?
+---@field image string?
+---@field images string[]?
+---@field mj_prompt string?
+---@field meta any
+---@field error string?
+---@field error_code string?
+
+---@class mjhook.handlers.ArchiveSettings
+---@field dir string absolute; it is made if its parent exists
+---@field mode? string of the files; "0600" if not given
+---@field max_bytes? integer of one image; 64 MiB if not given
+---@field connections? integer at once; 4 if not given
+---@field timeout? number seconds, at most what a handler may take
+---@field hosts? string[] the only hosts to fetch from: "cdn.example", or ".example" for all below it
+---@field ca_file? string certificate authorities instead of the system's
+---@field connect_to? string[] for tests
+---@field allow_private? boolean for tests: dangerous anywhere else, since a URL can then reach this machine's network
+
+---@class mjhook.handlers.WebhookSettings
+---@field url string https; http to a loopback address or with `allow_insecure`
+---@field secret? string|string[] "whsec_" and 24 to 64 bytes in base64; of several, each signs
+---@field secret_file? string a private file with one on each line
+---@field timeout? number seconds; 20 if not given
+---@field allow_insecure? boolean
+---@field ca_file? string certificate authorities instead of the system's
+
+--- The program's absolute path and its arguments, and these options.
+---@class mjhook.handlers.ExecSettings
+---@field [integer] string
+---@field env? table<string, string> added to its environment
+---@field timeout? number seconds, at most what a handler may take
+---@field input? fun(task: mjhook.Task, ctx: mjhook.Context): string? standard input instead of JSON; nil: do not run it
+---@field background? boolean processes that it leaves behind may go on
+
+---@class mjhook.handlers.RedisSettings
+---@field url string redis://[user[:password]@]host[:port][/db], or rediss:// for TLS
+---@field stream? string "mjhook:events" if not given
+---@field maxlen? integer about how many entries the stream keeps; all if not given
+---@field timeout? number seconds; 10 if not given
+---@field password? string
+---@field password_file? string a private file
+---@field ca_file? string certificate authorities instead of the system's
+---@field cert_file? string PEM, for servers that ask for a certificate
+---@field key_file? string PEM
+
+---@class mjhook.testing.Word
+---@field status? integer|string 0 runs, 1 succeeded, 2 failed; or a word
+---@field image? string
+---@field images? string[]
+---@field reason? string
+---@field meta? table
+---@field callback? boolean false: make no callback
+
+---@class mjhook.testing.Submission
+---@field prompt? string
+---@field mode? mjhook.Mode
+---@field timeout? integer
+---@field hookUrl? string
+---@field account? string
+---@field accepted? boolean
+---@field times? integer for `assert_submitted`: exactly so many
