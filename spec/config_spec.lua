@@ -297,6 +297,48 @@ describe("configuration", function()
       assert.matches("^store: an absolute path expected, got tasks", err.message)
     end)
 
+    for _, key in ipairs { "api_key_file", "secrets_file", "policy", "ca_file", "log" } do
+      it("refuses a relative " .. key .. " of an argument, also beside a file that has it", function()
+        local path = file "return {}"
+        kit.write(path:gsub("config.lua$", "beside"), SECRET .. "\n") -- nothing but the origin is wrong with it
+        assert.matches("^" .. key .. ": an absolute path expected, got beside", refused { [key] = "beside", config = path })
+      end)
+    end
+
+    it("finds the file's paths also when the file is named relative to the working directory, which may change", function()
+      local lfs = require "lfs"
+      local before = lfs.currentdir()
+      local path = file "return { store = 'tasks', policy = 'policy.lua', log = 'mjhook.log' }"
+      local dir, name = path:match "^(.*)/([^/]+)$"
+      local outer, inner = dir:match "^(.*)/([^/]+)$"
+      for at, named in pairs { [dir] = name, [outer] = inner .. "/" .. name } do
+        assert(lfs.chdir(at))
+        local c, err = config.resolve { config = named }
+        lfs.chdir(before)
+        assert(c, err)
+        local function plain(found)
+          return (found:gsub("/%./", "/"))
+        end
+        assert.same({ dir .. "/tasks", dir .. "/policy.lua", dir .. "/mjhook.log" },
+          { plain(c.store), plain(c.policy), plain(c.log) })
+      end
+    end)
+
+    for given, meant in pairs { stroe = "store", api_keys = "api_key", Batch = "batch", hookurl = "hook_url" } do
+      it(("asks whether %s was meant by %s"):format(meant, given), function()
+        local message = refused { config = file(("return { %s = 7 }"):format(given)) }
+        assert.matches(('^%s: unknown key in [^:]+: did you mean "%s"%%?$'):format(given, meant), message)
+        assert.matches(('^%s: unknown key: did you mean "%s"%%?$'):format(given, meant), refused { [given] = 7 })
+      end)
+    end
+
+    it("asks it of the keys within a key, too, and of none where nothing is near", function()
+      assert.matches('^poll.frist: unknown key: did you mean "first"%?', refused { poll = { frist = 7 } })
+      assert.matches('^accounts%[1%].apikey: unknown key: did you mean "api_key"%?',
+        refused { accounts = { { name = "one", apikey = "k" } } })
+      assert.matches("^wonderful: unknown key$", refused { wonderful = 7 })
+    end)
+
     it("names an unknown key and the file it is in", function()
       local path = file "return { batsch = 7 }"
       local message = refused { config = path }

@@ -746,20 +746,56 @@ describe("submit", function()
     end)
   end)
 
+  -- Values come from forms; the names of fields, and what is passed at all, come from the caller's own code.
+  describe("with a value of a wrong type", function()
+    local null = require("cjson").null
+    local cases = {
+      { "no prompt", {}, "prompt", "string expected, got nil" },
+      { "a number for the prompt", { prompt = 7 }, "prompt", "string expected, got number" },
+      { "true for the prompt, as a form without a value gives", { prompt = true }, "prompt", "got boolean" },
+      { "two prompts, as a repeated form field gives", { prompt = { "a", "b" } }, "prompt", "got table" },
+      { "a string for the timeout", { prompt = "x", timeout = "600" }, "timeout", "number expected, got string" },
+      { "a number for the key", { prompt = "x", key = 7 }, "key", "string expected" },
+      { "a number for the user_id", { prompt = "x", user_id = 7 }, "user_id", "string expected" },
+      { "JSON's null for the user_id", { prompt = "x", user_id = null }, "user_id", "got userdata" },
+      { "a table for the account", { prompt = "x", account = {} }, "account", "string expected" },
+      { "true for the priority", { prompt = "x", priority = true }, "priority", "number expected" },
+      { "true for the mode", { prompt = "x", mode = true }, "mode", "string expected" },
+      { "a string to expire", { prompt = "x", expires = "1" }, "expires", "number expected" },
+      { "several wrong values, of which the first by name is told", { prompt = 7, mode = 7, key = 7 }, "key", "" },
+    }
+    for _, case in ipairs(cases) do
+      it("is an outcome that names the field: " .. case[1], function()
+        local mj = open()
+        local task, err = mj:submit(case[2])
+        assert.is_nil(task)
+        assert.equal("invalid", err.code)
+        assert.is_false(err.retryable)
+        assert.truthy(err.message:find(("bad field '%s' ("):format(case[3]), 1, true), err.message)
+        assert.truthy(err.message:find(case[4], 1, true), err.message)
+        assert.same(err, mj:submit_many({ case[2] })[1].error)
+        assert.equal(0, sim.requests "submit")
+        assert.equal(0, mj:stats().tasks.queued)
+      end)
+    end
+
+    for _, case in ipairs { { "no task_id", {}, "task_id" }, { "a number", { task_id = 7 }, "task_id" },
+                            { "a number for the prompt", { task_id = "T", prompt = 7 }, "prompt" } } do
+      it("is an outcome of adopt, too: " .. case[1], function()
+        local task, err = open():adopt(case[2])
+        assert.is_nil(task)
+        assert.equal("invalid", err.code)
+        assert.truthy(err.message:find("bad field '" .. case[3], 1, true), err.message)
+      end)
+    end
+  end)
+
   describe("misused", function()
     local cases = {
       { "nothing", nil, "submit: table expected, got nil" },
       { "a string", "a fox", "submit: table expected, got string" },
-      { "no prompt", {}, "bad field 'prompt' %(string expected, got nil%)" },
-      { "a number for the prompt", { prompt = 7 }, "bad field 'prompt' %(string expected, got number%)" },
-      { "a string for the timeout", { prompt = "x", timeout = "600" }, "bad field 'timeout' %(number expected" },
-      { "a number for the key", { prompt = "x", key = 7 }, "bad field 'key' %(string expected" },
-      { "a number for the user_id", { prompt = "x", user_id = 7 }, "bad field 'user_id'" },
-      { "a table for the account", { prompt = "x", account = {} }, "bad field 'account'" },
-      { "true for the priority", { prompt = "x", priority = true }, "bad field 'priority'" },
-      { "true for the mode", { prompt = "x", mode = true }, "bad field 'mode'" },
-      { "a string to expire", { prompt = "x", expires = "1" }, "bad field 'expires'" },
-      { "a field that nobody knows", { prompt = "x", promt = "y" }, 'unknown field "promt"' },
+      { "a field that nobody knows", { prompt = "x", promt = "y" }, 'unknown field "promt": did you mean "prompt"%?' },
+      { "a field like no other", { prompt = "x", [{}] = "y" }, 'unknown field "table: ' },
       { "a list", { "a fox" }, 'unknown field "1"' },
     }
     for _, case in ipairs(cases) do

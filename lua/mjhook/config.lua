@@ -3,8 +3,9 @@ local code = require "mjhook.code"
 local core = require "mjhook.core"
 local keys = require "mjhook.config.keys"
 local memory = require "mjhook.memory"
+local paths = require "mjhook.config.paths"
 
-local KEYS, fail = keys.KEYS, keys.fail
+local KEYS, fail, absolute = keys.KEYS, keys.fail, paths.absolute
 
 local M = {}
 
@@ -130,7 +131,7 @@ end
 local function check_known(source, from)
   for key in pairs(source) do
     if not KEYS[key] then
-      fail(tostring(key), "unknown key%s", from)
+      fail(tostring(key), "unknown key%s%s", from, keys.nearest(key, KEYS))
     end
   end
 end
@@ -142,25 +143,13 @@ local function normalize_mode(config)
   end
 end
 
--- nginx, cron and people at a shell have different working directories.
-local function absolute(config, key, path)
-  if path:match "^/" then
-    return path
-  end
-  local dir = config.config_file and (config.config_file:match "^(.*)/" or ".") or nil
-  if not dir then
-    fail(key, "an absolute path expected, got %s", path)
-  end
-  return dir .. "/" .. path
-end
-
 -- Read here, since libcurl would tell of a bad one with each request, and only then. Its writer decides which servers
 -- are believed.
 local function read_authorities(config)
   if not config.ca_file then
     return
   end
-  config.ca_file = absolute(config, "ca_file", config.ca_file)
+  config.ca_file = absolute("ca_file", config.ca_file)
   local content, err = core.read_file(config.ca_file, "code")
   if not content then
     refuse("ca_file", err)
@@ -169,25 +158,21 @@ local function read_authorities(config)
   end
 end
 
--- A store that is named relative to a working directory is another one for each program.
-local function check_store(config, from_file)
+local function check_store(config)
   if not config.store then
     fail("store", "not set: name the store's directory (argument, config file or MJHOOK_STORE)")
-  elseif from_file then
-    config.store = absolute(config, "store", config.store)
-  elseif not config.store:match "^/" then
-    fail("store", "an absolute path expected, got %s", config.store)
   end
+  absolute("store", config.store)
 end
 
 local function complete(config)
   read_authorities(config)
   local policy, log = config.policy, config.log
-  config.policy = type(policy) == "string" and absolute(config, "policy", policy) or policy
+  config.policy = type(policy) == "string" and absolute("policy", policy) or policy
   if type(log) == "table" then
-    config.log = { path = absolute(config, "log.path", log.path), format = log.format, level = log.level }
+    config.log = { path = absolute("log.path", log.path), format = log.format, level = log.level }
   elseif type(log) == "string" then
-    config.log = absolute(config, "log", log)
+    config.log = absolute("log", log)
   end
   if type(config.policy) == "string" then
     local readable, err = core.read_file(config.policy, "code")
@@ -202,7 +187,7 @@ local function complete(config)
   end
   config.retention = config.retention or {}
   for _, key in ipairs { "api_key_file", "secrets_file" } do
-    config[key] = config[key] and absolute(config, key, config[key])
+    config[key] = config[key] and absolute(key, config[key])
   end
   if config.api_key_file and not config.api_key then
     config.api_key = read_key_file("api_key_file", config.api_key_file, config.notes)
@@ -228,7 +213,7 @@ local function complete(config)
   for i, a in ipairs(config.accounts or { { name = "default", api_key = config.api_key } }) do
     local key = a.api_key
     if a.api_key_file and not key then
-      key = read_key_file("accounts.api_key_file", absolute(config, "accounts.api_key_file", a.api_key_file),
+      key = read_key_file("accounts.api_key_file", absolute("accounts.api_key_file", a.api_key_file),
         config.notes)
     end
     accounts[i] = { name = a.name, api_key = key, max_in_flight = a.max_in_flight or config.max_in_flight }
@@ -289,7 +274,7 @@ local function resolve(args)
   if not path and core.stat(DEFAULT_FILE) then
     path = DEFAULT_FILE
   end
-  local given, file = {}, {}
+  local given = {}
   for k, v in pairs(args) do
     if k ~= "config" and k ~= "executor" and k ~= "create" then
       given[k] = v
@@ -297,9 +282,9 @@ local function resolve(args)
   end
   check_known(given, "")
   if path then
-    file = load_file(path)
+    local file = load_file(path)
     check_known(file, " in " .. path)
-    lay_over(config, file)
+    lay_over(config, paths.anchor(file, path))
     config.config_file = path
     config.keys_inside = holds_keys(file)
   end
@@ -317,7 +302,7 @@ local function resolve(args)
   check_base_url(config)
   check_url(config, "hook_url")
   complete(config)
-  check_store(config, not given.store and file.store)
+  check_store(config)
   hide(config)
   return config
 end

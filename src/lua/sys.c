@@ -28,6 +28,17 @@ static int core_now(lua_State *L)
     return 1;
 }
 
+/* core.cwd() -> the working directory's absolute name; nil, err when it is gone */
+static int core_cwd(lua_State *L)
+{
+    char path[PATH_MAX];
+
+    if (!getcwd(path, sizeof path) || path[0] != '/')
+        return mjl_fail(L, MJ_ENOTFOUND, "the working directory");
+    lua_pushstring(L, path);
+    return 1;
+}
+
 typedef struct box {
     int fd;
 } box;
@@ -200,6 +211,7 @@ void mjl_open_sys(lua_State *L)
     static const luaL_Reg functions[] = {
         {"now", core_now},
         {"lock", core_lock},
+        {"cwd", core_cwd},
         {"environment", core_environment},
         {"standard_files", core_standard_files},
         {"columns", core_columns},

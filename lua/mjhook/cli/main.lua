@@ -1,6 +1,7 @@
 --- mjhook(1): from a command line to an exit code.
 local fail = require "mjhook.cli.fail"
 local options = require "mjhook.cli.options"
+local suggest = require "mjhook.suggest"
 local text = require "mjhook.cli.text"
 
 -- In the order of the help. Each is a module mjhook.cli.<name>, a table:
@@ -34,7 +35,7 @@ local function load_command(name)
       return require("mjhook.cli.commands." .. name)
     end
   end
-  fail.stop(fail.USAGE, ('unknown command "%s"%s'):format(name, options.suggest(name, COMMANDS)), "")
+  fail.stop(fail.USAGE, ('unknown command "%s"%s'):format(name, suggest(name, COMMANDS)), "")
 end
 
 local function option_help(list)

@@ -1,37 +1,9 @@
 --- The command line, strictly: what is not known is refused, with the nearest thing that is.
 -- An option is {name=, short=, arg= (what it takes, for the help), help=, read= (text -> value | nil, why)}.
 local fail = require "mjhook.cli.fail"
+local suggest = require "mjhook.suggest"
 
 local M = {}
-
-local function distance(a, b) -- Levenshtein's
-  local row = {}
-  for j = 0, #b do
-    row[j] = j
-  end
-  for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
-    for j = 1, #b do
-      local cost = a:byte(i) == b:byte(j) and diagonal or diagonal + 1
-      diagonal = row[j]
-      row[j] = math.min(cost, row[j] + 1, row[j - 1] + 1)
-    end
-  end
-  return row[#b]
-end
-
---- ": did you mean ...?" when one of the names is near.
-function M.suggest(given, names)
-  local best, least = nil, #given > 3 and 3 or 2
-  for _, name in ipairs(names) do
-    local d = distance(given, name)
-    if d < least then
-      best, least = name, d
-    end
-  end
-  return best and (': did you mean "%s"?'):format(best) or ""
-end
 
 --- Reads a whole number.
 function M.whole(low, high)
@@ -64,7 +36,7 @@ function M.one_of(...)
         return text
       end
     end
-    return nil, ("one of %s expected%s"):format(table.concat(words, ", "), M.suggest(text, words))
+    return nil, ("one of %s expected%s"):format(table.concat(words, ", "), suggest(text, words))
   end
 end
 
@@ -105,7 +77,7 @@ local function recognize(word, sets, command)
     if option then
       return option, "--" .. name, value
     end
-    fail.stop(fail.USAGE, ('unknown option "--%s"%s%s'):format(name, M.suggest("--" .. name, names(sets)),
+    fail.stop(fail.USAGE, ('unknown option "--%s"%s%s'):format(name, suggest("--" .. name, names(sets)),
       command and command.dash or ""), command and command.name)
   end
   local option = find(sets, "short", word:sub(2, 2))

@@ -107,56 +107,77 @@ function Output:state(name, room)
   return self:paint(OF_STATE[name], text.pad(name, room or 0))
 end
 
-local LAST_LEAST, FLEXIBLE_LEAST = 20, 8
+local LAST_LEAST, FLEXIBLE_LEAST, HIDDEN_BELOW = 20, 8, 12
 
--- Widths by the widest cell; where the last column would be squeezed, those with a `max` yield.
+-- The columns that are shown in `room` columns of a terminal: what stands between the first two and the last is left out
+-- from the right until the last one has HIDDEN_BELOW; on a terminal that is narrower still, the last one, too.
+local function choose(widths, room)
+  local shown, left = {}, room
+  for c = 1, #widths do
+    shown[c] = c
+    left = left - (c < #widths and widths[c] + 2 or 0)
+  end
+  while left < HIDDEN_BELOW and #shown > 3 do
+    left = left + widths[table.remove(shown, #shown - 1)] + 2
+  end
+  if left < 4 and #shown > 2 then
+    shown[#shown] = nil
+  end
+  return shown
+end
+
+-- Widths by the widest cell; where the last column would be squeezed, those with a `max` yield. Only a terminal has too
+-- little room: a program that reads the table gets all of each cell.
 local function layout(columns, rows, room)
-  local widths = {}
+  local widths, left = {}, room
   for c, column in ipairs(columns) do
     local widest = text.width(column.title)
     for _, row in ipairs(rows) do
       widest = math.max(widest, text.width(row[c]))
     end
-    widths[c] = math.min(widest, column.max or widest)
-    room = room - (c < #columns and widths[c] + 2 or 0)
+    widths[c] = math.min(widest, room < math.huge and column.max or widest)
+    left = left - (c < #columns and widths[c] + 2 or 0)
   end
   for c, column in ipairs(columns) do
-    if column.max and room < LAST_LEAST then
-      local less = math.min(LAST_LEAST - room, math.max(widths[c] - FLEXIBLE_LEAST, 0))
-      widths[c], room = widths[c] - less, room + less
+    if column.max and left < LAST_LEAST then
+      local less = math.min(LAST_LEAST - left, math.max(widths[c] - FLEXIBLE_LEAST, 0))
+      widths[c], left = widths[c] - less, left + less
     end
   end
-  return widths
+  return widths, choose(widths, room)
 end
 
-local function write_row(self, columns, widths, cells, header)
+local function write_row(self, columns, widths, shown, cells, header)
   local out, room = {}, self:width()
-  for c, column in ipairs(columns) do
-    local last = c == #columns
-    local cell = text.cut(cells[c], last and math.max(room, 1) or widths[c])
+  for n, c in ipairs(shown) do
+    local column, last = columns[c], n == #shown
+    local cell = cells[c]
+    if room < math.huge then
+      cell = text.cut(cell, last and math.max(room, 1) or widths[c])
+    end
     local gap = (" "):rep((last and 0 or widths[c]) - text.width(cell))
     room = room - (last and 0 or widths[c] + 2)
     local painted = self:paint(header and "bold" or column.colour and column.colour(cells[c]), cell).shown
-    out[c] = column.right and gap .. painted or painted .. (last and "" or gap)
+    out[n] = column.right and gap .. painted or painted .. (last and "" or gap)
   end
   check(io.stdout:write((table.concat(out, "  "):gsub(" +$", "")), "\n"))
 end
 
---- Writes a table, its last column cut to the terminal.
+--- Writes a table, on a terminal cut to its width: a row takes one line.
 -- @tparam table columns {title=, max=, right=, colour=function(cell)}
 -- @tparam function rows iterator that gives a list of cells, or nil
 -- @treturn number rows written
 function Output:table(columns, rows)
-  local first, widths, n = {}, nil, 0
+  local first, widths, shown, n = {}, nil, nil, 0
   local titles = {}
   for c, column in ipairs(columns) do
     titles[c] = column.title
   end
   local function start()
-    widths = layout(columns, first, self:width())
-    write_row(self, columns, widths, titles, true)
+    widths, shown = layout(columns, first, self:width())
+    write_row(self, columns, widths, shown, titles, true)
     for _, row in ipairs(first) do
-      write_row(self, columns, widths, row)
+      write_row(self, columns, widths, shown, row)
     end
   end
   for cells in rows do
@@ -165,7 +186,7 @@ function Output:table(columns, rows)
       cells[c] = text.clean(cell)
     end
     if widths then
-      write_row(self, columns, widths, cells)
+      write_row(self, columns, widths, shown, cells)
     else
       first[n] = cells
       if n == ROWS_MEASURED then

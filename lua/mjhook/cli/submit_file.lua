@@ -11,6 +11,7 @@ local job = require "mjhook.submission.job"
 local json = require "mjhook.cli.json"
 local lines = require "mjhook.cli.lines"
 local null = require("mjhook.json").null
+local options = require "mjhook.cli.options"
 local raw_json = require("mjhook").raw_json
 local text = require "mjhook.cli.text"
 
@@ -84,6 +85,16 @@ function Feed:job_of(line)
     value.context, err = raw_json(core.json_member(line, "context"))
     if err then
       return nil, "context: " .. err.message
+    end
+  end
+  for _, name in ipairs { "timeout", "expires" } do
+    -- As on the command line, with a unit: a number in quotes alone is more likely a mistake.
+    if type(value[name]) == "string" and value[name]:find "%a$" then
+      local seconds, wrong = options.seconds(value[name])
+      if not seconds then
+        return nil, ("%s: %s"):format(name, wrong)
+      end
+      value[name] = seconds
     end
   end
   for name, option in pairs(FROM_OPTIONS) do

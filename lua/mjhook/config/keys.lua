@@ -75,6 +75,15 @@ local function one_of(...)
   end
 end
 
+--- ': did you mean "..."?' when a key is near; otherwise nothing.
+function M.nearest(name, known)
+  local names = {}
+  for one in pairs(known) do
+    names[#names + 1] = one
+  end
+  return require "mjhook.suggest"(name, names)
+end
+
 local function record(fields)
   return function(key, v)
     if type(v) ~= "table" then
@@ -83,7 +92,7 @@ local function record(fields)
     for name, value in pairs(v) do
       local check = fields[name]
       if not check then
-        fail(key .. "." .. tostring(name), "unknown key")
+        fail(key .. "." .. tostring(name), "unknown key%s", M.nearest(name, fields))
       end
       check(key .. "." .. name, value)
     end

@@ -16,32 +16,58 @@ local function invalid(text, ...)
   return nil, core.error("invalid", text:format(...))
 end
 
---- What is wrong with the types of a job's fields, in words; nothing when they are right.
--- @tparam string what "submit", or "adopt" for a job that was submitted elsewhere
-function M.problem(what, args)
+-- The fields that a call takes, in order.
+local function known_fields(what)
+  local names = { "context", what == "adopt" and "task_id" or nil }
+  for name in pairs(FIELDS) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  return names
+end
+
+local function wanted_type(what, name)
+  return FIELDS[name] or (what == "adopt" and name == "task_id" and "string") or nil
+end
+
+-- What is wrong with the call itself, which no form decides: no table, or a field that there is not.
+local function misuse(what, args)
   if type(args) ~= "table" then
     return ("table expected, got %s"):format(type(args))
   end
-  for name, value in pairs(args) do
-    local wanted = FIELDS[name] or (what == "adopt" and name == "task_id" and "string")
-    if name ~= "context" and not wanted then
-      return ("unknown field %q"):format(tostring(name))
-    elseif wanted and type(value) ~= wanted then
-      return ("bad field '%s' (%s expected, got %s)"):format(name, wanted, type(value))
+  for name in pairs(args) do
+    if name ~= "context" and not wanted_type(what, name) then
+      return ('unknown field "%s"%s'):format(tostring(name), require "mjhook.suggest"(name, known_fields(what)))
     end
-  end
-  local needed = what == "adopt" and "task_id" or "prompt"
-  if args[needed] == nil then
-    return ("bad field '%s' (string expected, got nil)"):format(needed)
   end
 end
 
---- Raises at `level` when args are of wrong types.
+-- What is wrong with the types of the values; of several wrong fields, the first by name.
+local function bad_field(what, args)
+  local needed = what == "adopt" and "task_id" or "prompt"
+  local bad = args[needed] == nil and needed or nil
+  for name, value in pairs(args) do
+    local wanted = wanted_type(what, name)
+    if wanted and type(value) ~= wanted and (not bad or name < bad) then
+      bad = name
+    end
+  end
+  return bad and ("bad field '%s' (%s expected, got %s)"):format(bad, wanted_type(what, bad), type(args[bad]))
+end
+
+--- Raises at `level` when the call is wrong: no table, or a field that there is not. A value of a wrong type is an
+-- outcome instead, since such values come from forms.
+-- @tparam string what "submit", or "adopt" for a job that was submitted elsewhere
 function M.check(what, args, level)
-  local wrong = M.problem(what, args)
+  local wrong = misuse(what, args)
   if wrong then
     error(("%s: %s"):format(what, wrong), level + 1)
   end
+end
+
+--- What is wrong with one job of a list, in words: a job of a list raises for nothing.
+function M.misuse(args)
+  return misuse("submit", args)
 end
 
 local function is_whole(v, low, high)
@@ -88,9 +114,16 @@ local function fingerprint(task, context)
 end
 
 --- The record of a new job. Everything that can be wrong with it is found before anything is stored.
+-- @tparam table mj
+-- @tparam table args fields that are known
+-- @tparam[opt] string what "submit" (default) or "adopt"
 -- @treturn table|nil the `task` of a create operation; nil and an error
-function M.record(mj, args)
-  local adopted = args.task_id ~= nil
+function M.record(mj, args, what)
+  local adopted = what == "adopt"
+  local wrong = bad_field(what or "submit", args)
+  if wrong then
+    return nil, core.error("invalid", wrong)
+  end
   if adopted and (#args.task_id > 256 or not args.task_id:match "^[A-Za-z0-9_-]+$") then
     return invalid "task_id: 1 to 256 letters, digits, - and _ expected"
   end
@@ -162,7 +195,7 @@ end
 
 --- mj:adopt: a job that was submitted elsewhere, from its task id on. It is polled, and holds a slot, as our own.
 function M.adopt(mj, args)
-  local record, err = M.record(mj, args)
+  local record, err = M.record(mj, args, "adopt")
   if not record then
     return nil, err
   end

@@ -15,7 +15,7 @@ M.JOBS, M.BYTES = 1000, 4 * 1024 * 1024
 local function check(mj, jobs)
   local records, results = {}, {}
   for i, args in ipairs(jobs) do
-    local wrong = job.problem("submit", args)
+    local wrong = job.misuse(args)
     local err = wrong and core.error("invalid", wrong)
     if not wrong then
       records[i], err = job.record(mj, args)

@@ -20,11 +20,18 @@ int mj_lmdb_backup_place(mj_lmdb *db, const char *to)
 
     if ((size_t)snprintf(path, sizeof path, "%s/data.mdb", to) >= sizeof path)
         return MJ_EINVAL;
-    if (mkdir(to, 0700) != 0 && errno != EEXIST) {
-        snprintf(db->why, db->why_size, "%s: %s", to, strerror(errno));
+    if (mkdir(to, 0700) != 0 && (errno != EEXIST || (stat(to, &st) != 0 && errno == ENOENT))) {
+        snprintf(db->why, db->why_size, "%s: %s", to, strerror(errno)); /* the link leads nowhere, too */
         return errno == ENOSPC || errno == EDQUOT ? MJ_ENOSPC : MJ_EREADONLY;
     }
-    return lstat(path, &st) == 0 ? MJ_EEXISTS : MJ_OK;
+    if (stat(to, &st) == 0 && !S_ISDIR(st.st_mode)) {
+        snprintf(db->why, db->why_size, "%s is no directory", to);
+        return MJ_EEXISTS;
+    }
+    if (lstat(path, &st) != 0)
+        return MJ_OK;
+    snprintf(db->why, db->why_size, "%s is in the way: name a directory that is new or holds no store", path);
+    return MJ_EEXISTS;
 }
 
 int mj_lmdb_backup(mj_tx *tx, const char *to)

@@ -14,7 +14,7 @@ check` looks at it.]],
   run = function(mj, _, arguments, out)
     local ok, err = mj:backup(arguments[1])
     if not ok then
-      fail.with(err)
+      fail.stop(fail.exit(err.code), err.message) -- the advice for that code is about the store, not about the copy
     end
     if out.json then
       out:value { backup = arguments[1] }

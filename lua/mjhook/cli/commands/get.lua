@@ -1,5 +1,4 @@
 -- mjhook get
-local core_json = require "mjhook.json"
 local fail = require "mjhook.cli.fail"
 local find = require "mjhook.cli.lookup"
 local json = require "mjhook.cli.json"
@@ -30,7 +29,7 @@ local function attempt(out, a, now)
 end
 
 local function encoded(value)
-  return value ~= nil and core_json.encode(value) or nil
+  return value ~= nil and json.encode(value) or nil
 end
 
 local function write(out, mj, task)

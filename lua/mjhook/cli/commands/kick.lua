@@ -25,7 +25,11 @@ task's; the next delivery hands it out.]],
     end
   end,
   run = function(mj, given, arguments, out)
-    return each(out, given.all and buried(mj) or arguments, {
+    local ids = given.all and buried(mj) or arguments
+    if #ids == 0 and not out.json then
+      out:note "no event is buried: there is nothing to kick"
+    end
+    return each(out, ids, {
       name = "kicked", id = "event_id",
       act = function(id)
         local ok, err = mj:kick(id)

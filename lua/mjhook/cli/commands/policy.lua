@@ -4,6 +4,7 @@ local options = require "mjhook.cli.options"
 local questions = require "mjhook.policy_test.decisions"
 local recorded = require "mjhook.cli.recorded"
 local submit_file = require "mjhook.cli.submit_file"
+local suggest = require "mjhook.suggest"
 local text = require "mjhook.cli.text"
 local times = require "mjhook.cli.times"
 local trial = require "mjhook.policy_test.sandbox"
@@ -276,7 +277,7 @@ local function check(_, arguments)
   local wanted = WANTED[arguments[1]]
   if not wanted then
     fail.stop(fail.USAGE, ('policy: test or diff expected, got "%s"%s'):format(arguments[1],
-      options.suggest(arguments[1], { "test", "diff" })), "policy")
+      suggest(arguments[1], { "test", "diff" })), "policy")
   elseif #arguments ~= wanted[1] then
     fail.stop(fail.USAGE, "policy: " .. wanted[2], "policy")
   end
