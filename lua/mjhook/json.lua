@@ -49,6 +49,19 @@ local function length(t)
   return n > 0 and n or M.is_empty_array(t) and 0 or nil
 end
 
+-- In order, so that the same value is the same text in each process.
+local function sorted_keys(t)
+  local names = {}
+  for k in pairs(t) do
+    if type(k) ~= "string" then
+      error("keys of an object have to be strings", 0)
+    end
+    names[#names + 1] = k
+  end
+  table.sort(names)
+  return names
+end
+
 local write
 
 local function write_table(t, out, depth)
@@ -68,15 +81,10 @@ local function write_table(t, out, depth)
       write(t[i], out, depth)
     end
   else
-    local first = true
-    for k, v in pairs(t) do
-      if type(k) ~= "string" then
-        error("keys of an object have to be strings", 0)
-      end
-      out[#out + 1] = first and core.json_string(k) or "," .. core.json_string(k)
+    for i, k in ipairs(sorted_keys(t)) do
+      out[#out + 1] = i == 1 and core.json_string(k) or "," .. core.json_string(k)
       out[#out + 1] = ":"
-      write(v, out, depth)
-      first = false
+      write(t[k], out, depth)
     end
   end
   out[#out + 1] = n and "]" or "}"

@@ -1,20 +1,29 @@
 --- "Did you mean ...?": the nearest of the names that would have been right. Loaded only once something was wrong.
 
-local function distance(a, b) -- Levenshtein's
-  local row = {}
+-- Letters that were added, left out, changed, or swapped with the next one.
+local function distance(a, b)
+  local before, last = {}, {}
   for j = 0, #b do
-    row[j] = j
+    last[j] = j
   end
   for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
+    local row = { [0] = i }
     for j = 1, #b do
-      local cost = a:byte(i) == b:byte(j) and diagonal or diagonal + 1
-      diagonal = row[j]
-      row[j] = math.min(cost, row[j] + 1, row[j - 1] + 1)
+      local same = a:byte(i) == b:byte(j)
+      row[j] = math.min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (same and 0 or 1))
+      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+        row[j] = math.min(row[j], before[j - 2] + 1)
+      end
     end
+    before, last = last, row
   end
-  return row[#b]
+  return last[#b]
+end
+
+-- The beginning of a name counts as near, too: user for user_id.
+local function far(given, name)
+  local d = distance(given, name)
+  return #given > 2 and name:sub(1, #given) == given and math.min(d, 2) or d
 end
 
 --- @param given what was written
@@ -27,7 +36,7 @@ return function(given, names)
     return "" -- no name of ours is near, and the distance would take long
   end
   for _, name in ipairs(names) do
-    local d = distance(given, name)
+    local d = far(given, name)
     if d < least or d == least and best and name < best then
       best, least = name, d
     end

@@ -107,10 +107,10 @@ function Output:state(name, room)
   return self:paint(OF_STATE[name], text.pad(name, room or 0))
 end
 
-local LAST_LEAST, FLEXIBLE_LEAST, HIDDEN_BELOW = 20, 8, 12
+local LAST_LEAST, FLEXIBLE_LEAST, HIDDEN_BELOW, READABLE = 20, 8, 12, 4
 
 -- The columns that are shown in `room` columns of a terminal: what stands between the first two and the last is left out
--- from the right until the last one has HIDDEN_BELOW; on a terminal that is narrower still, the last one, too.
+-- from the right until the last one has HIDDEN_BELOW; on a terminal that is narrower still, the last ones, too.
 local function choose(widths, room)
   local shown, left = {}, room
   for c = 1, #widths do
@@ -120,8 +120,9 @@ local function choose(widths, room)
   while left < HIDDEN_BELOW and #shown > 3 do
     left = left + widths[table.remove(shown, #shown - 1)] + 2
   end
-  if left < 4 and #shown > 2 then
+  while left < READABLE and #shown > 1 do
     shown[#shown] = nil
+    left = left + widths[shown[#shown]] + 2
   end
   return shown
 end
