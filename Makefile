@@ -1,6 +1,6 @@
 # mjhook: a C module for Lua 5.4 and LuaJIT, and the program mjhook-reconcile.
 #
-#   make                what "make install PREFIX=P DESTDIR=D" puts in place
+#   make                what "make install PREFIX=P DESTDIR=D" puts in place, and "make uninstall" takes away
 #   make demo           installs what is missing (Debian), builds, shows it at work; ARGS="--set NAME=VALUE"
 #   make test           the same, then every suite; ends with "N passed, N failed"
 #   make check          the suites without installing anything; SUITES="c lua5.4 luajit faults e2e"
@@ -14,7 +14,9 @@
 # LUAS="5.4 5.1" picks the Luas (5.1 stands for LuaJIT; default: those whose
 # headers are there), VARIANT=asan or FAULTS=1 another build, WERROR=1 is strict.
 
-PREFIX ?= /usr/local
+# With OPENRESTY_PREFIX, OpenResty's own LuaJIT is the Lua, and its site's directory the place.
+OPENRESTY_PREFIX ?=
+PREFIX ?= $(or $(OPENRESTY_PREFIX),/usr/local)
 DESTDIR ?=
 CFLAGS ?= -O2 -g
 LDFLAGS ?=
@@ -30,33 +32,38 @@ BUILD ?= build$(if $(filter-out release,$(VARIANT)),-$(VARIANT))
 
 # LuaRocks names an interpreter, LUA=..., and means that one Lua.
 ifeq ($(origin LUA),command line)
-LUAS ?= $(shell "$(LUA)" -e "print((_VERSION:match([[%d.%d]])))")
+LUAS ?= $(shell "$(LUA)" -e "print((not jit and _VERSION == [[Lua 5.1]] and [[PUC-]] or [[]]) .. _VERSION:match([[%d.%d]]))")
 LUAS := $(LUAS)
 endif
+LUAS ?= $(if $(OPENRESTY_PREFIX),5.1)
 
-# Headers, in the order of trust: what the caller says (LUA_INCDIR, for one Lua),
-# pkg-config, the usual places.  Plain Lua 5.1 is no substitute for LuaJIT, so
-# its directory is passed over.
+# Headers, in the order of trust: what the caller says (LUAJIT_INC; LUA_INCDIR, for
+# one Lua; OPENRESTY_PREFIX), pkg-config, the usual places.  Plain Lua 5.1 is no
+# substitute for LuaJIT, so its directory is passed over.
 pkg_incdir = $(shell for p in $(1); do $(PKG_CONFIG) --variable=includedir $$p 2>/dev/null && break; done)
 first_with = $(patsubst %/$(1),%,$(firstword $(wildcard $(addsuffix /$(1),$(2)))))
 LUA54_INCDIR ?= $(call first_with,lua.h,$(if $(filter 5.4,$(LUAS)),$(LUA_INCDIR)) \
 	$(call pkg_incdir,lua5.4 lua-5.4 lua54) /usr/include/lua5.4 /usr/local/include/lua5.4)
-LUA51_INCDIR ?= $(call first_with,luajit.h,$(if $(filter 5.1,$(LUAS)),$(LUA_INCDIR)) \
-	$(call pkg_incdir,luajit) /usr/include/luajit-2.1 /usr/local/include/luajit-2.1)
+LUA51_INCDIR ?= $(call first_with,luajit.h,$(LUAJIT_INC) $(if $(filter 5.1,$(LUAS)),$(LUA_INCDIR)) \
+	$(if $(OPENRESTY_PREFIX),$(OPENRESTY_PREFIX)/luajit/include/luajit-2.1, \
+	$(call pkg_incdir,luajit)) /usr/include/luajit-2.1 /usr/local/include/luajit-2.1)
 LUA54_INCDIR := $(LUA54_INCDIR)
 LUA51_INCDIR := $(LUA51_INCDIR)
 INCDIR_5.4 = $(LUA54_INCDIR)
 INCDIR_5.1 = $(LUA51_INCDIR)
-LUAS ?= $(if $(LUA54_INCDIR),5.4) $(if $(LUA51_INCDIR),5.1)
-LUAS := $(strip $(LUAS))
+LUAS := $(strip $(or $(LUAS),$(if $(LUA54_INCDIR),5.4) $(if $(LUA51_INCDIR),5.1)))
 
 # The program carries the whole of Lua, if it can: one dependency less for cron,
 # and C modules such as cjson find every function of the API in it.
 LUA54_A ?= $(or $(if $(LUA_DIR),$(firstword $(wildcard $(LUA_DIR)/lib/liblua5.4.a $(LUA_DIR)/lib/liblua.a))), \
 	$(filter /%,$(shell $(CC) -print-file-name=liblua5.4.a 2>/dev/null)))
 LUA54_A := $(strip $(LUA54_A))
-LUA54_LIBS ?= $(if $(LUA54_A),-Wl$(comma)--whole-archive $(LUA54_A) -Wl$(comma)--no-whole-archive,-llua5.4)
+LIBS_5.4 ?= $(if $(LUA54_A),-Wl$(comma)--whole-archive $(LUA54_A) -Wl$(comma)--no-whole-archive,-llua5.4)
 comma := ,
+# Where there is no Lua 5.4, LuaJIT does: as a rock for LuaJIT or in OpenResty's tree.
+PROGRAM_LUA = $(firstword $(filter 5.4,$(LUAS)) $(filter 5.1,$(LUAS)))
+luajit_lib = $(wildcard $(patsubst %/include/luajit-2.1,%/lib,$(INCDIR_5.1))/libluajit-5.1.so)
+LIBS_5.1 ?= $(if $(luajit_lib),-L$(dir $(luajit_lib)) -Wl$(comma)-rpath$(comma)$(dir $(luajit_lib))) -lluajit-5.1
 
 # ---- flags: CFLAGS and LDFLAGS are the caller's, these are ours ----
 
@@ -67,12 +74,17 @@ HARDEN_faults = $(HARDEN_release) -DMJ_FAULTS
 HARDEN_asan = -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 HARDEN = $(HARDEN_$(VARIANT))
 
-INCDIRS = $(addprefix -I,$(sort $(CURL_INCDIR) $(LMDB_INCDIR) $(CRYPTO_INCDIR) $(ZLIB_INCDIR)))
-LIBDIRS = $(addprefix -L,$(sort $(CURL_LIBDIR) $(LMDB_LIBDIR) $(CRYPTO_LIBDIR) $(ZLIB_LIBDIR)))
+# A library: where LuaRocks (or the caller) says by NAME_INCDIR and NAME_LIBDIR, then as pkg-config says, else by its name.
+library = $(addprefix -I,$($(1)_INCDIR)) $(addprefix -L,$($(1)_LIBDIR)) \
+	$(or $(shell $(PKG_CONFIG) --cflags --libs $(2) 2>/dev/null),-l$(3))
+LIBRARIES := $(call library,LMDB,lmdb,lmdb) $(call library,CURL,libcurl,curl) \
+	$(call library,CRYPTO,libcrypto,crypto) $(call library,ZLIB,zlib,z)
+INCDIRS = $(filter -I% -D%,$(LIBRARIES))
+LIBS = $(filter-out -I% -D%,$(LIBRARIES)) -lpthread -lm
+# Debug information names no place of this machine: two builds are the same, byte by byte, wherever they are made.
 COMPILE = $(CC) -std=c11 -D_GNU_SOURCE $(CPPFLAGS) -Isrc $(INCDIRS) $(CFLAGS) $(WARN) $(HARDEN) \
-	-fPIC -fvisibility=hidden -pthread
-LINK = $(CC) $(CFLAGS) $(HARDEN) -pthread -Wl,-z,relro,-z,now $(LDFLAGS) $(LIBDIRS)
-LIBS = -llmdb -lcurl -lcrypto -lz -lpthread -lm
+	-fPIC -fvisibility=hidden -pthread -ffile-prefix-map=$(CURDIR)=.
+LINK = $(CC) $(CFLAGS) $(HARDEN) -pthread -Wl,-z,relro,-z,now $(LDFLAGS)
 
 # ---- what there is: every file is found, none is listed ----
 
@@ -82,14 +94,14 @@ CORE = $(filter-out $(BINDING) src/cmd/%,$(wildcard src/*/*.c src/*/*/*.c))
 CORE_O = $(sort $(CORE:src/%.c=$(BUILD)/obj/%.o))
 binding_o = $(sort $(BINDING:src/%.c=$(BUILD)/obj/$(1)/%.o))
 MODULES = $(LUAS:%=$(BUILD)/%/mjhook/core.so)
-PROGRAM = $(if $(filter 5.4,$(LUAS)),$(if $(wildcard src/cmd/reconcile.c),$(BUILD)/bin/mjhook-reconcile))
+PROGRAM = $(if $(PROGRAM_LUA),$(BUILD)/bin/mjhook-reconcile)
 spec_programs = $(sort $(patsubst spec/$(1)/%.c,$(BUILD)/$(1)/%,$(wildcard spec/$(1)/*_$(2).c)))
 TESTS = $(call spec_programs,c,test)
 OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d)))
 # What has a header in spec/support is linked to all of them; what has none is a library to be preloaded.
 SUPPORT_O = $(patsubst spec/%.h,$(BUILD)/spec/%.o,$(wildcard spec/support/*.h))
 
-.PHONY: all tests others demo test check lint sanitize valgrind bench fuzz chaos doc format clean install deps-ci faults-build \
+.PHONY: all tests others demo test check lint sanitize valgrind bench fuzz chaos doc format clean install uninstall deps-ci faults-build \
 	lint-format lint-luacheck lint-layers lint-cppcheck lint-tidy lint-werror luas FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -101,16 +113,17 @@ others: $(OTHERS)
 luas:
 	@$(if $(LUAS),:,echo "mjhook: no headers of Lua 5.4 or LuaJIT found:" \
 	  "set LUA54_INCDIR or LUA51_INCDIR, or on Debian install $(DEPS_BUILD)" >&2; exit 1)
-	@$(foreach v,$(filter-out 5.4 5.1,$(LUAS)),echo "mjhook: LUAS: $(v)? 5.4 or 5.1 (LuaJIT), please" >&2; exit 1;)
+	@$(if $(filter PUC-5.1,$(LUAS)),echo "mjhook needs Lua 5.4 or LuaJIT; $(LUA) is plain Lua 5.1." \
+	  "With LuaRocks: luarocks --lua-version 5.1 config lua_interpreter luajit" >&2; exit 1)
+	@$(foreach v,$(filter-out 5.4 5.1,$(LUAS)),echo "mjhook needs Lua 5.4 or LuaJIT (LUAS=5.1); this is Lua $(v)" >&2; exit 1;)
 	@$(foreach v,$(LUAS),$(if $(INCDIR_$(v)),,echo "mjhook: no headers of $(NAME_$(v))" >&2; exit 1;))
-	@$(foreach v,$(filter-out $(LUAS),5.4 5.1),echo "mjhook: without $(NAME_$(v))"$(if \
-	  $(filter 5.4,$(v))," and so without mjhook-reconcile") >&2;)
+	@$(foreach v,$(filter-out $(LUAS),5.4 5.1),echo "mjhook: without $(NAME_$(v))" >&2;)
 NAME_5.4 = Lua 5.4
 NAME_5.1 = LuaJIT
 
 # Stamps: other flags compile everything again, other files link again.
 FLAGS_NOW := $(strip $(COMPILE) $(LUA54_INCDIR) $(LUA51_INCDIR))
-LINK_NOW := $(strip $(LINK) $(LIBS) $(LUA54_LIBS) $(CORE_O) $(call binding_o,*))
+LINK_NOW := $(strip $(LINK) $(LIBS) $(LIBS_$(PROGRAM_LUA)) $(CORE_O) $(call binding_o,*))
 $(BUILD)/flags: WORDS = $(FLAGS_NOW)
 $(BUILD)/linked: WORDS = $(LINK_NOW)
 ifneq ($(FLAGS_NOW),$(file <$(BUILD)/flags))
@@ -142,9 +155,9 @@ endef
 $(foreach v,5.4 5.1,$(eval $(call for_lua,$(v))))
 
 # -E: the C modules that Lua code requires look for lua_* in the program.
-$(BUILD)/bin/mjhook-reconcile: $(CORE_O) $(call binding_o,5.4) $(BUILD)/obj/5.4/cmd/reconcile.o $(BUILD)/linked
+$(BUILD)/bin/mjhook-reconcile: $(CORE_O) $(call binding_o,$(PROGRAM_LUA)) $(BUILD)/obj/$(PROGRAM_LUA)/cmd/reconcile.o $(BUILD)/linked
 	@mkdir -p $(@D)
-	$(LINK) -Wl,-E -o $@ $(filter %.o,$^) $(LUA54_LIBS) $(LIBS) -ldl
+	$(LINK) -Wl,-E -o $@ $(filter %.o,$^) $(LIBS_$(PROGRAM_LUA)) $(LIBS) -ldl
 
 # C programs of the spec see the core alone.
 $(BUILD)/spec/%.o: spec/%.c $(BUILD)/flags
@@ -161,23 +174,58 @@ $(BUILD)/fuzz/http_fuzz: LIBS += -lssl # it serves TLS itself
 # ---- install: touches the chosen places and nothing else ----
 
 # LuaRocks gives one Lua and names its directories.
-LUADIR_5.4 = $(or $(LUADIR),$(PREFIX)/share/lua/5.4)
-LUADIR_5.1 = $(or $(LUADIR),$(PREFIX)/share/lua/5.1)
-LIBDIR_5.4 = $(or $(LIBDIR),$(PREFIX)/lib/lua/5.4)
-LIBDIR_5.1 = $(or $(LIBDIR),$(PREFIX)/lib/lua/5.1)
+site = $(if $(OPENRESTY_PREFIX),$(OPENRESTY_PREFIX)/site/lualib)
+LUADIR_5.4 ?= $(or $(LUADIR),$(PREFIX)/share/lua/5.4)
+LUADIR_5.1 ?= $(or $(LUADIR),$(site),$(PREFIX)/share/lua/5.1)
+LIBDIR_5.4 ?= $(or $(LIBDIR),$(PREFIX)/lib/lua/5.4)
+LIBDIR_5.1 ?= $(or $(LIBDIR),$(site),$(PREFIX)/lib/lua/5.1)
 BINDIR ?= $(PREFIX)/bin
-MANDIR ?= $(PREFIX)/share/man
-SCRIPTS = $(wildcard scripts/mjhook)
+# A list that a command makes: run when the list is first asked for, and then no more.
+once = $(eval $(1) := $(shell { $(2); } 2>/dev/null))$($(1))
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
 LUA_FILES = $(wildcard $(addsuffix /*.lua,lua lua/* lua/*/* lua/*/*/*))
 MAN_FILES = $(wildcard scripts/man/*.[1-8])
+# What is read, copied or run from share/mjhook.
+SHARE_DIRS = examples policies simulator console
+SHARE_FILES = $(call once,SHARE_FILES,find $(SHARE_DIRS:%=scripts/%) scripts/mjhook.cgi -type f | LC_ALL=C sort)
+SHARE_RUN = $(call once,SHARE_RUN,find $(SHARE_FILES) -perm -100)
+# A shell's own name for the file of a command, below share.
+COMPLETION_bash = bash-completion/completions/mjhook
+COMPLETION_zsh = zsh/site-functions/_mjhook
+COMPLETION_fish = fish/vendor_completions.d/mjhook.fish
+# In what these begin with, the Lua that is there is named.
+LUA_PROGRAMS = $(call once,LUA_PROGRAMS,grep -lE '^\#!.* lua5\.4( |$$)' scripts/mjhook $(SHARE_FILES))
+INTERPRETER = $(if $(filter 5.4,$(PROGRAM_LUA)),lua5.4,luajit)
+
+# The one list of what is installed, for "make install", "make uninstall", the rocks and
+# the Debian packages: $(call installed,DO) is $(call DO,mode,file,place) of each.
+define newline
+
+
+endef
+installed = $(foreach v,$(LUAS), \
+	$(foreach f,$(LUA_FILES),$(call $(1),644,$(f),$(LUADIR_$(v))/$(f:lua/%=%))) \
+	$(foreach f,$(filter $(BUILD)/$(v)/%,$(MODULES)),$(call $(1),755,$(f),$(LIBDIR_$(v))/$(f:$(BUILD)/$(v)/%=%)))) \
+	$(foreach f,$(PROGRAM) scripts/mjhook,$(call $(1),755,$(f),$(BINDIR)/$(notdir $(f)))) \
+	$(foreach f,$(MAN_FILES),$(call $(1),644,$(f),$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)))) \
+	$(foreach f,$(SHARE_FILES),$(call $(1),$(if $(filter $(f),$(SHARE_RUN)),755,644),$(f),$(DATADIR)/mjhook/$(f:scripts/%=%))) \
+	$(foreach s,bash zsh fish,$(foreach f,$(wildcard scripts/completion/mjhook.$(s)), \
+	  $(call $(1),644,$(f),$(DATADIR)/$(COMPLETION_$(s)))))
+put = @$(INSTALL) -D -m $(1) $(2) "$(DESTDIR)$(3)"$(newline)$(if $(filter $(LUA_PROGRAMS),$(2)), \
+	@sed -i '1s/ lua5\.4/ $(INTERPRETER)/' "$(DESTDIR)$(3)"$(newline))
+away = @rm -f "$(DESTDIR)$(3)"$(newline)
+# Directories of ours that are empty now; those that others may use stay.
+ours = $(foreach v,$(LUAS),"$(DESTDIR)$(LUADIR_$(v))/mjhook" "$(DESTDIR)$(LUADIR_$(v))/resty/mjhook" \
+	"$(DESTDIR)$(LIBDIR_$(v))/mjhook") "$(DESTDIR)$(DATADIR)/mjhook"
 
 install: all
-	@set -e; $(foreach v,$(LUAS),\
-	  $(foreach f,$(LUA_FILES),$(INSTALL) -D -m 644 $(f) "$(DESTDIR)$(LUADIR_$(v))/$(f:lua/%=%)";) \
-	  $(INSTALL) -D -m 755 $(BUILD)/$(v)/mjhook/core.so "$(DESTDIR)$(LIBDIR_$(v))/mjhook/core.so";) \
-	  $(foreach f,$(PROGRAM) $(SCRIPTS),$(INSTALL) -D -m 755 $(f) "$(DESTDIR)$(BINDIR)/$(notdir $(f))";) \
-	  $(foreach f,$(MAN_FILES),$(INSTALL) -D -m 644 $(f) "$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f))";)
+	$(call installed,put)
 	@echo "installed mjhook for $(foreach v,$(LUAS),$(NAME_$(v)),) programs in $(DESTDIR)$(BINDIR)"
+
+uninstall:
+	$(call installed,away)
+	@for d in $(ours); do test ! -d "$$d" || find "$$d" -depth -type d -empty -delete; done
 
 # ---- Debian packages, by what they are for ----
 

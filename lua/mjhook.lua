@@ -3,6 +3,10 @@
 --- An outcome is a value: `nil, err`, where `err` is `{code=, message=, retryable=}` and prints as its message. A call
 --- that is itself wrong, such as a missing method call or an argument of a wrong type, raises at the caller's line.
 ---@module mjhook
+if _VERSION == "Lua 5.1" and not rawget(_G, "jit") then
+  error("mjhook needs Lua 5.4 or LuaJIT; this is plain Lua 5.1", 0)
+end
+
 local callback = require "mjhook.callback" -- at once: a request must find it whatever becomes of memory and disk
 local config = require "mjhook.config"
 local core = require "mjhook.core"

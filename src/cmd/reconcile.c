@@ -142,7 +142,7 @@ static int parse(int argc, char **argv, options *o)
             o->verbose = true;
             break;
         case VERSION:
-            printf("mjhook-reconcile %s (store schema %d, %s)\n", MJ_VERSION, MJ_STORE_SCHEMA, LUA_RELEASE);
+            printf("mjhook-reconcile %s (store schema %d, %s)\n", MJ_VERSION, MJ_STORE_SCHEMA, MJL_LUA_RELEASE);
             return EXIT_DONE;
         case 'h':
             usage(stdout);
@@ -182,7 +182,7 @@ static void set_templates(lua_State *L, const char *field, const char *own, cons
     const char *given, *standard;
     luaL_Buffer b;
 
-    snprintf(versioned, sizeof versioned, "%s" LUA_VERSUFFIX, variable);
+    snprintf(versioned, sizeof versioned, "%s" MJL_LUA_SUFFIX, variable);
     given = getenv(versioned);
     lua_getglobal(L, "package");
     lua_getfield(L, -1, field);
@@ -196,7 +196,7 @@ static void set_templates(lua_State *L, const char *field, const char *own, cons
     lua_pop(L, 2);
 }
 
-/* cron sets no LUA_PATH: the modules are found from where the program is, PREFIX/bin beside PREFIX/share/lua/5.4, or
+/* cron sets no LUA_PATH: the modules are found from where the program is, PREFIX/bin beside PREFIX/share/lua, or
  * build/bin in a source tree, which is known by what the Makefile leaves in build. */
 static void set_path(lua_State *L)
 {
@@ -208,8 +208,9 @@ static void set_path(lua_State *L)
         exe[n] = '\0';
         dir = dirname(dirname(exe));
         snprintf(stamp, sizeof stamp, "%s/linked", dir);
-        snprintf(path, sizeof path, access(stamp, F_OK) == 0 ? "%s/../lua/?.lua" : "%s/share/lua/5.4/?.lua", dir);
-        snprintf(cpath, sizeof cpath, "%s/lib/lua/5.4/?.so", dir);
+        snprintf(path, sizeof path, access(stamp, F_OK) == 0 ? "%s/../lua/?.lua" : "%s/share/lua/" MJL_LUA_ABI "/?.lua",
+                 dir);
+        snprintf(cpath, sizeof cpath, "%s/lib/lua/" MJL_LUA_ABI "/?.so", dir);
     }
     set_templates(L, "path", path, "LUA_PATH");
     set_templates(L, "cpath", cpath, "LUA_CPATH");
@@ -327,10 +328,11 @@ static int start(lua_State *L)
     lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV"); /* set_path() reads what counts of it */
     luaL_openlibs(L);
     set_path(L);
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
     lua_pushcfunction(L, luaopen_mjhook_core);
     lua_setfield(L, -2, "mjhook.core");
-    lua_pop(L, 1);
+    lua_pop(L, 2);
     lua_pushinteger(L, run(L, o));
     return 1;
 }

@@ -8,7 +8,16 @@
 #include <stdint.h>
 
 #if LUA_VERSION_NUM < 502
+#include <luajit.h>
 #define lua_rawlen(L, i) lua_objlen(L, i)
+/* For the program: the version that directories are named by, what variables end in for it, and its name. */
+#define MJL_LUA_ABI "5.1"
+#define MJL_LUA_SUFFIX ""
+#define MJL_LUA_RELEASE LUAJIT_VERSION
+#else
+#define MJL_LUA_ABI LUA_VERSION_MAJOR "." LUA_VERSION_MINOR
+#define MJL_LUA_SUFFIX LUA_VERSUFFIX
+#define MJL_LUA_RELEASE LUA_RELEASE
 #endif
 
 /* A lua_Integer of LuaJIT is a ptrdiff_t, which may have 32 bits; its numbers hold 53. */
