@@ -366,7 +366,7 @@ describe("deliver", function()
 
   -- As another thread does it that sees how slow the handler is.
   local function take_back()
-    local names = core.claims("x"):take_back(-1000)
+    local names = core.workqueue("x"):take_back(-1000)
     local ops = {}
     for i, name in ipairs(names) do
       ops[i] = runner.taken_back(name)
@@ -376,7 +376,7 @@ describe("deliver", function()
   end
 
   it("lets somebody else take back what lies behind a slow handler: due at once, as if nobody had had it", function()
-    local held, back = core.claims "x", 0 -- so that they outlive a turn
+    local held, back = core.workqueue "x", 0 -- so that they outlive a turn
     open { on_event = function(task, ctx)
       note(task, ctx)
       if #seen == 10 then -- the third of eight
@@ -392,7 +392,7 @@ describe("deliver", function()
     for _ = 1, 20 do
       task_with "succeeded"
     end
-    assert.same({ delivered = 20, buried = 0, errors = 0 }, deliver.deliver(mj, { claims = "x" }))
+    assert.same({ delivered = 20, buried = 0, errors = 0 }, deliver.deliver(mj, { queue = "x" }))
     assert.equal(5, back)
     assert_seen_once(20)
     assert.same({}, waiting())
@@ -400,7 +400,7 @@ describe("deliver", function()
   end)
 
   it("leaves it to whoever took it back, also when that one had it and is done before the slow one", function()
-    local held = core.claims "x"
+    local held = core.workqueue "x"
     local others = 0
     open { on_event = function(task, ctx)
       note(task, ctx)
@@ -412,7 +412,7 @@ describe("deliver", function()
     for _ = 1, 20 do
       task_with "succeeded"
     end
-    assert.equal(10, deliver.deliver(mj, { claims = "x" }).delivered)
+    assert.equal(10, deliver.deliver(mj, { queue = "x" }).delivered)
     assert.equal(10, others)
     assert.equal(20, #seen)
     assert.same({}, waiting())

@@ -35,7 +35,7 @@ static void check_item(mj_reader *r, const char *want)
 
 static bool is_empty(mj_inbox *b)
 {
-    mj_lot lot = {0};
+    mj_inbox_batch lot = {0};
     bool none = !mj_inbox_take(b, &lot);
 
     mj_buf_free(&lot.items);
@@ -45,7 +45,7 @@ static bool is_empty(mj_inbox *b)
 TEST("hands over everything that was put in, in its order, once")
 {
     mj_inbox *b = inbox(NULL);
-    mj_lot lot = {0};
+    mj_inbox_batch lot = {0};
     mj_reader r;
 
     put(b, "head ", "one", 1, 1);
@@ -71,7 +71,7 @@ TEST("hands over everything that was put in, in its order, once")
 TEST("numbers lots from 1 and the items of each from 1, without gaps, also when nothing was there")
 {
     mj_inbox *b = inbox(NULL);
-    mj_lot lot = {0};
+    mj_inbox_batch lot = {0};
 
     CHECK(!mj_inbox_take(b, &lot));
     CHECK(!mj_inbox_take(b, &lot));
@@ -90,7 +90,7 @@ TEST("numbers lots from 1 and the items of each from 1, without gaps, also when 
 TEST("an item is bytes: it may hold NULs, and its parts are put together as they are")
 {
     mj_inbox *b = inbox(NULL);
-    mj_lot lot = {0};
+    mj_inbox_batch lot = {0};
     uint32_t index;
     mj_reader r;
     mj_str s;
@@ -192,7 +192,7 @@ static void put_large(mj_inbox *b, size_t n)
 TEST("a lot stays as it was taken while the next one is gathered")
 {
     mj_inbox *b = inbox(NULL);
-    mj_lot lot = {0};
+    mj_inbox_batch lot = {0};
     mj_reader r;
 
     put(b, "", "first", 1, 1);
@@ -209,7 +209,7 @@ TEST("a lot stays as it was taken while the next one is gathered")
 TEST("two buffers are used in turn, and no third")
 {
     mj_inbox *b = inbox(NULL);
-    mj_lot lot = {0};
+    mj_inbox_batch lot = {0};
     const uint8_t *seen[2] = {NULL, NULL};
 
     for (uint64_t n = 1; n <= 20; n++) {
@@ -229,7 +229,7 @@ TEST("two buffers are used in turn, and no third")
 TEST("a buffer that a rush made huge is not kept, one below is")
 {
     mj_inbox *b = inbox(NULL);
-    mj_lot lot = {0};
+    mj_inbox_batch lot = {0};
 
     put_large(b, KEPT - 100); /* which takes a buffer of just that size */
     CHECK(mj_inbox_take(b, &lot));
@@ -262,7 +262,7 @@ TEST("a buffer that a rush made huge is not kept, one below is")
 TEST("large bodies are whole, beside small ones")
 {
     mj_inbox *b = inbox(NULL);
-    mj_lot lot = {0};
+    mj_inbox_batch lot = {0};
     mj_reader r;
     mj_str s;
 
@@ -291,7 +291,7 @@ TEST("when there is no memory for one, it is not put in, and those before and af
     size_t n = (size_t)256 << 20, pages = 0;
     struct rlimit limit;
     mj_inbox *b = inbox(NULL);
-    mj_lot lot = {0};
+    mj_inbox_batch lot = {0};
     uint32_t index = 77;
     char *huge = malloc(n);
     FILE *f = fopen("/proc/self/statm", "r");
@@ -357,7 +357,7 @@ static void *put_all(void *arg)
 static uint64_t take_all(mj_inbox *b, side *sides, uint32_t nsides)
 {
     uint32_t next[2] = {0, 0}, total = 0;
-    mj_lot lot = {0};
+    mj_inbox_batch lot = {0};
     uint64_t lots = 0;
 
     while (total < nsides * ITEMS) {

@@ -16,7 +16,7 @@ static void end_by(mj_measures *m, mj_source source, mj_mode mode, int64_t sent,
 {
     mj_task t = pending_task();
     mj_before before;
-    mj_step step;
+    mj_effect effect;
     mj_signal sig = signal_of(SIG_SUCCEEDED);
     int rc;
 
@@ -24,9 +24,9 @@ static void end_by(mj_measures *m, mj_source source, mj_mode mode, int64_t sent,
     t.attempts[0].submitted_at = sent;
     before = (mj_before){t.state, t.called_at};
     sig.source = source;
-    rc = mj_state_apply(&t, &sig, &mj_rules_default, at, &step);
+    rc = mj_state_apply(&t, &sig, &mj_rules_default, at, &effect);
     CHECK_INT(rc, MJ_OK);
-    mj_measure_signal(m, before, &t, &sig, rc, &step, at);
+    mj_measure_signal(m, before, &t, &sig, rc, &effect, at);
 }
 
 static void ends(mj_measures *m, int n, mj_source source, int64_t at)
@@ -99,16 +99,16 @@ TEST("the learned wait is the first one of a task, and is doubled from there")
 {
     mj_rules r = learning();
     mj_task t;
-    mj_step step;
+    mj_effect effect;
     mj_signal sig = signal_of(SIG_ACCEPTED);
 
     r.first_ms[MJ_FAST] = 25 * SECOND;
     t = TASK_AFTER(SIG_CLAIM);
-    CHECK_INT(mj_state_apply(&t, &sig, &r, T0, &step), MJ_OK);
+    CHECK_INT(mj_state_apply(&t, &sig, &r, T0, &effect), MJ_OK);
     CHECK_INT(t.due_at, T0 + 25 * SECOND);
     sig = signal_of(SIG_RUNNING);
     sig.source = MJ_FROM_POLL;
-    CHECK_INT(mj_state_apply(&t, &sig, &r, T0 + 25 * SECOND, &step), MJ_OK);
+    CHECK_INT(mj_state_apply(&t, &sig, &r, T0 + 25 * SECOND, &effect), MJ_OK);
     CHECK(t.due_at >= T0 + (25 + 40) * SECOND && t.due_at <= T0 + (25 + 60) * SECOND);
 }
 
@@ -147,22 +147,22 @@ TEST("a callback that comes after polling was faster counts as one that came")
     mj_task t = pending_task();
     mj_signal sig = signal_of(SIG_SUCCEEDED);
     mj_before before = {t.state, 0};
-    mj_step step;
+    mj_effect effect;
     uint32_t ended, called;
     int rc;
 
     sig.source = MJ_FROM_POLL;
-    rc = mj_state_apply(&t, &sig, &mj_rules_default, T0 + MINUTE, &step);
-    mj_measure_signal(&m, before, &t, &sig, rc, &step, T0 + MINUTE);
+    rc = mj_state_apply(&t, &sig, &mj_rules_default, T0 + MINUTE, &effect);
+    mj_measure_signal(&m, before, &t, &sig, rc, &effect, T0 + MINUTE);
     mj_measure_recent(&m, T0 + MINUTE, &ended, &called);
     CHECK_INT(ended, 1);
     CHECK_INT(called, 0);
     for (int i = 0; i < 3; i++) { /* the second and third are duplicates */
         before = (mj_before){t.state, t.called_at};
         sig.source = MJ_FROM_CALLBACK;
-        rc = mj_state_apply(&t, &sig, &mj_rules_default, T0 + 2 * MINUTE, &step);
+        rc = mj_state_apply(&t, &sig, &mj_rules_default, T0 + 2 * MINUTE, &effect);
         CHECK_INT(rc, MJ_EDUPLICATE);
-        mj_measure_signal(&m, before, &t, &sig, rc, &step, T0 + 2 * MINUTE);
+        mj_measure_signal(&m, before, &t, &sig, rc, &effect, T0 + 2 * MINUTE);
     }
     mj_measure_recent(&m, T0 + 2 * MINUTE, &ended, &called);
     CHECK_INT(ended, 1);
@@ -201,15 +201,15 @@ TEST("tasks that were submitted elsewhere say nothing of our webhook")
     mj_measures m = {0};
     mj_task t = {.timeout = TIMEOUT_S};
     mj_signal sig = signal_of(SIG_CREATE);
-    mj_step step;
+    mj_effect effect;
     uint32_t ended, called;
 
     sig.task_id = str("T1");
     mj_state_create(&t, &sig, &mj_rules_default, T0);
     sig = signal_of(SIG_SUCCEEDED);
     sig.source = MJ_FROM_POLL;
-    CHECK_INT(mj_state_apply(&t, &sig, &mj_rules_default, T0, &step), MJ_OK);
-    mj_measure_signal(&m, (mj_before){MJ_PENDING, 0}, &t, &sig, MJ_OK, &step, T0);
+    CHECK_INT(mj_state_apply(&t, &sig, &mj_rules_default, T0, &effect), MJ_OK);
+    mj_measure_signal(&m, (mj_before){MJ_PENDING, 0}, &t, &sig, MJ_OK, &effect, T0);
     mj_measure_recent(&m, T0, &ended, &called);
     CHECK_INT(ended, 0);
     CHECK_INT(m.counts[MJ_ENDED_POLL], 1);
@@ -220,14 +220,14 @@ TEST("a signal about an attempt that never was is counted and nothing else")
     mj_measures m = {0};
     mj_task t = pending_task();
     mj_signal sig = signal_of(SIG_SUCCEEDED);
-    mj_step step;
+    mj_effect effect;
     int rc;
 
     sig.source = MJ_FROM_CALLBACK;
     sig.attempt = 4000000000u;
-    rc = mj_state_apply(&t, &sig, &mj_rules_default, T0, &step);
+    rc = mj_state_apply(&t, &sig, &mj_rules_default, T0, &effect);
     CHECK_INT(rc, MJ_EINVAL);
-    mj_measure_signal(&m, (mj_before){t.state, 0}, &t, &sig, rc, &step, T0);
+    mj_measure_signal(&m, (mj_before){t.state, 0}, &t, &sig, rc, &effect, T0);
     CHECK_INT(m.counts[MJ_CALLBACK_STALE], 1);
     CHECK_INT(sum(&m.ends[MJ_FAST]), 0);
 }

@@ -2,7 +2,7 @@
  *
  *     TEST("keeps succeeded when a late failure arrives")
  *     {
- *         CHECK(mj_state_apply(&t, &sig, &rules, now, &step) == MJ_ESTALE);
+ *         CHECK(mj_state_apply(&t, &sig, &rules, now, &effect) == MJ_ESTALE);
  *         CHECK_INT(t.state, MJ_SUCCEEDED);
  *     }
  *

@@ -34,7 +34,7 @@ TEST("the success of an older attempt is a success of the task, wherever the new
         CHECK_INT(give(&t, about(SIG_SUCCEEDED, 1, "T1"), T0 + SECOND), MJ_OK);
         CHECK_INT(t.state, MJ_SUCCEEDED);
         CHECK_INT(last_step.event, MJ_EVENT_SUCCEEDED);
-        CHECK_INT(t.attempts[0].word, MJ_WORD_SUCCEEDED);
+        CHECK_INT(t.attempts[0].status, MJ_ATTEMPT_SUCCEEDED);
         CHECK_INT(t.due_at, 0);
         CHECK(!t.ready);
     }
@@ -66,11 +66,11 @@ TEST("the failure or refusal of an older attempt changes its record and not the 
         CHECK_INT(t.state, MJ_PENDING);
         CHECK_INT(t.due_at, due);
         CHECK_INT(last_step.event, MJ_EVENT_NONE);
-        CHECK_INT(t.attempts[0].word, i ? MJ_WORD_REFUSED : MJ_WORD_FAILED);
+        CHECK_INT(t.attempts[0].status, i ? MJ_ATTEMPT_REFUSED : MJ_ATTEMPT_FAILED);
         CHECK(!t.attempts[0].slot);
         CHECK(t.attempts[1].slot);
-        CHECK_INT(last_moment(&t)->note, MJ_NOTE_OLD);
-        CHECK_INT(last_moment(&t)->attempt, 1);
+        CHECK_INT(last_entry(&t)->result, MJ_RESULT_OLD);
+        CHECK_INT(last_entry(&t)->attempt, 1);
     }
 }
 
@@ -81,7 +81,7 @@ TEST("an older attempt that turns out to run is recorded and never moves the tas
     CHECK_INT(give(&t, about(SIG_SUCCEEDED, 2, "T2"), T0), MJ_OK);
     CHECK_INT(give(&t, about(SIG_RUNNING, 1, "T1"), T0), MJ_ESTALE);
     CHECK_INT(t.state, MJ_SUCCEEDED);
-    CHECK_INT(t.attempts[0].word, MJ_WORD_ACCEPTED);
+    CHECK_INT(t.attempts[0].status, MJ_ATTEMPT_ACCEPTED);
     CHECK_INT(t.attempts[0].nids, 1);
 }
 
@@ -126,7 +126,7 @@ TEST("a resubmitted task starts with nothing of the attempt before")
     CHECK_INT(t.nattempts, 2);
     CHECK(t.ready);
     CHECK_INT(t.image.n + t.nimages + t.error.n + t.error_code.n + t.polls + t.hints + t.absent + t.tries, 0);
-    CHECK_INT(t.attempts[1].word, MJ_WORD_NONE);
+    CHECK_INT(t.attempts[1].status, MJ_ATTEMPT_NONE);
     CHECK_INT(t.finished_at, 0);
 }
 
@@ -148,7 +148,7 @@ TEST("a callback that comes before the submit answer binds its id, and the answe
             CHECK_INT(say(&t, SIG_ACCEPTED, T0), MJ_EDUPLICATE);
             CHECK_INT(t.state, then[i]);
             CHECK_INT(t.attempts[0].nids, 1);
-            CHECK_INT(last_moment(&t)->note, MJ_NOTE_DUPLICATE);
+            CHECK_INT(last_entry(&t)->result, MJ_RESULT_DUPLICATE);
         }
 }
 
@@ -157,9 +157,9 @@ TEST("a second task id never replaces the first: conflict, both are kept, the fi
     mj_task t = pending_task();
 
     CHECK_INT(give(&t, about(SIG_ACCEPTED, 1, "T2"), T0), MJ_ESTALE);
-    CHECK_INT(last_moment(&t)->note, MJ_NOTE_CONFLICT);
+    CHECK_INT(last_entry(&t)->result, MJ_RESULT_CONFLICT);
     CHECK_INT(give(&t, about(SIG_RUNNING, 1, "T3"), T0), MJ_ESTALE);
-    CHECK_INT(last_moment(&t)->note, MJ_NOTE_CONFLICT);
+    CHECK_INT(last_entry(&t)->result, MJ_RESULT_CONFLICT);
     CHECK_INT(t.state, MJ_PENDING);
     CHECK_INT(t.attempts[0].nids, 3);
     CHECK(mj_str_eq(t.attempts[0].ids[0], str("T1")));
@@ -167,7 +167,7 @@ TEST("a second task id never replaces the first: conflict, both are kept, the fi
     CHECK_INT(t.state, MJ_SUCCEEDED);
     CHECK_INT(give(&t, about(SIG_FAILED, 1, "T1"), T0), MJ_ESTALE);
     CHECK_INT(t.state, MJ_SUCCEEDED);
-    CHECK_INT(last_moment(&t)->note, MJ_NOTE_CONTRADICTION);
+    CHECK_INT(last_entry(&t)->result, MJ_RESULT_CONTRADICTION);
 }
 
 TEST("ids beyond what an attempt can keep are noted and not bound")
@@ -191,7 +191,7 @@ TEST("an id of another task is never believed and never bound")
         CHECK_INT(give(&t, sig, T0), MJ_ESTALE);
         CHECK_INT(t.state, MJ_AMBIGUOUS);
         CHECK_INT(t.attempts[0].nids, 0);
-        CHECK_INT(last_moment(&t)->note, MJ_NOTE_CONFLICT);
+        CHECK_INT(last_entry(&t)->result, MJ_RESULT_CONFLICT);
     }
 }
 
@@ -207,9 +207,9 @@ TEST("a task id of another attempt is a conflict, whichever of the two is named,
             before = t;
             CHECK_INT(give(&t, about((mj_signal_kind)kind, named, named == 1 ? "T2" : "T1"), T0 + MINUTE), MJ_ESTALE);
             CHECK_INT(last_step.event, MJ_EVENT_NONE);
-            CHECK_INT(last_moment(&t)->note, MJ_NOTE_CONFLICT);
-            CHECK_INT(last_moment(&t)->attempt, named);
-            t.nmoments = before.nmoments;
+            CHECK_INT(last_entry(&t)->result, MJ_RESULT_CONFLICT);
+            CHECK_INT(last_entry(&t)->attempt, named);
+            t.ntimeline = before.ntimeline;
             t.updated_at = before.updated_at;
             check_same_record(&t, &before);
         }
@@ -222,7 +222,7 @@ TEST("without a named attempt the task id tells it")
     CHECK_INT(give(&t, about(SIG_RUNNING, 1, "T1"), T0), MJ_ESTALE);
     CHECK_INT(give(&t, about(SIG_FAILED, 0, "T1"), T0), MJ_ESTALE);
     CHECK_INT(last_step.attempt, 1);
-    CHECK_INT(t.attempts[0].word, MJ_WORD_FAILED);
+    CHECK_INT(t.attempts[0].status, MJ_ATTEMPT_FAILED);
     CHECK_INT(t.state, MJ_PENDING);
     CHECK_INT(give(&t, about(SIG_FAILED, 0, "T2"), T0), MJ_OK);
     CHECK_INT(t.state, MJ_FAILED);
@@ -239,7 +239,7 @@ TEST("a submission that is answered with the id of another one may have been acc
         CHECK_INT(last_step.event, MJ_EVENT_AMBIGUOUS);
         CHECK_INT(t.attempts[1].nids, 0);
         CHECK(t.attempts[1].slot);
-        CHECK_INT(last_moment(&t)->note, MJ_NOTE_CONFLICT);
+        CHECK_INT(last_entry(&t)->result, MJ_RESULT_CONFLICT);
         CHECK(mj_str_eq(t.error_code, str("conflict")));
     }
 }
@@ -273,9 +273,9 @@ TEST("a late definite refusal takes ambiguous back to queued and elsewhere is ti
     t = pending_task();
     CHECK_INT(give(&t, sig, T0), MJ_ESTALE);
     CHECK_INT(t.state, MJ_PENDING);
-    CHECK_INT(t.attempts[0].word, MJ_WORD_ACCEPTED);
+    CHECK_INT(t.attempts[0].status, MJ_ATTEMPT_ACCEPTED);
     CHECK(t.attempts[0].slot);
-    CHECK_INT(last_moment(&t)->note, MJ_NOTE_STALE);
+    CHECK_INT(last_entry(&t)->result, MJ_RESULT_STALE);
 }
 
 TEST("status 0 moves no task back, except lost to pending")

@@ -84,7 +84,7 @@ static inline mj_task new_task(void)
     return t;
 }
 
-static mj_step last_step;
+static mj_effect last_step;
 
 static inline int give(mj_task *t, mj_signal sig, int64_t at)
 {
@@ -113,9 +113,9 @@ static inline mj_task pending_task(void)
     return TASK_AFTER(SIG_CLAIM, SIG_ACCEPTED);
 }
 
-static inline const mj_moment *last_moment(const mj_task *t)
+static inline const mj_timeline_entry *last_entry(const mj_task *t)
 {
-    return &t->moments[t->nmoments - 1];
+    return &t->timeline[t->ntimeline - 1];
 }
 
 /* Equal in everything that is stored; the bytes between the members are nobody's. */

@@ -227,7 +227,7 @@ TEST("names of signals, states and notes are read as they are written")
     CHECK_INT(mj_signal_parse(str("nonsense")), -1);
     CHECK_INT(mj_state_parse(str("pendin")), -1);
     CHECK_STR(mj_signal_name(SIG_COUNT), "?");
-    CHECK_STR(mj_note_name(MJ_NNOTES), "?");
+    CHECK_STR(mj_result_name(MJ_NRESULTS), "?");
 }
 
 /* ---- timeline ---- */
@@ -235,42 +235,42 @@ TEST("names of signals, states and notes are read as they are written")
 TEST("the timeline is bounded, keeps its beginning and its end, and counts what it forgot")
 {
     mj_task t = pending_task();
-    uint32_t n = t.nmoments;
+    uint32_t n = t.ntimeline;
 
     for (int i = 0; i < 200; i++) {
         say(&t, SIG_NOT_SENT, T0 + 2 * i * SECOND);
         say(&t, SIG_REJECTED, T0 + (2 * i + 1) * SECOND);
     }
-    CHECK_INT(t.nmoments, MJ_MAX_TIMELINE);
+    CHECK_INT(t.ntimeline, MJ_MAX_TIMELINE);
     CHECK_INT(t.forgotten, n + 400 - MJ_MAX_TIMELINE);
-    CHECK_INT(t.moments[0].signal, SIG_CREATE);
-    CHECK_INT(t.moments[1].signal, SIG_CLAIM);
-    CHECK_INT(t.moments[2].signal, SIG_ACCEPTED);
-    CHECK_INT(last_moment(&t)->signal, SIG_REJECTED);
-    CHECK_INT(last_moment(&t)->at, T0 + 399 * SECOND);
+    CHECK_INT(t.timeline[0].signal, SIG_CREATE);
+    CHECK_INT(t.timeline[1].signal, SIG_CLAIM);
+    CHECK_INT(t.timeline[2].signal, SIG_ACCEPTED);
+    CHECK_INT(last_entry(&t)->signal, SIG_REJECTED);
+    CHECK_INT(last_entry(&t)->at, T0 + 399 * SECOND);
 }
 
 TEST("the same in a row is one entry of the timeline with a count")
 {
     mj_task t = pending_task();
-    uint32_t n = t.nmoments;
+    uint32_t n = t.ntimeline;
     mj_signal other = polled(SIG_RUNNING);
 
     for (int i = 0; i < 1000; i++)
         give(&t, polled(SIG_RUNNING), T0 + i);
-    CHECK_INT(t.nmoments, n + 1);
-    CHECK_INT(last_moment(&t)->count, 1000);
-    CHECK_INT(last_moment(&t)->at, T0);
-    CHECK_INT(last_moment(&t)->until, T0 + 999);
+    CHECK_INT(t.ntimeline, n + 1);
+    CHECK_INT(last_entry(&t)->count, 1000);
+    CHECK_INT(last_entry(&t)->at, T0);
+    CHECK_INT(last_entry(&t)->until, T0 + 999);
     other.error = str("another reason");
     give(&t, other, T0 + 1000);
-    CHECK_INT(t.nmoments, n + 2);
+    CHECK_INT(t.ntimeline, n + 2);
     say(&t, SIG_HINT, T0 + 1001); /* another source and signal */
-    CHECK_INT(t.nmoments, n + 3);
+    CHECK_INT(t.ntimeline, n + 3);
     other = signal_of(SIG_RUNNING);
     other.task_id = str("T2"); /* taken in another way */
     give(&t, other, T0 + 1002);
-    CHECK_INT(t.nmoments, n + 4);
+    CHECK_INT(t.ntimeline, n + 4);
 }
 
 TEST("what changes the timeline alone is written at most once a second, and answered as before")
@@ -292,7 +292,7 @@ TEST("what changes the timeline alone is written at most once a second, and answ
     check_same_record(&t, &before);
     CHECK_INT(say(&t, SIG_FAILED, T0 + 1001), MJ_ESTALE);
     CHECK(last_step.changed && !last_step.withheld);
-    CHECK_INT(last_moment(&t)->note, MJ_NOTE_CONTRADICTION);
+    CHECK_INT(last_entry(&t)->result, MJ_RESULT_CONTRADICTION);
 }
 
 TEST("a fact is written at once, however fresh the timeline is")

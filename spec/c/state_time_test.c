@@ -29,7 +29,7 @@ TEST("success without an image is polled, and believed as it is after three poll
     CHECK_INT(last_step.event, MJ_EVENT_SUCCEEDED);
     CHECK_INT(t.image.n, 0);
     CHECK(!t.attempts[0].slot);
-    CHECK_INT(t.attempts[0].word, MJ_WORD_SUCCEEDED);
+    CHECK_INT(t.attempts[0].status, MJ_ATTEMPT_SUCCEEDED);
     CHECK_INT(say(&t, SIG_SUCCEEDED, T0 + 4 * MINUTE), MJ_EDUPLICATE); /* the image comes after all */
     CHECK(t.image.n > 0);
 }
@@ -440,8 +440,8 @@ TEST("what a clock put off that was ahead is due when it is set right, and told 
     CHECK_INT(submitting.due_at, T0);
     CHECK_INT(pending.state, MJ_PENDING);
     CHECK_INT(pending.updated_at, T0);
-    CHECK_INT(last_moment(&pending)->source, MJ_FROM_SWEEP);
-    CHECK(last_moment(&pending)->reason.n > 0);
+    CHECK_INT(last_entry(&pending)->source, MJ_FROM_SWEEP);
+    CHECK(last_entry(&pending)->reason.n > 0);
     CHECK(!rewound(&pending) && !rewound(&queued)); /* once is enough */
 }
 

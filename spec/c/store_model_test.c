@@ -38,15 +38,15 @@ static void keep(int i, mj_task *t)
 static int model_apply(int i, mj_signal sig, int64_t now, mj_event *made)
 {
     mj_task t = m.tasks[i];
-    mj_step step;
-    int rc = mj_state_apply(&t, &sig, &mj_rules_default, now, &step);
+    mj_effect effect;
+    int rc = mj_state_apply(&t, &sig, &mj_rules_default, now, &effect);
 
-    *made = step.event;
-    if (step.event != MJ_EVENT_NONE) {
+    *made = effect.event;
+    if (effect.event != MJ_EVENT_NONE) {
         CHECK(m.nevents < EVENTS);
         m.events[m.nevents++] = (model_event){.task = i, .seq = ++t.event_seq, .next_at = now};
     }
-    if (step.changed)
+    if (effect.changed)
         keep(i, &t);
     return rc;
 }

@@ -186,7 +186,7 @@ TEST("files that a handler stored are the task's when its event is done")
     t = get_task(s, r, &b);
     CHECK_INT(t.state, MJ_SUCCEEDED);
     CHECK(mj_str_eq(t.files, str("[{\"path\":\"/a.png\"}]")));
-    CHECK_INT(t.moments[t.nmoments - 1].signal, SIG_KEPT);
+    CHECK_INT(t.timeline[t.ntimeline - 1].signal, SIG_KEPT);
     mj_buf_free(&b);
     CHECK_INT(stats(s).events, 0);
     check_store(s);

@@ -267,7 +267,7 @@ TEST("another task's id is noted as a conflict and believed by neither")
     CHECK_INT(tell(s, b, SIG_SUCCEEDED, "T1", T0), MJ_ESTALE);
     t = get_task(s, b, &buf);
     CHECK_INT(t.state, MJ_PENDING);
-    CHECK_INT(last_moment(&t)->note, MJ_NOTE_CONFLICT);
+    CHECK_INT(last_entry(&t)->result, MJ_RESULT_CONFLICT);
     CHECK_INT(state_of(s, a), MJ_PENDING);
     mj_buf_free(&buf);
     check_store(s);

@@ -61,40 +61,40 @@ static void golden_task(mj_task *t)
                    .images = {PART(5, 1), PART(7, 1)},
                    .nattempts = 2,
                    .forgotten = 9,
-                   .nmoments = 2};
+                   .ntimeline = 2};
     memcpy(t->ref, "0123456789abcdef", 16);
     memcpy(t->fingerprint, "fingerprint-16-b", 16);
     memcpy(t->owner.boot, "boot-id-16-bytes", 16);
     t->owner.pidns = 4026531836;
     t->owner.pid = 4711;
     t->owner.started = 123456789;
-    t->attempts[0] = (mj_attempt){.word = MJ_WORD_REFUSED, .submitted_at = 1776211200007, .account = PART(53, 5)};
-    t->attempts[1] = (mj_attempt){.word = MJ_WORD_ACCEPTED,
+    t->attempts[0] = (mj_attempt){.status = MJ_ATTEMPT_REFUSED, .submitted_at = 1776211200007, .account = PART(53, 5)};
+    t->attempts[1] = (mj_attempt){.status = MJ_ATTEMPT_ACCEPTED,
                                   .slot = true,
                                   .submitted_at = 1776211200008,
                                   .slot_until = 1776212100008,
                                   .account = PART(48, 4),
                                   .nids = 2,
                                   .ids = {PART(59, 2), PART(62, 2)}};
-    t->moments[0] = (mj_moment){.at = 1776211200000,
-                                .until = 1776211200000,
-                                .count = 1,
-                                .attempt = 1,
-                                .signal = 0,
-                                .note = MJ_NOTE_TAKEN,
-                                .source = MJ_FROM_USER,
-                                .from = MJ_QUEUED,
-                                .to = MJ_QUEUED};
-    t->moments[1] = (mj_moment){.at = 1776211199000,
-                                .until = 1776211209000,
-                                .count = 7,
-                                .attempt = 2,
-                                .signal = 13,
-                                .note = MJ_NOTE_CONTRADICTION,
-                                .source = MJ_FROM_CALLBACK,
-                                .from = MJ_LOST,
-                                .to = MJ_LOST,
-                                .reason = PART(65, 12)};
+    t->timeline[0] = (mj_timeline_entry){.at = 1776211200000,
+                                         .until = 1776211200000,
+                                         .count = 1,
+                                         .attempt = 1,
+                                         .signal = 0,
+                                         .result = MJ_RESULT_TAKEN,
+                                         .source = MJ_FROM_USER,
+                                         .from = MJ_QUEUED,
+                                         .to = MJ_QUEUED};
+    t->timeline[1] = (mj_timeline_entry){.at = 1776211199000,
+                                         .until = 1776211209000,
+                                         .count = 7,
+                                         .attempt = 2,
+                                         .signal = 13,
+                                         .result = MJ_RESULT_CONTRADICTION,
+                                         .source = MJ_FROM_CALLBACK,
+                                         .from = MJ_LOST,
+                                         .to = MJ_LOST,
+                                         .reason = PART(65, 12)};
 }
 
 TEST("a record of version 1 is read as it was meant")
@@ -186,11 +186,11 @@ TEST("numbers on disk keep their meaning: states, words, sources, signals, notes
     for (unsigned i = 0; i < 8; i++)
         CHECK_STR(mj_state_name((mj_state)i), states[i]);
     for (unsigned i = 0; i < 7; i++)
-        CHECK_STR(mj_word_name((mj_word)i), words[i]);
+        CHECK_STR(mj_attempt_status_name((mj_attempt_status)i), words[i]);
     for (unsigned i = 0; i < 6; i++)
         CHECK_STR(mj_source_name((mj_source)i), sources[i]);
     for (unsigned i = 0; i < 22; i++)
         CHECK_STR(mj_signal_name(i), signals[i]);
     for (unsigned i = 0; i < 6; i++)
-        CHECK_STR(mj_note_name(i), notes[i]);
+        CHECK_STR(mj_result_name(i), notes[i]);
 }

@@ -18,14 +18,14 @@ static inline void same(bool is, const char *field)
 
 static inline void check_same_attempt(const mj_attempt *a, const mj_attempt *b)
 {
-    SAME(word), SAME(slot), SAME(submitted_at), SAME(slot_until), SAME_STR(account), SAME(nids);
+    SAME(status), SAME(slot), SAME(submitted_at), SAME(slot_until), SAME_STR(account), SAME(nids);
     for (unsigned i = 0; i < a->nids; i++)
         SAME_STR(ids[i]);
 }
 
-static inline void check_same_moment(const mj_moment *a, const mj_moment *b)
+static inline void check_same_moment(const mj_timeline_entry *a, const mj_timeline_entry *b)
 {
-    SAME(at), SAME(until), SAME(count), SAME(attempt), SAME(signal), SAME(note), SAME(source), SAME(from), SAME(to);
+    SAME(at), SAME(until), SAME(count), SAME(attempt), SAME(signal), SAME(result), SAME(source), SAME(from), SAME(to);
     SAME_STR(reason);
 }
 
@@ -39,13 +39,13 @@ static inline void check_same(const mj_task *a, const mj_task *b)
     SAME(asked_at), SAME(silent_ms);
     SAME_STR(account), SAME_STR(prompt), SAME_STR(mj_prompt), SAME_STR(user_id), SAME_STR(context), SAME_STR(key);
     SAME_STR(image), SAME_STR(meta), SAME_STR(error_code), SAME_STR(error);
-    SAME(nimages), SAME(nattempts), SAME(forgotten), SAME(nmoments);
+    SAME(nimages), SAME(nattempts), SAME(forgotten), SAME(ntimeline);
     for (unsigned i = 0; i < a->nimages; i++)
         SAME_STR(images[i]);
     for (unsigned i = 0; i < a->nattempts; i++)
         check_same_attempt(&a->attempts[i], &b->attempts[i]);
-    for (unsigned i = 0; i < a->nmoments; i++)
-        check_same_moment(&a->moments[i], &b->moments[i]);
+    for (unsigned i = 0; i < a->ntimeline; i++)
+        check_same_moment(&a->timeline[i], &b->timeline[i]);
     CHECK_MEM(a->owner.boot, b->owner.boot, sizeof a->owner.boot);
     SAME(owner.pidns), SAME(owner.pid), SAME(owner.started);
 }

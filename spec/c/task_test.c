@@ -22,7 +22,7 @@ static uint32_t random_u32(rng *r)
 
 static void random_attempt(rng *r, mj_attempt *a)
 {
-    a->word = (mj_word)below(r, MJ_NWORDS);
+    a->status = (mj_attempt_status)below(r, MJ_NATTEMPT_STATUSES);
     a->submitted_at = random_time(r);
     a->slot_until = random_time(r);
     a->account = random_str(r, MJ_MAX_NAME);
@@ -32,14 +32,14 @@ static void random_attempt(rng *r, mj_attempt *a)
         a->ids[i] = random_str(r, MJ_MAX_TASK_ID);
 }
 
-static void random_moment(rng *r, mj_moment *m)
+static void random_moment(rng *r, mj_timeline_entry *m)
 {
     m->at = random_time(r);
     m->until = random_time(r);
     m->count = random_u32(r);
     m->attempt = random_u32(r);
     m->signal = (uint8_t)below(r, SIG_COUNT);
-    m->note = (uint8_t)below(r, MJ_NNOTES);
+    m->result = (uint8_t)below(r, MJ_NRESULTS);
     m->source = (mj_source)below(r, MJ_NSOURCES);
     m->from = (mj_state)below(r, MJ_NSTATES);
     m->to = (mj_state)below(r, MJ_NSTATES);
@@ -108,9 +108,9 @@ static void random_task(rng *r, mj_task *t)
     t->owner.started = draw(r);
     if (!t->has_owner)
         memset(&t->owner, 0, sizeof t->owner);
-    t->nmoments = below(r, MJ_MAX_TIMELINE + 1);
-    for (unsigned i = 0; i < t->nmoments; i++)
-        random_moment(r, &t->moments[i]);
+    t->ntimeline = below(r, MJ_MAX_TIMELINE + 1);
+    for (unsigned i = 0; i < t->ntimeline; i++)
+        random_moment(r, &t->timeline[i]);
 }
 
 /* Decodes bytes that end where their memory ends, so that a sanitizer sees every byte read beyond. */
@@ -188,7 +188,7 @@ TEST("a record with flipped bits is refused or read within every limit")
         refused += rc != MJ_OK;
         if (rc == MJ_OK) {
             CHECK(out.nattempts >= 1 && out.nattempts <= MJ_MAX_ATTEMPTS && out.nimages <= MJ_MAX_IMAGES);
-            CHECK((unsigned)out.state < MJ_NSTATES && out.nmoments <= MJ_MAX_TIMELINE);
+            CHECK((unsigned)out.state < MJ_NSTATES && out.ntimeline <= MJ_MAX_TIMELINE);
             CHECK(out.user_id.n <= MJ_MAX_NAME && out.key.n <= MJ_MAX_NAME && out.account.n <= MJ_MAX_NAME);
             CHECK(out.due_at >= 0 && out.due_at <= MJ_MAX_TIME);
         }
@@ -256,11 +256,11 @@ TEST("names too long for a key, a slot of nobody and times that no clock has are
                  {offsetof(mj_task, attempts[0].ids[0]), MJ_MAX_TASK_ID}};
     static const size_t times[] = {offsetof(mj_task, created_at), offsetof(mj_task, due_at),
                                    offsetof(mj_task, asked_at), offsetof(mj_task, attempts[0].slot_until),
-                                   offsetof(mj_task, moments[0].at)};
+                                   offsetof(mj_task, timeline[0].at)};
     mj_buf b;
 
     for (size_t i = 0; i < 12; i++) {
-        t = (mj_task){.nattempts = 1, .nmoments = 1, .attempts[0].nids = 1};
+        t = (mj_task){.nattempts = 1, .ntimeline = 1, .attempts[0].nids = 1};
         mj_str *name = i < 5 ? (mj_str *)((char *)&t + names[i].at) : NULL;
         if (name)
             *name = (mj_str){pool, names[i].most};
@@ -274,7 +274,7 @@ TEST("names too long for a key, a slot of nobody and times that no clock has are
         else if (i == 10)
             t.attempts[0].slot = true;
         else
-            t.moments[0].until = -1;
+            t.timeline[0].until = -1;
         b = encoded(&t);
         CHECK_INT(mj_task_decode(b.p, b.n, &out), MJ_ECORRUPT);
         mj_buf_free(&b);

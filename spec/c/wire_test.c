@@ -791,7 +791,7 @@ TEST("any text of the provider's pieces in any order is read within its room")
 
 typedef struct answer {
     bool ok;
-    mj_wire_words words;
+    mj_wire_statuses words;
     char why[MJ_WIRE_WHY];
 } answer;
 
@@ -990,7 +990,7 @@ static const char *asked_in(const char *text)
     odd = mj_wire_asked(a.words, asked, 2, entries, &scratch);
     check_scratch(scratch.p);
     for (size_t i = 0; i < 2; i++) {
-        bool read = mj_wire_word(entries[i], &scratch, &w);
+        bool read = mj_wire_entry(entries[i], &scratch, &w);
         n += (size_t)sprintf(said + n, "%s ",
                              read                              ? mj_signal_name(w.kind)
                              : entries[i].type == MJ_JSON_NONE ? "absent"

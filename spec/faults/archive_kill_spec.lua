@@ -7,7 +7,7 @@ local kit = require "kit"
 local KILLED = 128 + 9
 
 -- Where a download can be parted, all of which it must have passed: else the test tests less than it says.
-local POINTS = { "fetch.written", "shelf.synced", "shelf.renamed" }
+local POINTS = { "fetch.written", "download.synced", "download.renamed" }
 local SIZES = { 300000, 1000 }
 
 describe("a process that is killed while it archives", function()
@@ -72,7 +72,7 @@ describe("a process that is killed while it archives", function()
         assert.same({ #SIZES, file(to, 1), file(to, 2) }, { #files, whole[1], whole[2] })
         -- But for the note about a part that got its name with the last step, nothing is left beside them.
         local left = kit.sh("cd " .. to .. "/1970-01-01 && ls -A | grep -v '^01KC-[12].png$'")
-        if passages[#passages] == "shelf.renamed" then
+        if passages[#passages] == "download.renamed" then
           assert.matches("^%.01KC%-[12]%.from$", left)
         else
           assert.equal("", left)

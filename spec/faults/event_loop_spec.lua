@@ -18,8 +18,8 @@ end
 -- What the event loop may call of the parts that know a store or share a lock with threads: each is tried below.
 local ALLOWED = set [[
   store.get store.find store.by_key store.page store.stats store.refused store.prunable store.trim store.close
-  inbox.put inbox.take inbox.close claims.take_back claims.lay claims.begin claims.close
-  keyring.authorize keyring.sign keyring.verify keyring.close core.open core.inbox core.claims core.keyring ]]
+  inbox.put inbox.take inbox.close workqueue.take_back workqueue.fill workqueue.begin workqueue.close
+  keyring.authorize keyring.sign keyring.verify keyring.close core.open core.inbox core.workqueue core.keyring ]]
 
 -- Of the core's functions these wait for something: a file's lock, the network, a program, a whole store.
 local WAIT = set [[ core.lock core.restore core.http core.fetch core.stream core.resolve core.fork core.run core.await
@@ -43,7 +43,7 @@ http { @HTTP@
       end
     end
     record(core, "core.")
-    for class, object in pairs { inbox = core.inbox(), claims = core.claims "spec", keyring = core.keyring {} } do
+    for class, object in pairs { inbox = core.inbox(), workqueue = core.workqueue "spec", keyring = core.keyring {} } do
       record(getmetatable(object).__index, class .. ".")
     end
     local open = core.open
@@ -83,7 +83,7 @@ http { @HTTP@
       local core = require "mjhook.core"
       local mj = require("resty.mjhook").instance()
       local ref, ring = ngx.var.arg_ref, core.keyring { "a secret of this spec" }
-      local store, claims = mj.store, core.claims "another"
+      local store, queue = mj.store, core.workqueue "another"
       local kid, sig = ring:sign(ref, 1)
       local failed = {}
       local function try(name, f, ...)
@@ -117,10 +117,10 @@ http { @HTTP@
       try("put", inbox.put, inbox, ref, 1, "{}")
       try("take", inbox.take, inbox)
       try("inbox.close", inbox.close, inbox)
-      try("lay", claims.lay, claims, { "a" })
-      try("take_back", claims.take_back, claims, 0)
-      try("begin", claims.begin, claims)
-      try("claims.close", claims.close, claims)
+      try("fill", queue.fill, queue, { "a" })
+      try("take_back", queue.take_back, queue, 0)
+      try("begin", queue.begin, queue)
+      try("workqueue.close", queue.close, queue)
       try("authorize", ring.authorize, ring, "/hook?ref=" .. ref .. "&a=1&kid=" .. kid .. "&sig=" .. sig)
       try("verify", ring.verify, ring, ref, 1, kid, sig)
       try("keyring.close", ring.close, ring)

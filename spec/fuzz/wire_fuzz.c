@@ -4,6 +4,7 @@
  * record that is let through can be computed with and written again.
  *
  *   wire_fuzz [SECONDS [SEED [CASE]]]      that one case alone, when it is named */
+#include "auth/token.h"
 #include "base/error.h"
 #include "base/gunzip.h"
 #include "fuzz.h"
@@ -139,7 +140,7 @@ static bool status(void)
     static const mj_str asked[] = {MJ_LIT("T1"), MJ_LIT("MtAd7mCuc4YqK_a1iAQSW")}; /* sorted */
     static const int https[] = {200, 200, 201, 200, 400, 404, 403, 429, 500, 0};
     mj_json entries[2];
-    mj_wire_words words;
+    mj_wire_statuses words;
     mj_signal w;
     size_t n = 0, odd;
 
@@ -156,7 +157,7 @@ static bool status(void)
     odd = mj_wire_asked(words, asked, 2, entries, &scratch);
     MUST(odd <= input.n);
     for (size_t i = 0; i < 2; i++)
-        if (mj_wire_word(entries[i], &scratch, &w)) {
+        if (mj_wire_entry(entries[i], &scratch, &w)) {
             must_be_word(&w);
             MUST(mj_str_eq(w.task_id, asked[i]));
         }
@@ -229,17 +230,17 @@ static void must_be_task(const mj_task *t)
         MUST(times[i] >= 0 && times[i] <= MJ_MAX_TIME);
     MUST(t->account.n <= MJ_MAX_NAME && t->user_id.n <= MJ_MAX_NAME && t->key.n <= MJ_MAX_NAME);
     MUST(t->state < MJ_NSTATES && t->source < MJ_NSOURCES && t->nimages <= MJ_MAX_IMAGES);
-    MUST(t->nattempts >= 1 && t->nattempts <= MJ_MAX_ATTEMPTS && t->nmoments <= MJ_MAX_TIMELINE);
+    MUST(t->nattempts >= 1 && t->nattempts <= MJ_MAX_ATTEMPTS && t->ntimeline <= MJ_MAX_TIMELINE);
     for (unsigned i = 0; i < t->nimages; i++)
         must_be_in(t->images[i]);
     for (unsigned i = 0; i < t->nattempts; i++) {
-        MUST(t->attempts[i].word < MJ_NWORDS && t->attempts[i].nids <= MJ_MAX_IDS);
+        MUST(t->attempts[i].status < MJ_NATTEMPT_STATUSES && t->attempts[i].nids <= MJ_MAX_IDS);
         for (unsigned k = 0; k < t->attempts[i].nids; k++)
             must_be_in(t->attempts[i].ids[k]);
     }
-    for (unsigned i = 0; i < t->nmoments; i++) {
-        must_be_in(t->moments[i].reason);
-        MUST(t->moments[i].from < MJ_NSTATES && t->moments[i].to < MJ_NSTATES);
+    for (unsigned i = 0; i < t->ntimeline; i++) {
+        must_be_in(t->timeline[i].reason);
+        MUST(t->timeline[i].from < MJ_NSTATES && t->timeline[i].to < MJ_NSTATES);
     }
 }
 
@@ -263,7 +264,7 @@ static void hear_signals(mj_task *t)
 
     for (int i = 0; i < 4; i++, bits /= SIG_COUNT) {
         mj_signal s = {.kind = (mj_signal_kind)(bits % SIG_COUNT), .expect_state = -1, .wait_ms = -1};
-        mj_step step;
+        mj_effect step;
         s.attempt = (uint32_t)(bits % 3);
         s.source = (mj_source)(bits % MJ_NSOURCES);
         s.task_id = bits % 5 ? MJ_LIT("T1") : MJ_LIT("T7");
@@ -463,7 +464,7 @@ static void task_seeds(void)
                   .context = MJ_LIT("{\"order\":7}"),
                   .key = MJ_LIT("key-7"),
                   .nattempts = 1};
-    t.attempts[0] = (mj_attempt){.word = MJ_WORD_ACCEPTED,
+    t.attempts[0] = (mj_attempt){.status = MJ_ATTEMPT_ACCEPTED,
                                  .slot = true,
                                  .submitted_at = 1776211200000,
                                  .slot_until = 1776211900000,
@@ -476,18 +477,18 @@ static void task_seeds(void)
     t.has_owner = true;
     t.owner.pid = 4242;
     t.attempts[1] = t.attempts[0];
-    t.attempts[1].word = MJ_WORD_INTENT;
+    t.attempts[1].status = MJ_ATTEMPT_INTENT;
     t.attempts[1].nids = 0;
     t.nattempts = 2;
-    t.nmoments = 3;
-    for (unsigned i = 0; i < t.nmoments; i++)
-        t.moments[i] = (mj_moment){.at = 1776211200000 + i,
-                                   .until = 1776211200500 + i,
-                                   .count = 1 + i,
-                                   .attempt = 1,
-                                   .signal = SIG_CLAIM,
-                                   .to = MJ_SUBMITTING,
-                                   .reason = MJ_LIT("network")};
+    t.ntimeline = 3;
+    for (unsigned i = 0; i < t.ntimeline; i++)
+        t.timeline[i] = (mj_timeline_entry){.at = 1776211200000 + i,
+                                            .until = 1776211200500 + i,
+                                            .count = 1 + i,
+                                            .attempt = 1,
+                                            .signal = SIG_CLAIM,
+                                            .to = MJ_SUBMITTING,
+                                            .reason = MJ_LIT("network")};
     mj_task_encode(&t, add_seed("task"));
 
     t.state = MJ_SUCCEEDED;

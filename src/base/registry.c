@@ -5,18 +5,18 @@
 
 static pthread_mutex_t kinds = PTHREAD_MUTEX_INITIALIZER; /* the lists of all kinds */
 
-static mj_named *find(mj_named *list, const char *name, size_t n)
+static mj_registered *find(mj_registered *list, const char *name, size_t n)
 {
-    mj_named *t = name ? list : NULL;
+    mj_registered *t = name ? list : NULL;
 
     while (t && (t->nname != n || memcmp(t->name, name, n) != 0))
         t = t->next;
     return t;
 }
 
-static mj_named *make(const char *name, size_t n, size_t size)
+static mj_registered *make(const char *name, size_t n, size_t size)
 {
-    mj_named *t = calloc(1, size + n);
+    mj_registered *t = calloc(1, size + n);
 
     if (!t)
         return NULL;
@@ -32,9 +32,9 @@ static mj_named *make(const char *name, size_t n, size_t size)
     return t;
 }
 
-void *mj_named_open(mj_named **kind, const char *name, size_t n, size_t size)
+void *mj_registry_open(mj_registered **kind, const char *name, size_t n, size_t size)
 {
-    mj_named *t;
+    mj_registered *t;
 
     pthread_mutex_lock(&kinds);
     t = find(*kind, name, n);
@@ -48,13 +48,13 @@ void *mj_named_open(mj_named **kind, const char *name, size_t n, size_t size)
     return t;
 }
 
-bool mj_named_leave(mj_named **kind, mj_named *t)
+bool mj_registry_leave(mj_registered **kind, mj_registered *t)
 {
     bool last;
 
     pthread_mutex_lock(&kinds);
     last = --t->users == 0;
-    for (mj_named **at = kind; last && *at; at = &(*at)->next) {
+    for (mj_registered **at = kind; last && *at; at = &(*at)->next) {
         if (*at == t) {
             *at = t->next;
             break;
@@ -64,7 +64,7 @@ bool mj_named_leave(mj_named **kind, mj_named *t)
     return last;
 }
 
-void mj_named_free(mj_named *t)
+void mj_registry_free(mj_registered *t)
 {
     pthread_mutex_destroy(&t->lock);
     free(t);

@@ -1,15 +1,15 @@
 #include "domain/attempt.h"
 
-mj_note mj_attempt_bind(mj_attempt *a, mj_str id)
+mj_result mj_attempt_bind(mj_attempt *a, mj_str id)
 {
     for (unsigned i = 0; i < a->nids; i++)
         if (mj_str_eq(a->ids[i], id))
-            return MJ_NOTE_TAKEN;
+            return MJ_RESULT_TAKEN;
     if (id.n == 0)
-        return MJ_NOTE_TAKEN;
+        return MJ_RESULT_TAKEN;
     if (a->nids < MJ_MAX_IDS)
         a->ids[a->nids++] = id;
-    return a->nids > 1 ? MJ_NOTE_CONFLICT : MJ_NOTE_TAKEN;
+    return a->nids > 1 ? MJ_RESULT_CONFLICT : MJ_RESULT_TAKEN;
 }
 
 void mj_attempt_hold(const mj_task *t, mj_attempt *a, const mj_rules *rules, int64_t now)
@@ -22,70 +22,70 @@ void mj_attempt_hold(const mj_task *t, mj_attempt *a, const mj_rules *rules, int
 
 bool mj_attempt_nameless(const mj_attempt *a, const mj_signal *sig)
 {
-    return (mj_signal_is_word(sig->kind) || sig->kind == SIG_ACCEPTED) && sig->task_id.n == 0 && a->nids == 0;
+    return (mj_signal_is_status(sig->kind) || sig->kind == SIG_ACCEPTED) && sig->task_id.n == 0 && a->nids == 0;
 }
 
-mj_note mj_attempt_hear(const mj_task *t, mj_attempt *a, const mj_signal *sig, const mj_rules *rules, int64_t now)
+mj_result mj_attempt_hear(const mj_task *t, mj_attempt *a, const mj_signal *sig, const mj_rules *rules, int64_t now)
 {
-    bool open = a->word == MJ_WORD_INTENT || a->word == MJ_WORD_MAYBE;
-    bool final = a->word == MJ_WORD_SUCCEEDED || a->word == MJ_WORD_FAILED;
-    mj_word word = sig->kind == SIG_SUCCEEDED ? MJ_WORD_SUCCEEDED : MJ_WORD_FAILED;
-    mj_note note = MJ_NOTE_TAKEN;
+    bool open = a->status == MJ_ATTEMPT_INTENT || a->status == MJ_ATTEMPT_MAYBE;
+    bool final = a->status == MJ_ATTEMPT_SUCCEEDED || a->status == MJ_ATTEMPT_FAILED;
+    mj_attempt_status status = sig->kind == SIG_SUCCEEDED ? MJ_ATTEMPT_SUCCEEDED : MJ_ATTEMPT_FAILED;
+    mj_result result = MJ_RESULT_TAKEN;
 
     switch (sig->kind) {
     case SIG_CLAIM:
-        a->word = MJ_WORD_INTENT;
+        a->status = MJ_ATTEMPT_INTENT;
         a->account = sig->account;
         a->submitted_at = now;
         mj_attempt_hold(t, a, rules, now);
-        return note;
+        return result;
     case SIG_ACCEPTED:
     case SIG_RUNNING:
     case SIG_HINT:
-        note = mj_attempt_bind(a, sig->task_id);
-        if (final || a->word == MJ_WORD_ACCEPTED)
-            return sig->kind == SIG_ACCEPTED && note == MJ_NOTE_TAKEN ? MJ_NOTE_DUPLICATE : note;
+        result = mj_attempt_bind(a, sig->task_id);
+        if (final || a->status == MJ_ATTEMPT_ACCEPTED)
+            return sig->kind == SIG_ACCEPTED && result == MJ_RESULT_TAKEN ? MJ_RESULT_DUPLICATE : result;
         if (!open)
             mj_attempt_hold(t, a, rules, now);
-        a->word = MJ_WORD_ACCEPTED;
-        return note;
+        a->status = MJ_ATTEMPT_ACCEPTED;
+        return result;
     case SIG_LOOK:
         return mj_attempt_bind(a, sig->task_id);
     case SIG_NOT_SENT:
     case SIG_REFUSED:
     case SIG_REJECTED:
         if (!open)
-            return MJ_NOTE_STALE;
-        a->word = MJ_WORD_REFUSED;
+            return MJ_RESULT_STALE;
+        a->status = MJ_ATTEMPT_REFUSED;
         a->slot = false;
-        return note;
+        return result;
     case SIG_MAYBE_SENT:
     case SIG_OWNER_DEAD:
         if (!open)
-            return MJ_NOTE_STALE;
-        a->word = MJ_WORD_MAYBE;
-        return note;
+            return MJ_RESULT_STALE;
+        a->status = MJ_ATTEMPT_MAYBE;
+        return result;
     case SIG_SUCCEEDED:
     case SIG_FAILED:
-        note = mj_attempt_bind(a, sig->task_id);
+        result = mj_attempt_bind(a, sig->task_id);
         if (final)
-            return a->word == word ? MJ_NOTE_DUPLICATE : MJ_NOTE_CONTRADICTION;
-        a->word = word;
+            return a->status == status ? MJ_RESULT_DUPLICATE : MJ_RESULT_CONTRADICTION;
+        a->status = status;
         a->slot = false;
-        return note;
+        return result;
     case SIG_SLOT_END:
         if (!a->slot || now < a->slot_until)
-            return MJ_NOTE_STALE;
+            return MJ_RESULT_STALE;
         a->slot = false;
-        return note;
+        return result;
     default:
-        return note;
+        return result;
     }
 }
 
 bool mj_attempt_can_look(const mj_task *t, const mj_attempt *a)
 {
-    if (a->nids == 0 || a->word == MJ_WORD_SUCCEEDED || a->word == MJ_WORD_FAILED)
+    if (a->nids == 0 || a->status == MJ_ATTEMPT_SUCCEEDED || a->status == MJ_ATTEMPT_FAILED)
         return false; /* no id to ask about, or nothing left to learn */
     return t->state != MJ_CANCELLED || a->slot;
 }
@@ -97,7 +97,7 @@ bool mj_attempt_conflicts(mj_signal *sig, const mj_attempt *a, uint32_t n, uint3
 {
     if (!sig->foreign_id && (known == 0 || known == n))
         return false;
-    if (sig->kind == SIG_ACCEPTED && a->word == MJ_WORD_INTENT) {
+    if (sig->kind == SIG_ACCEPTED && a->status == MJ_ATTEMPT_INTENT) {
         sig->kind = SIG_MAYBE_SENT;
         sig->task_id = (mj_str){0};
         sig->error_code = MJ_LIT("conflict");

@@ -5,7 +5,7 @@
 #include "domain/state.h"
 
 /* Ties a task id to an attempt.  The first stays the first; others are kept beside it and polled too. */
-mj_note mj_attempt_bind(mj_attempt *a, mj_str id);
+mj_result mj_attempt_bind(mj_attempt *a, mj_str id);
 /* The provider has the job: so it holds a slot, whatever was thought before. */
 void mj_attempt_hold(const mj_task *t, mj_attempt *a, const mj_rules *rules, int64_t now);
 /* Whether the signal would make the task `pending`, or final, without a task id: there would be nothing to ask about.
@@ -17,6 +17,6 @@ bool mj_attempt_can_look(const mj_task *t, const mj_attempt *a);
  * signal is about.  The answer to a submission then becomes "maybe sent". */
 bool mj_attempt_conflicts(mj_signal *sig, const mj_attempt *a, uint32_t n, uint32_t known);
 /* Takes what the signal says of its attempt; how that was taken. */
-mj_note mj_attempt_hear(const mj_task *t, mj_attempt *a, const mj_signal *sig, const mj_rules *rules, int64_t now);
+mj_result mj_attempt_hear(const mj_task *t, mj_attempt *a, const mj_signal *sig, const mj_rules *rules, int64_t now);
 
 #endif

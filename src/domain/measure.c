@@ -217,9 +217,9 @@ static void count_end(mj_measures *m, const mj_task *t, const mj_attempt *a, mj_
 }
 
 void mj_measure_signal(mj_measures *m, mj_before before, const mj_task *t, const mj_signal *sig, int code,
-                       const mj_step *step, int64_t now)
+                       const mj_effect *effect, int64_t now)
 {
-    uint32_t n = step->attempt ? step->attempt : t->nattempts;
+    uint32_t n = effect->attempt ? effect->attempt : t->nattempts;
     const mj_attempt *a = &t->attempts[n <= t->nattempts ? n - 1 : 0];
     bool first_call = before.called_at == 0 && t->called_at != 0;
 
@@ -231,9 +231,9 @@ void mj_measure_signal(mj_measures *m, mj_before before, const mj_task *t, const
         mj_measure_count(m, sig->kind == SIG_UNANSWERED ? MJ_POLL_UNANSWERED : MJ_POLL_ANSWERED, 1);
     if (sig->source == MJ_FROM_POLL && sig->kind != SIG_UNANSWERED)
         m->answered_at = now;
-    if (!step->changed || n > t->nattempts)
+    if (!effect->changed || n > t->nattempts)
         return;
-    if (is_ended(t->state) && !t->decided && step->event != MJ_EVENT_NONE)
+    if (is_ended(t->state) && !t->decided && effect->event != MJ_EVENT_NONE)
         count_end(m, t, a, sig->source, now);
     else if (first_call && is_ended(before.state) && !t->adopted) { /* polling was faster, but it did come */
         hour_of(m, now)->called++;

@@ -82,9 +82,9 @@ typedef struct mj_before {
     mj_state state;
     int64_t called_at;
 } mj_before;
-/* What became of a signal: `code` and `step` as mj_state_apply() gave them. */
+/* What became of a signal: `code` and `effect` as mj_state_apply() gave them. */
 void mj_measure_signal(mj_measures *m, mj_before before, const mj_task *t, const mj_signal *sig, int code,
-                       const mj_step *step, int64_t now);
+                       const mj_effect *effect, int64_t now);
 
 /* Whether callbacks come, judged by the tasks that ended in this hour and the one before. */
 typedef enum { MJ_VERDICT_SAME, MJ_VERDICT_BROKEN, MJ_VERDICT_MENDED } mj_verdict;

@@ -30,6 +30,6 @@ bool mj_state_rewind(mj_task *t, const mj_rules *rules, int64_t now)
     if (mj_timeline_only(&before, t))
         return false;
     t->updated_at = now;
-    mj_timeline_add(t, &told, MJ_NOTE_TAKEN, t->nattempts, t->state, now);
+    mj_timeline_add(t, &told, MJ_RESULT_TAKEN, t->nattempts, t->state, now);
     return true;
 }

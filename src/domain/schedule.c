@@ -33,8 +33,8 @@ static int64_t whole_second(int64_t middle, int64_t at)
  * could not be read.  0: never. */
 static int64_t hinted_at(const mj_task *t)
 {
-    for (uint32_t i = t->nmoments; i > 0; i--) {
-        const mj_moment *m = &t->moments[i - 1];
+    for (uint32_t i = t->ntimeline; i > 0; i--) {
+        const mj_timeline_entry *m = &t->timeline[i - 1];
         if (m->source == MJ_FROM_CALLBACK && (m->signal == SIG_LOOK || m->signal == SIG_HINT) &&
             m->attempt == t->nattempts)
             return m->until;

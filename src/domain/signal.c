@@ -22,24 +22,24 @@ int mj_signal_parse(mj_str name)
     return -1;
 }
 
-const char *mj_note_name(unsigned note)
+const char *mj_result_name(unsigned result)
 {
     static const char *const names[] = {
 #define X(sym, name) name,
-        MJ_NOTES(X)
+        MJ_RESULTS(X)
 #undef X
     };
-    return note < MJ_NNOTES ? names[note] : "?";
+    return result < MJ_NRESULTS ? names[result] : "?";
 }
 
-bool mj_signal_is_word(mj_signal_kind k)
+bool mj_signal_is_status(mj_signal_kind k)
 {
     return k == SIG_RUNNING || k == SIG_SUCCEEDED || k == SIG_HINT || k == SIG_FAILED;
 }
 
 bool mj_signal_is_answer(mj_signal_kind k)
 {
-    return mj_signal_is_word(k) || k == SIG_ABSENT;
+    return mj_signal_is_status(k) || k == SIG_ABSENT;
 }
 
 bool mj_signal_is_decision(mj_signal_kind k)

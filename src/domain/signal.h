@@ -37,20 +37,20 @@ typedef enum {
 } mj_signal_kind;
 
 /* How a signal was taken; the timeline tells it. On disk: keep the order. */
-#define MJ_NOTES(X)                                                                                                    \
-    X(MJ_NOTE_TAKEN, "taken")                                                                                          \
-    X(MJ_NOTE_DUPLICATE, "duplicate")         /* said before */                                                        \
-    X(MJ_NOTE_CONTRADICTION, "contradiction") /* the first terminal word wins */                                       \
-    X(MJ_NOTE_CONFLICT, "conflict")           /* a second task id for one attempt */                                   \
-    X(MJ_NOTE_STALE, "stale")                 /* too late to matter */                                                 \
-    X(MJ_NOTE_OLD, "old_attempt")             /* about an attempt that is not the current one */
+#define MJ_RESULTS(X)                                                                                                  \
+    X(MJ_RESULT_TAKEN, "taken")                                                                                        \
+    X(MJ_RESULT_DUPLICATE, "duplicate")         /* said before */                                                      \
+    X(MJ_RESULT_CONTRADICTION, "contradiction") /* the first terminal word wins */                                     \
+    X(MJ_RESULT_CONFLICT, "conflict")           /* a second task id for one attempt */                                 \
+    X(MJ_RESULT_STALE, "stale")                 /* too late to matter */                                               \
+    X(MJ_RESULT_OLD, "old_attempt")             /* about an attempt that is not the current one */
 
 typedef enum {
 #define X(sym, name) sym,
-    MJ_NOTES(X)
+    MJ_RESULTS(X)
 #undef X
-        MJ_NNOTES
-} mj_note;
+        MJ_NRESULTS
+} mj_result;
 
 typedef struct mj_signal {
     mj_signal_kind kind;
@@ -74,10 +74,10 @@ typedef struct mj_signal {
 
 const char *mj_signal_name(unsigned kind);
 int mj_signal_parse(mj_str name); /* -1: none */
-const char *mj_note_name(unsigned note);
+const char *mj_result_name(unsigned result);
 
 /* The provider's status of a task: running, succeeded (with an image or without), failed. */
-bool mj_signal_is_word(mj_signal_kind k);
+bool mj_signal_is_status(mj_signal_kind k);
 /* ... or a poll's answer that does not have the task. */
 bool mj_signal_is_answer(mj_signal_kind k);
 /* A command of the user's or a decision of the policy's. */

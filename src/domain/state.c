@@ -44,7 +44,7 @@ static void queue(mj_task *t, const mj_signal *sig, int64_t now)
     int64_t wait = sig->wait_ms;
 
     if (sig->kind == SIG_RESUBMIT) {
-        t->attempts[t->nattempts++] = (mj_attempt){.word = MJ_WORD_NONE};
+        t->attempts[t->nattempts++] = (mj_attempt){.status = MJ_ATTEMPT_NONE};
         t->polls = t->absent = t->hints = t->tries = 0;
         t->finished_at = t->expires_at = t->silent_ms = t->asked_at = 0;
         t->late = t->decided = false;
@@ -74,7 +74,7 @@ static bool slot_with_id(const mj_task *t)
 }
 
 /* Enters a state: the one place that assigns it, and what belongs to being in it. */
-static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules *rules, int64_t now, mj_step *step)
+static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules *rules, int64_t now, mj_effect *effect)
 {
     mj_state from = t->state;
     bool yielded = from == MJ_LOST || from == MJ_FAILED; /* our word, to the provider's */
@@ -101,7 +101,7 @@ static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules 
     case MJ_AMBIGUOUS:
         t->due_at = mj_task_current(t)->slot_until;
         mj_outcome_error(t, sig->error_code, sig->error);
-        step->event = MJ_EVENT_AMBIGUOUS;
+        effect->event = MJ_EVENT_AMBIGUOUS;
         return;
     case MJ_PENDING:
         t->ready = t->decided = false;
@@ -119,19 +119,19 @@ static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules 
         mj_outcome_forget(t); /* of a failure, perhaps of another attempt */
         mj_outcome_fill(t, sig);
         mj_outcome_error(t, (mj_str){0}, (mj_str){0});
-        step->event = MJ_EVENT_SUCCEEDED;
+        effect->event = MJ_EVENT_SUCCEEDED;
         return;
     case MJ_FAILED:
         t->late = t->late || yielded;
-        t->decided = !mj_signal_is_word(sig->kind);
+        t->decided = !mj_signal_is_status(sig->kind);
         mj_outcome_fill(t, sig);
         mj_outcome_error(t, sig->error_code, sig->error);
-        step->event = MJ_EVENT_FAILED;
+        effect->event = MJ_EVENT_FAILED;
         return;
     case MJ_LOST:
         t->late = false;
         mj_outcome_error(t, MJ_LIT("lost"), sig->error.n ? sig->error : MJ_LIT("the provider does not know this task"));
-        step->event = MJ_EVENT_LOST;
+        effect->event = MJ_EVENT_LOST;
         return;
     case MJ_CANCELLED:
         t->late = false;
@@ -269,7 +269,7 @@ typedef struct taking {
     mj_signal sig; /* as it is understood: a rule may read it as another kind */
     const mj_rules *rules;
     int64_t now;
-    mj_note note; /* how it is taken, in the end */
+    mj_result result; /* how it is taken, in the end */
 } taking;
 
 /* First: may the signal be applied at all?  Nothing has changed yet. */
@@ -302,23 +302,23 @@ static unsigned understand(taking *in)
     unsigned e;
 
     if (sig->source == MJ_FROM_CALLBACK && t->called_at == 0 &&
-        (mj_signal_is_word(sig->kind) || (sig->kind == SIG_LOOK && sig->task_id.n > 0)))
+        (mj_signal_is_status(sig->kind) || (sig->kind == SIG_LOOK && sig->task_id.n > 0)))
         t->called_at = in->now;
     /* Heard often enough, "succeeded, without an image" is the truth. */
     if (sig->kind == SIG_HINT && sig->source == MJ_FROM_POLL && in->current && ++t->hints >= BELIEVE_HINTS)
         sig->kind = SIG_SUCCEEDED;
-    in->note = mj_attempt_hear(t, in->a, sig, in->rules, in->now);
+    in->result = mj_attempt_hear(t, in->a, sig, in->rules, in->now);
     if (sig->kind == SIG_SLOT_END)
         return MJ_EDGE_STAY;
     e = edge(t, in->a, sig, in->rules, gap, in->now);
     reason(sig, e);
-    if (in->note == MJ_NOTE_CONTRADICTION || (in->note == MJ_NOTE_STALE && e != MJ_EDGE_DUP))
+    if (in->result == MJ_RESULT_CONTRADICTION || (in->result == MJ_RESULT_STALE && e != MJ_EDGE_DUP))
         return MJ_EDGE_LATE;
-    return in->note == MJ_NOTE_DUPLICATE && e != MJ_EDGE_LATE ? MJ_EDGE_DUP : e;
+    return in->result == MJ_RESULT_DUPLICATE && e != MJ_EDGE_LATE ? MJ_EDGE_DUP : e;
 }
 
 /* Third: the task goes along that edge. */
-static int follow(taking *in, unsigned e, mj_step *step)
+static int follow(taking *in, unsigned e, mj_effect *effect)
 {
     mj_task *t = in->t;
     const mj_signal *sig = &in->sig;
@@ -326,49 +326,49 @@ static int follow(taking *in, unsigned e, mj_step *step)
 
     switch (e) {
     case MJ_EDGE_LATE:
-        if (in->note == MJ_NOTE_TAKEN)
-            in->note = in->current ? MJ_NOTE_STALE : MJ_NOTE_OLD;
+        if (in->result == MJ_RESULT_TAKEN)
+            in->result = in->current ? MJ_RESULT_STALE : MJ_RESULT_OLD;
         return MJ_ESTALE;
     case MJ_EDGE_DUP:
-        rc = in->note == MJ_NOTE_CONFLICT ? MJ_ESTALE : MJ_EDUPLICATE;
-        if (in->note == MJ_NOTE_TAKEN)
-            in->note = MJ_NOTE_DUPLICATE;
+        rc = in->result == MJ_RESULT_CONFLICT ? MJ_ESTALE : MJ_EDUPLICATE;
+        if (in->result == MJ_RESULT_TAKEN)
+            in->result = MJ_RESULT_DUPLICATE;
         if (sig->kind == SIG_SUCCEEDED || sig->kind == SIG_FAILED)
             mj_outcome_fill(t, sig);
         return rc;
     case MJ_EDGE_STAY:
         rc = stay(t, sig, in->rules, in->now);
-        return in->note == MJ_NOTE_CONFLICT && rc == MJ_OK ? MJ_ESTALE : rc;
+        return in->result == MJ_RESULT_CONFLICT && rc == MJ_OK ? MJ_ESTALE : rc;
     default:
-        enter(t, (mj_state)(e - MJ_EDGE_GO), sig, in->rules, in->now, step);
+        enter(t, (mj_state)(e - MJ_EDGE_GO), sig, in->rules, in->now, effect);
         return MJ_OK;
     }
 }
 
-int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, int64_t now, mj_step *step)
+int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, int64_t now, mj_effect *effect)
 {
     uint32_t known = mj_task_attempt_of(t, given->task_id);
     uint32_t n = given->attempt ? given->attempt : known ? known : t->nattempts;
-    taking in = {t, mj_task_attempt(t, n), n == t->nattempts, *given, rules, now, MJ_NOTE_TAKEN};
+    taking in = {t, mj_task_attempt(t, n), n == t->nattempts, *given, rules, now, MJ_RESULT_TAKEN};
     mj_task before = *t;
     bool conflict;
     unsigned e;
     int rc = admit(&in);
 
-    *step = (mj_step){.attempt = n};
+    *effect = (mj_effect){.attempt = n};
     if (rc != MJ_OK)
         return rc;
     if (in.sig.wait_ms > WAIT_CAP_MS)
         in.sig.wait_ms = WAIT_CAP_MS;
     conflict = mj_attempt_conflicts(&in.sig, in.a, n, known);
     if (conflict && in.sig.kind == given->kind)
-        return mj_timeline_tell(t, &before, &in.sig, MJ_NOTE_CONFLICT, now, step, MJ_ESTALE);
+        return mj_timeline_tell(t, &before, &in.sig, MJ_RESULT_CONFLICT, now, effect, MJ_ESTALE);
     e = understand(&in);
-    if (in.sig.kind == SIG_SLOT_END && in.note == MJ_NOTE_STALE)
+    if (in.sig.kind == SIG_SLOT_END && in.result == MJ_RESULT_STALE)
         return MJ_ESTALE; /* the slot is free already, or its time is not over: not worth a timeline entry */
-    rc = follow(&in, e, step);
+    rc = follow(&in, e, effect);
     plan_poll(t, &in.sig, rules, now);
-    return mj_timeline_tell(t, &before, &in.sig, conflict ? MJ_NOTE_CONFLICT : in.note, now, step, rc);
+    return mj_timeline_tell(t, &before, &in.sig, conflict ? MJ_RESULT_CONFLICT : in.result, now, effect, rc);
 }
 
 void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
@@ -376,7 +376,7 @@ void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, in
     mj_attempt *a = &t->attempts[0];
 
     t->nattempts = 1;
-    *a = (mj_attempt){.word = MJ_WORD_NONE};
+    *a = (mj_attempt){.status = MJ_ATTEMPT_NONE};
     t->created_at = t->updated_at = now;
     t->state = MJ_QUEUED;
     t->ready = true;
@@ -385,11 +385,11 @@ void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, in
     if (t->adopted) {
         t->state = MJ_PENDING;
         t->ready = false;
-        a->word = MJ_WORD_ACCEPTED;
+        a->status = MJ_ATTEMPT_ACCEPTED;
         a->account = sig->account;
         mj_attempt_bind(a, sig->task_id);
         mj_attempt_hold(t, a, rules, now);
         t->due_at = mj_schedule_poll(t, sig, rules, now);
     }
-    mj_timeline_add(t, sig, MJ_NOTE_TAKEN, 1, t->state, now);
+    mj_timeline_add(t, sig, MJ_RESULT_TAKEN, 1, t->state, now);
 }

@@ -24,12 +24,12 @@ extern const mj_rules mj_rules_default;
 /* The facts that a policy hears of. On disk: keep the order. */
 typedef enum { MJ_EVENT_NONE, MJ_EVENT_SUCCEEDED, MJ_EVENT_FAILED, MJ_EVENT_LOST, MJ_EVENT_AMBIGUOUS } mj_event;
 
-typedef struct mj_step {
+typedef struct mj_effect {
     bool changed;     /* the record differs and has to be written */
     bool withheld;    /* it would differ in its timeline alone, which was written less than a second ago */
     uint32_t attempt; /* which one the signal turned out to be about */
     mj_event event;   /* to be stored with the record */
-} mj_step;
+} mj_effect;
 
 const char *mj_event_name(mj_event e);
 
@@ -47,7 +47,7 @@ void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, in
  *   MJ_ECHANGED   expect_state or attempt did not hold; nothing changed
  *   MJ_EINVAL     it names an attempt that never was; nothing changed
  *   MJ_ELIMIT     resubmitted MJ_MAX_ATTEMPTS times; nothing changed */
-int mj_state_apply(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now, mj_step *step);
+int mj_state_apply(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now, mj_effect *effect);
 
 /* The clock that stored the task was ahead, and was set right: what waits is due at `now`, or, where it is the careful
  * side to wait, bounded by the wait that it was given, from now on.  False: nothing changed. */

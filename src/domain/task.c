@@ -28,14 +28,14 @@ int mj_state_parse(mj_str name)
     return -1;
 }
 
-const char *mj_word_name(mj_word w)
+const char *mj_attempt_status_name(mj_attempt_status w)
 {
     static const char *const names[] = {
 #define X(sym, name) name,
-        MJ_WORDS(X)
+        MJ_ATTEMPT_STATUSES(X)
 #undef X
     };
-    return (unsigned)w < MJ_NWORDS ? names[w] : "?";
+    return (unsigned)w < MJ_NATTEMPT_STATUSES ? names[w] : "?";
 }
 
 const char *mj_source_name(mj_source s)
@@ -74,7 +74,7 @@ uint32_t mj_task_attempt_of(const mj_task *t, mj_str id)
 
 static void put_attempt(mj_buf *b, const mj_attempt *a)
 {
-    mj_put_u8(b, (uint8_t)((unsigned)a->word | (a->slot ? 0x80u : 0)));
+    mj_put_u8(b, (uint8_t)((unsigned)a->status | (a->slot ? 0x80u : 0)));
     mj_put_int(b, a->submitted_at);
     mj_put_int(b, a->slot_until);
     mj_put_str(b, a->account);
@@ -83,14 +83,14 @@ static void put_attempt(mj_buf *b, const mj_attempt *a)
         mj_put_str(b, a->ids[i]);
 }
 
-static void put_moment(mj_buf *b, const mj_moment *m, int64_t base)
+static void put_moment(mj_buf *b, const mj_timeline_entry *m, int64_t base)
 {
     mj_put_int(b, m->at - base);
     mj_put_int(b, m->until - m->at);
     mj_put_uint(b, m->count);
     mj_put_uint(b, m->attempt);
     mj_put_u8(b, m->signal);
-    mj_put_u8(b, m->note);
+    mj_put_u8(b, m->result);
     mj_put_u8(b, (uint8_t)m->source);
     mj_put_u8(b, (uint8_t)((unsigned)m->from << 4 | (unsigned)m->to));
     mj_put_str(b, m->reason);
@@ -146,9 +146,9 @@ int mj_task_encode(const mj_task *t, mj_buf *b)
         mj_put_uint(b, t->owner.started);
     }
     mj_put_uint(b, t->forgotten);
-    mj_put_u8(b, (uint8_t)t->nmoments);
-    for (unsigned i = 0; i < t->nmoments; i++)
-        put_moment(b, &t->moments[i], t->created_at);
+    mj_put_u8(b, (uint8_t)t->ntimeline);
+    for (unsigned i = 0; i < t->ntimeline; i++)
+        put_moment(b, &t->timeline[i], t->created_at);
     mj_put_int(b, t->called_at);
     mj_put_str(b, t->files);
     return b->failed ? MJ_ENOMEM : MJ_OK;
@@ -218,8 +218,8 @@ static void get_attempt(mj_reader *r, mj_attempt *a)
 {
     unsigned head = mj_get_u8(r);
 
-    r->bad = r->bad || (head & 0x7f) >= MJ_NWORDS;
-    a->word = (mj_word)(head & 0x7f);
+    r->bad = r->bad || (head & 0x7f) >= MJ_NATTEMPT_STATUSES;
+    a->status = (mj_attempt_status)(head & 0x7f);
     a->slot = (head & 0x80) != 0;
     a->submitted_at = get_time(r);
     a->slot_until = get_time(r);
@@ -230,7 +230,7 @@ static void get_attempt(mj_reader *r, mj_attempt *a)
         a->ids[i] = get_name(r, MJ_MAX_TASK_ID);
 }
 
-static void get_moment(mj_reader *r, mj_moment *m, int64_t base)
+static void get_moment(mj_reader *r, mj_timeline_entry *m, int64_t base)
 {
     unsigned fromto;
 
@@ -239,7 +239,7 @@ static void get_moment(mj_reader *r, mj_moment *m, int64_t base)
     m->count = mj_get_u32(r);
     m->attempt = mj_get_u32(r);
     m->signal = mj_get_u8(r);
-    m->note = mj_get_u8(r);
+    m->result = mj_get_u8(r);
     m->source = (mj_source)get_below(r, MJ_NSOURCES);
     fromto = mj_get_u8(r);
     m->from = (mj_state)(fromto >> 4);
@@ -301,9 +301,9 @@ static void get_v1(mj_reader *r, mj_task *t)
         t->owner.started = mj_get_uint(r);
     }
     t->forgotten = mj_get_u32(r);
-    t->nmoments = get_below(r, MJ_MAX_TIMELINE + 1);
-    for (unsigned i = 0; i < t->nmoments; i++)
-        get_moment(r, &t->moments[i], t->created_at);
+    t->ntimeline = get_below(r, MJ_MAX_TIMELINE + 1);
+    for (unsigned i = 0; i < t->ntimeline; i++)
+        get_moment(r, &t->timeline[i], t->created_at);
     r->bad = r->bad || t->nattempts == 0;
 }
 

@@ -45,21 +45,21 @@ typedef enum {
 } mj_state;
 
 /* What is known of one attempt, from the provider's side. On disk: keep the order. */
-#define MJ_WORDS(X)                                                                                                    \
-    X(MJ_WORD_NONE, "unsent")                                                                                          \
-    X(MJ_WORD_INTENT, "submitting")                                                                                    \
-    X(MJ_WORD_MAYBE, "ambiguous")                                                                                      \
-    X(MJ_WORD_ACCEPTED, "accepted")                                                                                    \
-    X(MJ_WORD_REFUSED, "refused")                                                                                      \
-    X(MJ_WORD_SUCCEEDED, "succeeded")                                                                                  \
-    X(MJ_WORD_FAILED, "failed")
+#define MJ_ATTEMPT_STATUSES(X)                                                                                         \
+    X(MJ_ATTEMPT_NONE, "unsent")                                                                                       \
+    X(MJ_ATTEMPT_INTENT, "submitting")                                                                                 \
+    X(MJ_ATTEMPT_MAYBE, "ambiguous")                                                                                   \
+    X(MJ_ATTEMPT_ACCEPTED, "accepted")                                                                                 \
+    X(MJ_ATTEMPT_REFUSED, "refused")                                                                                   \
+    X(MJ_ATTEMPT_SUCCEEDED, "succeeded")                                                                               \
+    X(MJ_ATTEMPT_FAILED, "failed")
 
 typedef enum {
 #define X(sym, name) sym,
-    MJ_WORDS(X)
+    MJ_ATTEMPT_STATUSES(X)
 #undef X
-        MJ_NWORDS
-} mj_word;
+        MJ_NATTEMPT_STATUSES
+} mj_attempt_status;
 
 /* Where a signal came from. On disk: keep the order. */
 #define MJ_SOURCES(X)                                                                                                  \
@@ -80,7 +80,7 @@ typedef enum {
 typedef enum { MJ_FAST, MJ_RELAXED } mj_mode;
 
 typedef struct mj_attempt {
-    mj_word word;
+    mj_attempt_status status;
     bool slot;            /* holds one of its account's slots */
     int64_t submitted_at; /* when the intent was stored, ms; 0: never sent */
     int64_t slot_until;   /* submitted_at + timeout + grace, ms */
@@ -89,17 +89,17 @@ typedef struct mj_attempt {
     mj_str ids[MJ_MAX_IDS];
 } mj_attempt;
 
-typedef struct mj_moment {
+typedef struct mj_timeline_entry {
     int64_t at;     /* ms, of the first of `count` like ones */
     int64_t until;  /* ms, of the last */
     uint32_t count; /* 1, or how often the same happened in a row */
     uint32_t attempt;
     uint8_t signal; /* mj_signal_kind */
-    uint8_t note;   /* mj_note: how it was taken */
+    uint8_t result; /* mj_result: how it was taken */
     mj_source source;
     mj_state from, to;
     mj_str reason;
-} mj_moment;
+} mj_timeline_entry;
 
 typedef struct mj_task {
     uint8_t ref[MJ_ULID_BYTES];
@@ -134,13 +134,13 @@ typedef struct mj_task {
     mj_attempt attempts[MJ_MAX_ATTEMPTS];
     mj_owner owner;
     uint32_t forgotten; /* timeline entries that were dropped */
-    unsigned nmoments;
-    mj_moment moments[MJ_MAX_TIMELINE];
+    unsigned ntimeline;
+    mj_timeline_entry timeline[MJ_MAX_TIMELINE];
 } mj_task;
 
 const char *mj_state_name(mj_state s);
 int mj_state_parse(mj_str name); /* -1: none */
-const char *mj_word_name(mj_word w);
+const char *mj_attempt_status_name(mj_attempt_status w);
 const char *mj_source_name(mj_source s);
 bool mj_state_final(mj_state s);
 

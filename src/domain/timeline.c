@@ -6,54 +6,54 @@
 #include <string.h>
 
 enum {
-    FIRST_MOMENTS = 4, /* of a full timeline the first ones stay: they tell how it began */
+    FIRST_ENTRIES = 4, /* of a full timeline the first ones stay: they tell how it began */
     GAP_MS = 1000,     /* what changes the timeline alone is written so often at most */
 };
 
-static bool same_moment(const mj_moment *a, const mj_moment *b)
+static bool same_entry(const mj_timeline_entry *a, const mj_timeline_entry *b)
 {
-    return a->signal == b->signal && a->note == b->note && a->source == b->source && a->from == b->from &&
+    return a->signal == b->signal && a->result == b->result && a->source == b->source && a->from == b->from &&
            a->to == b->to && a->attempt == b->attempt && mj_str_eq(a->reason, b->reason);
 }
 
-void mj_timeline_add(mj_task *t, const mj_signal *sig, mj_note note, uint32_t attempt, mj_state from, int64_t now)
+void mj_timeline_add(mj_task *t, const mj_signal *sig, mj_result result, uint32_t attempt, mj_state from, int64_t now)
 {
-    mj_moment m = {.at = now,
-                   .until = now,
-                   .count = 1,
-                   .attempt = attempt,
-                   .signal = (uint8_t)sig->kind,
-                   .note = (uint8_t)note,
-                   .source = sig->source,
-                   .from = from,
-                   .to = t->state,
-                   .reason = mj_str_head(sig->error.n ? sig->error : sig->remark, MJ_MAX_REASON)};
+    mj_timeline_entry m = {.at = now,
+                           .until = now,
+                           .count = 1,
+                           .attempt = attempt,
+                           .signal = (uint8_t)sig->kind,
+                           .result = (uint8_t)result,
+                           .source = sig->source,
+                           .from = from,
+                           .to = t->state,
+                           .reason = mj_str_head(sig->error.n ? sig->error : sig->remark, MJ_MAX_REASON)};
 
-    if (t->nmoments > 0 && same_moment(&t->moments[t->nmoments - 1], &m)) {
-        t->moments[t->nmoments - 1].count++;
-        t->moments[t->nmoments - 1].until = now;
+    if (t->ntimeline > 0 && same_entry(&t->timeline[t->ntimeline - 1], &m)) {
+        t->timeline[t->ntimeline - 1].count++;
+        t->timeline[t->ntimeline - 1].until = now;
         return;
     }
-    if (t->nmoments == MJ_MAX_TIMELINE) {
-        memmove(&t->moments[FIRST_MOMENTS], &t->moments[FIRST_MOMENTS + 1],
-                (MJ_MAX_TIMELINE - FIRST_MOMENTS - 1) * sizeof m);
-        t->nmoments--;
+    if (t->ntimeline == MJ_MAX_TIMELINE) {
+        memmove(&t->timeline[FIRST_ENTRIES], &t->timeline[FIRST_ENTRIES + 1],
+                (MJ_MAX_TIMELINE - FIRST_ENTRIES - 1) * sizeof m);
+        t->ntimeline--;
         t->forgotten++;
     }
-    t->moments[t->nmoments++] = m;
+    t->timeline[t->ntimeline++] = m;
 }
 
 bool mj_timeline_fresh(const mj_task *t, int64_t now)
 {
-    const mj_moment *m = t->nmoments > 0 ? &t->moments[t->nmoments - 1] : NULL;
+    const mj_timeline_entry *m = t->ntimeline > 0 ? &t->timeline[t->ntimeline - 1] : NULL;
 
     /* A hint that is repeated is taken each time, and yet tells nothing new. */
-    return m && (m->note != MJ_NOTE_TAKEN || m->signal == SIG_HINT) && now >= m->until && now - m->until < GAP_MS;
+    return m && (m->result != MJ_RESULT_TAKEN || m->signal == SIG_HINT) && now >= m->until && now - m->until < GAP_MS;
 }
 
 static bool same_attempt(const mj_attempt *a, const mj_attempt *b)
 {
-    return a->word == b->word && a->slot == b->slot && a->submitted_at == b->submitted_at &&
+    return a->status == b->status && a->slot == b->slot && a->submitted_at == b->submitted_at &&
            a->slot_until == b->slot_until && a->nids == b->nids && mj_str_eq(a->account, b->account);
 }
 
@@ -88,17 +88,17 @@ bool mj_timeline_only(const mj_task *a, const mj_task *b)
 }
 
 /* A callback that tells of progress: no fact in it but that the job still runs. */
-static bool is_progress(const mj_signal *sig, mj_note note)
+static bool is_progress(const mj_signal *sig, mj_result result)
 {
-    return sig->kind == SIG_RUNNING && sig->source == MJ_FROM_CALLBACK && note != MJ_NOTE_CONFLICT;
+    return sig->kind == SIG_RUNNING && sig->source == MJ_FROM_CALLBACK && result != MJ_RESULT_CONFLICT;
 }
 
-int mj_timeline_tell(mj_task *t, const mj_task *before, const mj_signal *sig, mj_note note, int64_t now, mj_step *step,
-                     int rc)
+int mj_timeline_tell(mj_task *t, const mj_task *before, const mj_signal *sig, mj_result result, int64_t now,
+                     mj_effect *effect, int rc)
 {
     int64_t called_at = t->called_at;
 
-    if (is_progress(sig, note)) {
+    if (is_progress(sig, result)) {
         t->called_at = before->called_at; /* that a callback came is no fact by itself */
         if (mj_timeline_only(before, t))
             return rc;
@@ -107,14 +107,14 @@ int mj_timeline_tell(mj_task *t, const mj_task *before, const mj_signal *sig, mj
     if (mj_timeline_only(before, t)) {
         /* It asks for no earlier poll than the one that is due.  That there was such a callback is noted all the same,
          * once before each poll, for the schedule. */
-        if (sig->kind == SIG_LOOK && note != MJ_NOTE_CONFLICT && (rc != MJ_EDUPLICATE || mj_schedule_hinted(t)))
+        if (sig->kind == SIG_LOOK && result != MJ_RESULT_CONFLICT && (rc != MJ_EDUPLICATE || mj_schedule_hinted(t)))
             return rc;
-        step->withheld = sig->source == MJ_FROM_CALLBACK && mj_timeline_fresh(t, now);
-        if (step->withheld)
+        effect->withheld = sig->source == MJ_FROM_CALLBACK && mj_timeline_fresh(t, now);
+        if (effect->withheld)
             return rc;
     }
-    step->changed = true;
+    effect->changed = true;
     t->updated_at = now;
-    mj_timeline_add(t, sig, note, step->attempt, before->state, now);
+    mj_timeline_add(t, sig, result, effect->attempt, before->state, now);
     return rc;
 }

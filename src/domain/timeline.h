@@ -6,14 +6,14 @@
 
 /* Adds an entry, or counts it into the newest one when it tells the same.  A full timeline keeps its first few entries
  * and its newest. */
-void mj_timeline_add(mj_task *t, const mj_signal *sig, mj_note note, uint32_t attempt, mj_state from, int64_t now);
+void mj_timeline_add(mj_task *t, const mj_signal *sig, mj_result result, uint32_t attempt, mj_state from, int64_t now);
 /* The newest entry told of nothing but itself, less than a second ago: another such entry is not worth a write. */
 bool mj_timeline_fresh(const mj_task *t, int64_t now);
 /* Two records of one task that differ at most in their timelines and in updated_at. */
 bool mj_timeline_only(const mj_task *a, const mj_task *b);
-/* The end of a signal: *t is what the signal made of `before`, `note` says how it was taken, and `rc` is what
+/* The end of a signal: *t is what the signal made of `before`, `result` says how it was taken, and `rc` is what
  * mj_state_apply() will return.  Decides whether the change is written, and writes the timeline.  Returns rc. */
-int mj_timeline_tell(mj_task *t, const mj_task *before, const mj_signal *sig, mj_note note, int64_t now, mj_step *step,
-                     int rc);
+int mj_timeline_tell(mj_task *t, const mj_task *before, const mj_signal *sig, mj_result result, int64_t now,
+                     mj_effect *effect, int rc);
 
 #endif

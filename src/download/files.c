@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { NAME_ROOM = MJ_SHELF_NAME + 8, NOTE_ROOM = 160 + MJ_MAX_ETAG, TRIES = 4, CHUNK = 65536 };
+enum { NAME_ROOM = MJ_DOWNLOAD_NAME + 8, NOTE_ROOM = 160 + MJ_MAX_ETAG, TRIES = 4, CHUNK = 65536 };
 
 static int code(void)
 {
@@ -34,7 +34,7 @@ static int closing(int fd)
 
 static void hidden(char out[NAME_ROOM], const char *name, const char *end)
 {
-    snprintf(out, NAME_ROOM, ".%.*s.%s", MJ_SHELF_NAME, name, end);
+    snprintf(out, NAME_ROOM, ".%.*s.%s", MJ_DOWNLOAD_NAME, name, end);
 }
 
 /* ---- the directory ---- */
@@ -80,11 +80,11 @@ static int open_dir(int at, const char *name, int flags, unsigned mode, int *out
     return MJ_OK;
 }
 
-int mj_shelf_open(mj_shelf *s, const char *dir, const char *sub, unsigned mode)
+int mj_download_dir_open(mj_download_dir *s, const char *dir, const char *sub, unsigned mode)
 {
     int top = -1, fd = -1, rc;
 
-    *s = (mj_shelf){.fd = -1, .mode = mode};
+    *s = (mj_download_dir){.fd = -1, .mode = mode};
     rc = open_dir(AT_FDCWD, dir, 0, mode, &top);
     if (rc != MJ_OK)
         return rc;
@@ -95,7 +95,7 @@ int mj_shelf_open(mj_shelf *s, const char *dir, const char *sub, unsigned mode)
     return rc;
 }
 
-void mj_shelf_close(mj_shelf *s)
+void mj_download_dir_close(mj_download_dir *s)
 {
     if (s->fd >= 0)
         close(s->fd);
@@ -103,7 +103,7 @@ void mj_shelf_close(mj_shelf *s)
 }
 
 /* The directory's own name, too: who made it may have died before that was synced, or not be there yet. */
-int mj_shelf_sync(const mj_shelf *s)
+int mj_download_dir_sync(const mj_download_dir *s)
 {
     int rc = sync_dir(s->fd);
 
@@ -113,7 +113,7 @@ int mj_shelf_sync(const mj_shelf *s)
 /* ---- whole files ---- */
 
 /* A regular file to read, or -1.  O_NONBLOCK: what lies there may be a pipe. */
-static int open_file(const mj_shelf *s, const char *name)
+static int open_file(const mj_download_dir *s, const char *name)
 {
     struct stat st;
     int fd = openat(s->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -149,7 +149,7 @@ static int hash_fd(int fd, uint8_t sha[32], int64_t *bytes)
     return mj_hash_end(h, sha);
 }
 
-int mj_shelf_hash(const mj_shelf *s, const char *name, uint8_t sha[32], int64_t *bytes)
+int mj_download_dir_hash(const mj_download_dir *s, const char *name, uint8_t sha[32], int64_t *bytes)
 {
     int fd = open_file(s, name), rc;
 
@@ -164,7 +164,7 @@ int mj_shelf_hash(const mj_shelf *s, const char *name, uint8_t sha[32], int64_t 
 
 /* A part that was about to get its name has its last mode already, and that may be one for reading only.  It is made
  * writable again, unless it is another's who is about to. */
-static bool make_writable(const mj_shelf *s, const char *name)
+static bool make_writable(const mj_download_dir *s, const char *name)
 {
     int fd = open_file(s, name);
     bool ok = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && fchmod(fd, 0600) == 0;
@@ -175,7 +175,7 @@ static bool make_writable(const mj_shelf *s, const char *name)
 
 /* A regular file with this one name, to write to; whatever else is in its place is removed, but for a directory.
  * -1: see errno. */
-static int open_own(const mj_shelf *s, const char *name)
+static int open_own(const mj_download_dir *s, const char *name)
 {
     struct stat st;
 
@@ -202,7 +202,7 @@ static int open_own(const mj_shelf *s, const char *name)
 }
 
 /* MJ_EBUSY: that name is another file's. */
-static int still_named(const mj_shelf *s, const char *name, int fd)
+static int still_named(const mj_download_dir *s, const char *name, int fd)
 {
     struct stat ours, there;
 
@@ -216,7 +216,7 @@ static int still_named(const mj_shelf *s, const char *name, int fd)
 
 /* As open_own, and locked.  Between opening and locking another process may have given the file its final name, and
  * it would be written to under that one. */
-static int open_locked(const mj_shelf *s, const char *name, int *out)
+static int open_locked(const mj_download_dir *s, const char *name, int *out)
 {
     for (int i = 0; i < TRIES; i++) {
         int fd = open_own(s, name);
@@ -285,7 +285,7 @@ static void read_note(mj_part *p)
     p->have = st.st_size;
 }
 
-int mj_part_open(const mj_shelf *s, const char *name, const uint8_t source[32], mj_part *p)
+int mj_part_open(const mj_download_dir *s, const char *name, const uint8_t source[32], mj_part *p)
 {
     char file[NAME_ROOM];
     int rc;
@@ -324,7 +324,7 @@ int mj_part_fresh(mj_part *p, const char *etag)
     return mj_write_all(p->from, note, (size_t)n) ? MJ_OK : code();
 }
 
-int mj_part_keep(const mj_shelf *s, mj_part *p, const char *final, uint8_t sha[32], int64_t *bytes)
+int mj_part_keep(const mj_download_dir *s, mj_part *p, const char *final, uint8_t sha[32], int64_t *bytes)
 {
     char file[NAME_ROOM];
     int rc = hash_fd(p->fd, sha, bytes);
@@ -333,14 +333,14 @@ int mj_part_keep(const mj_shelf *s, mj_part *p, const char *final, uint8_t sha[3
         return rc;
     if (fchmod(p->fd, s->mode) != 0 || fsync(p->fd) != 0)
         return code();
-    MJ_FAULT("shelf.synced");
+    MJ_FAULT("download.synced");
     hidden(file, p->name, "part");
     rc = still_named(s, file, p->fd); /* somebody may have cleaned up, and another process have begun anew */
     if (rc != MJ_OK)
         return rc;
     if (renameat(s->fd, file, s->fd, final) != 0)
         return code();
-    MJ_FAULT("shelf.renamed");
+    MJ_FAULT("download.renamed");
     hidden(file, p->name, "from");
     unlinkat(s->fd, file, 0);
     mj_part_close(p);
@@ -356,7 +356,7 @@ void mj_part_close(mj_part *p)
     p->fd = p->from = -1;
 }
 
-void mj_part_drop(const mj_shelf *s, mj_part *p)
+void mj_part_drop(const mj_download_dir *s, mj_part *p)
 {
     char file[NAME_ROOM];
 

@@ -42,7 +42,7 @@ static int tell(lua_State *L)
 /* claim() -> boolean: what the function in the child asks before each piece of its work. */
 static int claim(lua_State *L)
 {
-    lua_pushboolean(L, mj_child_claim(lua_touserdata(L, lua_upvalueindex(1))));
+    lua_pushboolean(L, mj_child_begin(lua_touserdata(L, lua_upvalueindex(1))));
     return 1;
 }
 

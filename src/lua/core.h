@@ -71,10 +71,10 @@ void mjl_push_result(lua_State *L, const mj_op *op);
 const char *mjl_code(int code); /* an operation's outcome, by name */
 
 /* lua/inbox.c: the callbacks of the lot that was taken last out of the inbox at index i. */
-size_t mjl_lot_size(lua_State *L, int i);
+size_t mjl_batch_size(lua_State *L, int i);
 /* Reads them into ops, those that can be read (*n), and pushes why the others can't: a table by number in the lot, or
  * nil.  What ops say stays in the inbox until it is taken from again.  MJ_ENOMEM. */
-int mjl_lot_read(lua_State *L, int i, mj_op *ops, bool *readable, size_t *n);
+int mjl_batch_read(lua_State *L, int i, mj_op *ops, bool *readable, size_t *n);
 
 /* lua/watch.c, in a process that was forked: what is watched or held there is the parent's. */
 void mjl_forget_watch(void);
@@ -97,6 +97,6 @@ void mjl_open_json(lua_State *L);
 void mjl_open_child(lua_State *L);
 void mjl_open_watch(lua_State *L);
 void mjl_open_inbox(lua_State *L);
-void mjl_open_claims(lua_State *L);
+void mjl_open_workqueue(lua_State *L);
 
 #endif

@@ -15,7 +15,7 @@ enum { MAX_ITEMS = 64, MAX_LIST = 64 };
 typedef enum { RUNS, ENDED, WHOLE } step; /* as long as it runs, the batch writes to its file */
 
 typedef struct box {
-    mj_shelf shelf;
+    mj_download_dir shelf;
     mj_fetch *fetch;
     size_t n;
     step steps[MAX_ITEMS];
@@ -40,7 +40,7 @@ static int fetch_close(lua_State *L)
     for (size_t i = 0; i < b->n; i++)
         mj_part_close(&b->parts[i]);
     b->n = 0;
-    mj_shelf_close(&b->shelf);
+    mj_download_dir_close(&b->shelf);
     return 0;
 }
 
@@ -60,7 +60,7 @@ static const char *check_name(lua_State *L, int i)
     size_t n;
     const char *name = luaL_checklstring(L, i, &n);
 
-    luaL_argcheck(L, n > 0 && n <= MJ_SHELF_NAME && strlen(name) == n && !strchr(name, '/') && name[0] != '.', i,
+    luaL_argcheck(L, n > 0 && n <= MJ_DOWNLOAD_NAME && strlen(name) == n && !strchr(name, '/') && name[0] != '.', i,
                   "not a file name");
     return name;
 }
@@ -132,7 +132,7 @@ static int core_fetch(lua_State *L)
     b->shelf.fd = -1;
     luaL_getmetatable(L, FETCH);
     lua_setmetatable(L, -2);
-    rc = mj_shelf_open(&b->shelf, dir.p, sub.p, (unsigned)mode);
+    rc = mj_download_dir_open(&b->shelf, dir.p, sub.p, (unsigned)mode);
     if (rc != MJ_OK) {
         lua_pushfstring(L, "%s/%s", dir.p, sub.p);
         return failed(L, rc, lua_tostring(L, -1));
@@ -256,7 +256,7 @@ static int fetch_hash(lua_State *L)
     const char *name = check_name(L, 2);
     uint8_t sha[32];
     int64_t bytes;
-    int rc = mj_shelf_hash(&b->shelf, name, sha, &bytes);
+    int rc = mj_download_dir_hash(&b->shelf, name, sha, &bytes);
 
     return rc == MJ_OK ? push_hash(L, sha, bytes) : failed(L, rc, name);
 }
@@ -265,7 +265,7 @@ static int fetch_hash(lua_State *L)
 static int fetch_sync(lua_State *L)
 {
     box *b = check_box(L);
-    int rc = mj_shelf_sync(&b->shelf);
+    int rc = mj_download_dir_sync(&b->shelf);
 
     if (rc != MJ_OK)
         return failed(L, rc, "the directory");

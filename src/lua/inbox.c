@@ -10,8 +10,8 @@ enum { HEAD = MJ_ULID_BYTES + 1 }; /* of an item: ref and attempt */
 
 typedef struct box {
     mj_inbox *inbox;
-    mj_lot lot;     /* the one that was taken last */
-    mj_buf scratch; /* for reading it */
+    mj_inbox_batch lot; /* the one that was taken last */
+    mj_buf scratch;     /* for reading it */
 } box;
 
 static box *check(lua_State *L)
@@ -67,7 +67,7 @@ static int inbox_take(lua_State *L)
     return 1;
 }
 
-size_t mjl_lot_size(lua_State *L, int i)
+size_t mjl_batch_size(lua_State *L, int i)
 {
     box *b = luaL_checkudata(L, i, INBOX);
 
@@ -84,7 +84,7 @@ static mj_str read_item(mj_str item, mj_op *op)
     return (mj_str){item.p + HEAD, item.n - HEAD};
 }
 
-int mjl_lot_read(lua_State *L, int i, mj_op *ops, bool *readable, size_t *n)
+int mjl_batch_read(lua_State *L, int i, mj_op *ops, bool *readable, size_t *n)
 {
     box *b = luaL_checkudata(L, i, INBOX);
     mj_reader r = mj_reader_of(b->lot.items.p, b->lot.items.n);

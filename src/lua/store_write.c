@@ -141,7 +141,7 @@ static int try_write(lua_State *L, mj_store *s, batch *b, writing *w, int64_t no
     int rc = fill_batch(L, b, w->n, w->lot);
 
     if (rc == MJ_OK && w->lot > 0)
-        rc = mjl_lot_read(L, 4, b->ops + w->n, b->readable, &read);
+        rc = mjl_batch_read(L, 4, b->ops + w->n, b->readable, &read);
     else
         lua_pushnil(L);
     b->n += read;
@@ -167,7 +167,7 @@ static int store_write(lua_State *L)
     lua_settop(L, 4);
     luaL_checktype(L, 2, LUA_TTABLE);
     w.n = lua_rawlen(L, 2);
-    w.lot = lua_isnil(L, 4) ? 0 : mjl_lot_size(L, 4);
+    w.lot = lua_isnil(L, 4) ? 0 : mjl_batch_size(L, 4);
     w.b = b = new_batch(L);
     top = lua_gettop(L);
     rc = try_write(L, s, b, &w, now);

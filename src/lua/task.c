@@ -15,7 +15,7 @@ static void push_attempts(lua_State *L, const mj_task *t)
         const mj_attempt *a = &t->attempts[i];
         lua_createtable(L, 0, 7);
         mjl_set_int(L, "attempt", i + 1);
-        mjl_set_lit(L, "word", mj_word_name(a->word));
+        mjl_set_lit(L, "word", mj_attempt_status_name(a->status));
         mjl_set_str(L, "account", a->account);
         mjl_set_time(L, "submitted_at", a->submitted_at);
         if (a->slot)
@@ -36,13 +36,13 @@ static void push_attempts(lua_State *L, const mj_task *t)
 
 static void push_timeline(lua_State *L, const mj_task *t)
 {
-    lua_createtable(L, (int)t->nmoments, 0);
-    for (unsigned i = 0; i < t->nmoments; i++) {
-        const mj_moment *m = &t->moments[i];
+    lua_createtable(L, (int)t->ntimeline, 0);
+    for (unsigned i = 0; i < t->ntimeline; i++) {
+        const mj_timeline_entry *m = &t->timeline[i];
         lua_createtable(L, 0, 9);
         mjl_set_int(L, "at", m->at);
         mjl_set_lit(L, "signal", mj_signal_name(m->signal));
-        mjl_set_lit(L, "note", mj_note_name(m->note));
+        mjl_set_lit(L, "note", mj_result_name(m->result));
         mjl_set_lit(L, "source", mj_source_name(m->source));
         mjl_set_lit(L, "from", mj_state_name(m->from));
         mjl_set_lit(L, "to", mj_state_name(m->to));
@@ -82,18 +82,18 @@ static const char *owner_name(const mj_owner *o)
 }
 
 /* The timeline's last entry that a poll made; NULL: there is none. */
-static const mj_moment *last_poll(const mj_task *t)
+static const mj_timeline_entry *last_poll(const mj_task *t)
 {
-    unsigned n = t->nmoments;
+    unsigned n = t->ntimeline;
 
-    while (n > 0 && t->moments[n - 1].source != MJ_FROM_POLL)
+    while (n > 0 && t->timeline[n - 1].source != MJ_FROM_POLL)
         n--;
-    return n > 0 ? &t->moments[n - 1] : NULL;
+    return n > 0 ? &t->timeline[n - 1] : NULL;
 }
 
 int mjl_push_brief(lua_State *L, mj_str record)
 {
-    const mj_moment *last;
+    const mj_timeline_entry *last;
     mj_task t;
     int rc = mj_task_decode(record.p, record.n, &t);
 

@@ -98,7 +98,7 @@ static int wire_status(lua_State *L)
     mj_buf scratch = new_scratch(L, body.n); /* words, which may need more, are read later */
     uint32_t largest = 0;
     char why[MJ_WIRE_WHY];
-    mj_wire_words words;
+    mj_wire_statuses words;
     mj_signal w;
 
     if (!mj_wire_status(http, blocked, body, &scratch, &words, why)) {
@@ -116,7 +116,7 @@ static int wire_status(lua_State *L)
     lua_newtable(L);
     lua_newtable(L);
     for (size_t i = 0; i < n; i++, scratch.n = 0) {
-        bool read = mj_wire_word(entries[i], &scratch, &w);
+        bool read = mj_wire_entry(entries[i], &scratch, &w);
         if (entries[i].type == MJ_JSON_NONE)
             continue;
         lua_pushlstring(L, ids[i].p, ids[i].n);

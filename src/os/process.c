@@ -132,7 +132,7 @@ int mj_child_fork(mj_child *c)
     return rc > 0 ? rc : failed(c, ends, errno);
 }
 
-bool mj_child_claim(mj_child *c)
+bool mj_child_begin(mj_child *c)
 {
     return c->shared && (atomic_fetch_add(&c->shared->claimed, 1) & TAKEN_BACK) == 0;
 }

@@ -27,7 +27,7 @@ typedef struct mj_child {
  * set, *c is as mj_child_end() leaves it.  A child inherits no socket of other children. */
 int mj_child_fork(mj_child *c);
 /* In the child, before each piece of work that it was forked for: false when the parent has taken the rest back. */
-bool mj_child_claim(mj_child *c);
+bool mj_child_begin(mj_child *c);
 /* In the child: until mj_child_release() the parent does not end it, or has ended it by now.  Elsewhere: nothing. */
 void mj_child_hold(void);
 void mj_child_release(void);

@@ -132,20 +132,20 @@ static mj_meaning read_answer(int http, bool blocked, mj_str body, mj_buf *scrat
     return mj_answer_means(&out->answer);
 }
 
-static bool unread(mj_wire_words *out, char why[MJ_WIRE_WHY], const char *text)
+static bool unread(mj_wire_statuses *out, char why[MJ_WIRE_WHY], const char *text)
 {
     out->meaning = MJ_UNREADABLE;
     return is_none(why, text);
 }
 
-bool mj_wire_status(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wire_words *out, char why[MJ_WIRE_WHY])
+bool mj_wire_status(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wire_statuses *out, char why[MJ_WIRE_WHY])
 {
     const mj_meaning_info *info;
     envelope e;
     mj_json data;
     mj_str said;
 
-    *out = (mj_wire_words){.meaning = read_answer(http, blocked, body, scratch, &e)};
+    *out = (mj_wire_statuses){.meaning = read_answer(http, blocked, body, scratch, &e)};
     data = e.top.f[MJ_F_DATA];
     if (out->meaning == MJ_UNREADABLE)
         return is_none(why, e.why);
@@ -168,7 +168,7 @@ bool mj_wire_status(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wir
     return false;
 }
 
-bool mj_wire_word(mj_json entry, mj_buf *scratch, mj_signal *out)
+bool mj_wire_entry(mj_json entry, mj_buf *scratch, mj_signal *out)
 {
     mj_object o;
 
@@ -177,7 +177,7 @@ bool mj_wire_word(mj_json entry, mj_buf *scratch, mj_signal *out)
 }
 
 /* One object instead of an array is its only entry; {} is an empty list, as some languages write it. */
-static bool next_entry(mj_wire_words *words, mj_json *entry)
+static bool next_entry(mj_wire_statuses *words, mj_json *entry)
 {
     mj_json one = words->rest;
 
@@ -188,12 +188,12 @@ static bool next_entry(mj_wire_words *words, mj_json *entry)
     return mj_json_next(&one, NULL, &(mj_json){0});
 }
 
-bool mj_wire_next(mj_wire_words *words, mj_buf *scratch, mj_signal *out)
+bool mj_wire_next(mj_wire_statuses *words, mj_buf *scratch, mj_signal *out)
 {
     mj_json entry;
 
     while (next_entry(words, &entry))
-        if (mj_wire_word(entry, scratch, out))
+        if (mj_wire_entry(entry, scratch, out))
             return true;
     return false;
 }
@@ -230,7 +230,7 @@ static mj_json weigh(mj_json one, mj_json other, mj_buf *scratch)
     return one.text.n > other.text.n ? one : other;
 }
 
-size_t mj_wire_asked(mj_wire_words words, const mj_str *asked, size_t n, mj_json *entries, mj_buf *scratch)
+size_t mj_wire_asked(mj_wire_statuses words, const mj_str *asked, size_t n, mj_json *entries, mj_buf *scratch)
 {
     size_t kept = scratch->n, all = 0, odd = 0, nulls = 0;
     mj_json entry;

@@ -28,22 +28,22 @@ bool mj_wire_callback(mj_str body, mj_buf *scratch, mj_signal *out, char why[MJ_
 
 /* The answer to a status request, of this HTTP status; `blocked`: it bears "cf-mitigated".  False: `meaning` says what
  * it means, and `why` in words, with what the provider says. */
-typedef struct mj_wire_words {
+typedef struct mj_wire_statuses {
     mj_meaning meaning;
     mj_json rest;
-} mj_wire_words;
-bool mj_wire_status(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wire_words *out, char why[MJ_WIRE_WHY]);
+} mj_wire_statuses;
+bool mj_wire_status(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wire_statuses *out, char why[MJ_WIRE_WHY]);
 /* The next task in it; entries that can't be read are passed over. */
-bool mj_wire_next(mj_wire_words *words, mj_buf *scratch, mj_signal *out);
+bool mj_wire_next(mj_wire_statuses *words, mj_buf *scratch, mj_signal *out);
 /* The entries of an answer about the n ids that were asked for, which are sorted (mj_wire_sort): entries[i] becomes the
  * one about asked[i], or none.  Of several that agree it is one of them; that contradict each other, one that can't
  * be read.  All others are passed over: an answer costs no more than reading it once.
  * The number of entries that name no task and so may be about any: what has no entry is then not known to be absent.
  * A null is none of them, unless there is nothing else. */
-size_t mj_wire_asked(mj_wire_words words, const mj_str *asked, size_t n, mj_json *entries, mj_buf *scratch);
+size_t mj_wire_asked(mj_wire_statuses words, const mj_str *asked, size_t n, mj_json *entries, mj_buf *scratch);
 void mj_wire_sort(mj_str *ids, size_t n);
 /* What one entry says of its task; false: it can't be read. */
-bool mj_wire_word(mj_json entry, mj_buf *scratch, mj_signal *out);
+bool mj_wire_entry(mj_json entry, mj_buf *scratch, mj_signal *out);
 
 /* What an answer to a submission means (provider/answer.h): `kind` is "accepted" with a task_id, "refused" (for now),
  * "rejected" (for good) or "maybe_sent"; but for the first with a code, a text, and what the provider says. */

@@ -107,7 +107,7 @@ void mj_op_create(mj_unit *u, mj_op *op)
 static void apply(mj_unit *u, mj_op *op, const mj_signal *sig, mj_unit_row *row, mj_task *t)
 {
     mj_before before = {t->state, t->called_at}; /* layer: copy */
-    mj_step step;
+    mj_effect effect;
     int code;
 
     if (sig->kind == SIG_CLAIM && mj_unit_account(u, sig->account) < 0) {
@@ -116,21 +116,21 @@ static void apply(mj_unit *u, mj_op *op, const mj_signal *sig, mj_unit_row *row,
     }
     if (!mj_unit_before(u, row, t))
         return;
-    op->code = mj_state_apply(t, sig, &u->rules, u->now, &step);
-    mj_measure_signal(&u->measures, before, t, sig, op->code, &step, u->now);
-    u->owes = u->owes || step.withheld;
-    if (step.changed) {
-        t->event_seq += step.event != MJ_EVENT_NONE;
+    op->code = mj_state_apply(t, sig, &u->rules, u->now, &effect);
+    mj_measure_signal(&u->measures, before, t, sig, op->code, &effect, u->now);
+    u->owes = u->owes || effect.withheld;
+    if (effect.changed) {
+        t->event_seq += effect.event != MJ_EVENT_NONE;
         code = mj_unit_put(u, row, t);
         if (code != MJ_OK) { /* nothing was changed */
             op->code = code;
             return;
         }
-        op->made = step.event;
+        op->made = effect.event;
     }
     give_back(u, op, row);
-    if (step.event != MJ_EVENT_NONE)
-        mj_event_add(u, row, t, step.event);
+    if (effect.event != MJ_EVENT_NONE)
+        mj_event_add(u, row, t, effect.event);
 }
 
 /* Of a task that could not be read. */

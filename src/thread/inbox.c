@@ -6,25 +6,25 @@
 enum { KEEP = 1 << 20 };
 
 struct mj_inbox {
-    mj_named named;
+    mj_registered reg;
     uint64_t taken; /* lots so far */
     uint32_t count; /* of the one that is being gathered ... */
     mj_buf items;   /* ... and what is in it */
 };
 
-static mj_named *all;
+static mj_registered *all;
 
 mj_inbox *mj_inbox_open(const char *name, size_t n)
 {
-    return mj_named_open(&all, name, n, sizeof(mj_inbox));
+    return mj_registry_open(&all, name, n, sizeof(mj_inbox));
 }
 
 void mj_inbox_close(mj_inbox *b)
 {
-    if (!b || !mj_named_leave(&all, &b->named))
+    if (!b || !mj_registry_leave(&all, &b->reg))
         return;
     mj_buf_free(&b->items);
-    mj_named_free(&b->named);
+    mj_registry_free(&b->reg);
 }
 
 uint64_t mj_inbox_put(mj_inbox *b, mj_str head, mj_str body, uint32_t *index)
@@ -33,7 +33,7 @@ uint64_t mj_inbox_put(mj_inbox *b, mj_str head, mj_str body, uint32_t *index)
     uint64_t number = 0;
     size_t before;
 
-    pthread_mutex_lock(&b->named.lock);
+    pthread_mutex_lock(&b->reg.lock);
     before = items->n;
     mj_put_uint(items, (uint64_t)head.n + body.n);
     mj_put_raw(items, head.p, head.n);
@@ -45,11 +45,11 @@ uint64_t mj_inbox_put(mj_inbox *b, mj_str head, mj_str body, uint32_t *index)
         number = b->taken + 1;
         *index = ++b->count;
     }
-    pthread_mutex_unlock(&b->named.lock);
+    pthread_mutex_unlock(&b->reg.lock);
     return number;
 }
 
-bool mj_inbox_take(mj_inbox *b, mj_lot *lot)
+bool mj_inbox_take(mj_inbox *b, mj_inbox_batch *lot)
 {
     mj_buf empty;
     bool any;
@@ -59,13 +59,13 @@ bool mj_inbox_take(mj_inbox *b, mj_lot *lot)
     if (lot->items.cap > KEEP)
         mj_buf_free(&lot->items);
     empty = lot->items;
-    pthread_mutex_lock(&b->named.lock);
+    pthread_mutex_lock(&b->reg.lock);
     any = b->count > 0;
     if (any) {
-        *lot = (mj_lot){.number = ++b->taken, .count = b->count, .items = b->items};
+        *lot = (mj_inbox_batch){.number = ++b->taken, .count = b->count, .items = b->items};
         b->items = empty;
         b->count = 0;
     }
-    pthread_mutex_unlock(&b->named.lock);
+    pthread_mutex_unlock(&b->reg.lock);
     return any;
 }

@@ -22,14 +22,14 @@ void mj_inbox_close(mj_inbox *b);
  * lot, and *index is its own in it. */
 uint64_t mj_inbox_put(mj_inbox *b, mj_str head, mj_str body, uint32_t *index);
 
-typedef struct mj_lot {
+typedef struct mj_inbox_batch {
     uint64_t number;
     uint32_t count;
     mj_buf items; /* each as mj_put_str() writes it */
-} mj_lot;
+} mj_inbox_batch;
 
 /* Takes what is there.  The lot's buffer is handed over for what comes next, emptied, so begin with {0} and keep it;
  * mj_buf_free() its items in the end.  False: nothing was there, and no lot begins anew. */
-bool mj_inbox_take(mj_inbox *b, mj_lot *lot);
+bool mj_inbox_take(mj_inbox *b, mj_inbox_batch *lot);
 
 #endif

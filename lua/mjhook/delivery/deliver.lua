@@ -116,14 +116,14 @@ local function deliver(mj, options, hands, report)
   end
 end
 
---- mj:deliver{limit=, budget= (seconds), isolate=}; `claims`: see runner.direct; `on_trouble`: see mj:reconcile.
+--- mj:deliver{limit=, budget= (seconds), isolate=}; `queue`: see runner.direct; `on_trouble`: see mj:reconcile.
 -- @treturn table|nil {delivered=, buried=, errors=}; nil and an error when the store failed
 function M.deliver(mj, options)
   local report = { delivered = 0, buried = 0, errors = 0 }
   if not mj.policy.present then
     return report -- without a policy events wait
   end
-  local hands = options.isolate and runner.isolated(mj) or runner.direct(mj, options.claims)
+  local hands = options.isolate and runner.isolated(mj) or runner.direct(mj, options.queue)
   local ran, done, err = pcall(deliver, mj, options, hands, report)
   if not ran or not done then
     hands:close() -- processes of handlers must not outlive the call, whatever it raises

@@ -74,10 +74,10 @@ end
 local Direct = {}
 Direct.__index = Direct
 
---- @tparam[opt] string claims the name of core.claims out of which somebody else takes back what lies behind a slow
--- handler, with M.taken_back
-function M.direct(mj, claims)
-  return setmetatable({ mj = mj, size = 1, leases = {}, claims = claims and core.claims(claims) }, Direct)
+--- @tparam[opt] string queue the name of a core.workqueue: another thread takes back from it what a slow handler
+-- has not begun, with M.taken_back
+function M.direct(mj, queue)
+  return setmetatable({ mj = mj, size = 1, leases = {}, queue = queue and core.workqueue(queue) }, Direct)
 end
 
 function Direct:room()
@@ -87,15 +87,15 @@ end
 function Direct:start(leases)
   self.leases = leases
   local names = {}
-  for i, lease in ipairs(self.claims and leases or {}) do
+  for i, lease in ipairs(self.queue and leases or {}) do
     names[i] = ("%s %d %d"):format(lease.event.ref, lease.event.seq, lease.event.tries)
   end
-  if self.claims and not self.claims:lay(names) then
-    self.claims = nil -- no memory for it
+  if self.queue and not self.queue:fill(names) then
+    self.queue = nil -- no memory for it
   end
 end
 
---- What brings an event back that was taken out of claims: an operation.
+--- What brings an event back that was taken back from a queue: an operation.
 function M.taken_back(name)
   local ref, seq, tries = name:match "^(%w+) (%d+) (%d+)$"
   return { op = "retry", ref = ref, seq = tonumber(seq), tries = tonumber(tries), ["until"] = core.now() }
@@ -109,7 +109,7 @@ function Direct:wait(stop_at)
   local out, begun = {}, core.clock()
   for i, lease in ipairs(self.leases) do
     out[i] = { lease = lease }
-    if core.clock() < stop_at and not self.mj.stopping() and (not self.claims or self.claims:begin()) then
+    if core.clock() < stop_at and not self.mj.stopping() and (not self.queue or self.queue:begin()) then
       out[i].handled, out[i].reason, out[i].how, out[i].files = handle(self.mj, lease)
     end
   end

@@ -38,17 +38,17 @@ local function handles(mj)
   return false
 end
 
--- A function that delivers for a while; whoever has those claims may take back what it has not begun.
+-- A function that delivers for a while; another thread can take back from the queue what it has not begun.
 local function turn(mj, given, id)
   if type(given.policy) == "table" then
     mj.on_event_loop = true -- where no hook may interrupt: it would interrupt others, too
-    return function(claims)
-      return deliver.deliver(mj, { budget = TURN_S, claims = claims })
+    return function(queue)
+      return deliver.deliver(mj, { budget = TURN_S, queue = queue })
     end
   end
   local settings = plain(given)
-  return function(claims)
-    local report, err = mj.exec:call(POOL, "deliver", id, settings, { budget = TURN_S, claims = claims })
+  return function(queue)
+    local report, err = mj.exec:call(POOL, "deliver", id, settings, { budget = TURN_S, queue = queue })
     for _, said in ipairs(report and report.said or {}) do
       log(said.level, said.message)
     end
@@ -61,13 +61,13 @@ end
 local Crew = {}
 Crew.__index = Crew
 
--- Each has a name, under which its claims are found from here and from its thread.
+-- Each has a name, under which its queue is found from here and from its thread.
 local function crew_of(mj, given)
   local id = mj.config.store .. "\0deliver\0" .. core.now()
   local idle = {}
   for i = 1, mj.config.handlers do
     local name = id .. "\0" .. i
-    idle[i] = { name = name, claims = core.claims(name), turn = 0 }
+    idle[i] = { name = name, queue = core.workqueue(name), turn = 0 }
   end
   return setmetatable({ mj = mj, run = turn(mj, given, id), idle = idle, at_work = {}, not_before = 0, watched_by = 0 },
     Crew)
@@ -110,7 +110,7 @@ end
 function Crew:take_back()
   local ops = {}
   for one in pairs(self.at_work) do
-    for _, name in ipairs(one.claims:take_back(runner.SLOW_MS)) do
+    for _, name in ipairs(one.queue:take_back(runner.SLOW_MS)) do
       ops[#ops + 1] = runner.taken_back(name)
     end
   end

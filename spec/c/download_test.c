@@ -1,6 +1,6 @@
-/* mj_shelf: directories, parts that are gone on with or not, files that get their name at once.  What lies in the place
- * of its files is in shelf_place_test.c, deaths and full disks in shelf_death_test.c. */
-#include "shelf_help.h"
+/* mj_download_dir: directories, parts that are gone on with or not, files that get their name at once.  What lies in
+ * the place of its files is in shelf_place_test.c, deaths and full disks in shelf_death_test.c. */
+#include "download_help.h"
 
 static const char TEXT[] = "the bytes of an image", ETAG[] = "\"5f-1\"";
 
@@ -13,23 +13,23 @@ TEST("directories are made, to be searched by who may read the files, and always
     } cases[] = {{0600, 0700}, {0640, 0750}, {0644, 0755}, {0604, 0705}, {0400, 0700}, {0440, 0750}, {0444, 0755}};
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        mj_shelf s;
+        mj_download_dir s;
         char top[30], sub[50];
         snprintf(top, sizeof top, "top-%zu", i);
         snprintf(sub, sizeof sub, "%s/2026-05-04", top);
         umask(i % 2 ? 0 : 077);
-        CHECK_INT(mj_shelf_open(&s, top, "2026-05-04", cases[i].mode), MJ_OK);
+        CHECK_INT(mj_download_dir_open(&s, top, "2026-05-04", cases[i].mode), MJ_OK);
         CHECK_INT(mode_of(top), cases[i].dir);
         CHECK_INT(mode_of(sub), cases[i].dir);
-        mj_shelf_close(&s);
+        mj_download_dir_close(&s);
         CHECK_INT(s.fd, -1);
-        mj_shelf_close(&s);
+        mj_download_dir_close(&s);
     }
 }
 
 TEST("directories that are there stay as they are")
 {
-    mj_shelf s;
+    mj_download_dir s;
 
     umask(0);
     CHECK_INT(mkdir("kept", 0711), 0);
@@ -37,68 +37,68 @@ TEST("directories that are there stay as they are")
     s = shelf_of(0644);
     CHECK_INT(mode_of("kept"), 0711);
     CHECK_INT(mode_of("kept/day"), 0730);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a directory that is made is synced into the one above it")
 {
-    mj_shelf s;
+    mj_download_dir s;
 
     watch();
     s = shelf_of(0600);
     CHECK(synced("."));
     CHECK(synced("kept"));
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a sync makes the names in the directory last, and the directory's own, whoever made it")
 {
-    mj_shelf s;
+    mj_download_dir s;
 
     CHECK_INT(mkdir("kept", 0700), 0);
     CHECK_INT(mkdir("kept/day", 0700), 0);
     s = shelf_of(0600);
     watch();
-    CHECK_INT(mj_shelf_sync(&s), MJ_OK);
+    CHECK_INT(mj_download_dir_sync(&s), MJ_OK);
     CHECK(synced("kept/day"));
     CHECK(synced("kept"));
     watch();
     steps.refused = "fsync";
     steps.with = EIO;
-    CHECK_INT(mj_shelf_sync(&s), MJ_EIO);
+    CHECK_INT(mj_download_dir_sync(&s), MJ_EIO);
     CHECK_INT(errno, EIO);
     steps.with = ENOSPC;
-    CHECK_INT(mj_shelf_sync(&s), MJ_ENOSPC);
+    CHECK_INT(mj_download_dir_sync(&s), MJ_ENOSPC);
     steps.with = EINVAL; /* of a file system that syncs no directories */
-    CHECK_INT(mj_shelf_sync(&s), MJ_OK);
-    mj_shelf_close(&s);
+    CHECK_INT(mj_download_dir_sync(&s), MJ_OK);
+    mj_download_dir_close(&s);
 }
 
 TEST("a directory that can't be had is told by its code, and nothing stays open")
 {
     int before = open_fds();
-    mj_shelf s;
+    mj_download_dir s;
 
-    CHECK_INT(mj_shelf_open(&s, "none/kept", "day", 0600), MJ_ENOTFOUND);
+    CHECK_INT(mj_download_dir_open(&s, "none/kept", "day", 0600), MJ_ENOTFOUND);
     CHECK_INT(errno, ENOENT);
     CHECK_INT(s.fd, -1);
     put_file("file", "x", 1);
-    CHECK_INT(mj_shelf_open(&s, "file", "day", 0600), MJ_EIO);
+    CHECK_INT(mj_download_dir_open(&s, "file", "day", 0600), MJ_EIO);
     CHECK_INT(errno, ENOTDIR);
     CHECK_INT(mkdir("kept", 0700), 0);
     put_file("kept/day", "x", 1);
-    CHECK_INT(mj_shelf_open(&s, "kept", "day", 0600), MJ_EIO);
+    CHECK_INT(mj_download_dir_open(&s, "kept", "day", 0600), MJ_EIO);
     CHECK_INT(errno, ENOTDIR);
     CHECK_INT(unlink("kept/day"), 0);
     watch();
     steps.refused = "mkdirat";
     steps.with = EROFS;
-    CHECK_INT(mj_shelf_open(&s, "kept", "day", 0600), MJ_EREADONLY);
+    CHECK_INT(mj_download_dir_open(&s, "kept", "day", 0600), MJ_EREADONLY);
     steps.with = EDQUOT;
-    CHECK_INT(mj_shelf_open(&s, "kept", "day", 0600), MJ_ENOSPC);
+    CHECK_INT(mj_download_dir_open(&s, "kept", "day", 0600), MJ_ENOSPC);
     steps.refused = "fsync";
     steps.with = EIO;
-    CHECK_INT(mj_shelf_open(&s, "kept", "day", 0600), MJ_EIO);
+    CHECK_INT(mj_download_dir_open(&s, "kept", "day", 0600), MJ_EIO);
     CHECK_INT(errno, EIO);
     CHECK_INT(s.fd, -1);
     CHECK_INT(open_fds(), before);
@@ -106,23 +106,23 @@ TEST("a directory that can't be had is told by its code, and nothing stays open"
 
 TEST("a link to DIR is followed, one in the place of SUB is refused, and so are links to nowhere")
 {
-    mj_shelf s;
+    mj_download_dir s;
 
     CHECK_INT(mkdir("elsewhere", 0700), 0);
     CHECK_INT(symlink("elsewhere", "kept"), 0);
     s = shelf_of(0600);
     CHECK(there("elsewhere/day"));
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
     CHECK_INT(rmdir("elsewhere/day"), 0);
     CHECK_INT(mkdir("target", 0700), 0);
     CHECK_INT(symlink("../target", "elsewhere/day"), 0);
-    CHECK(mj_shelf_open(&s, "kept", "day", 0600) != MJ_OK);
+    CHECK(mj_download_dir_open(&s, "kept", "day", 0600) != MJ_OK);
     CHECK(errno == ENOTDIR || errno == ELOOP);
     CHECK_INT(unlink("elsewhere/day"), 0);
     CHECK_INT(symlink("../nowhere", "elsewhere/day"), 0);
-    CHECK(mj_shelf_open(&s, "kept", "day", 0600) != MJ_OK);
+    CHECK(mj_download_dir_open(&s, "kept", "day", 0600) != MJ_OK);
     CHECK_INT(symlink("nowhere", "other"), 0);
-    CHECK(mj_shelf_open(&s, "other", "day", 0600) != MJ_OK);
+    CHECK(mj_download_dir_open(&s, "other", "day", 0600) != MJ_OK);
     CHECK(!there("nowhere"));
     CHECK_INT(entries("target"), 0);
 }
@@ -131,7 +131,7 @@ TEST("a link to DIR is followed, one in the place of SUB is refused, and so are 
 
 TEST("a new part is two hidden files that nobody else can read, with nothing to go on from")
 {
-    mj_shelf s = shelf_of(0644);
+    mj_download_dir s = shelf_of(0644);
     mj_part p;
 
     umask(0);
@@ -145,12 +145,12 @@ TEST("a new part is two hidden files that nobody else can read, with nothing to 
     CHECK_INT(p.fd, -1);
     CHECK_INT(entries("kept/day"), 2);
     mj_part_close(&p);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a part that is left is gone on with, from its last byte, with its ETag")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     mj_part p;
     char got[40];
 
@@ -163,12 +163,12 @@ TEST("a part that is left is gone on with, from its last byte, with its ETag")
     mj_part_close(&p);
     CHECK_INT(resumes(&s, "a", SOURCE), strlen(TEXT));
     CHECK_INT(resumes(&s, "b", SOURCE), 0); /* of another name */
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a part from another source is not gone on with")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     uint8_t near[32];
 
     leave(&s, "a", ETAG, TEXT);
@@ -177,7 +177,7 @@ TEST("a part from another source is not gone on with")
     near[31] ^= 1;
     CHECK_INT(resumes(&s, "a", near), 0);
     CHECK_INT(resumes(&s, "a", SOURCE), strlen(TEXT));
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a part whose ETag is weak, missing, no ETag or too long is not gone on with")
@@ -188,7 +188,7 @@ TEST("a part whose ETag is weak, missing, no ETag or too long is not gone on wit
         "\"5\nf\"", "\"5\x7f\"", "\"5\xc3\xa4\"", " \"5f\"",  "\"5f\" ",  "\"5f\", \"6f\"",
     };
     static const char *const good[] = {"\"\"", "\"5f\"", "\"!#~\\/\"", "\"'\""};
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     char longest[MJ_MAX_ETAG + 3];
 
     leave(&s, "a", NULL, TEXT);
@@ -212,12 +212,12 @@ TEST("a part whose ETag is weak, missing, no ETag or too long is not gone on wit
     longest[MJ_MAX_ETAG + 1] = '\0';
     leave(&s, "a", longest, TEXT);
     CHECK_INT(resumes(&s, "a", SOURCE), 0);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a part of an earlier boot is not gone on with")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     char note[600];
     size_t n;
 
@@ -233,12 +233,12 @@ TEST("a part of an earlier boot is not gone on with")
     }
     put_file("kept/day/.a.from", note, n);
     CHECK_INT(resumes(&s, "a", SOURCE), strlen(TEXT));
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a note that broke off anywhere, or has more in it, is no note")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     char note[600];
     size_t n;
 
@@ -263,12 +263,12 @@ TEST("a note that broke off anywhere, or has more in it, is no note")
     memcpy(note + n, note, n);
     put_file("kept/day/.a.from", note, 2 * n);
     CHECK_INT(resumes(&s, "a", SOURCE), 0);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a note with a NUL in it, however long, is no note and overwrites nothing")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     char note[600];
     size_t n;
     mj_part p;
@@ -287,12 +287,12 @@ TEST("a note with a NUL in it, however long, is no note and overwrites nothing")
         CHECK_STR(p.name, "a");
         mj_part_close(&p);
     }
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a part that starts over forgets what it was of, before the first new byte")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     mj_part p;
 
     leave(&s, "a", ETAG, TEXT);
@@ -310,12 +310,12 @@ TEST("a part that starts over forgets what it was of, before the first new byte"
     CHECK_INT(mj_part_fresh(&p, NULL), MJ_OK);
     check_file("kept/day/.a.from", "");
     mj_part_close(&p);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a note that can't be written is a failure, and none is left that could be believed")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     mj_part p;
 
     leave(&s, "a", ETAG, TEXT);
@@ -330,19 +330,19 @@ TEST("a note that can't be written is a failure, and none is left that could be 
     mj_part_close(&p);
     watch();
     CHECK_INT(resumes(&s, "a", SOURCE), 0);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("names of the longest kind work")
 {
-    mj_shelf s = shelf_of(0600);
-    char name[MJ_SHELF_NAME + 1], path[MJ_SHELF_NAME + 40];
+    mj_download_dir s = shelf_of(0600);
+    char name[MJ_DOWNLOAD_NAME + 1], path[MJ_DOWNLOAD_NAME + 40];
     uint8_t sha[32];
     int64_t bytes;
     mj_part p;
 
-    memset(name, 'n', MJ_SHELF_NAME);
-    name[MJ_SHELF_NAME] = '\0';
+    memset(name, 'n', MJ_DOWNLOAD_NAME);
+    name[MJ_DOWNLOAD_NAME] = '\0';
     leave(&s, name, ETAG, TEXT);
     snprintf(path, sizeof path, "kept/day/.%s.part", name);
     CHECK(there(path));
@@ -355,12 +355,12 @@ TEST("names of the longest kind work")
     CHECK_INT(entries("kept/day"), 1);
     snprintf(path, sizeof path, "kept/day/%s", name);
     check_file(path, TEXT);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("what is dropped is gone; what was kept or dropped before is nobody's to drop")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     uint8_t sha[32];
     int64_t bytes;
     mj_part p = part_of(&s, "a"), q;
@@ -377,7 +377,7 @@ TEST("what is dropped is gone; what was kept or dropped before is nobody's to dr
     leave(&s, "a", ETAG, TEXT);
     mj_part_drop(&s, &q);
     CHECK_INT(entries("kept/day"), 3);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 /* ---- whole files ---- */
@@ -387,7 +387,7 @@ TEST("what is kept has its name, hash, length and mode, is synced before, and le
     static const unsigned modes[] = {0600, 0640, 0644, 0400, 0444};
 
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
-        mj_shelf s = shelf_of(modes[i]);
+        mj_download_dir s = shelf_of(modes[i]);
         mj_part p = part_of(&s, "a-1");
         uint8_t sha[32], want[32];
         int64_t bytes = -1;
@@ -409,13 +409,13 @@ TEST("what is kept has its name, hash, length and mode, is synced before, and le
         CHECK(taken("fsync", taken("fchmod", 0)) > 0); /* the mode lasts as well */
         CHECK(steps.synced[taken("fsync", 0)] == st.st_ino);
         CHECK(taken("renameat", 0) > taken("fsync", 0));
-        mj_shelf_close(&s);
+        mj_download_dir_close(&s);
     }
 }
 
 TEST("what is kept takes the place of a file at once: who has the old one open reads that")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     mj_part p = part_of(&s, "a");
     uint8_t sha[32];
     int64_t bytes;
@@ -429,14 +429,14 @@ TEST("what is kept takes the place of a file at once: who has the old one open r
     CHECK_INT(read(old, got, sizeof got), 3);
     check_file("kept/day/a.png", TEXT);
     close(old);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a file's hash and length are those of its bytes, at and around the size of a chunk")
 {
     static const size_t sizes[] = {0, 1, 65535, 65536, 65537, 200000};
     static char data[200000];
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
 
     for (size_t i = 0; i < sizeof data; i++)
         data[i] = (char)(i * 7 + i / 251);
@@ -444,12 +444,12 @@ TEST("a file's hash and length are those of its bytes, at and around the size of
         uint8_t sha[32], want[32];
         int64_t bytes = -1;
         put_file("kept/day/a.png", data, sizes[i]);
-        CHECK_INT(mj_shelf_hash(&s, "a.png", sha, &bytes), MJ_OK);
+        CHECK_INT(mj_download_dir_hash(&s, "a.png", sha, &bytes), MJ_OK);
         CHECK_INT(bytes, sizes[i]);
         CHECK_INT(mj_sha256(data, sizes[i], want), MJ_OK);
         CHECK_MEM(sha, want, 32);
     }
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a file that can't be kept is a part as before, and can be kept later")
@@ -462,7 +462,7 @@ TEST("a file that can't be kept is a part as before, and can be kept later")
                  {"fsync", ENOSPC, MJ_ENOSPC},
                  {"renameat", EDQUOT, MJ_ENOSPC},
                  {"renameat", EROFS, MJ_EREADONLY}};
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     mj_part p = part_of(&s, "a");
     uint8_t sha[32];
     int64_t bytes;
@@ -485,5 +485,5 @@ TEST("a file that can't be kept is a part as before, and can be kept later")
     CHECK_INT(mj_part_keep(&s, &p, "a.png", sha, &bytes), MJ_OK);
     check_file("kept/day/a.png", TEXT);
     CHECK_INT(entries("kept/day"), 1);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }

@@ -1,5 +1,5 @@
-/* For tests of mj_shelf: the steps that it takes on the file system, watched, refused or the last ones of a process.
- * What is defined here is called instead of libc's, by all that is linked into the test. */
+/* For tests of mj_download_dir: the steps that it takes on the file system, watched, refused or the last ones of a
+ * process. What is defined here is called instead of libc's, by all that is linked into the test. */
 #ifndef SHELF_HELP_H
 #define SHELF_HELP_H
 
@@ -188,15 +188,15 @@ static inline int open_fds(void)
 
 static const uint8_t SOURCE[32] = "https://img.example/a", OTHER[32] = "https://img.example/b";
 
-static inline mj_shelf shelf_of(unsigned mode)
+static inline mj_download_dir shelf_of(unsigned mode)
 {
-    mj_shelf s;
+    mj_download_dir s;
 
-    CHECK_INT(mj_shelf_open(&s, "kept", "day", mode), MJ_OK);
+    CHECK_INT(mj_download_dir_open(&s, "kept", "day", mode), MJ_OK);
     return s;
 }
 
-static inline mj_part part_of(const mj_shelf *s, const char *name)
+static inline mj_part part_of(const mj_download_dir *s, const char *name)
 {
     mj_part p;
 
@@ -215,7 +215,7 @@ static inline void fill(mj_part *p, const char *etag, const char *text)
 }
 
 /* Leaves a part of SOURCE behind. */
-static inline void leave(const mj_shelf *s, const char *name, const char *etag, const char *text)
+static inline void leave(const mj_download_dir *s, const char *name, const char *etag, const char *text)
 {
     mj_part p = part_of(s, name);
 
@@ -224,7 +224,7 @@ static inline void leave(const mj_shelf *s, const char *name, const char *etag, 
 }
 
 /* How many bytes of that part would be gone on from. */
-static inline int64_t resumes(const mj_shelf *s, const char *name, const uint8_t source[32])
+static inline int64_t resumes(const mj_download_dir *s, const char *name, const uint8_t source[32])
 {
     mj_part p;
     int64_t have;

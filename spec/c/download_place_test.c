@@ -1,6 +1,6 @@
-/* mj_shelf: whatever lies in the place of its files, and who else is at them. */
+/* mj_download_dir: whatever lies in the place of its files, and who else is at them. */
+#include "download_help.h"
 #include "rng.h"
-#include "shelf_help.h"
 
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -44,7 +44,7 @@ static void a_socket(const char *path)
 TEST("links, pipes and sockets in the place of a part or its note are replaced, and what links point to stays")
 {
     static void (*const make[])(const char *) = {link_to_file, link_to_nowhere, hard_link, fifo, a_socket};
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     int before;
 
     put_file("precious", "precious", 8);
@@ -69,23 +69,23 @@ TEST("links, pipes and sockets in the place of a part or its note are replaced, 
     check_file("precious", "precious");
     CHECK(!there("nowhere"));
     CHECK_INT(open_fds(), before);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a hard link to what was received is not gone on with, and its bytes stay as they are")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
 
     leave(&s, "a", ETAG, TEXT);
     CHECK_INT(link("kept/day/.a.part", "other"), 0);
     leave(&s, "a", ETAG, "x");
     check_file("other", TEXT);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a directory in the place of a part or its note is refused, and stays")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     int before = open_fds();
 
     for (int k = 0; k < 2; k++) {
@@ -97,13 +97,13 @@ TEST("a directory in the place of a part or its note is refused, and stays")
         CHECK_INT(rmdir(places[k]), 0);
     }
     CHECK_INT(open_fds(), before);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("links, pipes, sockets and directories in the place of a whole file are no file, and hold nobody up")
 {
     static void (*const make[])(const char *) = {link_to_file, link_to_nowhere, fifo, a_socket};
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     uint8_t sha[32];
     int64_t bytes;
     int before = open_fds();
@@ -111,7 +111,7 @@ TEST("links, pipes, sockets and directories in the place of a whole file are no 
     put_file("precious", "precious", 8);
     for (size_t i = 0; i < sizeof make / sizeof make[0]; i++) {
         make[i]("kept/day/a.png");
-        CHECK(mj_shelf_hash(&s, "a.png", sha, &bytes) != MJ_OK);
+        CHECK(mj_download_dir_hash(&s, "a.png", sha, &bytes) != MJ_OK);
         leave(&s, "a", ETAG, TEXT);
         mj_part p = part_of(&s, "a");
         CHECK_INT(mj_part_keep(&s, &p, "a.png", sha, &bytes), MJ_OK);
@@ -121,11 +121,11 @@ TEST("links, pipes, sockets and directories in the place of a whole file are no 
     check_file("precious", "precious");
     CHECK(!there("nowhere"));
     CHECK_INT(mkdir("kept/day/a.png", 0700), 0);
-    CHECK_INT(mj_shelf_hash(&s, "a.png", sha, &bytes), MJ_EIO);
-    CHECK_INT(mj_shelf_hash(&s, "none.png", sha, &bytes), MJ_ENOTFOUND);
+    CHECK_INT(mj_download_dir_hash(&s, "a.png", sha, &bytes), MJ_EIO);
+    CHECK_INT(mj_download_dir_hash(&s, "none.png", sha, &bytes), MJ_ENOTFOUND);
     CHECK_INT(errno, ENOENT);
     CHECK_INT(open_fds(), before);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 /* ---- without root's rights ---- */
@@ -143,7 +143,7 @@ static void nobody(void)
 
 TEST("a part that died as a file nobody may write is gone on with all the same")
 {
-    mj_shelf s;
+    mj_download_dir s;
     mj_part p;
     uint8_t sha[32];
     int64_t bytes;
@@ -158,12 +158,12 @@ TEST("a part that died as a file nobody may write is gone on with all the same")
     CHECK_INT(mj_part_keep(&s, &p, "a.png", sha, &bytes), MJ_OK);
     CHECK_INT(mode_of("kept/day/a.png"), 0440);
     leave(&s, "b", ETAG, TEXT); /* and the directory takes more */
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a part that nobody may write is another's as long as it is locked")
 {
-    mj_shelf s;
+    mj_download_dir s;
     mj_part p, q;
 
     nobody();
@@ -173,12 +173,12 @@ TEST("a part that nobody may write is another's as long as it is locked")
     CHECK_INT(mj_part_open(&s, "a", SOURCE, &q), MJ_EBUSY);
     CHECK_INT(mode_of("kept/day/.a.part"), 0440);
     mj_part_close(&p);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("where nothing may be written or read, it says so")
 {
-    mj_shelf s;
+    mj_download_dir s;
     mj_part p;
     uint8_t sha[32];
     int64_t bytes;
@@ -191,23 +191,23 @@ TEST("where nothing may be written or read, it says so")
     CHECK_INT(chmod("kept/day", 0700), 0);
     put_file("kept/day/a.png", "x", 1);
     CHECK_INT(chmod("kept/day/a.png", 0), 0);
-    CHECK_INT(mj_shelf_hash(&s, "a.png", sha, &bytes), MJ_EREADONLY);
-    mj_shelf_close(&s);
+    CHECK_INT(mj_download_dir_hash(&s, "a.png", sha, &bytes), MJ_EREADONLY);
+    mj_download_dir_close(&s);
     CHECK_INT(chmod("kept", 0), 0);
-    CHECK_INT(mj_shelf_open(&s, "kept", "day", 0600), MJ_EREADONLY);
+    CHECK_INT(mj_download_dir_open(&s, "kept", "day", 0600), MJ_EREADONLY);
     CHECK_INT(chmod("kept", 0700), 0);
 }
 
 TEST("a directory whose parent may be written but not listed is made and synced all the same")
 {
-    mj_shelf s;
+    mj_download_dir s;
 
     nobody();
     CHECK_INT(chmod(".", 0300), 0);
     s = shelf_of(0600);
     CHECK_INT(chmod("kept", 0300), 0);
-    CHECK_INT(mj_shelf_sync(&s), MJ_OK);
-    mj_shelf_close(&s);
+    CHECK_INT(mj_download_dir_sync(&s), MJ_OK);
+    mj_download_dir_close(&s);
     CHECK_INT(chmod(".", 0700), 0);
     CHECK_INT(chmod("kept", 0700), 0);
 }
@@ -216,7 +216,7 @@ TEST("a directory whose parent may be written but not listed is made and synced 
 
 TEST("a part that is locked, by this process or another, is busy, and free when that one is dead")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     mj_part p;
     int ready[2], status;
     char c;
@@ -245,7 +245,7 @@ TEST("a part that is locked, by this process or another, is busy, and free when 
     CHECK_INT(mj_part_open(&s, "a", SOURCE, &own), MJ_EBUSY);
     mj_part_close(&p);
     CHECK_INT(resumes(&s, "a", SOURCE), strlen(TEXT));
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 static void kept_meanwhile(const char *name)
@@ -256,7 +256,7 @@ static void kept_meanwhile(const char *name)
 
 TEST("a part that gets its final name between opening and locking is not written to")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     mj_part p;
 
     leave(&s, "a", ETAG, TEXT);
@@ -265,7 +265,7 @@ TEST("a part that gets its final name between opening and locking is not written
     CHECK_INT(mj_part_open(&s, "a", SOURCE, &p), MJ_EBUSY);
     watch();
     check_file("kept/day/a.png", ""); /* each of its tries had a new one taken away, none was kept open */
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 static bool moved;
@@ -280,7 +280,7 @@ static void moved_once(const char *name)
 
 TEST("a part that was kept by another between opening and locking is begun anew")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     mj_part p;
 
     leave(&s, "a", ETAG, TEXT);
@@ -292,12 +292,12 @@ TEST("a part that was kept by another between opening and locking is begun anew"
     fill(&p, ETAG, "x");
     check_file("kept/day/a.png", TEXT);
     mj_part_close(&p);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a part that was removed or replaced under its owner is not what gets the name")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     mj_part p = part_of(&s, "a"), q;
     uint8_t sha[32];
     int64_t bytes;
@@ -312,13 +312,13 @@ TEST("a part that was removed or replaced under its owner is not what gets the n
     mj_part_drop(&s, &p);
     CHECK_INT(mj_part_keep(&s, &q, "a.png", sha, &bytes), MJ_OK);
     check_file("kept/day/a.png", "half");
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 enum { RACERS = 4, RACES = 150, LENGTH = 3000 };
 
 /* Each tries for the part; who has it writes a file of one letter, in pieces, and keeps it or not. */
-static void racer(const mj_shelf *s, char letter, uint64_t seed)
+static void racer(const mj_download_dir *s, char letter, uint64_t seed)
 {
     rng r = rng_of(seed);
     char text[LENGTH];
@@ -353,7 +353,7 @@ static void racer(const mj_shelf *s, char letter, uint64_t seed)
 
 TEST("of processes at one part each keeps its own file whole, and no reader ever sees another")
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     pid_t pids[RACERS];
     int left = RACERS, looks = 0;
 
@@ -379,5 +379,5 @@ TEST("of processes at one part each keeps its own file whole, and no reader ever
     }
     CHECK(looks > 10);
     CHECK(!there("kept/day/.a.part") || resumes(&s, "a", SOURCE) >= 0);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }

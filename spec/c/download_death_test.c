@@ -1,5 +1,5 @@
-/* mj_shelf: processes that die at each of its steps, disks that run full. */
-#include "shelf_help.h"
+/* mj_download_dir: processes that die at each of its steps, disks that run full. */
+#include "download_help.h"
 
 #include <sched.h>
 #include <sys/mount.h>
@@ -16,7 +16,7 @@ static void make_images(void)
 /* Gets the image onto the shelf, as a download does: goes on where it can, and in pieces. */
 static void fetch(unsigned mode)
 {
-    mj_shelf s = shelf_of(mode);
+    mj_download_dir s = shelf_of(mode);
     mj_part p = part_of(&s, "a");
     uint8_t sha[32], want[32];
     int64_t bytes;
@@ -37,8 +37,8 @@ static void fetch(unsigned mode)
     CHECK_INT(mj_part_keep(&s, &p, "a.png", sha, &bytes), MJ_OK);
     CHECK_INT(mj_sha256(image, strlen(image), want), MJ_OK);
     CHECK_MEM(sha, want, 32);
-    CHECK_INT(mj_shelf_sync(&s), MJ_OK);
-    mj_shelf_close(&s);
+    CHECK_INT(mj_download_dir_sync(&s), MJ_OK);
+    mj_download_dir_close(&s);
 }
 
 /* The process that dies before its n-th step.  False: it came to its end before that. */
@@ -97,10 +97,10 @@ TEST("a death at any step leaves no file or the whole one, and the next try gets
 
 static void left_by_another(void)
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
 
     leave(&s, "a", OLD, other);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a death at any step of starting over mixes no two images")
@@ -111,12 +111,12 @@ TEST("a death at any step of starting over mixes no two images")
 
 static void left_by_itself(void)
 {
-    mj_shelf s = shelf_of(0600);
+    mj_download_dir s = shelf_of(0600);
     char half[2001];
 
     snprintf(half, sizeof half, "%.2000s", image);
     leave(&s, "a", ETAG, half);
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
 
 TEST("a death at any step of going on loses nothing")
@@ -130,7 +130,7 @@ TEST("a death at any step of going on loses nothing")
 TEST("a disk that runs full fails by that name, and the part is gone on with when there is room again")
 {
     static char block[65536];
-    mj_shelf s;
+    mj_download_dir s;
     mj_part p, q;
     uint8_t sha[32];
     int64_t bytes;
@@ -159,5 +159,5 @@ TEST("a disk that runs full fails by that name, and the part is gone on with whe
     CHECK(p.have > 100000);
     CHECK_STR(p.etag, ETAG);
     CHECK_INT(mj_part_keep(&s, &p, "a.png", sha, &bytes), MJ_OK); /* that takes no room */
-    mj_shelf_close(&s);
+    mj_download_dir_close(&s);
 }
