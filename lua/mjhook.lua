@@ -43,7 +43,7 @@ end
 local submit, submit_many = flow "submission.submit", flow "submission.submit_many"
 local poll, prune, reconcile = flow "reconcile.poll", flow "reconcile.prune", flow "reconcile.reconcile"
 local deliver, events = flow "delivery.deliver", flow "delivery.events"
-local metrics = flow "metrics"
+local listing, metrics = flow "listing", flow "metrics"
 
 ---@class mjhook
 ---@field version string of mjhook, such as "1.0.0"
@@ -306,54 +306,49 @@ function Mjhook:readmit(id)
   return hold(callback.readmit, self, id)
 end
 
-local LISTING = { state = "string", user_id = "string", since = "number", limit = "number" }
-local STATES = {
-  queued = true, submitting = true, ambiguous = true, pending = true,
-  succeeded = true, failed = true, lost = true, cancelled = true,
-}
+-- A filter, which is checked before anything is read; nil becomes the filter that takes everything.
+local function check_filter(name, filter, fields, level)
+  if filter == nil then
+    return {}
+  elseif type(filter) ~= "table" then
+    error(("%s: table expected, got %s"):format(name, type(filter)), level + 1)
+  end
+  local fault = listing.fault(filter, fields)
+  if fault then
+    error(("%s: %s"):format(name, fault), level + 1)
+  end
+  return filter
+end
 
 --- Iterates over tasks, newest first. It reads page by page and keeps no transaction open.
----@param options? mjhook.Filter
+---@param filter? mjhook.Filter
 ---@return fun(): mjhook.Task?
 ---@usage for task in mj:tasks{ state = "failed", limit = 20 } do print(task.ref) end
-function Mjhook:tasks(options)
+function Mjhook:tasks(filter)
   check_open(self, 2)
-  options = check_options("tasks", options, LISTING, 2)
-  if options.state and not STATES[options.state] then
-    error(("tasks: no state %q"):format(options.state), 2)
-  end
-  local user_id = options.user_id
-  local nobody = user_id and (user_id == "" or #user_id > core.max_name) -- no task can be of such a user
-  local left = nobody and 0 or options.limit or math.huge
-  local by = options.user_id and "user" or options.state and "state" or "age"
-  local page, at, cursor, started = {}, 0, nil, false
-  local function next_task()
-    while true do
-      at = at + 1
-      local task = page[at]
-      if task == nil then
-        if started and not cursor then
-          return nil
-        end
-        local err
-        page, err = self.store:page { by = by, state = options.state, user_id = options.user_id,
-                                      since = options.since, limit = 100, cursor = cursor }
-        if not page then
-          error(err, 0)
-        end
-        cursor, at, started = err, 0, true
-      elseif task.ref and (by ~= "user" or not options.state or task.state == options.state) then
-        return view(task)
-      end
-    end
-  end
-  return function()
-    if left <= 0 then
-      return nil
-    end
-    left = left - 1
-    return next_task()
-  end
+  return listing.tasks(self, check_filter("tasks", filter, listing.FIELDS, 2))
+end
+
+--- Counts tasks. Without a filter, or by state alone, the number comes from counters and is exact. Otherwise it looks
+--- at no more than 10,000 records: then `exact` is false, and there are at least so many.
+---@param filter? mjhook.Filter `limit` does not matter
+---@return mjhook.Count? count
+---@return mjhook.Error? err
+function Mjhook:count(filter)
+  check_open(self, 2)
+  return outcome(listing, "count", self, check_filter("count", filter, listing.FIELDS, 2))
+end
+
+--- Gives a page of tasks, newest first, for a listing that goes on in both directions. It looks at a bounded number of
+--- records: with a narrow filter a page may be short, or empty, while there are more.
+---@param filter? mjhook.Filter with `before` the page behind that ref, with `after` the page in front of it; `limit` is
+---50 if not given
+---@return mjhook.Page? page
+---@return mjhook.Error? err
+function Mjhook:page(filter)
+  check_open(self, 2)
+  filter = check_filter("page", filter, listing.FIELDS, 2)
+  return outcome(listing, "page", self, filter, math.max(math.floor(filter.limit or 50), 1))
 end
 
 --- Gives a task up. The provider has no way to cancel: a late result is recorded, without an event.
@@ -417,16 +412,16 @@ function Mjhook:deliver(options)
 end
 
 --- Iterates over the events that wait to be delivered or are buried, those of the oldest task first.
----@param options? {buried?: boolean, ref?: string, limit?: integer} `buried`: only these; `ref`: only of this task
+---@param filter? mjhook.EventFilter
 ---@return fun(): mjhook.Event?
 ---@usage for event in mj:events{ buried = true } do print(event.event_id, event.errors[#event.errors].message) end
-function Mjhook:events(options)
+function Mjhook:events(filter)
   check_open(self, 2)
-  options = check_options("events", options, { buried = "boolean", ref = "string", limit = "number" }, 2)
-  if options.ref and not core.is_ref(options.ref) then
+  filter = check_filter("events", filter, listing.EVENT_FIELDS, 2)
+  if filter.ref and not core.is_ref(filter.ref) then
     return function() end
   end
-  return events.events(self, options)
+  return listing.events(self, filter)
 end
 
 --- Makes an event due now and gives it all its tries again; also a buried one.

@@ -1,7 +1,9 @@
---- The two blocking primitives, and nothing else that blocks:
+--- The blocking primitives, and nothing else that blocks:
 --   commit(ops)                   a batch of operations in one durable transaction;
 --   callback(ref, attempt, body)  the same for one callback, as it came: it is read where it is committed
 --   http(requests, deadline)      a batch of requests to the provider
+-- and a read that may have to look at many records:
+--   read(method, argument)        what store:method(argument) gives
 -- They take plain data and give plain data, so that they can be run here and now
 -- (this file) or in another thread (resty.mjhook).  Flows reach them only through
 -- an executor: a flow is written once and blocks no event loop.
@@ -98,6 +100,10 @@ function Direct:callback(ref, attempt, body)
     return "unreadable", unreadable[1]
   end
   return core.codes[outcomes:byte()]
+end
+
+function Direct:read(method, argument)
+  return self.store[method](self.store, argument)
 end
 
 --- @tparam table requests see provider.submit_request; deadline in core.clock() milliseconds or nil

@@ -152,12 +152,38 @@
 ---@field bytes integer
 ---@field type string such as "image/png"
 
---- What `tasks` may be limited to.
----@class mjhook.Filter
----@field state? mjhook.State
+--- What a task must be to be listed. All fields that are set must hold.
+---@class mjhook.TaskFilter
+---@field state? mjhook.State|mjhook.State[] one of these
 ---@field user_id? string
----@field since? integer ms: only tasks that were created since then
----@field limit? integer
+---@field account? string the account of the current attempt, or the one that the job asked for
+---@field mode? mjhook.Mode
+---@field key? string the whole key
+---@field q? string part of the prompt, ASCII letters in either case. Without `since`, only tasks of the last seven days
+---@field since? number ms: created at or after this time
+---@field until? number ms: created at or before this time
+---@field limit? number
+
+---@class mjhook.Filter: mjhook.TaskFilter
+---@field before? string a ref: only older tasks
+---@field after? string a ref: only newer tasks
+
+--- Which events: `buried`, `waiting` (not buried) and `failed` (a handler has failed) pick by the event, `ref` one
+--- task's, and the other fields by the event's task.
+---@class mjhook.EventFilter: mjhook.TaskFilter
+---@field buried? boolean
+---@field waiting? boolean
+---@field failed? boolean
+---@field ref? string
+
+---@class mjhook.Count
+---@field count integer
+---@field exact boolean false: there are at least `count`
+
+---@class mjhook.Page
+---@field tasks mjhook.Task[]
+---@field older string? give it as `before` for the next page; nil on the last one
+---@field newer string? give it as `after` for the page in front of this one; nil on the first one
 
 ---@class mjhook.Event
 ---@field event_id string

@@ -12,6 +12,7 @@
 #define MJ_STORE_H
 
 #include "domain/account.h"
+#include "domain/filter.h"
 #include "domain/measure.h"
 
 #include <sys/types.h>
@@ -211,23 +212,31 @@ int mj_refused_decode(mj_str bytes, mj_refused *out);
 /* Those below number `below` (0: all), newest first, at most `limit`, each appended with mj_put_str(). */
 int mj_store_refused(mj_store *s, uint64_t below, uint32_t limit, mj_buf *out);
 
-typedef enum { MJ_BY_AGE, MJ_BY_STATE, MJ_BY_USER, MJ_BY_DUE, MJ_BY_EVENT } mj_order;
+typedef enum { MJ_BY_AGE, MJ_BY_STATE, MJ_BY_USER, MJ_BY_KEY, MJ_BY_DUE, MJ_BY_EVENT } mj_order;
 
-/* A page of a listing.  AGE, STATE and USER run from the newest task to the oldest; DUE from the longest due.  A page
- * looks at a bounded number of records: one of buried events may be short, or empty, while there are more. */
+/* A page of a listing.  AGE, STATE, USER and KEY run from the newest task to the oldest; DUE from the longest due;
+ * EVENT from the oldest task's.  A page looks at a bounded number of records: it may be short, or empty, while there
+ * are more. */
 typedef struct mj_query {
     mj_order order;
-    mj_state state; /* STATE */
-    mj_str user_id; /* USER */
-    mj_due due;     /* DUE: which job */
-    int64_t until;  /* DUE: due at or before, ms */
-    int64_t since;  /* AGE, STATE, USER: created at or after, ms; 0: all */
-    bool buried;    /* EVENT: only those */
-    bool has_ref;   /* EVENT: only those of task `ref` */
+    mj_state state;    /* STATE */
+    mj_str user_id;    /* USER */
+    mj_str key;        /* KEY: the user's key, which at most one task has */
+    mj_filter only;    /* not DUE: what the task must be; EVENT: the event's task */
+    mj_due due;        /* DUE: which job */
+    int64_t until;     /* DUE: due at or before, ms.  The others: the task was created at or before, ms; 0: any time */
+    int64_t since;     /* not DUE: the task was created at or after, ms; 0: all */
+    bool oldest_first; /* AGE, STATE, USER: the other way round */
+    bool refs;         /* not EVENT: give the 16 bytes of the ref instead of the record */
+    bool buried;       /* EVENT: only those */
+    bool waiting;      /* EVENT: only those that are not buried */
+    bool failed;       /* EVENT: only those whose handler has failed */
+    bool has_ref;      /* EVENT: only those of task `ref` */
     uint8_t ref[MJ_ULID_BYTES];
     uint32_t limit;
-    uint8_t cursor[8 + MJ_ULID_BYTES]; /* where the last page ended; in and out */
+    uint8_t cursor[8 + MJ_ULID_BYTES]; /* where the last page ended; in and out.  Of tasks: a ref and 8 zeros will do */
     bool more;                         /* in: go on at the cursor; out: there may be a next page */
+    uint32_t looked;                   /* out: how many entries this page has looked at */
 } mj_query;
 
 /* Appends up to q->limit records to *out, each with mj_put_str(). */

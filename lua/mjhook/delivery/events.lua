@@ -3,41 +3,12 @@ local core = require "mjhook.core"
 
 local M = {}
 
-local PAGE = 100
-
 --- The parts of an event id.
 -- @treturn string|nil ref; and seq
 function M.parse(event_id)
   local ref, seq = event_id:match "^(%w+)%-([1-9]%d*)$"
   if ref and #seq < 10 and core.is_ref(ref) then
     return ref, tonumber(seq)
-  end
-end
-
---- Iterates over stored events.
--- @tparam table mj
--- @tparam table options buried (only those), ref (only of that task), limit
-function M.events(mj, options)
-  local left, page, at, cursor, started = options.limit or math.huge, {}, 0, nil, false
-  return function()
-    while left > 0 do
-      at = at + 1
-      if page[at] and page[at].event_id then
-        left = left - 1
-        return page[at]
-      elseif not page[at] then
-        if started and not cursor then
-          return nil
-        end
-        local err
-        page, err = mj.store:page { by = "event", buried = options.buried, ref = options.ref, limit = PAGE,
-                                    cursor = cursor }
-        if not page then
-          error(err, 0)
-        end
-        cursor, at, started = err, 0, true
-      end
-    end
   end
 end
 

@@ -8,7 +8,7 @@ local log = require("resty.mjhook.log").log
 local semaphore = require "ngx.semaphore"
 
 --- COMMIT_WAIT_S: how long a caller waits for a commit; then it hears 503. Specs shorten it.
-local M = { COMMIT_POOL = "mjhook", HTTP_POOL = "mjhook_http", COMMIT_WAIT_S = 30 }
+local M = { COMMIT_POOL = "mjhook", HTTP_POOL = "mjhook_http", READ_POOL = "mjhook_read", COMMIT_WAIT_S = 30 }
 
 local BEGIN_S = 1        -- by when a timer has begun that nginx did not drop
 local OWED_S = 1         -- between two tries to store what is owed
@@ -26,10 +26,10 @@ local function settings_of(conf)
 end
 
 --- An executor for mjhook.open.
-function M.new(conf)
+function M.new(conf, store)
   local id = conf.store .. "\0" .. core.now()
   return setmetatable({
-    settings = settings_of(conf), id = id, missing = {}, committed = function() end,
+    settings = settings_of(conf), store = store, id = id, missing = {}, committed = function() end,
     inbox = core.inbox(id), lots = {}, -- those who wait for a lot of the inbox, by its number
     newest = 0, called = 0,                    -- the newest lot with something in it; the one that a call will take
     runners = 0, queued = 0, owed = {}, queue_max = conf.queue_max,
@@ -290,6 +290,37 @@ end
 
 function Threads:http(requests, deadline)
   return self:in_thread(M.HTTP_POOL, "http", requests, deadline)
+end
+
+-- ---- reads ----
+
+-- Where a light thread may wait for a worker thread.
+local MAY_WAIT = { rewrite = true, access = true, content = true, timer = true, ssl_cert = true }
+
+-- Whether a read looks at no more records than it gives, of which there are few: that is a look into mapped memory.
+local function is_quick(query)
+  return not (query.account or query.mode or query.text or query.refs or query.by == "event")
+    and (query.by ~= "user" or not query.state)
+end
+
+--- Reads in a thread what may have to look at many records. In a pool of its own, if nginx.conf has one, a scan waits
+-- for no request to the provider; never where commits would wait for the scan.
+function Threads:read(method, argument)
+  if is_quick(argument) or not MAY_WAIT[ngx.get_phase()] then
+    return self.store[method](self.store, argument)
+  end
+  local pool = self.missing[M.READ_POOL] and M.HTTP_POOL or M.READ_POOL
+  local result, err = self:call(pool, "read", self.id, self.settings, method, argument)
+  if err and err.code == "no_pool" then
+    if pool == M.READ_POOL then
+      self.missing[M.READ_POOL] = true
+      return self:read(method, argument)
+    end
+    return self.store[method](self.store, argument)
+  elseif not result then
+    return nil, err
+  end
+  return unpack(result, 1, 5)
 end
 
 return M

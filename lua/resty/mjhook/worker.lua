@@ -93,6 +93,20 @@ function M.open(id, settings)
   return "failed", plain(err)
 end
 
+--- Reads the store.
+-- @treturn string "ok" and the results as a list, "failed" and an error as plain table, or "unconfigured"
+function M.read(id, settings, method, argument)
+  if unknown(id, settings) then
+    return "unconfigured"
+  end
+  local exec, err = executor_of(id, settings)
+  local results = exec and { exec:read(method, argument) }
+  if results and results[1] then
+    return "ok", results
+  end
+  return "failed", plain(results and results[2] or err)
+end
+
 --- Requests to the provider; the deadline is false for none.
 -- @treturn string "ok" and the answers, "failed" and an error as plain table, or "unconfigured"
 function M.http(id, settings, requests, deadline)
