@@ -19,6 +19,7 @@ local M = {}
 local PAGE = 100
 local LOOK_MOST = 10000 -- records that count() looks at, unless it is told otherwise
 local WINDOW_MS = 7 * 86400000
+local LATEST = 2 ^ 53 -- ms
 
 M.STATES = { "queued", "submitting", "ambiguous", "pending", "succeeded", "failed", "lost", "cancelled" }
 local IS_STATE = {}
@@ -129,8 +130,8 @@ end
 local function query_for(filter, state, more)
   local query = {
     by = index_for(filter, state), state = state, user_id = filter.user_id, key = filter.key,
-    account = filter.account, mode = filter.mode, text = filter.q, since = M.since(filter),
-    ["until"] = filter["until"] and math.max(filter["until"], 1), from = filter.before, limit = PAGE,
+    account = filter.account, mode = filter.mode, text = filter.q, since = math.min(M.since(filter), LATEST),
+    ["until"] = filter["until"] and math.min(math.max(filter["until"], 1), LATEST), from = filter.before, limit = PAGE,
   }
   for k, v in pairs(more or {}) do
     query[k] = v
