@@ -235,7 +235,7 @@ DEPS_DEMO = $(DEPS_BUILD) nginx libnginx-mod-http-lua curl procps
 DEPS_TEST = $(DEPS_DEMO) locales lua-busted lua-socket libfaketime cron logrotate openssl groff-base python3 lua-http lua-zlib busybox \
 	redis-server nodejs $(if $(shell command -v npm),,npm)
 DEPS_LINT = clang-format clang-tidy cppcheck lua-check luarocks git
-DEPS_DOC = lua-ldoc
+DEPS_DOC = lua-ldoc mandoc lowdown
 DEPS = scripts/dev/install-deps
 
 deps-ci:
@@ -287,8 +287,7 @@ bench fuzz chaos:
 
 doc:
 	@$(DEPS) $(DEPS_DOC)
-	@mkdir -p $(BUILD)/doc
-	ldoc --quiet -p mjhook -t mjhook -d $(BUILD)/doc lua
+	scripts/doc/build $(BUILD)/doc
 
 SOURCES = $(wildcard src/*/*.c src/*/*/*.c)
 C_FILES = $(SOURCES) $(wildcard src/*/*.h src/*/*/*.h spec/*/*.[ch])
@@ -305,7 +304,7 @@ lint-format:
 # Programs in Lua have no .lua at their end: their first line tells.
 lint-luacheck:
 	luacheck --quiet --no-color $(LUA_DIRS) \
-	  $$(awk 'FNR == 1 && /^#!.*lua/ { print FILENAME }' $(wildcard scripts/* spec/*/* scripts/dev/*) 2>/dev/null)
+	  $$(awk 'FNR == 1 && /^#!.*lua/ { print FILENAME }' $(wildcard scripts/* spec/*/* scripts/dev/* scripts/doc/*) 2>/dev/null)
 
 lint-layers:
 	scripts/dev/layers

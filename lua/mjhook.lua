@@ -1,8 +1,8 @@
 --- mjhook: Midjourney API jobs, made dependable.
 ---
---- An outcome is a value: `nil, err`, where `err` is `{code=, message=, retryable=}` and prints as its message. A call
---- that is itself wrong, such as a missing method call or an argument of a wrong type, raises at the caller's line.
----@module mjhook
+--- An outcome is a value: `nil, err`, where `err` is `{code=, message=, retryable=}` and prints as its message. Misuse
+--- of a call, such as a string where a table belongs, raises at the caller's line.
+
 if _VERSION == "Lua 5.1" and not rawget(_G, "jit") then
   error("mjhook needs Lua 5.4 or LuaJIT; this is plain Lua 5.1", 0)
 end

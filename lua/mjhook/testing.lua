@@ -11,7 +11,7 @@
 ---
 --- Flows, state machine and store are the real ones; only HTTP and the clock are not. The clock is the process' own:
 --- all mjhook objects of the process use it until `close`.
----@module mjhook.testing
+
 local compile = require("mjhook.code").compile
 local core = require "mjhook.core"
 local executor = require "mjhook.executor"

@@ -8,7 +8,7 @@
 ---     location = /webhooks/midjourney { content_by_lua_block { require("resty.mjhook").callback() } }
 ---
 --- These lines are part of an nginx.conf: the guide "OpenResty" shows a whole one.
----@module resty.mjhook
+
 local body = require "resty.mjhook.body"
 local callback = require "mjhook.callback"
 local config = require "mjhook.config"

@@ -15,7 +15,7 @@
 --- A URL that may not be fetched, an image that is too large, and one that is gone (410) cannot succeed later: when
 --- nothing else is missing, the event is buried. Every other failure is tried again, not before the server's
 --- `Retry-After` (at most a day). When only time was lacking, the next try follows after 5 seconds.
----@module mjhook.handlers.archive
+
 local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
 local settings = require "mjhook.handlers.settings"

@@ -10,7 +10,7 @@
 --- Its environment is PATH, HOME, LANG, LC_ALL, TZ, USER, LOGNAME and TMPDIR of this process, and what `env` adds: no
 --- key and no secret. It inherits standard input, output and error, and no other file or socket. Processes that it
 --- leaves running when it ends are killed, unless `background` is set.
----@module mjhook.handlers.exec
+
 local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
 local json = require "mjhook.json"

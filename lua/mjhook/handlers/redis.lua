@@ -19,7 +19,7 @@
 --- Errors about Redis or the access to it (loading, read only, out of memory, wrong password ...) are tried again.
 --- Errors about the command (the key holds no stream, no such database ...) would come again: the event is buried. Each
 --- handler has one connection in each process, which is made again when it is dead.
----@module mjhook.handlers.redis
+
 local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
 local resp = require "mjhook.handlers.resp"

@@ -15,7 +15,7 @@
 --- before `Retry-After` (at most a day) when that came with 429 or 503. 410 Gone disables the target: a file in the
 --- store's directory notes it, and until it is removed the target's events are buried unsent. They are kept: `mjhook
 --- kick --all` sends them.
----@module mjhook.handlers.webhook
+
 local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
 local json = require "mjhook.json"
