@@ -76,7 +76,7 @@ Mjhook.__name = "mjhook"
 
 -- No secret may reach a log by way of printing the object.
 function Mjhook:__tostring()
-  return ("mjhook (%s)"):format(self.store and self.config.store or "closed")
+  return ("mjhook (%s)"):format(self.closed and "closed" or self.config.store)
 end
 
 local function stderr_log(level, message)
@@ -121,11 +121,11 @@ local function open(args)
   if args and args.create == false and not core.stat(settings.store .. "/data.mdb") then
     return nil, core.error("config", ("store: there is none in %s; the first submit makes it"):format(settings.store))
   end
-  self.store, err = core.open(settings.store, executor.store_options(settings, args and args.executor ~= nil))
-  if not self.store then
+  self.exec, err = (args and args.executor or executor.direct)(settings)
+  if not self.exec then
     return nil, err
   end
-  self.exec = (args and args.executor or executor.direct)(settings, self.store)
+  self.store = self.exec.store
   return self
 end
 
@@ -143,7 +143,7 @@ end
 local function check_open(self, level)
   if getmetatable(self) ~= Mjhook then
     error("call it as a method: mj:name(...)", level + 1)
-  elseif not self.store then
+  elseif self.closed then
     error("mjhook is closed", level + 1)
   end
 end
@@ -231,7 +231,7 @@ end
 function Mjhook:find_key(key)
   check_open(self, 2)
   check_string("find_key", key, 2)
-  local task, err = self.store:by_key(key)
+  local task, err = self.exec:read("by_key", key)
   return view(task), err
 end
 
@@ -242,7 +242,7 @@ end
 function Mjhook:get(ref)
   check_open(self, 2)
   check_string("get", ref, 2)
-  local task, err = self.store:get(ref)
+  local task, err = self.exec:read("get", ref)
   return view(task), err
 end
 
@@ -253,7 +253,7 @@ end
 function Mjhook:find(task_id)
   check_open(self, 2)
   check_string("find", task_id, 2)
-  local task, err = self.store:find(task_id)
+  local task, err = self.exec:read("find", task_id)
   if task then
     return view(task)
   end
@@ -290,7 +290,7 @@ end
 function Mjhook:refused(options)
   check_open(self, 2)
   options = check_options("refused", options, { limit = "number" }, 2)
-  return self.store:refused(0, math.min(math.max(math.floor(options.limit or 20), 0), core.max_refused))
+  return self.exec:read("refused", 0, math.min(math.max(math.floor(options.limit or 20), 0), core.max_refused))
 end
 
 --- Takes a refused callback in after all, for when a newer mjhook can read it. It is trusted as it was when it came:
@@ -358,7 +358,7 @@ end
 function Mjhook:cancel(ref)
   check_open(self, 2)
   check_string("cancel", ref, 2)
-  local parsed, err = self.store:get(ref)
+  local parsed, err = self.exec:read("get", ref)
   if not parsed then
     return nil, err
   end
@@ -476,7 +476,7 @@ end
 ---@return mjhook.Error? err
 function Mjhook:check()
   check_open(self, 2)
-  return self.store:check()
+  return self.exec:read "check"
 end
 
 --- Makes a consistent, compacted copy while other processes write.
@@ -486,7 +486,7 @@ end
 function Mjhook:backup(path)
   check_open(self, 2)
   check_string("backup", path, 2)
-  return self.store:backup(path)
+  return self.exec:read("backup", path)
 end
 
 --- Gives the metrics in Prometheus' text format, in constant time.
@@ -502,17 +502,14 @@ end
 ---@return mjhook.Error? err
 function Mjhook:stats()
   check_open(self, 2)
-  return self.store:stats(core.now())
+  return self.exec:read("stats", core.now())
 end
 
 --- Closes the store. Further calls raise; a second `close` does nothing.
 function Mjhook:close()
-  if self.store then
-    if self.exec.close then
-      self.exec:close()
-    end
-    self.store:close()
-    self.store = nil
+  if not self.closed then
+    self.closed = true
+    self.exec:close()
     if self.keyring then
       self.keyring:close()
     end

@@ -491,13 +491,11 @@ describe("submit_many", function()
         end
         return commit(self, ops)
       end
-      local store = mj.store
-      local function unreadable()
+      function mj.exec.read() -- nor can it be read
         return nil, core.error("io", "input/output error", true)
       end
-      mj.store = { get = unreadable, stats = unreadable } -- nor can it be read
       local results, err = mj:submit_many(jobs(3))
-      mj.store = store
+      mj.exec.read = nil
       assert.equal("io", err.code)
       assert.same({ submitting = 2, queued = 1 }, states(results))
       assert.equal(2, #sim.jobs())

@@ -169,10 +169,10 @@ end
 local function known(mj, ref, task_id)
   local task, err
   if ref then
-    task, err = mj.store:get(ref)
+    task, err = mj.exec:read("get", ref)
   end
   if not task and task_id and (not err or err.code == "not_found") then
-    task, err = mj.store:find(task_id)
+    task, err = mj.exec:read("find", task_id)
   end
   if not task and err.code ~= "not_found" then
     error(err, 0)
@@ -342,7 +342,7 @@ end
 -- @tparam number id as in mj:refused()
 -- @treturn string|nil "stored", "duplicate", "stale", "unknown" or "ignored"; nil and an error
 function M.readmit(mj, id)
-  local page, err = mj.store:refused(id + 1, 1)
+  local page, err = mj.exec:read("refused", id + 1, 1)
   if not page then
     return nil, err
   end

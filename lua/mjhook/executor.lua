@@ -1,6 +1,7 @@
 --- The blocking primitives, and nothing else that blocks:
 --   commit(ops)                   a batch of operations in one durable transaction;
 --   callback(ref, attempt, body)  the same for one callback, as it came: it is read where it is committed
+--   read(name, ...)               a look into the store
 --   http(requests, deadline)      a batch of requests to the provider
 -- and a read that may have to look at many records:
 --   read(method, argument)        what store:method(argument) gives
@@ -9,6 +10,7 @@
 -- an executor: a flow is written once and blocks no event loop.
 local core = require "mjhook.core"
 local provider = require "mjhook.provider"
+local stores = require "mjhook.stores"
 
 local Direct = {}
 Direct.__index = Direct
@@ -17,23 +19,6 @@ local M = {}
 
 -- The answer to a request that was sent, when there is no memory for what came.
 local LOST = { outcome = "maybe_sent", error = "out of memory for the answer" }
-
---- Options of mjhook.core.open() for a configuration.
--- @tparam table config
--- @tparam[opt] boolean no_wait for a handle that an event loop uses
-function M.store_options(config, no_wait)
-  return {
-    mode = config.store_mode,
-    map_max = config.map_max,
-    poll_first = config.poll.first,
-    poll_max = config.poll.max,
-    learn = config.poll.learn,
-    lost_after = config.lost_after,
-    grace = config.ambiguous_grace,
-    accounts = config.accounts,
-    no_wait = no_wait,
-  }
-end
 
 -- What undoes an operation that took something for its caller; nil when there is nothing to undo. An event is due
 -- again. A task that was claimed was not sent. A task that was made without a key is known to nobody: its caller heard
@@ -71,8 +56,13 @@ function M.late(ops, results)
   return back
 end
 
---- An executor that does its work in the calling thread.
-function M.direct(config, store)
+--- An executor that does its work in the calling thread. It opens the store, and makes it when it is not there.
+-- @treturn table|nil executor; nil and an error
+function M.direct(config)
+  local store, err = stores.open(config)
+  if not store then
+    return nil, err
+  end
   return setmetatable({ config = config, store = store }, Direct)
 end
 
@@ -80,6 +70,17 @@ end
 -- @treturn table|nil results in the order of ops, or nil and an error: then, and when it raises, nothing was stored
 function Direct:commit(ops)
   return self.store:write(ops, core.now())
+end
+
+--- Calls a reading method of the store (see src/lua/store_read.c): get, find, by_key, page, stats, ...
+-- @return what it gives
+function Direct:read(name, ...)
+  return self.store[name](self.store, ...)
+end
+
+--- Lets go of memory that was taken only to read quickly. Call it between the pages of a long walk.
+function Direct:trim()
+  self.store:trim()
 end
 
 --- @tparam string ref whose token it came with
@@ -100,10 +101,6 @@ function Direct:callback(ref, attempt, body)
     return "unreadable", unreadable[1]
   end
   return core.codes[outcomes:byte()]
-end
-
-function Direct:read(method, argument)
-  return self.store[method](self.store, argument)
 end
 
 --- @tparam table requests see provider.submit_request; deadline in core.clock() milliseconds or nil
@@ -130,6 +127,7 @@ function Direct:close()
     self.client:close()
     self.client = nil
   end
+  self.store:close()
 end
 
 return M

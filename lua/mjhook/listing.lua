@@ -317,7 +317,7 @@ local function is_counted(filter)
 end
 
 local function counted(mj, filter)
-  local stats, err = mj.store:stats(core.now())
+  local stats, err = mj.exec:read("stats", core.now())
   if not stats then
     return nil, err
   end

@@ -298,8 +298,8 @@ function M.new(options)
     settings[key] = value or nil
   end
   settings.policy = noting(self, settings.policy)
-  settings.executor = function(conf, store)
-    local exec = executor.direct(conf, store)
+  settings.executor = function(conf)
+    local exec = assert(executor.direct(conf))
     exec.http = function(_, requests)
       return answer(self.provider, requests)
     end

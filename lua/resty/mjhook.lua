@@ -17,6 +17,7 @@ local environment = require "mjhook.environment"
 local delivery = require "resty.mjhook.deliver"
 local guard = require "resty.mjhook.guard"
 local journal = require "resty.mjhook.log"
+local look_soon = require "resty.mjhook.look"
 local metrics = require "mjhook.metrics"
 local mjhook = require "mjhook"
 local policy = require "mjhook.policy"
@@ -63,13 +64,14 @@ function M.init(args)
   end
 end
 
--- What a commit may have made possible: a slot became free and somebody waits for one, so he is sent at once. Looked
--- at once a commit, whatever number of callbacks was in it; one at a time, and what comes meanwhile is looked at then.
+-- What a commit may have made possible: if a slot is free and a job is queued, it is sent now. Looked at once a commit,
+-- whatever number of callbacks was in it; one dispatcher at a time, and what comes meanwhile is looked at afterwards.
 local function dispatcher(mj)
-  local running, not_before = false, 0
+  local running, wanted, not_before = false, false, 0
+  local look
   local function run(premature)
     local sent, err = 0, nil
-    running = true
+    running, wanted = true, false
     guard("sending queued tasks", function()
       running = false
       not_before = sent and sent > 0 and 0 or core.clock() + DISPATCH_REST_MS
@@ -81,17 +83,22 @@ local function dispatcher(mj)
     if not sent then
       log("error", "queued tasks could not be sent: " .. err.message)
     end
+    if wanted and not premature then
+      look()
+    end
   end
-  return function()
-    if running or not mj.store or core.clock() < not_before then
+  look = look_soon(mj.exec, "looking for queued tasks", function()
+    wanted = running
+    if running or mj.closed or core.clock() < not_before then
       return
     end
     local now = core.now()
-    local stats = mj.store:stats(now)
+    local stats = mj.exec:read("stats", now)
     if stats and submit.has_room(stats, now) and ngx.timer.at(0, run) then
       not_before = core.clock() + DISPATCH_REST_MS -- by then it has begun, or lua_max_running_timers dropped it
     end
-  end
+  end)
+  return look
 end
 
 local function prepare()

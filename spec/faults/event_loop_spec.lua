@@ -106,7 +106,8 @@ http { @HTTP@
       try("prunable", store.prunable, store, { state = "succeeded", ["until"] = core.now(), limit = 1 })
       try("trim", store.trim, store)
       try("metrics", mj.metrics, mj)
-      local options = require("mjhook.executor").store_options(mj.config, true)
+      local options = require("mjhook.stores").options(mj.config)
+      options.no_wait = true
       options.map_max = 2 ^ 34
       local another = try("open", core.open, mj.config.store, options)
       if another then

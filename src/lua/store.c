@@ -149,6 +149,14 @@ static int core_open(lua_State *L)
     return rc == MJ_OK ? 1 : mjl_fail(L, rc, NULL);
 }
 
+/* core.waits(backend) -> boolean: a call of this backend, by default LMDB's, may wait for a network */
+static int core_waits(lua_State *L)
+{
+    luaL_argcheck(L, lua_isnoneornil(L, 1), 1, "no backend but LMDB's is known");
+    lua_pushboolean(L, 0);
+    return 1;
+}
+
 void mjl_open_store(lua_State *L)
 {
     static const luaL_Reg methods[] = {{"close", store_close}, {NULL, NULL}};
@@ -156,6 +164,8 @@ void mjl_open_store(lua_State *L)
     mjl_class(L, STORE, methods);
     lua_pushcfunction(L, core_open);
     lua_setfield(L, -2, "open");
+    lua_pushcfunction(L, core_waits);
+    lua_setfield(L, -2, "waits");
     lua_pushcfunction(L, core_restore);
     lua_setfield(L, -2, "restore");
 }

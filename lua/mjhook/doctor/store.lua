@@ -1,6 +1,6 @@
 -- Does the store open, is there room, and does somebody look after it?
 local core = require "mjhook.core"
-local executor = require "mjhook.executor"
+local stores = require "mjhook.stores"
 local text = require "mjhook.cli.text"
 
 local MIB = 2 ^ 20
@@ -158,7 +158,7 @@ return function(patient, report)
   end
   check_files(config, st, report)
   local store
-  store, err = core.open(config.store, executor.store_options(config))
+  store, err = stores.open(config)
   if not store then
     return report:fail("store.open", err.message, ADVICE[err.code] or "see mjhook-config(5)")
   end

@@ -292,7 +292,7 @@ end
 
 --- mj:refresh: asks about one task now.
 function M.refresh(mj, ref)
-  local task, err = mj.store:get(ref)
+  local task, err = mj.exec:read("get", ref)
   if not task then
     return nil, err
   end

@@ -40,10 +40,10 @@ end
 local function prune_state(mj, state, finished_by, limit, stop_at, sweep)
   local pruned, vain, from, marked = 0, 0, nil, false
   repeat
-    local refs, next_or_err, resumed = mj.store:prunable {
+    local refs, next_or_err, resumed = mj.exec:read("prunable", {
       state = state, ["until"] = finished_by, from = from, resume = sweep and not from,
       limit = math.min(M.LOOK, limit - pruned),
-    }
+    })
     if not refs then
       return nil, next_or_err
     end

@@ -33,7 +33,7 @@ local MOST = { poll = function(stats) return stats.tasks.pending end, submit = f
 
 function Sweep:enter(step)
   if self.progress then
-    local stats = MOST[step] and self.mj.store:stats()
+    local stats = MOST[step] and self.mj.exec:read "stats"
     self.step, self.most = step, stats and MOST[step](stats) or 0
     self:tell()
   end
@@ -72,8 +72,8 @@ function Sweep:pages(due, size, work, brief)
   local cursor
   local now = core.now()
   repeat
-    local tasks, err_or_cursor = self.mj.store:page { by = "due", due = due, ["until"] = now, limit = size,
-                                                      brief = brief, cursor = cursor }
+    local tasks, err_or_cursor = self.mj.exec:read("page", { by = "due", due = due, ["until"] = now, limit = size,
+                                                      brief = brief, cursor = cursor })
     if not tasks then
       error(err_or_cursor, 0)
     end
@@ -90,7 +90,7 @@ function Sweep:pages(due, size, work, brief)
       work(readable, not cursor)
     end
     if cursor then
-      self.mj.store:trim() -- as much memory for a hundred thousand as for a page
+      self.mj.exec:trim() -- as much memory for a hundred thousand as for a page
     end
     local restart = self:catch_up(now)
     if restart then -- what is left is due under earlier times
@@ -126,7 +126,7 @@ function Sweep:catch_up(before)
   if self.dry_run then
     return false
   elseif before - now <= core.clock_step then
-    before = assert(self.mj.store:stats(now)).latest or now
+    before = assert(self.mj.exec:read("stats", now)).latest or now
   end
   if before - now <= core.clock_step then
     return false
@@ -187,8 +187,8 @@ function Sweep:fill(tasks)
   for _, task in ipairs(tasks) do
     known[task.ref] = true
   end
-  local soon = self.mj.store:page { by = "due", due = "poll", ["until"] = core.now() + SOON_MS,
-                                    limit = #tasks + room, brief = self:brief() }
+  local soon = self.mj.exec:read("page", { by = "due", due = "poll", ["until"] = core.now() + SOON_MS,
+                                    limit = #tasks + room, brief = self:brief() })
   for _, task in ipairs(soon or {}) do
     if room > 0 and task.ref and not known[task.ref] and task.updated_at < self.begun then
       tasks[#tasks + 1] = view(task)
@@ -250,7 +250,7 @@ local NEEDS_A_PERSON = {
 -- Said in each sweep, also in one that comes while the account rests and so meets no refusal of its own.
 function Sweep:resting_accounts()
   local now = core.now()
-  local stats = self.mj.store:stats(now)
+  local stats = self.mj.exec:read("stats", now)
   for _, a in ipairs(stats and stats.tasks.queued > 0 and stats.accounts or {}) do
     local why = (a.paused_until or 0) > now and NEEDS_A_PERSON[a.reason]
     if why and a.reason == "auth" then
@@ -395,7 +395,7 @@ local function new_report()
 end
 
 local function finish(self, started)
-  local stats = self.mj.store:stats()
+  local stats = self.mj.exec:read "stats"
   if stats then
     self.report.pending = stats.tasks.pending
     self.report.ambiguous = stats.tasks.ambiguous

@@ -138,7 +138,7 @@ return function(options)
   local in_vain = false -- there is room for somebody and the last pass sent nobody: he waits for something else
   local function has_room()
     local now = core.now()
-    local stats = mj and not options.dry_run and mj.store:stats(now)
+    local stats = mj and not options.dry_run and mj.exec:read("stats", now)
     return stats and submit.has_room(stats, now) or false
   end
   local function wanted()

@@ -53,7 +53,7 @@ end
 -- Accounts whose rest after a refusal is over. Whether that helped is for one job to find out, not for a lot of them.
 local function rested(mj)
   local names, now = {}, core.now()
-  local stats = mj.store:stats(now)
+  local stats = mj.exec:read("stats", now)
   for _, a in ipairs(stats and stats.accounts or {}) do
     names[a.name] = a.paused_until and a.paused_until <= now
   end
@@ -440,7 +440,7 @@ end
 
 --- mj:resubmit: a new attempt, by the user's own decision, sent as submit sends.
 function M.resubmit(mj, ref)
-  local seen, err = mj.store:get(ref)
+  local seen, err = mj.exec:read("get", ref)
   if not seen then
     return nil, err
   elseif not AGAIN[seen.state] then

@@ -151,7 +151,7 @@ function Lot:look_again()
     refs[#refs + 1] = ref
   end
   for _, ref in ipairs(refs) do
-    local task = self.mj.store:get(ref)
+    local task = self.mj.exec:read("get", ref)
     if task and task.state ~= "queued" then
       self:note(view(task))
     end

@@ -11,6 +11,7 @@ local core = require "mjhook.core"
 local deliver = require "mjhook.delivery.deliver"
 local guard = require "resty.mjhook.guard"
 local log = require("resty.mjhook.log").log
+local look_soon = require "resty.mjhook.look"
 local runner = require "mjhook.delivery.pool"
 
 local M = {}
@@ -102,7 +103,7 @@ local function work(premature, self, one, number)
   if not ok then
     self.not_before = core.clock() + LOOK_S * 1000
   elseif not premature then
-    self:look() -- what was committed meanwhile
+    self.look_soon() -- what was committed meanwhile
   end
 end
 
@@ -127,14 +128,14 @@ local function watch(premature, self)
   self.watched_by = 0
   if not premature then
     self:take_back()
-    self:look()
+    self.look_soon()
   end
 end
 
 -- How long the first one that nobody has taken has been due, in milliseconds; negative: there is none.
 function Crew:waited()
   local now = core.now()
-  local stats = self.mj.store and self.mj.store:stats(now)
+  local stats = not self.mj.closed and self.mj.exec:read("stats", now)
   return stats and stats.event_due and now - stats.event_due or -1
 end
 
@@ -156,7 +157,8 @@ function Crew:look()
     return
   end
   self:take_in(now)
-  if self.idle[1] and self:waited() >= (next(self.at_work) and runner.SLOW_MS or 0) then
+  local waited = self.idle[1] and self:waited() -- others may have gone to work meanwhile
+  if self.idle[1] and waited >= (next(self.at_work) and runner.SLOW_MS or 0) then
     local one = table.remove(self.idle)
     self.at_work[one], one.begin_by = true, now + BEGIN_MS
     if not ngx.timer.at(0, work, self, one, one.turn) then
@@ -176,11 +178,11 @@ function M.new(mj, given)
     return function() end
   end
   local crew = crew_of(mj, given)
-  local function look()
+  crew.look_soon = look_soon(mj.exec, "looking for events", function()
     crew:look()
-  end
-  ngx.timer.every(LOOK_S, look)
-  return look
+  end)
+  ngx.timer.every(LOOK_S, crew.look_soon)
+  return crew.look_soon
 end
 
 return M

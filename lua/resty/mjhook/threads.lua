@@ -6,9 +6,12 @@ local core = require "mjhook.core"
 local guard = require "resty.mjhook.guard"
 local log = require("resty.mjhook.log").log
 local semaphore = require "ngx.semaphore"
+local stores = require "mjhook.stores"
 
 --- COMMIT_WAIT_S: how long a caller waits for a commit; then it hears 503. Specs shorten it.
 local M = { COMMIT_POOL = "mjhook", HTTP_POOL = "mjhook_http", READ_POOL = "mjhook_read", COMMIT_WAIT_S = 30 }
+
+local unpack = table.unpack or unpack
 
 local BEGIN_S = 1        -- by when a timer has begun that nginx did not drop
 local OWED_S = 1         -- between two tries to store what is owed
@@ -19,17 +22,30 @@ Threads.__index = Threads
 
 local function settings_of(conf)
   return {
-    store = conf.store, store_mode = conf.store_mode, map_max = conf.map_max, poll = conf.poll,
+    store = conf.store, store_url = conf.store_url, store_schema = conf.store_schema,
+    store_mode = conf.store_mode, map_max = conf.map_max, poll = conf.poll,
     lost_after = conf.lost_after, ambiguous_grace = conf.ambiguous_grace, accounts = conf.accounts,
     base_url = conf.base_url, connections = conf.connections, proxy = conf.proxy, ca_file = conf.ca_file,
   }
 end
 
---- An executor for mjhook.open.
-function M.new(conf, store)
-  local id = conf.store .. "\0" .. core.now()
+--- An executor for mjhook.open. It has a store of its own for reads in place; not so on a database behind a network,
+-- where all that could wait is done by threads.
+-- @treturn table|nil executor; nil and an error
+function M.new(conf)
+  local id, store = conf.store .. "\0" .. core.now(), nil
+  local backend, err = stores.backend(conf.store)
+  if backend == nil then
+    return nil, err
+  elseif not core.waits(backend or nil) then
+    store, err = stores.open(conf, true)
+    if not store then
+      return nil, err
+    end
+  end
   return setmetatable({
-    settings = settings_of(conf), store = store, id = id, missing = {}, committed = function() end,
+    store = store,
+    settings = settings_of(conf), id = id, missing = {}, committed = function() end,
     inbox = core.inbox(id), lots = {}, -- those who wait for a lot of the inbox, by its number
     newest = 0, called = 0,                    -- the newest lot with something in it; the one that a call will take
     runners = 0, queued = 0, owed = {}, queue_max = conf.queue_max,
@@ -297,30 +313,56 @@ end
 -- Where a light thread may wait for a worker thread.
 local MAY_WAIT = { rewrite = true, access = true, content = true, timer = true, ssl_cert = true }
 
--- Whether a read looks at no more records than it gives, of which there are few: that is a look into mapped memory.
-local function is_quick(query)
+local LONG = { check = true, backup = true, prunable = true }
+
+-- Whether a read looks at few records. Then it is a look into mapped memory, if that is where the store is.
+local function is_quick(name, query)
+  if name ~= "page" then
+    return not LONG[name]
+  end
   return not (query.account or query.mode or query.text or query.refs or query.by == "event")
     and (query.by ~= "user" or not query.state)
 end
 
---- Reads in a thread what may have to look at many records. In a pool of its own, if nginx.conf has one, a scan waits
--- for no request to the provider; never where commits would wait for the scan.
-function Threads:read(method, argument)
-  if is_quick(argument) or not MAY_WAIT[ngx.get_phase()] then
-    return self.store[method](self.store, argument)
+-- In a pool of its own, if nginx.conf has one, a read waits for no request to the provider. A long one is never where
+-- commits would wait for it, nor a quick one where requests may take half a minute.
+local function pool_for(self, quick)
+  if not self.missing[M.READ_POOL] then
+    return M.READ_POOL
   end
-  local pool = self.missing[M.READ_POOL] and M.HTTP_POOL or M.READ_POOL
-  local result, err = self:call(pool, "read", self.id, self.settings, method, argument)
-  if err and err.code == "no_pool" then
-    if pool == M.READ_POOL then
-      self.missing[M.READ_POOL] = true
-      return self:read(method, argument)
-    end
-    return self.store[method](self.store, argument)
-  elseif not result then
+  return quick and M.COMMIT_POOL or M.HTTP_POOL
+end
+
+--- See executor's read(): in place what is quick and can't wait, the rest in a thread.
+function Threads:read(name, ...)
+  local quick = is_quick(name, ...)
+  if self.store and (quick or not MAY_WAIT[ngx.get_phase()]) then
+    return self.store[name](self.store, ...)
+  end
+  local args, pool = { n = select("#", ...), ... }, pool_for(self, quick)
+  local values, err = self:call(pool, "read", self.id, self.settings, name, args)
+  if err and err.code == "no_pool" and pool == M.READ_POOL then
+    self.missing[pool] = true
+    return self:read(name, ...)
+  elseif err and err.code == "no_pool" then
+    values, err = self:in_thread(pool, "read", name, args) -- which says what is missing
+  end
+  if not values then
     return nil, err
   end
-  return unpack(result, 1, 5)
+  return unpack(values, 1, values.n)
+end
+
+function Threads:trim()
+  if self.store then
+    self.store:trim()
+  end
+end
+
+function Threads:close()
+  if self.store then
+    self.store:close()
+  end
 end
 
 return M

@@ -9,6 +9,8 @@ local executor = require "mjhook.executor"
 -- What a batch leaves behind is all garbage, and next to nothing lives on: collecting seldom costs little memory.
 collectgarbage("setpause", 400)
 
+local unpack = table.unpack or unpack
+
 local M = {}
 local executors, inboxes = {}, {}
 
@@ -21,11 +23,9 @@ local deliverers = {}
 -- What to work with under that id: made once, from settings.
 local function executor_of(id, settings)
   if not executors[id] then
-    local store, err = core.open(settings.store, executor.store_options(settings))
-    if not store then
-      return nil, err
-    end
-    executors[id] = executor.direct(settings, store)
+    local err
+    executors[id], err = executor.direct(settings)
+    return executors[id], err
   end
   return executors[id]
 end
@@ -93,18 +93,28 @@ function M.open(id, settings)
   return "failed", plain(err)
 end
 
---- Reads the store.
--- @treturn string "ok" and the results as a list, "failed" and an error as plain table, or "unconfigured"
-function M.read(id, settings, method, argument)
+-- Values that may be nil, as a table: what a thread gives is plain data.
+local function packed(...)
+  return { n = select("#", ...), ... }
+end
+
+--- A look into the store: see the executor's read().
+-- @tparam string id names the configuration
+-- @tparam table|false settings the configuration, given when the last call said "unconfigured"
+-- @tparam string name of the store's method
+-- @tparam table args what it is given, with their number as n
+-- @treturn string "ok" and what the method gave, with the number of values as n; "failed" and an error as plain table;
+-- or "unconfigured"
+function M.read(id, settings, name, args)
   if unknown(id, settings) then
     return "unconfigured"
   end
   local exec, err = executor_of(id, settings)
-  local results = exec and { exec:read(method, argument) }
-  if results and results[1] then
-    return "ok", results
+  local values = exec and packed(exec:read(name, unpack(args, 1, args.n)))
+  if values and values[1] ~= nil then
+    return "ok", values
   end
-  return "failed", plain(results and results[2] or err)
+  return "failed", plain(values and values[2] or err)
 end
 
 --- Requests to the provider; the deadline is false for none.

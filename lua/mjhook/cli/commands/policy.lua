@@ -30,7 +30,7 @@ local function stored(mj, given)
   return function()
     n = n + 1
     if n % PAGE == 0 then
-      mj.store:trim()
+      mj.exec:trim()
     end
     local ok, task = pcall(each)
     if not ok then

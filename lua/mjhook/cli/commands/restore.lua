@@ -25,9 +25,9 @@ and mode of that file. The former file is kept beside it under another name: rem
 What was submitted after the backup was made is not known to the restored store, though the provider was paid for it.]],
   run = function(_, values, arguments, out)
     local core = require "mjhook.core"
-    local executor = require "mjhook.executor"
+    local stores = require "mjhook.stores"
     local config = resolve(values)
-    local done, err = core.restore(arguments[1], config.store, executor.store_options(config), values.force)
+    local done, err = core.restore(arguments[1], config.store, stores.options(config), values.force)
     if not done then
       fail.with(err)
     end

@@ -1,0 +1,72 @@
+--- A store by its name in the configuration: a directory, which is LMDB's and built in, or the URL of a database. The
+-- scheme of a URL names the module that has the database's backend: mjhook.store_<scheme>.
+local core = require "mjhook.core"
+
+local M = {}
+
+local SAME = { postgresql = "postgres" }
+local PACKAGE = { postgres = "mjhook-postgresql (with LuaRocks: luarocks install mjhook-postgresql)" }
+
+--- The scheme of a URL; nil for a directory.
+function M.scheme(where)
+  local scheme = where:match "^(%l[%l%d+.-]*)://"
+  return SAME[scheme] or scheme
+end
+
+local function not_there(scheme, why)
+  if PACKAGE[scheme] then
+    why = ("the module mjhook.store_%s is not installed: install %s"):format(scheme, PACKAGE[scheme])
+  else
+    why = ("a directory or postgresql://... expected: there is no module for %s://"):format(scheme)
+  end
+  return nil, core.error("config", "store: " .. why)
+end
+
+--- The backend of a store.
+-- @tparam string where as in the configuration
+-- @treturn userdata|false|nil the backend; false for a directory, whose backend core.open() has; nil and an error
+function M.backend(where)
+  local scheme = M.scheme(where)
+  if not scheme then
+    return false
+  end
+  local name = "mjhook.store_" .. scheme
+  local ok, module = pcall(require, name)
+  if ok then
+    return module.backend
+  elseif tostring(module):find(("module '%s' not found"):format(name), 1, true) then
+    return not_there(scheme)
+  end
+  return nil, core.error("config", ("store: the module %s can't be loaded: %s"):format(name, tostring(module)))
+end
+
+--- Options of mjhook.core.open() for a configuration.
+function M.options(config)
+  return {
+    schema = config.store_schema,
+    mode = config.store_mode,
+    map_max = config.map_max,
+    poll_first = config.poll.first,
+    poll_max = config.poll.max,
+    learn = config.poll.learn,
+    lost_after = config.lost_after,
+    grace = config.ambiguous_grace,
+    accounts = config.accounts,
+  }
+end
+
+--- Opens a configuration's store, and makes it when it is not there.
+-- @tparam table config
+-- @tparam[opt] boolean no_wait for a handle that an event loop uses
+-- @treturn userdata|nil the store; nil and an error
+function M.open(config, no_wait)
+  local backend, err = M.backend(config.store)
+  if backend == nil then
+    return nil, err
+  end
+  local options = M.options(config)
+  options.backend, options.no_wait = backend or nil, no_wait
+  return core.open(config.store_url or config.store, options)
+end
+
+return M
