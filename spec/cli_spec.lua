@@ -723,7 +723,7 @@ describe("mjhook", function()
       local page = read(ROOT .. "/scripts/man/mjhook-config.5")
       local source = read(ROOT .. "/lua/mjhook/config.lua")
       local n = 0
-      for key in source:match("local KEYS = {(.-)\n}"):gmatch "\n  ([%l_]+) = " do
+      for key in pairs(require("mjhook.config.keys").KEYS) do
         assert.truthy(page:find("\n%.It Li [%l_ ,]*" .. key .. "%f[^%w_]"), key)
         n = n + 1
       end

@@ -13,7 +13,8 @@ function M.scheme(where)
   return SAME[scheme] or scheme
 end
 
-local function not_there(scheme, why)
+local function not_there(scheme)
+  local why
   if PACKAGE[scheme] then
     why = ("the module mjhook.store_%s is not installed: install %s"):format(scheme, PACKAGE[scheme])
   else
