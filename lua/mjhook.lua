@@ -43,7 +43,7 @@ end
 local submit, submit_many = flow "submission.submit", flow "submission.submit_many"
 local poll, prune, reconcile = flow "reconcile.poll", flow "reconcile.prune", flow "reconcile.reconcile"
 local deliver, events = flow "delivery.deliver", flow "delivery.events"
-local listing, metrics = flow "listing", flow "metrics"
+local bulk, listing, metrics = flow "bulk", flow "listing", flow "metrics"
 
 ---@class mjhook
 ---@field version string of mjhook, such as "1.0.0"
@@ -349,6 +349,31 @@ function Mjhook:page(filter)
   check_open(self, 2)
   filter = check_filter("page", filter, listing.FIELDS, 2)
   return outcome(listing, "page", self, filter, math.max(math.floor(filter.limit or 50), 1))
+end
+
+--- Does the same to every task, or every event, that a filter picks, in pages of 100 with a transaction for each:
+--- `cancel`, `resubmit`, `refresh` and `replay` to tasks, `kick` and `bury` to events. Without a state in the filter an
+--- action takes the tasks that it can be done to; `kick` takes buried events, `bury` those that wait.
+---
+--- **`resubmit` may be billed twice: an ambiguous task may have arrived, and a lost one may still run.**
+---@param action "cancel"|"resubmit"|"refresh"|"replay"|"kick"|"bury"
+---@param filter mjhook.Filter|mjhook.EventFilter `{}` takes all; `limit` ends after so many
+---@param options? mjhook.BulkOptions
+---@return mjhook.BulkReport? report
+---@return mjhook.Error? err nothing was done
+---@usage local report = assert(mj:bulk("cancel", { user_id = "u1" }, { dry_run = true })) print(report.matched)
+function Mjhook:bulk(action, filter, options)
+  check_open(self, 2)
+  check_string("bulk", action, 2)
+  local how = bulk.ACTIONS[action]
+  if not how then
+    error(("bulk: no action %q"):format(action), 2)
+  elseif filter == nil then
+    error("bulk: a filter expected; {} takes everything", 2)
+  end
+  check_filter("bulk", filter, how.of == "events" and listing.EVENT_FIELDS or listing.FIELDS, 2)
+  options = check_options("bulk", options, { dry_run = "boolean", progress = "function", reason = "string" }, 2)
+  return outcome(bulk, "bulk", self, action, filter, options)
 end
 
 --- Gives a task up. The provider has no way to cancel: a late result is recorded, without an event.

@@ -185,6 +185,23 @@
 ---@field older string? give it as `before` for the next page; nil on the last one
 ---@field newer string? give it as `after` for the page in front of this one; nil on the first one
 
+---@class mjhook.BulkOptions
+---@field dry_run? boolean true: only count
+---@field progress? fun(report: mjhook.BulkReport) called after each page
+---@field reason? string of `bury`: why, for the event's errors
+
+---@class mjhook.BulkReport
+---@field action string
+---@field dry_run boolean
+---@field matched integer how many the filter picked
+---@field done integer
+---@field skipped integer those that had changed meanwhile, or that the action means nothing to
+---@field failed integer
+---@field by table<string, integer> `matched` by state, of events by type
+---@field errors {ref?: string, event_id?: string, code: mjhook.ErrorCode, message: string}[] the first 20
+---@field sent integer? of `resubmit`: how many queued jobs found a slot
+---@field stopped boolean? true when it ended early: the store failed, or the process is to end
+
 ---@class mjhook.Event
 ---@field event_id string
 ---@field ref string

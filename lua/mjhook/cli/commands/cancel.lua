@@ -1,5 +1,7 @@
 -- mjhook cancel
+local bulk = require "mjhook.cli.bulk"
 local each = require "mjhook.cli.each"
+local filters = require "mjhook.cli.filters"
 local find = require "mjhook.cli.lookup"
 local json = require "mjhook.cli.json"
 
@@ -11,17 +13,24 @@ local function cancel(mj, id)
   return mj:cancel(task.ref)
 end
 
+local ALL = { { name = "all", help = "every unfinished task" } }
+
 return {
   name = "cancel",
-  arguments = "REF...",
+  arguments = "REF... | FILTER",
   summary = "give tasks up",
-  least = 1, most = math.huge,
+  least = 0, most = math.huge,
   dash = " (an id that begins with a dash goes after --)",
-  options = {},
+  options = filters.options(filters.OF_TASKS, ALL, filters.OF_ACTIONS),
   details = [[
-REF is a task's ref, or a task id of the provider. The provider can't be told: a result that comes later is recorded,
-and makes no event. A task that is final already can't be cancelled.]],
-  run = function(mj, _, arguments, out)
+REF is a task's ref, or a task id of the provider; a filter takes every task that it picks. The provider
+can't be told: a result that comes later is recorded, and makes no event. A task that is final already can't be
+cancelled.]],
+  check = bulk.check "cancel",
+  run = function(mj, given, arguments, out)
+    if #arguments == 0 then
+      return bulk.run(mj, given, out, "cancel")
+    end
     return each(out, arguments, {
       name = "tasks", id = "ref",
       act = function(id)

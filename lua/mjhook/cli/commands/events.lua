@@ -1,5 +1,6 @@
 -- mjhook events
 local fail = require "mjhook.cli.fail"
+local filters = require "mjhook.cli.filters"
 local find = require "mjhook.cli.lookup"
 local options = require "mjhook.cli.options"
 local text = require "mjhook.cli.text"
@@ -36,11 +37,12 @@ return {
   summary = "show events that wait to be delivered or were given up",
   least = 0, most = 1,
   too_many = "events takes at most one ref",
-  options = {
+  options = filters.options(filters.OF_TASKS, {
     { name = "buried", help = "only those that were given up" },
+    { name = "failing", help = "only those that wait and whose handler has failed" },
     { name = "limit", arg = "N", help = "at most N; 0: all (on a terminal 50, otherwise all)",
       read = options.whole(0, 1e9) },
-  },
+  }),
   details = [[
 REF is a task's ref, or a task id of the provider. An event is handed to the policy until its handler returns; after 20
 tries it is buried, and waits for `mjhook kick`. With --json each is an object on a line of its own, with its newest
@@ -55,7 +57,10 @@ five errors.]],
       end
       ref = task.ref
     end
-    local each = mj:events { buried = given.buried, ref = ref, limit = limit > 0 and limit or nil }
+    local filter = filters.filter(given)
+    filter.buried, filter.ref, filter.limit = given.buried, ref, limit > 0 and limit or nil
+    filter.waiting, filter.failed = given.failing, given.failing
+    local each = mj:events(filter)
     local function events()
       local ok, event = pcall(each)
       if not ok then

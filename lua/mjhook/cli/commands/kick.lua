@@ -1,6 +1,7 @@
 -- mjhook kick
+local bulk = require "mjhook.cli.bulk"
 local each = require "mjhook.cli.each"
-local fail = require "mjhook.cli.fail"
+local filters = require "mjhook.cli.filters"
 
 local function buried(mj)
   local ids = {}
@@ -10,24 +11,34 @@ local function buried(mj)
   return ids
 end
 
+-- --all alone says what it kicks, and asks nothing: it can do no harm.
+local function is_all_alone(given)
+  local _, says = filters.filter(given)
+  return given.all and not (says or given.failing or given["dry-run"] or given.limit or given.yes)
+end
+
 return {
   name = "kick",
-  arguments = "EVENT...",
+  arguments = "EVENT... | FILTER",
   summary = "hand events out again at once, buried ones too",
   least = 0, most = math.huge,
-  options = { { name = "all", help = "every event that is buried" } },
+  options = filters.options(filters.OF_TASKS, {
+    { name = "failing", help = "waiting events whose handler has failed, instead of buried ones" },
+    { name = "all", help = "every event that is buried" },
+  }, filters.OF_ACTIONS),
   details = [[
-EVENT is an id that `mjhook events` shows. A kicked event has all its tries ahead again and keeps its place among its
-task's; the next delivery hands it out.]],
-  check = function(given, arguments)
-    if (#arguments == 0) == not given.all then
-      fail.stop(fail.USAGE, "kick: either events or --all expected", "kick")
-    end
-  end,
+EVENT is an id that `mjhook events` shows; a filter takes the buried events of every task that it picks. A kicked event
+has all its tries ahead again and keeps its place among its task's; the next delivery hands it out.]],
+  check = bulk.check "kick",
   run = function(mj, given, arguments, out)
+    if #arguments == 0 and not is_all_alone(given) then
+      local filter = given.failing and { waiting = true, failed = true } or nil
+      local none = not given.failing and "no such event is buried" or nil
+      return bulk.run(mj, given, out, "kick", { filter = filter, none = none })
+    end
     local ids = given.all and buried(mj) or arguments
     if #ids == 0 and not out.json then
-      out:note "no event is buried: there is nothing to kick"
+      out:note "no event is buried"
     end
     return each(out, ids, {
       name = "kicked", id = "event_id",

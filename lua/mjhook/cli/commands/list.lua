@@ -1,10 +1,11 @@
 -- mjhook list
+local core = require "mjhook.core"
 local fail = require "mjhook.cli.fail"
+local filters = require "mjhook.cli.filters"
 local json = require "mjhook.cli.json"
 local options = require "mjhook.cli.options"
 local output = require "mjhook.cli.output"
 local text = require "mjhook.cli.text"
-local times = require "mjhook.cli.times"
 
 local SCREENFUL = 50 -- what a terminal gets without --limit; a pipe and --json get everything
 
@@ -35,38 +36,96 @@ local function rows(tasks, now)
   end
 end
 
+local function read_ref(word)
+  if core.is_ref(word) then
+    return word
+  end
+  return nil, "a ref expected, as `mjhook list` shows it"
+end
+
+local function count(mj, filter, out)
+  local counted, err = mj:count(filter)
+  if not counted then
+    fail.with(err)
+  elseif out.json then
+    out:value(counted)
+  else
+    out:line((counted.exact and "%d" or "at least %d"):format(counted.count))
+  end
+end
+
+-- The page in front of a ref: those that are nearest to it, newest first.
+local function in_front(mj, filter, limit)
+  local found = {}
+  repeat
+    filter.limit = limit - #found
+    local page, err = mj:page(filter)
+    if not page then
+      fail.with(err)
+    end
+    for i = #page.tasks, 1, -1 do
+      found[#found + 1] = page.tasks[i]
+    end
+    filter.after = page.newer
+  until not page.newer or #found >= limit
+  return function()
+    return table.remove(found)
+  end
+end
+
+-- An iterator over what is shown, and a function that says at its end whether there is more.
+local function choose(mj, filter, limit)
+  if limit > 0 and filter.after and not filter.before then
+    return in_front(mj, filter, limit), function()
+      return false
+    end
+  end
+  local left = limit > 0 and limit or math.huge
+  filter.limit = limit > 0 and limit + 1 or nil
+  local each, more = mj:tasks(filter), false
+  return function()
+    local task = each()
+    left = left - 1
+    more = left < 0 and task ~= nil
+    return not more and task or nil
+  end, function()
+    return more
+  end
+end
+
 return {
   name = "list",
   arguments = "",
   summary = "list tasks, newest first",
   least = 0, most = 0,
-  too_many = "list takes no arguments; tasks are chosen with --state, --user and --since",
-  options = {
-    { name = "state", arg = "STATE", help = "only tasks in this state", read = options.one_of("queued", "submitting",
-      "ambiguous", "pending", "succeeded", "failed", "lost", "cancelled") },
-    { name = "user", arg = "ID", help = "only this user's tasks", read = options.text },
-    { name = "since", arg = "TIME", help = "stored since: 7d, 2h, 2026-01-31, 2026-01-31T12:00Z or milliseconds",
-      read = times.since },
+  too_many = "list takes no arguments; tasks are chosen with --state, --user, --since and the like",
+  options = filters.options(filters.OF_TASKS, {
+    { name = "before", arg = "REF", help = "only older tasks than this one: the next page", read = read_ref },
+    { name = "after", arg = "REF", help = "only newer tasks; with --limit the page in front of it", read = read_ref },
     { name = "limit", arg = "N", help = "at most N tasks; 0: all (on a terminal 50, otherwise all)",
       read = options.whole(0, 1e9) },
-  },
+    { name = "count", help = "print how many there are, and no tasks" },
+  }),
   details = [[
-TRY is how many attempts were begun, POLL how often the provider was asked. With --json each task is an object on
-a line of its own.]],
+All that is given has to hold. TRY is how many attempts were begun, POLL how often the provider was asked. With --json
+each task is an object on a line of its own. --count looks at 10,000 tasks at most: "at least" says that there may be
+more.]],
   run = function(mj, given, _, out)
+    local filter = filters.filter(given)
+    filter.before, filter.after = given.before, given.after
+    if given.count then
+      return count(mj, filter, out)
+    end
     local limit = given.limit or (out.terminal and not out.json and SCREENFUL) or 0
-    local left = limit > 0 and limit or math.huge
-    local more = false
-    local each = mj:tasks { state = given.state, user_id = given.user, since = given.since,
-                            limit = limit > 0 and limit + 1 or nil }
+    local each, is_more = choose(mj, filter, limit)
+    local last
     local function tasks()
       local ok, task = pcall(each)
       if not ok then
         fail.with(task)
       end
-      left = left - 1
-      more = left < 0 and task ~= nil
-      return not more and task or nil
+      last = task or last
+      return task
     end
     if out.json then
       for task in tasks do
@@ -74,8 +133,11 @@ a line of its own.]],
       end
     elseif out:table(COLUMNS, rows(tasks, out.now)) == 0 then
       out:note(("no such tasks in %s"):format(mj.config.store))
-    elseif more and not given.limit then
-      out:note(("the newest %d; more with --limit N (0: all)"):format(limit))
+    elseif is_more() and not given.limit then
+      out:note(("the newest %d; more with --limit N (0: all), or --before %s"):format(limit, last.ref))
+    end
+    if given.q and not given.since then
+      out:note "only the last seven days were looked at; --since goes back further"
     end
   end,
 }

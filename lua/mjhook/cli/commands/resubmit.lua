@@ -1,6 +1,8 @@
 -- mjhook resubmit
+local bulk = require "mjhook.cli.bulk"
 local each = require "mjhook.cli.each"
 local fail = require "mjhook.cli.fail"
+local filters = require "mjhook.cli.filters"
 local find = require "mjhook.cli.lookup"
 local json = require "mjhook.cli.json"
 local waiting = require "mjhook.cli.waiting"
@@ -13,19 +15,25 @@ local function resubmit(mj, id)
   return mj:resubmit(task.ref)
 end
 
+local ALL = { { name = "all", help = "every ambiguous, lost or failed task" } }
+
 return {
   name = "resubmit",
-  arguments = "REF...",
+  arguments = "REF... | FILTER",
   summary = "submit ambiguous, lost or failed tasks once more",
-  least = 1, most = math.huge,
+  least = 0, most = math.huge,
   dash = " (an id that begins with a dash goes after --)",
   needs_policy = true, -- on_refused
-  options = {},
+  options = filters.options(filters.OF_TASKS, ALL, filters.OF_ACTIONS),
   details = [[
-REF is a task's ref, or a task id of the provider. Each gets a new attempt, which is sent when a slot is free.
-What is ambiguous may have arrived, and what is lost may still run: resubmitting it may be billed twice. mjhook never
-does that by itself; here you decide it.]],
-  run = function(mj, _, arguments, out)
+REF is a task's ref, or a task id of the provider; a filter takes every task that it picks. Each gets a
+new attempt, which is sent when a slot is free. An ambiguous task may have arrived, and a lost one may still run:
+resubmitting it may be billed twice. mjhook never does that by itself; here you decide it.]],
+  check = bulk.check "resubmit",
+  run = function(mj, given, arguments, out)
+    if #arguments == 0 then
+      return bulk.run(mj, given, out, "resubmit")
+    end
     return each(out, arguments, {
       name = "tasks", id = "ref",
       act = function(id)
