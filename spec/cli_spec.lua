@@ -728,7 +728,9 @@ describe("mjhook", function()
         n = n + 1
       end
       assert.truthy(n >= 28)
-      for name in source:match("local ENVIRONMENT = {(.-)\n}"):gmatch "\n  ([%u_]+) = " do
+      for name in source:match("local ENVIRONMENT = {(.-)\n}"):gmatch "\n  ([^ ]+) = " do
+        local of_provider = name:match "^%[P%.environment%.([%l_]+)%]$"
+        name = of_provider and core.provider.environment[of_provider] or name
         assert.truthy(page:find(".It Ev " .. name, 1, true), name)
       end
       local policy = read(ROOT .. "/lua/mjhook/policy.lua")

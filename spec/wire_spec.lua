@@ -2,6 +2,7 @@
 local cjson = require "cjson"
 local core = require "mjhook.core"
 local kit = require "kit"
+local provider = require "mjhook.provider"
 local slow = require "slow"
 
 -- What a task object says, given as a table, or text that only its bytes tell.
@@ -158,5 +159,25 @@ describe("an answer to a status request", function()
       return core.wire_status(body, asked)
     end)
     assert.is_true(picked < 10 * checked, ("%f s against %f s"):format(picked, checked))
+  end)
+end)
+
+describe("the provider's profile", function()
+  it("is seen by Lua, names what is sent, and can't be changed", function()
+    local P = core.provider
+    local request = provider.submit_request({ config = {} }, { ref = "R", attempt = 1, account = "a", prompt = "a fox",
+                                                                mode = "relaxed", timeout = 600 })
+    assert.equal(P.path.submit, request.path)
+    assert.same({ [P.request.prompt] = "a fox", [P.request.mode] = P.mode.relaxed, [P.request.timeout] = 600 },
+      cjson.decode(request.body))
+    assert.equal(core.wire_callback(('{"%s":"T1","%s":%d}'):format(P.field.task_id, P.field.status,
+      P.status.failed)).kind, "failed")
+    for _, t in ipairs { P, P.field, P.status, P.envelope } do
+      local ok, why = pcall(function()
+        t.status = "another"
+      end)
+      assert.is_false(ok)
+      assert.truthy(why:find("core.provider can't be changed", 1, true))
+    end
   end)
 end)

@@ -9,14 +9,16 @@ local KEYS, fail, absolute = keys.KEYS, keys.fail, paths.absolute
 
 local M = {}
 
+local P = core.provider
+
 local MAX_ACCOUNTS = 64 -- src/store/store.h
-local MAX_SECRETS = 16  -- src/auth/auth.c
+local MAX_SECRETS = 16  -- src/auth/token.c
 local DEFAULT_FILE = "/etc/mjhook/config.lua"
 
 local ENVIRONMENT = {
-  MIDJOURNEY_API_KEY = "api_key",
-  MIDJOURNEY_API_BASE_URL = "base_url",
-  MIDJOURNEY_WEBHOOK_URL = "hook_url",
+  [P.environment.api_key] = "api_key",
+  [P.environment.base_url] = "base_url",
+  [P.environment.hook_url] = "hook_url",
   MJHOOK_STORE = "store",
   MJHOOK_SECRET = "secrets",
 }
@@ -60,6 +62,11 @@ local function check_url(config, key)
   end
 end
 
+-- A pattern for a part of a path, however many slashes are written.
+local function pattern(part)
+  return (part:lower():gsub("%p", "%%%0"):gsub("%%/", "/+"))
+end
+
 -- Requests go to base_url and a path of their own behind it: what is there already, or would stand before it, misleads
 -- every one of them.
 local function check_base_url(config)
@@ -69,11 +76,13 @@ local function check_base_url(config)
       url:match "^[^?#]*")
   end
   local host, path = url:match "^(https?://[^/]+)(.*)$"
+  local folder, submit = P.path.submit:match "^(.*)(/.*)$"
+  local last, status = folder:match "/[^/]*$", P.path.status:match "/[^/]*$"
   path = path:lower()
-  local head = path:match "^(.-)/+midjourney/+v1/*[%w-]*/*$" or path:match "^(.-)/+v1/*$"
-    or path:match "^(.-)/+submit%-jobs/*$" or path:match "^(.-)/+job%-status/*$"
+  local head = path:match("^(.-)" .. pattern(folder) .. "/*[%w-]*/*$") or path:match("^(.-)" .. pattern(last) .. "/*$")
+    or path:match("^(.-)" .. pattern(submit) .. "/*$") or path:match("^(.-)" .. pattern(status) .. "/*$")
   if head then
-    fail("base_url", "requests add /midjourney/v1/... to it: leave that out, %s is enough", host .. url:sub(#host + 1,
+    fail("base_url", "requests add %s/... to it: leave that out, %s is enough", folder, host .. url:sub(#host + 1,
       #host + #head))
   end
 end

@@ -4,8 +4,11 @@ local json = require "mjhook.json"
 
 local M = {}
 
-local SUBMIT = "/midjourney/v1/submit-jobs"
-local STATUS = "/midjourney/v1/job-status"
+local P = core.provider -- src/provider/profile.c
+
+-- The body of a submission; its hook_url.
+local BODY = ('{"%s":%%s,"%s":"%%s","%s":%%d%%s}'):format(P.request.prompt, P.request.mode, P.request.timeout)
+local HOOK = (',"%s":'):format(P.request.hook_url)
 
 local function account_of(config, name)
   for _, a in ipairs(config.accounts) do
@@ -22,7 +25,7 @@ function M.usable(config, name)
     return nil, core.error("config", ("accounts: %q is not configured (any more)"):format(tostring(name)))
   end
   if not a.api_key then
-    return nil, core.error("config", "api_key: not set (argument, config file or MIDJOURNEY_API_KEY)")
+    return nil, core.error("config", "api_key: not set (argument, config file or " .. P.environment.api_key .. ")")
   end
   return a
 end
@@ -48,17 +51,17 @@ function M.submit_request(mj, task, start_by)
   local hook_url = M.hook_url(mj, task.ref, task.attempt)
   return {
     account = task.account,
-    path = SUBMIT,
+    path = P.path.submit,
     once = true,
     start_by_ms = start_by,
-    body = ('{"prompt":%s,"mode":"%s","timeout":%d%s}'):format(json.encode(task.prompt), task.mode, task.timeout,
-      hook_url and ',"hookUrl":' .. json.encode(hook_url) or ""),
+    body = BODY:format(json.encode(task.prompt), P.mode[task.mode], task.timeout,
+      hook_url and HOOK .. json.encode(hook_url) or ""),
   }
 end
 
 --- The request that asks for many tasks at once.
 function M.status_request(account, ids)
-  return { account = account, path = STATUS, body = json.encode { taskIds = ids } }
+  return { account = account, path = P.path.status, body = json.encode { [P.request.task_ids] = ids } }
 end
 
 --- Adds URL and headers, the API key among them, to requests that name an account.
@@ -69,7 +72,7 @@ function M.complete(config, requests)
     local a = account_of(config, r.account) or {}
     out[i] = {
       url = config.base_url .. r.path,
-      headers = { "Content-Type: application/json", "API-KEY: " .. (a.api_key or "") },
+      headers = { "Content-Type: application/json", P.key_header .. ": " .. (a.api_key or "") },
       body = r.body,
       once = r.once,
       start_by_ms = r.start_by_ms,

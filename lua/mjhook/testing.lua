@@ -18,6 +18,9 @@ local executor = require "mjhook.executor"
 local json = require "mjhook.json"
 local mjhook = require "mjhook"
 
+local P = core.provider
+local F, R = P.field, P.request
+
 ---@class mjhook.testing
 local M = {}
 
@@ -34,7 +37,7 @@ Provider.__index = Provider
 
 local function envelope(status, message, data)
   return { outcome = "answered", status = 200,
-           body = json.encode { status = status, message = message or "success", data = data } }
+           body = json.encode { [F.status] = status, [F.message] = message or "success", [F.data] = data } }
 end
 
 -- The job that a ref, a task or a task id is about: the newest submission of it.
@@ -43,7 +46,7 @@ local function job_of(self, which, level)
   local task = self.kit.mj:get(tostring(ref))
   for i = #self.jobs, 1, -1 do
     local job = self.jobs[i]
-    if job.ref == ref or job.taskId == ref or (task and job.taskId == task.task_id) then
+    if job.ref == ref or job.id == ref or (task and job.id == task.task_id) then
       return job
     end
   end
@@ -51,14 +54,16 @@ local function job_of(self, which, level)
 end
 
 local function accept(self, request)
-  local job = { taskId = ("test-%06d"):format(#self.jobs + 1), status = 0, prompt = request.prompt, mode = request.mode,
-                timeout = request.timeout, hook = request.hookUrl, account = request.account,
-                ref = (request.hookUrl or ""):match "[?&]ref=(%w+)" }
+  local job = { id = ("test-%06d"):format(#self.jobs + 1), status = P.status.running,
+                prompt = request.prompt, mode = request.mode, timeout = request.timeout, account = request.account,
+                hook = request.hookUrl, ref = (request.hookUrl or ""):match "[?&]ref=(%w+)" }
   self.jobs[#self.jobs + 1] = job
-  return envelope(0, nil, { taskId = job.taskId })
+  return envelope(P.envelope.ok, nil, { [F.task_id] = job.id })
 end
 
-local function submit(self, request)
+local function submit(self, body, account)
+  local request = { prompt = body[R.prompt], mode = body[R.mode], timeout = body[R.timeout], hookUrl = body[R.hook_url],
+                    account = account }
   self.requests[#self.requests + 1] = request
   local scripted = table.remove(self.script, 1)
   request.accepted = not scripted or scripted.accepted or false
@@ -66,9 +71,8 @@ local function submit(self, request)
 end
 
 local function view(job)
-  local object = { taskId = job.taskId, status = job.status, image = job.image, images = job.images,
-                   failReason = job.reason, meta = job.meta, prompt = job.prompt }
-  return object
+  return { [F.task_id] = job.id, [F.status] = job.status, [F.image] = job.image, [F.images] = job.images,
+           [F.fail_reason] = job.reason, [F.meta] = job.meta, [F.prompt] = job.prompt }
 end
 
 local function status(self, ids)
@@ -84,15 +88,12 @@ local function status(self, ids)
   local list = {}
   for _, id in ipairs(ids) do
     for _, job in ipairs(self.jobs) do
-      if job.taskId == id and not job.forgotten then
+      if job.id == id and not job.forgotten then
         list[#list + 1] = view(job)
       end
     end
   end
-  if #list == 0 then -- an empty table would be an object
-    return { outcome = "answered", status = 200, body = '{"status":0,"message":"success","data":[]}' }
-  end
-  return envelope(0, nil, list)
+  return envelope(P.envelope.ok, nil, #list > 0 and list or json.decode "[]") -- an empty table would be an object
 end
 
 -- What an executor's http() gives for a batch.
@@ -100,13 +101,12 @@ local function answer(self, requests)
   local answers = {}
   for i, request in ipairs(requests) do
     local body = json.decode(request.body)
-    body.account = request.account
     if self.is_down then
       answers[i] = { outcome = "not_sent", error = "the scripted provider is down" }
-    elseif request.path:find "submit" then
-      answers[i] = submit(self, body)
+    elseif request.path == P.path.submit then
+      answers[i] = submit(self, body, request.account)
     else
-      answers[i] = status(self, body.taskIds)
+      answers[i] = status(self, body[R.task_ids])
     end
   end
   return answers
@@ -191,7 +191,7 @@ function Provider:say(which, word)
     end
   end
   if word.callback ~= false then
-    return self:call_back(job.taskId)
+    return self:call_back(job.id)
   end
 end
 
@@ -201,7 +201,7 @@ end
 ---@return mjhook.Reply? reply to the callback
 function Provider:finish(which, word)
   word = word or {}
-  return self:say(which, { status = 1, image = word.image or "https://images.example/grid.png",
+  return self:say(which, { status = P.status.succeeded, image = word.image or "https://images.example/grid.png",
                            images = word.images or { "https://images.example/0.png" }, meta = word.meta,
                            callback = word.callback })
 end
@@ -212,7 +212,7 @@ end
 ---@param word? mjhook.testing.Word `callback = false`: only a poll tells
 ---@return mjhook.Reply? reply to the callback
 function Provider:fail(which, reason, word)
-  return self:say(which, { status = 2, reason = reason or "no reason", callback = (word or {}).callback })
+  return self:say(which, { status = P.status.failed, reason = reason or "no reason", callback = (word or {}).callback })
 end
 
 --- The provider no longer knows the job: status answers leave it out.
@@ -227,11 +227,11 @@ end
 function Provider:call_back(which)
   local job = job_of(self, which, 2)
   if not job.hook then
-    fail(2, "job %s was submitted without a hookUrl: only polling tells of it", job.taskId)
+    fail(2, "job %s was submitted without a hookUrl: only polling tells of it", job.id)
   end
   return self.kit.mj:callback {
     method = "POST", uri = job.hook:match "^%w+://[^/]+(/.*)$", headers = {}, peer = "192.0.2.1",
-    body = json.encode { status = 0, message = "success", data = view(job) },
+    body = envelope(P.envelope.ok, nil, view(job)).body,
   }
 end
 

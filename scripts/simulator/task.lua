@@ -1,4 +1,6 @@
 --- The provider's view of a job: the task object of status answers and callbacks.
+-- Its names are written out, though mjhook.core has them: the simulator is the tests' own opinion of the provider, and
+-- would otherwise agree with every mistake.
 
 local settings = require "settings"
 local cjson = require "cjson"

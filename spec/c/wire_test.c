@@ -65,7 +65,7 @@ static heard callback_of(const char *text, size_t n)
     body = exactly(text, n);
     make_scratch(body);
     was = scratch.p;
-    h.ok = mj_wire_callback(body, &scratch, &h.word, h.why);
+    h.ok = mj_wire_callback(&mj_midjourney, body, &scratch, &h.word, h.why);
     check_scratch(was);
     CHECK(body.n == 0 || memcmp(body.p, text, n) == 0);
     if (h.ok) {
@@ -742,8 +742,8 @@ TEST("scratch is used one after the other for many words, and what was read stay
     char why[MJ_WIRE_WHY];
 
     CHECK(mj_buf_reserve(&both, mj_wire_room(a.n + b.n)));
-    CHECK(mj_wire_callback(a, &both, &first, why));
-    CHECK(mj_wire_callback(b, &both, &second, why));
+    CHECK(mj_wire_callback(&mj_midjourney, a, &both, &first, why));
+    CHECK(mj_wire_callback(&mj_midjourney, b, &both, &second, why));
     CHECK_TEXT(first.task_id, "T1");
     CHECK_TEXT(first.mj_prompt, "a\nb");
     CHECK_TEXT(second.task_id, "T2");
@@ -803,7 +803,7 @@ static answer status_under(int http, const char *text)
     body = exact(text);
     make_scratch(body);
     was = scratch.p;
-    a.ok = mj_wire_status(http, false, body, &scratch, &a.words, a.why);
+    a.ok = mj_wire_status(&mj_midjourney, http, false, body, &scratch, &a.words, a.why);
     check_scratch(was);
     return a;
 }
@@ -811,6 +811,21 @@ static answer status_under(int http, const char *text)
 static answer status_of(const char *text)
 {
     return status_under(200, text);
+}
+
+/* The next task in an answer that can be read. */
+static bool next_status(mj_wire_statuses *in, mj_buf *room, mj_signal *out)
+{
+    mj_json entry = in->rest;
+
+    if (entry.type == MJ_JSON_OBJECT) {
+        in->rest = (mj_json){0};
+        return mj_wire_entry(&mj_midjourney, entry, room, out);
+    }
+    while (mj_json_next(&in->rest, NULL, &entry))
+        if (mj_wire_entry(&mj_midjourney, entry, room, out))
+            return true;
+    return false;
 }
 
 /* The task ids in it, joined by spaces. */
@@ -824,12 +839,12 @@ static const char *ids_in(const char *text)
     if (!a.ok)
         MJ_TEST_FAIL("%s: %s", text, a.why);
     ids[0] = '\0';
-    while (mj_wire_next(&a.words, &scratch, &w)) {
+    while (next_status(&a.words, &scratch, &w)) {
         check_word(&w);
         check_scratch(scratch.p);
         n += (size_t)sprintf(ids + n, "%s%.*s", n ? " " : "", (int)w.task_id.n, w.task_id.p);
     }
-    CHECK(!mj_wire_next(&a.words, &scratch, &w)); /* and stays at its end */
+    CHECK(!next_status(&a.words, &scratch, &w)); /* and stays at its end */
     return ids;
 }
 
@@ -870,9 +885,9 @@ TEST("each word is what a callback would say, one after the other")
     mj_signal one, two, three;
 
     CHECK(a.ok);
-    CHECK(mj_wire_next(&a.words, &scratch, &one));
-    CHECK(mj_wire_next(&a.words, &scratch, &two));
-    CHECK(mj_wire_next(&a.words, &scratch, &three));
+    CHECK(next_status(&a.words, &scratch, &one));
+    CHECK(next_status(&a.words, &scratch, &two));
+    CHECK(next_status(&a.words, &scratch, &three));
     CHECK_INT(one.kind, SIG_FAILED);
     CHECK_TEXT(one.error, "no\ttext");
     CHECK_INT(one.image.n, 0);
@@ -890,7 +905,7 @@ static void no_answer(const char *text, const char *why)
 
     if (a.ok || strcmp(a.why, why) != 0)
         MJ_TEST_FAIL("%s: %s", text, a.ok ? "(words)" : a.why);
-    CHECK(!mj_wire_next(&a.words, &scratch, &w));
+    CHECK(!next_status(&a.words, &scratch, &w));
 }
 
 TEST("an answer that is none says why")
@@ -987,10 +1002,10 @@ static const char *asked_in(const char *text)
     size_t odd, n = 0;
 
     CHECK(a.ok);
-    odd = mj_wire_asked(a.words, asked, 2, entries, &scratch);
+    odd = mj_wire_asked(&mj_midjourney, a.words, asked, 2, entries, &scratch);
     check_scratch(scratch.p);
     for (size_t i = 0; i < 2; i++) {
-        bool read = mj_wire_entry(entries[i], &scratch, &w);
+        bool read = mj_wire_entry(&mj_midjourney, entries[i], &scratch, &w);
         n += (size_t)sprintf(said + n, "%s ",
                              read                              ? mj_signal_name(w.kind)
                              : entries[i].type == MJ_JSON_NONE ? "absent"
@@ -1048,7 +1063,7 @@ static mj_wire_verdict submit_from(int http, bool blocked, const char *text)
     body = exact(text);
     make_scratch(body);
     was = scratch.p;
-    mj_wire_submit(http, blocked, body, &scratch, &v);
+    mj_wire_submit(&mj_midjourney, http, blocked, body, &scratch, &v);
     check_scratch(was);
     inside(v.task_id);
     CHECK(mj_utf8_valid(v.text.p, v.text.n));
@@ -1272,9 +1287,80 @@ TEST("an answer without a body is none")
     mj_wire_verdict v;
     mj_buf none = {0};
 
-    mj_wire_submit(200, false, (mj_str){0}, &none, &v);
+    mj_wire_submit(&mj_midjourney, 200, false, (mj_str){0}, &none, &v);
     CHECK_STR(v.code, "unreadable");
-    mj_wire_submit(500, false, (mj_str){0}, &none, &v);
+    mj_wire_submit(&mj_midjourney, 500, false, (mj_str){0}, &none, &v);
     CHECK_STR(v.code, "server_error");
     CHECK(none.p == NULL);
+}
+
+/* ---- another provider ---- */
+
+static const mj_status_word other_words[] = {{MJ_LIT("ready"), 7, false}, {MJ_LIT("broken"), 8, false}};
+static const mj_provider other = {
+    .field = {[MJ_F_TASK_ID] = MJ_LIT("id"),
+              [MJ_F_JOB_ID] = MJ_LIT("task"),
+              [MJ_F_STATUS] = MJ_LIT("state"),
+              [MJ_F_DATA] = MJ_LIT("result"),
+              [MJ_F_IMAGE] = MJ_LIT("grid"),
+              [MJ_F_CDN_IMAGE] = MJ_LIT("cdn"),
+              [MJ_F_IMAGES] = MJ_LIT("tiles"),
+              [MJ_F_MJ_PROMPT] = MJ_LIT("text"),
+              [MJ_F_PROMPT] = MJ_LIT("asked"),
+              [MJ_F_FAIL_REASON] = MJ_LIT("reason"),
+              [MJ_F_MESSAGE] = MJ_LIT("note"),
+              [MJ_F_ERROR] = MJ_LIT("fault"),
+              [MJ_F_META] = MJ_LIT("about")},
+    .url = MJ_LIT("href"),
+    .code = MJ_LIT("number"),
+    .status = {.running = 6, .succeeded = 7, .failed = 8},
+    .words = other_words,
+    .nwords = N(other_words),
+    .envelope = {.ok = 1, .quota = 40, .concurrency = 41},
+};
+
+static bool other_says(const char *text, mj_signal *w)
+{
+    char why[MJ_WIRE_WHY];
+
+    body = exactly(text, strlen(text));
+    make_scratch(body);
+    return mj_wire_callback(&other, body, &scratch, w, why);
+}
+
+static const char *other_answers(const char *text)
+{
+    mj_wire_verdict v;
+
+    body = exactly(text, strlen(text));
+    make_scratch(body);
+    mj_wire_submit(&other, 200, false, body, &scratch, &v);
+    return v.code ? v.code : v.kind;
+}
+
+TEST("another provider is another table: names, numbers and words are its own")
+{
+    mj_signal w;
+
+    CHECK(other_says("{\"id\":\"A\",\"state\":7,\"grid\":{\"href\":\"https://a\"},\"tiles\":[\"https://b\"],"
+                     "\"text\":\"as run\",\"about\":{}}",
+                     &w));
+    CHECK_INT(w.kind, SIG_SUCCEEDED);
+    CHECK_TEXT(w.task_id, "A");
+    CHECK_TEXT(w.image, "https://a");
+    CHECK_TEXT(w.images[0], "https://b");
+    CHECK_TEXT(w.mj_prompt, "as run");
+    CHECK_TEXT(w.meta, "{}");
+    CHECK(other_says("{\"state\":1,\"result\":{\"task\":\"B\",\"state\":\"Broken\",\"reason\":\"no\"}}", &w));
+    CHECK_INT(w.kind, SIG_FAILED);
+    CHECK_TEXT(w.task_id, "B");
+    CHECK_TEXT(w.error, "no");
+    CHECK(other_says("{\"id\":\"C\",\"state\":1}", &w)); /* a number that it does not list */
+    CHECK_INT(w.kind, SIG_RUNNING);
+    CHECK(!other_says(FULL, &w));
+    CHECK_STR(other_answers("{\"state\":1,\"result\":{\"id\":\"A\"}}"), "accepted");
+    CHECK_STR(other_answers("{\"state\":0,\"result\":{\"id\":\"A\"}}"), "rejected");
+    CHECK_STR(other_answers("{\"state\":40}"), "quota");
+    CHECK_STR(other_answers("{\"fault\":{\"number\":41}}"), "concurrency");
+    CHECK_STR(other_answers("{\"status\":1001}"), "unreadable");
 }

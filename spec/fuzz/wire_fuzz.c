@@ -122,7 +122,7 @@ static bool callback(void)
 
     make_scratch();
     was = scratch.p;
-    if (!mj_wire_callback(input, &scratch, &w, why)) {
+    if (!mj_wire_callback(&mj_midjourney, input, &scratch, &w, why)) {
         must_be_why(why);
         must_have_room(was);
         return false;
@@ -131,6 +131,21 @@ static bool callback(void)
     must_be_word(&w);
     must_be_whole();
     return true;
+}
+
+/* The next task in an answer that can be read. */
+static bool next_status(mj_wire_statuses *in, mj_buf *room, mj_signal *out)
+{
+    mj_json entry = in->rest;
+
+    if (entry.type == MJ_JSON_OBJECT) {
+        in->rest = (mj_json){0};
+        return mj_wire_entry(&mj_midjourney, entry, room, out);
+    }
+    while (mj_json_next(&in->rest, NULL, &entry))
+        if (mj_wire_entry(&mj_midjourney, entry, room, out))
+            return true;
+    return false;
 }
 
 static bool status(void)
@@ -146,25 +161,25 @@ static bool status(void)
 
     make_scratch();
     was = scratch.p;
-    if (!mj_wire_status(https[now->number % (sizeof https / sizeof https[0])], now->number % 3 == 0, input, &scratch,
-                        &words, why)) {
+    if (!mj_wire_status(&mj_midjourney, https[now->number % (sizeof https / sizeof https[0])], now->number % 3 == 0,
+                        input, &scratch, &words, why)) {
         MUST(words.meaning != MJ_FINE && mj_meaning_of(words.meaning)->code[0] != '\0');
         must_be_why(why);
         must_have_room(was);
         return false;
     }
     MUST(words.meaning == MJ_FINE);
-    odd = mj_wire_asked(words, asked, 2, entries, &scratch);
+    odd = mj_wire_asked(&mj_midjourney, words, asked, 2, entries, &scratch);
     MUST(odd <= input.n);
     for (size_t i = 0; i < 2; i++)
-        if (mj_wire_entry(entries[i], &scratch, &w)) {
+        if (mj_wire_entry(&mj_midjourney, entries[i], &scratch, &w)) {
             must_be_word(&w);
             MUST(mj_str_eq(w.task_id, asked[i]));
         }
     must_have_room(was);
     make_scratch(); /* once more, entry by entry */
     was = scratch.p;
-    for (; mj_wire_next(&words, &scratch, &w); n++) {
+    for (; next_status(&words, &scratch, &w); n++) {
         must_be_word(&w);
         must_have_room(was);
     }
@@ -181,7 +196,8 @@ static bool submit(void)
 
     make_scratch();
     was = scratch.p;
-    mj_wire_submit(https[now->number % (sizeof https / sizeof https[0])], now->number % 3 == 0, input, &scratch, &v);
+    mj_wire_submit(&mj_midjourney, https[now->number % (sizeof https / sizeof https[0])], now->number % 3 == 0, input,
+                   &scratch, &v);
     must_have_room(was);
     MUST(strcmp(v.kind, "accepted") == 0 || strcmp(v.kind, "refused") == 0 || strcmp(v.kind, "rejected") == 0 ||
          strcmp(v.kind, "maybe_sent") == 0);

@@ -12,7 +12,6 @@
 #define MJ_LATENCY_BOUNDS                                                                                              \
     1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 60, 75, 90, 120, 150, 180, 240, 300, 450, 600, 900, 1800, 3600
 #define MJ_NBUCKETS 26
-#define MJ_NMODES 2
 #define MJ_NHOURS 24
 
 /* How callbacks were answered, submissions ended and deliveries went.  On disk: keep the order, add at the end. */

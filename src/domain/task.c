@@ -28,6 +28,16 @@ int mj_state_parse(mj_str name)
     return -1;
 }
 
+const char *mj_mode_name(mj_mode m)
+{
+    static const char *const names[] = {
+#define X(sym, name) name,
+        MJ_MODES(X)
+#undef X
+    };
+    return (unsigned)m < MJ_NMODES ? names[m] : "?";
+}
+
 const char *mj_attempt_status_name(mj_attempt_status w)
 {
     static const char *const names[] = {

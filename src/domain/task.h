@@ -77,7 +77,17 @@ typedef enum {
         MJ_NSOURCES
 } mj_source;
 
-typedef enum { MJ_FAST, MJ_RELAXED } mj_mode;
+/* On disk: keep the order. */
+#define MJ_MODES(X)                                                                                                    \
+    X(MJ_FAST, "fast")                                                                                                 \
+    X(MJ_RELAXED, "relaxed")
+
+typedef enum {
+#define X(sym, name) sym,
+    MJ_MODES(X)
+#undef X
+        MJ_NMODES
+} mj_mode;
 
 typedef struct mj_attempt {
     mj_attempt_status status;
@@ -138,6 +148,7 @@ typedef struct mj_task {
     mj_timeline_entry timeline[MJ_MAX_TIMELINE];
 } mj_task;
 
+const char *mj_mode_name(mj_mode m);
 const char *mj_state_name(mj_state s);
 int mj_state_parse(mj_str name); /* -1: none */
 const char *mj_attempt_status_name(mj_attempt_status w);

@@ -1,6 +1,7 @@
 /* mjhook.core's children: functions run in a process of their own, and programs. */
 #include "os/command.h"
 #include "os/process.h"
+#include "provider/profile.h"
 
 #include "lua/core.h"
 
@@ -57,9 +58,6 @@ static void push_ending(lua_State *L, int status)
     }
 }
 
-/* What a child and the programs that it starts have no use for: a handler's submissions use what was read from them. */
-static const char *const SECRETS[] = {"MIDJOURNEY_API_KEY", "MJHOOK_SECRET"};
-
 /* core.fork(function(tell, claim)) -> child | nil, err.  The function runs in a process of its own, which ends with it;
  * what it raises is lost.  Work that may be taken back from it is begun piece by piece, each once claim() gave true.
  * Not from a process with threads that hold locks the function needs. */
@@ -82,8 +80,9 @@ static int core_fork(lua_State *L)
     lua_pushcclosure(L, claim, 1);
     rc = mj_child_fork(c);
     if (rc == 0) {
-        for (size_t i = 0; i < sizeof SECRETS / sizeof SECRETS[0]; i++)
-            unsetenv(SECRETS[i]);
+        /* A handler's submissions use what was read from them; the programs that it starts have no use for them. */
+        unsetenv(mj_midjourney.environment.api_key);
+        unsetenv("MJHOOK_SECRET");
         mjl_forget_watch();
         rc = lua_pcall(L, 2, 0, 0);
         _exit(rc == LUA_OK ? 0 : 1); /* without what this process and its libraries do at exit: that is the parent's */

@@ -98,7 +98,7 @@ int mjl_batch_read(lua_State *L, int i, mj_op *ops, bool *readable, size_t *n)
         return MJ_ENOMEM;
     for (uint32_t k = 0; k < b->lot.count; k++) {
         mj_str item = mj_get_str(&r), body = read_item(item, &ops[*n]);
-        readable[k] = mj_wire_callback(body, &b->scratch, &ops[*n].sig, why);
+        readable[k] = mj_wire_callback(&mj_midjourney, body, &b->scratch, &ops[*n].sig, why);
         if (readable[k]) {
             ops[*n].sig.source = MJ_FROM_CALLBACK;
             ops[*n].sig.attempt = (uint8_t)item.p[MJ_ULID_BYTES];

@@ -37,7 +37,6 @@ static void push_histogram(lua_State *L, const mj_histogram *h)
 /* What the store remembers of how things go. */
 static void push_measures(lua_State *L, const mj_measures *m, const mj_rules *rules, int64_t now)
 {
-    static const char *const modes[MJ_NMODES] = {"fast", "relaxed"};
     mj_rules learned = mj_measure_rules(m, rules);
     uint32_t ended, called;
 
@@ -48,12 +47,12 @@ static void push_measures(lua_State *L, const mj_measures *m, const mj_rules *ru
     lua_createtable(L, 0, MJ_NMODES);
     for (unsigned i = 0; i < MJ_NMODES; i++) {
         push_histogram(L, &m->ends[i]);
-        lua_setfield(L, -2, modes[i]);
+        lua_setfield(L, -2, mj_mode_name((mj_mode)i));
     }
     lua_setfield(L, -2, "latency");
     lua_createtable(L, 0, MJ_NMODES);
     for (unsigned i = 0; i < MJ_NMODES; i++)
-        mjl_set_int(L, modes[i], learned.first_ms[i] ? learned.first_ms[i] : learned.poll_first_ms);
+        mjl_set_int(L, mj_mode_name((mj_mode)i), learned.first_ms[i] ? learned.first_ms[i] : learned.poll_first_ms);
     lua_setfield(L, -2, "first_poll_ms");
     mj_measure_recent(m, now, &ended, &called);
     lua_createtable(L, 0, 3);

@@ -5,7 +5,7 @@
 
 static const char *mode_name(unsigned i)
 {
-    return i == MJ_RELAXED ? "relaxed" : "fast";
+    return mj_mode_name((mj_mode)i);
 }
 
 static void push_attempts(lua_State *L, const mj_task *t)

@@ -56,7 +56,7 @@ static int wire_callback(lua_State *L)
     char why[MJ_WIRE_WHY];
     mj_signal w;
 
-    if (!mj_wire_callback(body, &scratch, &w, why)) {
+    if (!mj_wire_callback(&mj_midjourney, body, &scratch, &w, why)) {
         lua_pushnil(L);
         mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why));
         return 2;
@@ -101,7 +101,7 @@ static int wire_status(lua_State *L)
     mj_wire_statuses words;
     mj_signal w;
 
-    if (!mj_wire_status(http, blocked, body, &scratch, &words, why)) {
+    if (!mj_wire_status(&mj_midjourney, http, blocked, body, &scratch, &words, why)) {
         const mj_meaning_info *info = mj_meaning_of(words.meaning);
         lua_pushnil(L);
         mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why));
@@ -109,14 +109,14 @@ static int wire_status(lua_State *L)
         lua_pushboolean(L, info->halves);
         return 4;
     }
-    odd = mj_wire_asked(words, ids, n, entries, &scratch);
+    odd = mj_wire_asked(&mj_midjourney, words, ids, n, entries, &scratch);
     for (size_t i = 0; i < n; i++)
         largest = entries[i].text.n > largest ? entries[i].text.n : largest;
     scratch = new_scratch(L, mj_wire_room(largest));
     lua_newtable(L);
     lua_newtable(L);
     for (size_t i = 0; i < n; i++, scratch.n = 0) {
-        bool read = mj_wire_entry(entries[i], &scratch, &w);
+        bool read = mj_wire_entry(&mj_midjourney, entries[i], &scratch, &w);
         if (entries[i].type == MJ_JSON_NONE)
             continue;
         lua_pushlstring(L, ids[i].p, ids[i].n);
@@ -140,7 +140,7 @@ static int wire_submit(lua_State *L)
     mj_buf scratch = scratch_for(L, body);
     mj_wire_verdict v;
 
-    mj_wire_submit(http, lua_toboolean(L, 3), body, &scratch, &v);
+    mj_wire_submit(&mj_midjourney, http, lua_toboolean(L, 3), body, &scratch, &v);
     lua_createtable(L, 0, 5);
     mjl_set_lit(L, "kind", v.kind);
     mjl_set_str(L, "task_id", v.task_id);

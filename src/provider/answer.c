@@ -1,7 +1,5 @@
 #include "provider/answer.h"
 
-enum { ENVELOPE_QUOTA = 1001, ENVELOPE_CONCURRENCY = 1002 }; /* PROVIDER.md */
-
 /* The first row that fits. */
 static const struct {
     int from, to;
@@ -33,15 +31,15 @@ static mj_meaning status_means(int64_t http, bool enveloped)
     return MJ_SERVER_ERROR;
 }
 
-mj_meaning mj_answer_means(const mj_answer *r)
+mj_meaning mj_answer_means(const mj_provider *p, const mj_answer *r)
 {
     bool success = r->http >= 200 && r->http < 300;
     mj_meaning m;
 
     /* A definite refusal is definite under whatever HTTP status it comes. */
-    if (r->envelope && r->error && r->number == ENVELOPE_QUOTA)
+    if (r->envelope && r->error && r->number == p->envelope.quota)
         return MJ_QUOTA;
-    if (r->envelope && r->error && r->number == ENVELOPE_CONCURRENCY)
+    if (r->envelope && r->error && r->number == p->envelope.concurrency)
         return MJ_CONCURRENCY;
     m = status_means(r->http, r->envelope);
     if (m == MJ_FINE && r->error)

@@ -3,8 +3,8 @@
  * Pure, and the one place of these rules: submissions, status requests and doctor go by it.
  *
  *   what came                                         meaning        a submission is  tasks are asked about again
- *   envelope 1001 under any HTTP status, HTTP 402     quota          refused          later
- *   envelope 1002 under any HTTP status               concurrency    refused          later
+ *   envelope "quota" under any HTTP status, HTTP 402  quota          refused          later
+ *   envelope "concurrency" under any HTTP status      concurrency    refused          later
  *   HTTP 429                                          rate_limit     refused          later
  *   401 or 403 with markup instead of JSON, 407, 511,
  *     any error that bears "cf-mitigated"             blocked        refused          later
@@ -28,7 +28,7 @@
 #ifndef MJ_ANSWER_H
 #define MJ_ANSWER_H
 
-#include "base/buf.h"
+#include "provider/profile.h"
 
 #include <stdint.h>
 
@@ -76,7 +76,7 @@ typedef struct mj_answer {
     int64_t number; /* ... of this number; -1: a word */
 } mj_answer;
 
-mj_meaning mj_answer_means(const mj_answer *r);
+mj_meaning mj_answer_means(const mj_provider *p, const mj_answer *r);
 const mj_meaning_info *mj_meaning_of(mj_meaning m);
 
 #endif

@@ -5,34 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- the provider's vocabulary (PROVIDER.md); another provider is another set of these tables ---- */
-
-static const mj_str names[MJ_F_COUNT] = {
-    [MJ_F_TASK_ID] = MJ_LIT("taskId"),  [MJ_F_JOB_ID] = MJ_LIT("jobId"),
-    [MJ_F_STATUS] = MJ_LIT("status"),   [MJ_F_DATA] = MJ_LIT("data"),
-    [MJ_F_IMAGE] = MJ_LIT("image"),     [MJ_F_CDN_IMAGE] = MJ_LIT("cdnImage"),
-    [MJ_F_IMAGES] = MJ_LIT("images"),   [MJ_F_MJ_PROMPT] = MJ_LIT("mjPrompt"),
-    [MJ_F_PROMPT] = MJ_LIT("prompt"),   [MJ_F_FAIL_REASON] = MJ_LIT("failReason"),
-    [MJ_F_MESSAGE] = MJ_LIT("message"), [MJ_F_ERROR] = MJ_LIT("error"),
-    [MJ_F_META] = MJ_LIT("meta"),
-};
-
-/* Statuses as words, in any case.  A word that is not here means that the task still runs.  Two of them are what JSend
- * calls an envelope's status: beside a task they are not the task's. */
-static const struct {
-    mj_str word;
-    int64_t status;
-    mj_status_kind kind;
-} status_words[] = {
-    {MJ_LIT("success"), MJ_TASK_SUCCEEDED, MJ_STATUS_WORD},    {MJ_LIT("succeeded"), MJ_TASK_SUCCEEDED, MJ_STATUS_WORD},
-    {MJ_LIT("successful"), MJ_TASK_SUCCEEDED, MJ_STATUS_WORD}, {MJ_LIT("completed"), MJ_TASK_SUCCEEDED, MJ_STATUS_WORD},
-    {MJ_LIT("complete"), MJ_TASK_SUCCEEDED, MJ_STATUS_WORD},   {MJ_LIT("finished"), MJ_TASK_SUCCEEDED, MJ_STATUS_WORD},
-    {MJ_LIT("done"), MJ_TASK_SUCCEEDED, MJ_STATUS_WORD},       {MJ_LIT("failure"), MJ_TASK_FAILED, MJ_STATUS_WORD},
-    {MJ_LIT("failed"), MJ_TASK_FAILED, MJ_STATUS_WORD},        {MJ_LIT("cancelled"), MJ_TASK_FAILED, MJ_STATUS_WORD},
-    {MJ_LIT("canceled"), MJ_TASK_FAILED, MJ_STATUS_WORD},      {MJ_LIT("fail"), MJ_TASK_FAILED, MJ_STATUS_JSEND},
-    {MJ_LIT("error"), MJ_TASK_FAILED, MJ_STATUS_JSEND},
-};
-
 /* ---- text ---- */
 
 /* Length of the character at s if it may be kept as it is: well-formed, and of the controls only \n and \t; or 0. */
@@ -168,22 +140,22 @@ static mj_str task_id(const mj_json *v, mj_buf *scratch)
 }
 
 /* Which member a key names; MJ_F_COUNT: none that is read. */
-static size_t field(const mj_json *key)
+static size_t field(const mj_provider *p, const mj_json *key)
 {
     size_t i = 0;
 
     if (memchr(key->text.p, '\\', key->text.n)) {
-        while (i < MJ_F_COUNT && !mj_json_is(key, names[i]))
+        while (i < MJ_F_COUNT && !mj_json_is(key, p->field[i]))
             i++;
         return i;
     }
-    while (i < MJ_F_COUNT && (names[i].n != key->text.n || memcmp(names[i].p, key->text.p, key->text.n) != 0))
+    while (i < MJ_F_COUNT && (p->field[i].n != key->text.n || memcmp(p->field[i].p, key->text.p, key->text.n) != 0))
         i++;
     return i;
 }
 
 /* Of members that are there twice the last one counts, as for most readers. */
-void mj_object_read(mj_json from, mj_buf *scratch, mj_object *out)
+void mj_object_read(const mj_provider *p, mj_json from, mj_buf *scratch, mj_object *out)
 {
     mj_json key, value;
 
@@ -191,7 +163,7 @@ void mj_object_read(mj_json from, mj_buf *scratch, mj_object *out)
     if (from.type != MJ_JSON_OBJECT)
         return;
     while (mj_json_next(&from, &key, &value)) {
-        size_t i = field(&key);
+        size_t i = field(p, &key);
         if (i < MJ_F_COUNT)
             out->f[i] = value;
     }
@@ -209,14 +181,14 @@ typedef struct urls {
 } urls;
 
 /* A URL, given as a string or as an object with a url.  Empty: none is there, or none that can be used. */
-static mj_str image_url(mj_json v, urls *count, mj_buf *scratch)
+static mj_str image_url(const mj_provider *p, mj_json v, urls *count, mj_buf *scratch)
 {
     mj_str s = {0};
     char *last;
     size_t n;
 
     if (v.type == MJ_JSON_OBJECT)
-        v = mj_object_member(v, MJ_LIT("url"));
+        v = mj_object_member(v, p->url);
     else if (mj_object_missing(&v) || (v.type == MJ_JSON_STRING && v.text.n == 0))
         return s;
     count->given++;
@@ -234,18 +206,18 @@ static mj_str image_url(mj_json v, urls *count, mj_buf *scratch)
 }
 
 /* A list of URLs, an object whose members are some, or a single one. */
-static unsigned read_images(mj_json list, mj_str *images, urls *count, mj_buf *scratch)
+static unsigned read_images(const mj_provider *p, mj_json list, mj_str *images, urls *count, mj_buf *scratch)
 {
     unsigned n = 0;
-    mj_json key, v, url = mj_object_member(list, MJ_LIT("url"));
+    mj_json key, v, url = mj_object_member(list, p->url);
 
     if (list.type == MJ_JSON_STRING || !mj_object_missing(&url))
-        return (images[0] = image_url(list, count, scratch)).n > 0;
+        return (images[0] = image_url(p, list, count, scratch)).n > 0;
     if (list.type != MJ_JSON_ARRAY && list.type != MJ_JSON_OBJECT)
         return 0;
     for (int i = 0; mj_json_next(&list, &key, &v); i++) {
         if (n < MJ_MAX_IMAGES && i < 4 * MJ_MAX_IMAGES) {
-            images[n] = image_url(v, count, scratch);
+            images[n] = image_url(p, v, count, scratch);
             n += images[n].n > 0;
         } else if (!mj_object_missing(&v)) {
             count->given++;
@@ -273,10 +245,10 @@ static mj_str dropped(const urls *count, mj_buf *scratch)
 }
 
 /* What the provider says went wrong: message, else error.message, else error as a text. */
-mj_str mj_object_complaint(const mj_object *o, mj_buf *scratch)
+mj_str mj_object_complaint(const mj_provider *p, const mj_object *o, mj_buf *scratch)
 {
     mj_str said = clean(&o->f[MJ_F_MESSAGE], MJ_MAX_REASON, scratch);
-    mj_json inner = mj_object_member(o->f[MJ_F_ERROR], names[MJ_F_MESSAGE]);
+    mj_json inner = mj_object_member(o->f[MJ_F_ERROR], p->field[MJ_F_MESSAGE]);
 
     if (said.n == 0)
         said = clean(&inner, MJ_MAX_REASON, scratch);
@@ -303,7 +275,7 @@ static bool is_word(mj_str s, mj_str word)
 
 /* A status as a number, as a number in a string, or as a word, which begins with a letter.  An unknown word
  * is `other`. */
-mj_status_kind mj_object_status(const mj_json *v, int64_t other, mj_buf *scratch, int64_t *out)
+mj_status_kind mj_object_status(const mj_provider *p, const mj_json *v, int64_t other, mj_buf *scratch, int64_t *out)
 {
     mj_str s;
 
@@ -312,10 +284,10 @@ mj_status_kind mj_object_status(const mj_json *v, int64_t other, mj_buf *scratch
     s = unescaped(v, scratch);
     if (s.n == 0 || !is_letter(s.p[0]))
         return MJ_STATUS_NONE;
-    for (size_t i = 0; i < sizeof status_words / sizeof status_words[0]; i++)
-        if (is_word(s, status_words[i].word)) {
-            *out = status_words[i].status;
-            return status_words[i].kind;
+    for (size_t i = 0; i < p->nwords; i++)
+        if (is_word(s, p->words[i].word)) {
+            *out = p->words[i].status;
+            return p->words[i].envelope ? MJ_STATUS_ENVELOPE : MJ_STATUS_WORD;
         }
     *out = other;
     return MJ_STATUS_WORD;
@@ -327,7 +299,8 @@ const mj_object mj_object_none;
 
 /* NULL, or why nothing is said of a task in `o`.  `beside` is an object around it or in it, which has what it lacks:
  * but of the statuses there only words, since the number beside a task is the envelope's. */
-const char *mj_object_task(const mj_object *o, const mj_object *beside, mj_buf *scratch, mj_signal *w)
+const char *mj_object_task(const mj_provider *p, const mj_object *o, const mj_object *beside, mj_buf *scratch,
+                           mj_signal *w)
 {
     int64_t status;
     bool by_word = false;
@@ -341,18 +314,18 @@ const char *mj_object_task(const mj_object *o, const mj_object *beside, mj_buf *
     w->task_id = mj_object_has(o, MJ_F_TASK_ID) || o->id.n ? o->id : beside->id;
     if (w->task_id.n == 0)
         return "no usable taskId";
-    if (mj_object_status(&o->f[MJ_F_STATUS], MJ_TASK_RUNNING, scratch, &status) == MJ_STATUS_NONE) {
-        by_word = mj_object_status(&beside->f[MJ_F_STATUS], MJ_TASK_RUNNING, scratch, &status) == MJ_STATUS_WORD;
+    if (mj_object_status(p, &o->f[MJ_F_STATUS], p->status.running, scratch, &status) == MJ_STATUS_NONE) {
+        by_word = mj_object_status(p, &beside->f[MJ_F_STATUS], p->status.running, scratch, &status) == MJ_STATUS_WORD;
         if (!by_word)
             return "no usable status";
     }
     for (const mj_object *from = o; from; from = from == o ? beside : NULL) {
         if (!w->image.n)
-            w->image = image_url(from->f[MJ_F_IMAGE], &count, scratch);
+            w->image = image_url(p, from->f[MJ_F_IMAGE], &count, scratch);
         if (!w->image.n)
-            w->image = image_url(from->f[MJ_F_CDN_IMAGE], &count, scratch);
+            w->image = image_url(p, from->f[MJ_F_CDN_IMAGE], &count, scratch);
         if (!w->nimages)
-            w->nimages = read_images(from->f[MJ_F_IMAGES], w->images, &count, scratch);
+            w->nimages = read_images(p, from->f[MJ_F_IMAGES], w->images, &count, scratch);
         if (!w->mj_prompt.n)
             w->mj_prompt = clean(is_text(&from->f[MJ_F_MJ_PROMPT]) ? &from->f[MJ_F_MJ_PROMPT] : &from->f[MJ_F_PROMPT],
                                  MJ_MAX_PROMPT, scratch);
@@ -361,34 +334,34 @@ const char *mj_object_task(const mj_object *o, const mj_object *beside, mj_buf *
             w->meta = from->f[MJ_F_META].text;
     }
     w->remark = dropped(&count, scratch);
-    if (status == MJ_TASK_SUCCEEDED) {
+    if (status == p->status.succeeded) {
         w->kind = w->image.n || w->nimages ? SIG_SUCCEEDED : SIG_HINT;
-    } else if (status == MJ_TASK_FAILED) {
+    } else if (status == p->status.failed) {
         w->kind = SIG_FAILED;
         w->error_code = MJ_LIT("provider");
         w->error = clean(&o->f[MJ_F_FAIL_REASON], MJ_MAX_REASON, scratch);
         if (!w->error.n)
-            w->error = mj_object_complaint(o, scratch);
+            w->error = mj_object_complaint(p, o, scratch);
         if (!w->error.n)
             w->error = clean(&beside->f[MJ_F_FAIL_REASON], MJ_MAX_REASON, scratch);
         if (!w->error.n && by_word) /* an envelope's message is "success" */
-            w->error = mj_object_complaint(beside, scratch);
+            w->error = mj_object_complaint(p, beside, scratch);
     } else {
-        w->kind = SIG_RUNNING; /* MJ_TASK_RUNNING, or an unknown number */
+        w->kind = SIG_RUNNING; /* running, or an unknown number */
     }
     return NULL;
 }
 
-mj_str mj_object_id(mj_json entry, mj_buf *scratch, bool *by_job)
+mj_str mj_object_id(const mj_provider *p, mj_json entry, mj_buf *scratch, bool *by_job)
 {
     mj_json key, value, id = {0}, job = {0};
 
     while (mj_json_next(&entry, &key, &value)) {
         if (entry.type != MJ_JSON_OBJECT)
             break;
-        if (mj_json_is(&key, names[MJ_F_TASK_ID]))
+        if (mj_json_is(&key, p->field[MJ_F_TASK_ID]))
             id = value;
-        else if (mj_json_is(&key, names[MJ_F_JOB_ID]))
+        else if (mj_json_is(&key, p->field[MJ_F_JOB_ID]))
             job = value;
     }
     *by_job = mj_object_missing(&id);

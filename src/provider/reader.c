@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ENVELOPE_OK = 0 }; /* PROVIDER.md; provider/answer.c knows the others */
-
 size_t mj_wire_room(size_t n)
 {
     return MJ_URL_ROOM(n); /* no string but a URL becomes longer, and each is kept once */
@@ -52,7 +50,7 @@ static const char *data_object(mj_json data, mj_json *out)
     return out->type == MJ_JSON_OBJECT ? NULL : "no task in it";
 }
 
-bool mj_wire_callback(mj_str body, mj_buf *scratch, mj_signal *out, char why[MJ_WIRE_WHY])
+bool mj_wire_callback(const mj_provider *p, mj_str body, mj_buf *scratch, mj_signal *out, char why[MJ_WIRE_WHY])
 {
     mj_json root, inner;
     mj_object top, data;
@@ -60,18 +58,18 @@ bool mj_wire_callback(mj_str body, mj_buf *scratch, mj_signal *out, char why[MJ_
 
     if (!read_object(body, &root, why))
         return false;
-    mj_object_read(root, scratch, &top);
+    mj_object_read(p, root, scratch, &top);
     none = data_object(top.f[MJ_F_DATA], &inner);
     if (none)
         data = mj_object_none;
     else
-        mj_object_read(inner, scratch, &data);
+        mj_object_read(p, inner, scratch, &data);
     /* Bare: with a taskId at the top, or with a jobId there when data does not speak for itself. */
     if (mj_object_has(&top, MJ_F_TASK_ID) || (mj_object_has(&top, MJ_F_JOB_ID) && !mj_object_has(&data, MJ_F_TASK_ID) &&
                                               (none || !data.id.n || !mj_object_has(&data, MJ_F_STATUS))))
-        none = mj_object_task(&top, &data, scratch, out);
+        none = mj_object_task(p, &top, &data, scratch, out);
     else if (!none)
-        none = mj_object_task(&data, &top, scratch, out);
+        none = mj_object_task(p, &data, &top, scratch, out);
     return none ? is_none(why, none) : true;
 }
 
@@ -98,25 +96,25 @@ static bool is_markup(mj_str body)
 }
 
 /* {"status": N} or {"error": N}, where N may be a word, or {"error": {"code": N}}. */
-static void read_envelope(const mj_object *top, mj_buf *scratch, mj_answer *out)
+static void read_envelope(const mj_provider *p, const mj_object *top, mj_buf *scratch, mj_answer *out)
 {
     mj_json code = top->f[MJ_F_ERROR];
-    mj_status_kind kind = mj_object_status(&top->f[MJ_F_STATUS], -2, scratch, &out->number);
+    mj_status_kind kind = mj_object_status(p, &top->f[MJ_F_STATUS], -2, scratch, &out->number);
 
-    if (kind == MJ_STATUS_WORD || kind == MJ_STATUS_JSEND) {
+    if (kind == MJ_STATUS_WORD || kind == MJ_STATUS_ENVELOPE) {
         out->envelope = out->number != -2; /* an unknown word says nothing */
-        out->number = out->number == MJ_TASK_SUCCEEDED ? ENVELOPE_OK : -1;
+        out->number = out->number == p->status.succeeded ? p->envelope.ok : -1;
     } else if (kind == MJ_STATUS_NUMBER) {
         out->envelope = true;
     } else if (mj_object_missing(&top->f[MJ_F_STATUS])) {
         if (code.type == MJ_JSON_OBJECT)
-            code = mj_object_member(code, MJ_LIT("code"));
+            code = mj_object_member(code, p->code);
         out->envelope = mj_json_whole(&code, &out->number);
     }
-    out->error = out->envelope && out->number != ENVELOPE_OK;
+    out->error = out->envelope && out->number != p->envelope.ok;
 }
 
-static mj_meaning read_answer(int http, bool blocked, mj_str body, mj_buf *scratch, envelope *out)
+static mj_meaning read_answer(const mj_provider *p, int http, bool blocked, mj_str body, mj_buf *scratch, envelope *out)
 {
     mj_json root;
 
@@ -124,12 +122,12 @@ static mj_meaning read_answer(int http, bool blocked, mj_str body, mj_buf *scrat
     out->why[0] = '\0';
     out->top = mj_object_none;
     if (read_object(body, &root, out->why)) {
-        mj_object_read(root, scratch, &out->top);
-        read_envelope(&out->top, scratch, &out->answer);
+        mj_object_read(p, root, scratch, &out->top);
+        read_envelope(p, &out->top, scratch, &out->answer);
         if (!out->answer.envelope)
             is_none(out->why, "no envelope");
     }
-    return mj_answer_means(&out->answer);
+    return mj_answer_means(p, &out->answer);
 }
 
 static bool unread(mj_wire_statuses *out, char why[MJ_WIRE_WHY], const char *text)
@@ -138,14 +136,15 @@ static bool unread(mj_wire_statuses *out, char why[MJ_WIRE_WHY], const char *tex
     return is_none(why, text);
 }
 
-bool mj_wire_status(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wire_statuses *out, char why[MJ_WIRE_WHY])
+bool mj_wire_status(const mj_provider *p, int http, bool blocked, mj_str body, mj_buf *scratch, mj_wire_statuses *out,
+                    char why[MJ_WIRE_WHY])
 {
     const mj_meaning_info *info;
     envelope e;
     mj_json data;
     mj_str said;
 
-    *out = (mj_wire_statuses){.meaning = read_answer(http, blocked, body, scratch, &e)};
+    *out = (mj_wire_statuses){.meaning = read_answer(p, http, blocked, body, scratch, &e)};
     data = e.top.f[MJ_F_DATA];
     if (out->meaning == MJ_UNREADABLE)
         return is_none(why, e.why);
@@ -156,7 +155,7 @@ bool mj_wire_status(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wir
         return true;
     }
     info = mj_meaning_of(out->meaning);
-    said = mj_object_complaint(&e.top, scratch);
+    said = mj_object_complaint(p, &e.top, scratch);
     if (http >= 200 && http < 300 && e.answer.error && e.answer.number != -1)
         snprintf(why, MJ_WIRE_WHY, "status %" PRId64 "%s%.*s", e.answer.number, said.n ? ": " : "", (int)said.n,
                  said.n ? said.p : "");
@@ -168,12 +167,12 @@ bool mj_wire_status(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wir
     return false;
 }
 
-bool mj_wire_entry(mj_json entry, mj_buf *scratch, mj_signal *out)
+bool mj_wire_entry(const mj_provider *p, mj_json entry, mj_buf *scratch, mj_signal *out)
 {
     mj_object o;
 
-    mj_object_read(entry, scratch, &o);
-    return !mj_object_task(&o, &mj_object_none, scratch, out);
+    mj_object_read(p, entry, scratch, &o);
+    return !mj_object_task(p, &o, &mj_object_none, scratch, out);
 }
 
 /* One object instead of an array is its only entry; {} is an empty list, as some languages write it. */
@@ -186,16 +185,6 @@ static bool next_entry(mj_wire_statuses *words, mj_json *entry)
     words->rest = (mj_json){0};
     *entry = one;
     return mj_json_next(&one, NULL, &(mj_json){0});
-}
-
-bool mj_wire_next(mj_wire_statuses *words, mj_buf *scratch, mj_signal *out)
-{
-    mj_json entry;
-
-    while (next_entry(words, &entry))
-        if (mj_wire_entry(entry, scratch, out))
-            return true;
-    return false;
 }
 
 /* Any order will do, as long as it is one: shorter first, which needs no look at most of the bytes. */
@@ -216,21 +205,22 @@ void mj_wire_sort(mj_str *ids, size_t n)
 /* Two entries about one task.  Of two that say the same it is the longer or the last one; where they differ neither is
  * believed: then and for good it can't be read.  Only statuses are looked at: what else there is in them may need more
  * scratch. */
-static mj_json weigh(mj_json one, mj_json other, mj_buf *scratch)
+static mj_json weigh(const mj_provider *p, mj_json one, mj_json other, mj_buf *scratch)
 {
     int64_t x = -1, y = -1;
     mj_object a, b;
 
-    mj_object_read(one, scratch, &a);
-    mj_object_read(other, scratch, &b);
-    mj_object_status(&a.f[MJ_F_STATUS], MJ_TASK_RUNNING, scratch, &x);
-    mj_object_status(&b.f[MJ_F_STATUS], MJ_TASK_RUNNING, scratch, &y);
+    mj_object_read(p, one, scratch, &a);
+    mj_object_read(p, other, scratch, &b);
+    mj_object_status(p, &a.f[MJ_F_STATUS], p->status.running, scratch, &x);
+    mj_object_status(p, &b.f[MJ_F_STATUS], p->status.running, scratch, &y);
     if (one.type != MJ_JSON_OBJECT || x != y)
         return (mj_json){.type = MJ_JSON_BOOL};
     return one.text.n > other.text.n ? one : other;
 }
 
-size_t mj_wire_asked(mj_wire_statuses words, const mj_str *asked, size_t n, mj_json *entries, mj_buf *scratch)
+size_t mj_wire_asked(const mj_provider *p, mj_wire_statuses words, const mj_str *asked, size_t n, mj_json *entries,
+                     mj_buf *scratch)
 {
     size_t kept = scratch->n, all = 0, odd = 0, nulls = 0;
     mj_json entry;
@@ -239,11 +229,11 @@ size_t mj_wire_asked(mj_wire_statuses words, const mj_str *asked, size_t n, mj_j
         entries[i] = (mj_json){0};
     for (; n > 0 && next_entry(&words, &entry); all++) {
         bool by_job;
-        mj_str id = mj_object_id(entry, scratch, &by_job);
+        mj_str id = mj_object_id(p, entry, scratch, &by_job);
         const mj_str *at = id.n ? bsearch(&id, asked, n, sizeof id, by_bytes) : NULL;
         mj_json *seen = at ? &entries[at - asked] : NULL;
         if (seen)
-            *seen = seen->type == MJ_JSON_NONE ? entry : weigh(*seen, entry, scratch);
+            *seen = seen->type == MJ_JSON_NONE ? entry : weigh(p, *seen, entry, scratch);
         nulls += entry.type == MJ_JSON_NULL;
         odd += (id.n == 0 && entry.type != MJ_JSON_NULL) || (by_job && id.n && !at); /* a jobId may be another name */
         scratch->n = kept;
@@ -251,16 +241,16 @@ size_t mj_wire_asked(mj_wire_statuses words, const mj_str *asked, size_t n, mj_j
     return nulls == all ? all : odd;
 }
 
-void mj_wire_submit(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wire_verdict *out)
+void mj_wire_submit(const mj_provider *p, int http, bool blocked, mj_str body, mj_buf *scratch, mj_wire_verdict *out)
 {
     envelope e;
-    mj_meaning meaning = read_answer(http, blocked, body, scratch, &e);
+    mj_meaning meaning = read_answer(p, http, blocked, body, scratch, &e);
     const mj_meaning_info *info;
     mj_object data;
 
     *out = (mj_wire_verdict){0};
     if (e.answer.envelope && !e.answer.error) {
-        mj_object_read(e.top.f[MJ_F_DATA], scratch, &data);
+        mj_object_read(p, e.top.f[MJ_F_DATA], scratch, &data);
         if (meaning == MJ_FINE && data.id.n == 0)
             meaning = MJ_UNREADABLE;
         else if (meaning == MJ_FINE)
@@ -274,6 +264,6 @@ void mj_wire_submit(int http, bool blocked, mj_str body, mj_buf *scratch, mj_wir
     if (meaning == MJ_FINE)
         return;
     out->code = info->code;
-    out->said = mj_object_complaint(&e.top, scratch);
+    out->said = mj_object_complaint(p, &e.top, scratch);
     out->text = info->replace && e.answer.envelope && out->said.n ? out->said : info->text;
 }

@@ -210,8 +210,8 @@ M.KEYS = {
 
 M.DEFAULTS = {
   store_mode = 384,
-  base_url = "https://api.midjourney-api.com", -- PROVIDER.md
-  max_in_flight = 10,                          -- PROVIDER.md: the account's limit
+  base_url = core.provider.base_url,
+  max_in_flight = core.provider.jobs,
   batch = 50,
   connections = 8,
   lost_after = DAY,

@@ -4,6 +4,7 @@ local json = require "mjhook.json"
 local provider = require "mjhook.provider"
 local web = require "mjhook.doctor.web"
 
+local P = core.provider
 local SMALL, LARGE = 2048, 60 * 1024
 local SLOW_MS = 1000
 local TIMED = 5
@@ -40,7 +41,8 @@ end
 
 -- A callback of so many bytes: what matters is at its end, where a cut is felt.
 local function callback_of(size)
-  local head, tail = '{"pad":"', '","taskId":"mjhook-doctor","status":0}'
+  local head = '{"pad":"'
+  local tail = ('","%s":"mjhook-doctor","%s":%d}'):format(P.field.task_id, P.field.status, P.status.running)
   return head .. ("mjhook doctor "):rep(math.ceil(size / 14)):sub(1, size - #head - #tail) .. tail
 end
 

@@ -1,4 +1,5 @@
 -- Is the provider there, and does it take our keys?  It is asked about a task that does not exist, and nothing else.
+local core = require "mjhook.core"
 local provider = require "mjhook.provider"
 local web = require "mjhook.doctor.web"
 
@@ -44,7 +45,8 @@ local function check_accounts(patient, report, who, client)
   for _, account in ipairs(config.accounts) do
     if not account.api_key then
       report:fail("provider.key", ("account %s has no key"):format(account.name),
-        "set api_key, api_key_file or MIDJOURNEY_API_KEY; cron's environment is not your shell's")
+        "set api_key, api_key_file or " .. core.provider.environment.api_key
+          .. "; cron's environment is not your shell's")
     else
       local request = provider.complete(config, { provider.status_request(account.name, { NO_TASK }) })[1]
       local answer = web.ask(client, request)

@@ -7,6 +7,8 @@ local view = require("mjhook.view").view
 
 local M = {}
 
+local TIMEOUT = core.provider.timeout
+
 local FIELDS = {
   prompt = "string", mode = "string", timeout = "number", user_id = "string", key = "string",
   account = "string", priority = "number", expires = "number",
@@ -134,8 +136,8 @@ function M.record(mj, args, what)
     return invalid "prompt: not valid UTF-8 text"
   elseif args.mode and args.mode ~= "fast" and args.mode ~= "relaxed" then
     return invalid('mode: "fast" or "relaxed" expected, got %q', args.mode)
-  elseif args.timeout and not is_whole(args.timeout, 300, 1200) then
-    return invalid("timeout: whole seconds from 300 to 1200 expected, got %s", args.timeout)
+  elseif args.timeout and not is_whole(args.timeout, TIMEOUT.least, TIMEOUT.most) then
+    return invalid("timeout: whole seconds from %d to %d expected, got %s", TIMEOUT.least, TIMEOUT.most, args.timeout)
   elseif args.priority and not is_whole(args.priority, -1000000, 1000000) then
     return invalid("priority: a whole number from -1000000 to 1000000 expected, got %s", args.priority)
   elseif args.expires and not (args.expires > 0 and args.expires <= 31536000) then
@@ -171,8 +173,8 @@ function M.record(mj, args, what)
     return nil, err
   end
   local task = {
-    prompt = prompt, mode = args.mode or "fast", timeout = args.timeout or 600, user_id = args.user_id, key = args.key,
-    account = args.account, priority = args.priority, context = context,
+    prompt = prompt, mode = args.mode or "fast", timeout = args.timeout or TIMEOUT.usual,
+    user_id = args.user_id, key = args.key, account = args.account, priority = args.priority, context = context,
     expires_at = args.expires and core.now() + math.floor(args.expires * 1000) or nil,
   }
   task.fingerprint = fingerprint(task, args.context)

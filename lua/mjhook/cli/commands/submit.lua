@@ -7,6 +7,8 @@ local raw_json = require("mjhook").raw_json
 local submit_file = require "mjhook.cli.submit_file"
 local waiting = require "mjhook.cli.waiting"
 
+local TIMEOUT = core.provider.timeout
+
 local function read_json(given)
   local value, err = raw_json(given)
   if value == nil then
@@ -65,7 +67,8 @@ return {
   needs_policy = true, -- on_refused
   options = {
     { name = "mode", arg = "MODE", help = "fast (default) or relaxed", read = options.one_of("fast", "relaxed") },
-    { name = "timeout", arg = "TIME", help = "after which the provider gives up: 300 to 1200 s (600)",
+    { name = "timeout", arg = "TIME",
+      help = ("after which the provider gives up: %d to %d s (%d)"):format(TIMEOUT.least, TIMEOUT.most, TIMEOUT.usual),
       read = options.seconds },
     { name = "user", arg = "ID", help = "your user, to list by", read = options.text },
     { name = "key", arg = "KEY", help = "makes it once only: the same key gives the first task", read = options.text },
