@@ -97,6 +97,12 @@ local function make_log(given)
   end
 end
 
+-- Only if that is certain: what can't be looked at may be there, and core.open() says why it can't be opened.
+local function is_absent(settings)
+  local found, err = core.stat(settings.store .. "/data.mdb")
+  return not found and err.code == "not_found"
+end
+
 local function open(args)
   local settings, err = config.resolve(args)
   if not settings then
@@ -118,8 +124,8 @@ local function open(args)
       return nil, memory.is_out(err) and err or core.error("config", "secrets: " .. err.message)
     end
   end
-  if args and args.create == false and not core.stat(settings.store .. "/data.mdb") then
-    return nil, core.error("config", ("store: there is none in %s; the first submit makes it"):format(settings.store))
+  if args and args.create == false and is_absent(settings) then
+    return nil, core.error("absent", ("store: there is none in %s; the first submit makes it"):format(settings.store))
   end
   self.exec, err = (args and args.executor or executor.direct)(settings)
   if not self.exec then

@@ -22,6 +22,7 @@
 ---@alias mjhook.ErrorCode
 ---| "invalid"      # An argument or a field of a job is wrong; the message names it. Correct it.
 ---| "config"       # The configuration is wrong or incomplete; the message names the key. `mjhook doctor` says more.
+---| "absent"       # There is no store there yet, and `create = false` was given. The first submission makes it.
 ---| "not_found"    # There is no such task, event or refused callback. Check the id; a pruned task is gone.
 ---| "key_conflict" # The key was used with other arguments. Use another key, or submit the same arguments.
 ---| "state"        # The state of the task or event does not allow this; the message names the state.

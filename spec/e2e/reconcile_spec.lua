@@ -140,7 +140,7 @@ describe("mjhook-reconcile", function()
   it("finds its configuration through the environment; -c and --store go first", function()
     prepare()
     submit()
-    local other = kit.write(dir .. "/other.lua", receiver.config_text { store = dir .. "/no-such-store" })
+    local other = kit.write(dir .. "/other.lua", receiver.config_text { stroe = dir .. "/no-such-store" })
     local environment = "MJHOOK_CONFIG=" .. kit.quote(config)
     assert.equal(1, cjson.decode(run("--json", environment).out).pending)
     assert.equal(78, run("-c " .. kit.quote(other), environment).code)
@@ -156,7 +156,7 @@ describe("mjhook-reconcile", function()
       { "a key is unknown", "return { stroe = '/x' }", "stroe: unknown key" },
       { "a value is bad", "return { store = '/x', batch = 'many' }", "batch: " },
       { "there is no store in it", "return {}", "store: not set" },
-      { "the store is not there", "return { store = '/nowhere/at/all' }", "/nowhere/at/all" },
+      { "the store can't be looked at", "return { store = '/dev/null/at/all' }", "/dev/null/at/all: Not a directory" },
       { "the policy does not compile", "return { store = '@DIR@/store', policy = 'policy.lua' }", "policy: " },
     }
     for _, case in ipairs(broken) do

@@ -30,8 +30,12 @@ end
 
 local METRICS_MODE = 420 -- 0644: a collector runs as another user, and cron's umask keeps it out
 
+-- Of a store that is not there yet, what the pass did is all there is to tell.
 local function write_metrics(path, mj, report)
-  local written, err = mj:metrics()
+  local written, err = "", nil
+  if mj then
+    written, err = mj:metrics()
+  end
   if not written then
     return nil, err
   end
@@ -129,6 +133,21 @@ local function finish(options, mj, report, troubles, said)
   return exit ~= 0 and exit or report.errors > 0 and 1 or 0
 end
 
+-- A pass over a store that is not there yet: whoever set it up has not submitted anything.
+local function idle_pass(options, why)
+  local report = { would_resolve = 0, would_recover = 0 }
+  for _, name in ipairs(FIELDS) do
+    report[name] = 0
+  end
+  if options.verbose or options.terminal and not options.quiet and not options.json then
+    say("nothing to do: %s", why)
+  end
+  if not options.dry_run then
+    report.would_resolve, report.would_recover = nil, nil
+  end
+  return finish(setmetatable({ verbose = false, terminal = false }, { __index = options }), nil, report, {}, {})
+end
+
 --- @tparam table options of the command line
 -- @treturn function that makes one pass and returns the exit code
 -- @treturn function that tells, between two passes, whether the next one should come at once: somebody waits for a
@@ -154,7 +173,9 @@ return function(options)
     end
     if not mj then
       mj, err = mjhook.open { config = options.config, store = options.store, create = false }
-      if not mj then
+      if not mj and err.code == "absent" then
+        return idle_pass(options, err.message)
+      elseif not mj then
         say("%s", err.message)
         return EXIT[err.code] or 1
       end
