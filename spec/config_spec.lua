@@ -301,11 +301,12 @@ describe("configuration", function()
       it("refuses a relative " .. key .. " of an argument, also beside a file that has it", function()
         local path = file "return {}"
         kit.write(path:gsub("config.lua$", "beside"), SECRET .. "\n") -- nothing but the origin is wrong with it
-        assert.matches("^" .. key .. ": an absolute path expected, got beside", refused { [key] = "beside", config = path })
+        assert.matches("^" .. key .. ": an absolute path expected, got beside",
+          refused { [key] = "beside", config = path })
       end)
     end
 
-    it("finds the file's paths also when the file is named relative to the working directory, which may change", function()
+    it("finds the file's paths when the file is named relative to the working directory, which may change", function()
       local lfs = require "lfs"
       local before = lfs.currentdir()
       local path = file "return { store = 'tasks', policy = 'policy.lua', log = 'mjhook.log' }"

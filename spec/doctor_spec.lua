@@ -10,6 +10,8 @@ local sim = require "sim"
 local AS_ROOT = core.uid() == 0
 local NOBODY = 65534
 
+local open_store = core.open
+
 describe("mjhook doctor", function()
   setup(sim.start)
   teardown(sim.stop)
@@ -22,9 +24,13 @@ describe("mjhook doctor", function()
     dir = kit.tmp()
   end)
 
-  -- A configuration file on a store that is there (unless `store` says otherwise), polling only.
+  -- A configuration file on a store that is there (unless `store` says otherwise) and is looked after, polling only.
   local function config_file(more, text)
-    kit.open({}, sim):close()
+    local mj = kit.open({}, sim)
+    if core.open == open_store then -- what a spec puts in its place can't be reconciled
+      assert(mj:reconcile { budget = 5 })
+    end
+    mj:close()
     local settings = kit.settings({ hook_url = false }, sim)
     settings.log, settings.hook_url, settings.secrets = nil, nil, nil
     for k, v in pairs(more or {}) do
@@ -339,15 +345,16 @@ describe("mjhook doctor", function()
     end)
 
     describe("whose last sweep is known", function()
-      local sweep
+      local sweep, oldest
 
       before_each(function()
+        oldest = nil
         replace("open", function(real, ...)
           local store, err = real(...)
           return store and {
             stats = function(_, now)
               local stats = store:stats(now)
-              stats.sweep = sweep
+              stats.sweep, stats.oldest_open = sweep, oldest or stats.oldest_open
               return stats
             end,
             close = function() store:close() end,
@@ -355,25 +362,76 @@ describe("mjhook doctor", function()
         end)
       end)
 
-      it("says nothing when it is not", function()
-        sweep = nil
-        examine()
-        assert.equal("", finding("store.sweep").message)
+      it("warns when the reconciler never ran, with a line for crontab; fails once a task has waited for it", function()
         sweep = {}
         examine()
-        assert.equal("", finding("store.sweep").message)
+        assert_finding("warn", "store.sweep", "never ran", "* * * * * /")
+        assert.truthy(finding("store.sweep").advice:find(" -q -c " .. dir .. "/config.lua", 1, true))
+        oldest = core.now() - 7200000
+        examine()
+        assert_fails("store.sweep", "never ran", "crontab -e")
       end)
 
-      it("is fine within five minutes, warns within an hour, then fails", function()
-        sweep = { last_at = core.now() - 90000 }
+      it("is fine with an hourly cron, warns when that was missed, and fails after a day", function()
+        for minutes, status in pairs { [1] = "ok", [10] = "ok", [61] = "ok", [70] = "warn", [600] = "warn",
+                                       [1600] = "fail" } do
+          sweep = { last_at = core.now() - minutes * 60000 }
+          examine()
+          assert_finding(status, "store.sweep", "last ran", status ~= "ok" and "* * * * * /" or nil)
+        end
+      end)
+    end)
+
+    describe("with events", function()
+      local function ended(mj)
+        local task = assert(mj:adopt { task_id = "T1", prompt = "a fox" })
+        assert.equal(200, mj:callback({ method = "POST", uri = require("mjhook.provider").hook_url(mj, task.ref, 1),
+          headers = {}, body = '{"taskId":"T1","status":1,"image":"https://img.example/x"}' }).status)
+      end
+
+      it("warns when they fail at each try, with the newest error", function()
+        local policy = kit.write(dir .. "/policy.lua",
+          "return { on_succeeded = function() return false, 'no disk' end }")
+        local mj = kit.open({ policy = policy }, sim)
+        ended(mj)
+        for _ = 1, 3 do
+          assert(mj:deliver())
+          kit.travel(60)
+        end
+        examine { policy = policy }
+        assert_finding("warn", "store.failing", "1 of the first 1 waiting event failed at each try so far",
+          "mjhook events")
+        assert.truthy(finding("store.failing").message:find("on_succeeded: no disk", 1, true))
+        assert.equal(0, count.fail)
+      end)
+
+      it("warns when they wait for a policy that is not there", function()
+        ended(kit.open({}, sim))
         examine()
-        assert_finding("ok", "store.sweep", "1 min 30 s ago")
-        sweep = { last_at = core.now() - 10 * 60000 }
-        examine()
-        assert_finding("warn", "store.sweep", "10 min", "crontab")
-        sweep = { last_at = core.now() - 2 * 3600000 }
-        examine()
-        assert_fails("store.sweep", "2 h", "crontab")
+        assert_finding("warn", "store.policy", "1 event waits for a policy, and there is none", "set `policy`")
+      end)
+
+      it("warns when nothing delivers them", function()
+        ended(kit.open({}, sim))
+        kit.travel(3 * 3600)
+        examine { policy = kit.write(dir .. "/policy.lua", "return {}") } -- the helper's pass has no policy
+        assert_finding("warn", "store.late", "has been due for 3 h", "mjhook_deliver")
+      end)
+
+      it("is told by `mjhook stats`, too, to a person and to a program", function()
+        local cli = require "cli"
+        ended(kit.open({}, sim))
+        local result = cli.run { "stats" }
+        assert.equal(0, result.code)
+        assert.matches("Needs attention", result.out)
+        assert.matches("1 event waits for a policy", result.out)
+        assert.matches("never ran", result.out)
+        local stats = cjson.decode(cli.run({ "stats", "--json" }).out)
+        local checks = {}
+        for i, one in ipairs(stats.attention) do
+          checks[i] = one.check .. " " .. one.status
+        end
+        assert.same({ "store.policy warn", "store.sweep warn" }, checks)
       end)
     end)
   end)

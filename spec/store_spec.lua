@@ -100,10 +100,69 @@ describe("the store", function()
     assert.same({ "Tk1" }, again.task_ids)
   end)
 
-  it("prunes nothing whose event nobody has taken", function()
-    local mj = open { retention = { succeeded = 0 } } -- without a policy events wait
+  -- What a policy that is there has not handled yet.
+  local WAITING = { on_succeeded = function() return false, "later" end }
+
+  it("prunes nothing whose event waits for the policy", function()
+    local mj = open { policy = WAITING }
     finished(mj, "k1")
     assert.equal(0, assert(mj:prune { older_than = 0 }).pruned)
+    assert.equal(1, mj:stats().events)
+  end)
+
+  describe("without a policy", function()
+    it("prunes what is over, and the events that nothing will ever handle with it", function()
+      local mj = open { retention = { succeeded = 0 } }
+      for i = 1, 3 do
+        finished(mj, "k" .. i)
+      end
+      assert.equal(3, mj:stats().events)
+      assert.equal(3, assert(mj:reconcile { budget = 5 }).pruned)
+      assert.same({ 0, 0 }, { mj:stats().events, mj:stats().tasks.succeeded })
+      assert.is_nil(mj:events()())
+      assert.is_true(mj:find_key("k1").pruned)
+      local report = assert(mj:check())
+      assert.is_true(report.ok, report.problems[1])
+      assert.same({ 0, 0, 3 }, { report.tasks, report.events, report.tombs })
+    end)
+
+    it("keeps what retention keeps, and what is unfinished", function()
+      local mj = open { retention = { failed = 0 } }
+      finished(mj, "k1")
+      assert(mj:adopt { task_id = "open", prompt = "a fox" })
+      assert.equal(0, assert(mj:prune()).pruned)
+      assert.equal(0, assert(mj:prune { older_than = 3600 }).pruned)
+      assert.equal(1, mj:stats().events)
+    end)
+
+    it("keeps a task whose event was buried: a person is to look at it", function()
+      local mj = open { retention = { succeeded = 0 } }
+      local task = finished(mj, "k1")
+      assert(mj:bury(task.ref .. "-1", "no"))
+      assert.equal(0, assert(mj:prune()).pruned)
+      assert(mj:kick(task.ref .. "-1"))
+      assert.equal(1, assert(mj:prune()).pruned)
+    end)
+
+    it("keeps a task whose event is at work in a program that has a policy", function()
+      local mj = open { retention = { succeeded = 0 } }
+      finished(mj, "k1")
+      local now = require("mjhook.core").now()
+      assert(mj.exec:commit { { op = "take", ["until"] = now + 60000 } }[1].event)
+      assert.equal(0, assert(mj:prune()).pruned)
+      kit.travel(61) -- that program has died
+      assert.equal(1, assert(mj:prune()).pruned)
+    end)
+
+    it("prunes from the command line, too; a policy that is there holds its events", function()
+      local cli = require "cli"
+      finished(open(), "k1")
+      local path = kit.write(kit.tmp() .. "/config.lua",
+        ("return { store = %q, policy = 'policy.lua' }"):format(kit.store))
+      kit.write(path:gsub("config.lua$", "policy.lua"), "return { on_succeeded = function() end }")
+      assert.equal("0 pruned\n", cli.run({ "-c", path, "prune", "--older-than", "0" }).out)
+      assert.equal("1 pruned\n", cli.run({ "prune", "--older-than", "0" }).out)
+    end)
   end)
 
   -- Final tasks with an event that waits, and so not to be pruned.

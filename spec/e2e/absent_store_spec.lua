@@ -25,7 +25,8 @@ describe("a store that is not there yet", function()
   after_each(kit.cleanup)
 
   -- Also where its directory is there already, as init and systemd leave it.
-  for name, prepare in pairs { ["without its directory"] = "true", ["with an empty directory"] = "mkdir -m 700 store" } do
+  for name, prepare in pairs { ["without its directory"] = "true",
+                               ["with an empty directory"] = "mkdir -m 700 store" } do
     it("is an idle pass that says nothing and exits 0: " .. name, function()
       assert.equal(0, select(2, kit.sh("cd " .. dir .. " && " .. prepare)))
       assert.same({ "", 0 }, { kit.sh(environment .. RECONCILE) })
@@ -35,8 +36,8 @@ describe("a store that is not there yet", function()
       assert.equal(0, cjson.decode(out).requests)
       assert.same({ "would poll 0, decide on 0 ambiguous, recover 0; 0 queued, 0 pending", 0 },
         { kit.sh(environment .. RECONCILE .. " --dry-run") })
-      assert.matches("nothing to do: store: there is none in " .. dir .. "/store; the first submit makes it$",
-        (kit.sh(environment .. RECONCILE .. " -v")))
+      assert.truthy(kit.sh(environment .. RECONCILE .. " -v"):find("nothing to do: store: there is none in " .. dir
+        .. "/store; the first submit makes it", 1, true))
       assert.is_nil(core.stat(dir .. "/store/data.mdb"))
     end)
   end

@@ -320,8 +320,8 @@ static int store_page(lua_State *L)
     return 5;
 }
 
-/* store:prunable{state=, until=, resume=, from=, limit=} -> {refs}, from, resumed | nil, err.  See mj_store_prunable():
- * `from` is nil when nothing is left. */
+/* store:prunable{state=, until=, resume=, from=, limit=, no_policy=, now=} -> {refs}, from, resumed | nil, err.  See
+ * mj_store_prunable(): `from` is nil when nothing is left. */
 static int store_prunable(lua_State *L)
 {
     mj_store *s = mjl_store(L);
@@ -339,6 +339,8 @@ static int store_prunable(lua_State *L)
     p.until = mjl_ms(L, 2, "until", 0);
     p.limit = (uint32_t)mjl_int(L, 2, "limit", 100, 0, UINT32_MAX);
     p.resume = mjl_bool(L, 2, "resume");
+    p.no_policy = mjl_bool(L, 2, "no_policy");
+    p.now = mjl_ms(L, 2, "now", 0);
     mjl_field(L, 2, "from");
     p.has_from = !lua_isnil(L, -1);
     if (p.has_from && !mjl_ref(L, -1, p.from))

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <netdb.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -36,6 +37,21 @@ static int core_cwd(lua_State *L)
     if (!getcwd(path, sizeof path) || path[0] != '/')
         return mjl_fail(L, MJ_ENOTFOUND, "the working directory");
     lua_pushstring(L, path);
+    return 1;
+}
+
+/* core.realpath(path) -> its absolute name without links | nil, err */
+static int core_realpath(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    char *real = realpath(path, NULL);
+
+    if (!real) {
+        lua_pushfstring(L, "%s: %s", path, strerror(errno));
+        return mjl_fail(L, errno == ENOENT ? MJ_ENOTFOUND : MJ_EIO, lua_tostring(L, -1));
+    }
+    lua_pushstring(L, real);
+    free(real);
     return 1;
 }
 
@@ -212,6 +228,7 @@ void mjl_open_sys(lua_State *L)
         {"now", core_now},
         {"lock", core_lock},
         {"cwd", core_cwd},
+        {"realpath", core_realpath},
         {"environment", core_environment},
         {"standard_files", core_standard_files},
         {"columns", core_columns},

@@ -320,6 +320,7 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
 {
     op->kind = (mj_op_kind)named(L, mjl_str(L, t, "op"), "op", op_name, OP_COUNT);
     op->want = mjl_bool(L, t, "want");
+    op->no_policy = mjl_bool(L, t, "no_policy");
     op->limit = (uint32_t)mjl_int(L, t, "limit", 100, 0, UINT32_MAX);
     op->until = mjl_ms(L, t, "until", 0);
     op->body = mjl_str(L, t, "body");

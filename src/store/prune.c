@@ -79,10 +79,20 @@ static found find(mj_unit *u, const mj_scan *scan, uint32_t limit, int64_t until
     return f;
 }
 
-/* No event of the task waits, is leased or is buried, and no attempt of it holds a slot. */
-static bool may_go(mj_unit *u, mj_unit_row *row, const mj_task *t, int64_t finished_by)
+/* Whether an event keeps its task: without a policy one that only waits does not, since nothing will ever handle it.  A
+ * buried one was given up, for a person to look at; a leased one is at work in a process that has a policy; one that
+ * can't be read is check()'s to tell. */
+static bool keeps(mj_str bytes, bool no_policy, int64_t now)
 {
-    if (!mj_state_final(t->state) || t->finished_at > finished_by)
+    mj_event_record e;
+
+    return !no_policy || mj_event_decode(bytes, &e) != MJ_OK || e.buried || (e.leased && e.next_at > now);
+}
+
+/* No event keeps the task, and no attempt of it holds a slot. */
+static bool may_go(mj_unit *u, mj_unit_row *row, const mj_task *t, const mj_op *op)
+{
+    if (!mj_state_final(t->state) || t->finished_at > op->until)
         return false;
     for (unsigned i = 0; i < t->nattempts; i++)
         if (t->attempts[i].slot)
@@ -90,9 +100,18 @@ static bool may_go(mj_unit *u, mj_unit_row *row, const mj_task *t, int64_t finis
     if (!mj_unit_events(u, row))
         return false;
     for (unsigned i = 0; i < row->nevents; i++)
-        if (!row->events[i].gone)
+        if (!row->events[i].gone && keeps(row->events[i].bytes, op->no_policy, u->now))
             return false;
     return true;
+}
+
+static void drop_events(mj_unit *u, mj_unit_row *row)
+{
+    for (unsigned i = 0; i < row->nevents && u->rc == MJ_OK; i++)
+        if (!row->events[i].gone) {
+            u->tally.events--;
+            mj_unit_set_event(u, row, row->events[i].seq, (mj_str){0}, false, 0);
+        }
 }
 
 static void bury(mj_unit *u, mj_unit_row *row, const mj_task *t)
@@ -174,7 +193,8 @@ void mj_op_prune(mj_unit *u, mj_op *op)
         if (mj_unit_task(u, f.entries[i].ref, &row, &t) !=
             MJ_OK) /* unreadable: check()'s to tell, not ours to delete */
             continue;
-        if (may_go(u, row, &t, op->until)) {
+        if (may_go(u, row, &t, op)) {
+            drop_events(u, row);
             bury(u, row, &t);
             op->done++;
         }
@@ -214,11 +234,19 @@ typedef struct look {
     int rc;
 } look;
 
-static bool any(void *ctx, const mj_entry *e, mj_str bytes)
+typedef struct held {
+    const mj_prunable *p;
+    int64_t now;
+    bool is;
+} held;
+
+static bool one_held(void *ctx, const mj_entry *e, mj_str bytes)
 {
-    (void)e, (void)bytes;
-    *(bool *)ctx = true;
-    return false;
+    held *h = ctx;
+
+    (void)e;
+    h->is = keeps(bytes, h->p->no_policy, h->now);
+    return !h->is;
 }
 
 static bool one_prunable(void *ctx, const mj_entry *e, mj_str bytes)
@@ -226,7 +254,7 @@ static bool one_prunable(void *ctx, const mj_entry *e, mj_str bytes)
     look *l = ctx;
     mj_prunable *p = l->p;
     mj_scan events = {.index = MJ_IX_EVENT, .fixed = 1, .from = {.index = MJ_IX_EVENT}};
-    bool held = false;
+    held h = {p, p->now, false};
     mj_task t;
 
     if (mj_ulid_time(e->ref) > p->until)
@@ -241,11 +269,11 @@ static bool one_prunable(void *ctx, const mj_entry *e, mj_str bytes)
     if (!mj_state_final(t.state) || t.finished_at > p->until)
         return true;
     for (unsigned i = 0; i < t.nattempts; i++)
-        held = held || t.attempts[i].slot;
+        h.is = h.is || t.attempts[i].slot;
     memcpy(events.from.ref, e->ref, MJ_ULID_BYTES);
-    if (!held)
-        l->rc = l->s->backend->scan(l->tx, &events, any, &held);
-    if (!held && l->rc == MJ_OK)
+    if (!h.is)
+        l->rc = l->s->backend->scan(l->tx, &events, one_held, &h);
+    if (!h.is && l->rc == MJ_OK)
         mj_put_raw(l->out, e->ref, MJ_ULID_BYTES);
     return l->rc == MJ_OK;
 }

@@ -130,7 +130,8 @@ typedef struct mj_event_record {
 
 typedef struct mj_op {
     mj_op_kind kind;
-    bool want; /* give the record back */
+    bool want;      /* give the record back */
+    bool no_policy; /* PRUNE: events that only wait for a handler hold no task back, and go with it */
     bool has_ref;
     uint8_t ref[MJ_ULID_BYTES]; /* in, or out of CREATE and CLAIM */
     mj_task *task;              /* CREATE: the user's fields; read only */
@@ -188,7 +189,9 @@ typedef struct mj_prunable {
     mj_state state;
     int64_t until; /* ms */
     uint32_t limit;
-    bool resume; /* out: whether there was such a place */
+    bool resume;    /* out: whether there was such a place */
+    bool no_policy; /* see mj_op; `now` is for telling which events are at work */
+    int64_t now;
     bool has_from, more;
     uint8_t from[MJ_ULID_BYTES];
 } mj_prunable;

@@ -109,8 +109,8 @@ end
 
 local LAST_LEAST, FLEXIBLE_LEAST, HIDDEN_BELOW, READABLE = 20, 8, 12, 4
 
--- The columns that are shown in `room` columns of a terminal: what stands between the first two and the last is left out
--- from the right until the last one has HIDDEN_BELOW; on a terminal that is narrower still, the last ones, too.
+-- The columns that are shown in `room` columns of a terminal: what stands between the first two and the last is left
+-- out from the right until the last one has HIDDEN_BELOW; on a terminal that is narrower still, the last ones, too.
 local function choose(widths, room)
   local shown, left = {}, room
   for c = 1, #widths do

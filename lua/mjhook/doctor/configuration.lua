@@ -44,7 +44,8 @@ local function check_policy(settings, report)
   elseif type(settings.policy) == "string" then
     report:ok("configuration.policy", owner_and_mode(settings.policy))
   else
-    report:ok("configuration.policy", loaded.present and "in the configuration" or "none: events wait")
+    report:ok("configuration.policy", loaded.present and "in the configuration"
+      or "none: events wait, and are forgotten with their tasks")
   end
 end
 

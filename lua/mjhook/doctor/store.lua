@@ -1,12 +1,12 @@
 -- Does the store open, is there room, and does somebody look after it?
 local core = require "mjhook.core"
+local health = require "mjhook.doctor.health"
 local stores = require "mjhook.stores"
 local text = require "mjhook.cli.text"
 
 local MIB = 2 ^ 20
 local DISK_FAIL, DISK_WARN = 16 * MIB, 512 * MIB
 local MAP_FAIL, MAP_WARN = 0.95, 0.8
-local SWEEP_WARN_MS, SWEEP_FAIL_MS = 5 * 60000, 60 * 60000 -- cron's shortest interval is a minute
 
 local ADVICE = {
   owner = "run mjhook, cron and nginx's workers as its owner, or share it with a group: store_mode",
@@ -32,7 +32,7 @@ local function check_parent(dir, report)
     return nil
   end
   report:warn("store.directory", ("%s is not there yet"):format(dir),
-    "the first submission makes it; until then mjhook-reconcile exits 78")
+    "the first submission makes it; until then mjhook-reconcile has nothing to do")
   return parent
 end
 
@@ -102,33 +102,6 @@ local function check_map(config, stats, report)
   end
 end
 
-local function check_events(stats, report)
-  if stats.buried == 0 then
-    return report:ok("store.events", ("%d waiting, none buried"):format(stats.events))
-  end
-  report:warn("store.events", ("%d of %d stored events are buried (%.0f %%): the policy's handlers failed too often")
-    :format(stats.buried, stats.buried + stats.events, 100 * stats.buried / (stats.buried + stats.events)),
-    "correct the handlers, then hand the events out again: `mjhook kick`")
-end
-
--- Stores of before it was noted do not tell.
-local function check_sweep(stats, report)
-  local at = type(stats.sweep) == "table" and stats.sweep.last_at
-  if not at then
-    return
-  end
-  local age = core.now() - at
-  local words = ("mjhook-reconcile last ran %s"):format(text.relative(at, core.now()))
-  local advice = "is it in the crontab of the store's owner (`* * * * * mjhook-reconcile`), and what does cron mail?"
-  if age > SWEEP_FAIL_MS then
-    report:fail("store.sweep", words .. ": nothing is polled, queued jobs and events wait", advice)
-  elseif age > SWEEP_WARN_MS then
-    report:warn("store.sweep", words, advice)
-  else
-    report:ok("store.sweep", words)
-  end
-end
-
 local function check_inside(config, store, report)
   local stats, err = store:stats(core.now())
   if not stats then
@@ -136,8 +109,9 @@ local function check_inside(config, store, report)
   end
   report:ok("store.open", ("opens, schema %d"):format(core.schema))
   check_map(config, stats, report)
-  check_events(stats, report)
-  check_sweep(stats, report)
+  for _, one in ipairs(health.findings(store, stats, config, core.now())) do
+    report[one.status](report, one.check, one.message, one.advice)
+  end
 end
 
 return function(patient, report)
@@ -153,7 +127,8 @@ return function(patient, report)
     return
   end
   check_disk(config.store, report)
-  if not core.stat(config.store .. "/data.mdb") then
+  local _, absent = core.stat(config.store .. "/data.mdb")
+  if absent and absent.code == "not_found" then
     return report:warn("store.open", "there is no store in it yet", "the first submission makes it")
   end
   check_files(config, st, report)

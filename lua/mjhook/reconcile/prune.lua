@@ -1,6 +1,8 @@
 --- Forgetting what is over: final tasks become tombstones, tombstones end.
 -- What may be pruned is looked for in snapshots, a step at a time: the writer's lock is taken for what is pruned alone,
 -- and in small transactions, so that other writers get their turn between two.
+--
+-- Without a policy nothing will ever handle the events that wait: they hold no task back, and go with it.
 local core = require "mjhook.core"
 
 local M = {}
@@ -22,7 +24,8 @@ local function prune_all(mj, state, refs, finished_by)
   for first = 1, #refs, STEP do
     local ops = {}
     for i = first, math.min(first + STEP - 1, #refs) do
-      ops[#ops + 1] = { op = "prune", expect = state, ref = refs[i], ["until"] = finished_by, limit = 1 }
+      ops[#ops + 1] = { op = "prune", expect = state, ref = refs[i], ["until"] = finished_by, limit = 1,
+                        no_policy = not mj.policy.present }
     end
     local results, err = mj.exec:commit(ops)
     if not results then
@@ -42,7 +45,7 @@ local function prune_state(mj, state, finished_by, limit, stop_at, sweep)
   repeat
     local refs, next_or_err, resumed = mj.exec:read("prunable", {
       state = state, ["until"] = finished_by, from = from, resume = sweep and not from,
-      limit = math.min(M.LOOK, limit - pruned),
+      limit = math.min(M.LOOK, limit - pruned), no_policy = not mj.policy.present, now = core.now(),
     })
     if not refs then
       return nil, next_or_err

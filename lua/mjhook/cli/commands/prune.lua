@@ -8,6 +8,7 @@ return {
   summary = "forget old final tasks",
   least = 0, most = 0,
   too_many = "prune takes no arguments",
+  needs_policy = true, -- without one, events hold nothing back
   options = {
     { name = "older-than", arg = "TIME", help = "finished longer ago than that: 90d, 12h, or seconds",
       read = options.seconds },
@@ -15,7 +16,8 @@ return {
   },
   details = [[
 Without --older-than the configuration's `retention` decides, state by state. A task with an undelivered or buried event
-or a slot is kept. What is left of a pruned task keeps its key from being used again (`key_ttl`).]],
+or a slot is kept; without a policy, undelivered events are forgotten with their tasks. What is left of a pruned task
+keeps its key from being used again (`key_ttl`).]],
   run = function(mj, given, _, out)
     local report, err = mj:prune { older_than = given["older-than"], limit = given.limit }
     if not report then

@@ -1,5 +1,7 @@
 -- mjhook stats
+local config = require "mjhook.config"
 local fail = require "mjhook.cli.fail"
+local health = require "mjhook.doctor.health"
 local json = require "mjhook.cli.json"
 local text = require "mjhook.cli.text"
 
@@ -53,6 +55,28 @@ local function write(out, stats, store)
   out:field("in use", ("%s of %s mapped"):format(text.bytes(stats.bytes_used), text.bytes(stats.bytes_mapped)))
 end
 
+-- What a person would have to know, by the configuration's own policy: this command was given another one.
+local function attention(mj, values, stats, now)
+  local settings = config.resolve { config = values.config, store = values.store } or mj.config
+  local list = {}
+  for _, one in ipairs(health.findings(mj.store, stats, settings, now)) do
+    if one.status ~= "ok" then
+      list[#list + 1] = one
+    end
+  end
+  return list
+end
+
+local function write_attention(out, list)
+  if #list > 0 then
+    out:heading "Needs attention"
+  end
+  for _, one in ipairs(list) do
+    out:line("  ", out:paint(one.status == "fail" and "red" or "yellow", one.message))
+    out:line("    -> ", one.advice)
+  end
+end
+
 return {
   name = "stats",
   arguments = "",
@@ -60,18 +84,21 @@ return {
   least = 0, most = 0,
   too_many = "stats takes no arguments",
   options = {},
-  details = "",
-  run = function(mj, _, _, out)
+  details = "What needs a person's attention comes last; `mjhook doctor` looks at everything else, too.",
+  run = function(mj, values, _, out)
     local stats, err = mj:stats()
     if not stats then
       fail.with(err)
     end
+    local needed = attention(mj, values, stats, out.now)
     if out.json then
+      stats.attention = json.array(needed)
       stats.store = mj.config.store
       stats.accounts = json.array(stats.accounts)
       out:value(stats)
     else
       write(out, stats, mj.config.store)
+      write_attention(out, needed)
     end
   end,
 }
