@@ -16,6 +16,7 @@ local job = require "mjhook.submission.job"
 local json = require "mjhook.json"
 local memory = require "mjhook.memory"
 local policy = require "mjhook.policy"
+local stores = require "mjhook.stores"
 local text = require "mjhook.text"
 local view = require("mjhook.view").view
 
@@ -99,6 +100,9 @@ end
 
 -- Only if that is certain: what can't be looked at may be there, and core.open() says why it can't be opened.
 local function is_absent(settings)
+  if stores.scheme(settings.store) then
+    return false -- the database itself says what there is
+  end
   local found, err = core.stat(settings.store .. "/data.mdb")
   return not found and err.code == "not_found"
 end
