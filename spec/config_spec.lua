@@ -608,6 +608,74 @@ describe("configuration", function()
     end)
   end)
 
+  describe("of a store in a database", function()
+    local shown = {
+      ["postgresql://u@db.example/jobs"] = "postgresql://u@db.example/jobs",
+      ["postgresql:///jobs?host=/var/run/postgresql"] = "postgresql:///jobs?host=/var/run/postgresql",
+      ["postgresql://u:opensesame@db.example:5432/jobs"] = "postgresql://u:***@db.example:5432/jobs",
+      ["postgres://u:opensesame@a:1,b:2/jobs?sslmode=require"] = "postgres://u:***@a:1,b:2/jobs?sslmode=require",
+      ["postgresql://u:open%73esame@db.example/jobs"] = "postgresql://u:***@db.example/jobs",
+      ["postgresql://db.example/jobs?user=u&password=opensesame"] =
+        "postgresql://db.example/jobs?user=u&password=***",
+      ["postgresql://db.example/jobs?sslpassword=opensesame&user=u"] =
+        "postgresql://db.example/jobs?sslpassword=***&user=u",
+      ["postgresql:///jobs?user=a@b&password=opensesame"] = "postgresql:///jobs?user=a@b&password=***",
+      -- Not escaped as it should be: rather too little is shown than a part of the password.
+      ["postgresql://u:open@sesame@db.example/jobs"] = "postgresql://u:***@db.example/jobs",
+      ["postgresql://u:open/sesame@db.example/jobs"] = "postgresql://u:***@db.example/jobs",
+      ["postgresql://u:open?sesame@db.example/jobs"] = "postgresql://u:***@db.example/jobs",
+    }
+    for url, wanted in pairs(shown) do
+      it(("shows no password: %s for %d bytes"):format(wanted, #url), function()
+        local c = resolve { store = url }
+        assert.equal(wanted, c.store)
+        assert.equal(url, c.store_url)
+        assert.equal("mjhook", c.store_schema)
+        if url:find("opensesame", 1, true) then -- also where a database quotes it
+          assert.is_nil(core.redact("it says: opensesame"):find("opensesame", 1, true))
+        end
+      end)
+    end
+
+    it("keeps a file with a password to its owner", function()
+      assert.is_true(resolve { config = file 'return { store = "postgresql://u:opensesame@h/jobs" }' }.keys_inside)
+      assert.is_false(resolve { config = file 'return { store = "postgresql://u@h/jobs" }' }.keys_inside)
+    end)
+
+    it("refuses a URL with a blank or a line break in it, and does not quote it", function()
+      for _, url in ipairs { "postgresql://u:open sesame@h/jobs", "postgresql://u:opensesame@h/jobs\n" } do
+        local message = refused { store = url }
+        assert.truthy(message:find("store: ", 1, true))
+        assert.is_nil(message:find("sesame", 1, true))
+      end
+    end)
+
+    for _, name in ipairs { "Jobs", "1st", "a-b", "pg_jobs", "", ("a"):rep(64), 'a"b' } do
+      it(("refuses the schema %q"):format(name), function()
+        assert.truthy(refused { store_schema = name }:find("store_schema: ", 1, true))
+      end)
+    end
+
+    it("says what to install when its module is missing", function()
+      local path, cpath = package.path, package.cpath
+      package.path, package.cpath = path:gsub("%?", "none/?"), cpath:gsub("%?", "none/?")
+      package.loaded["mjhook.store_postgres"] = nil
+      local mj, err = mjhook.open { store = "postgresql://u:opensesame@127.0.0.1:1/jobs", api_key = "k" }
+      package.path, package.cpath = path, cpath
+      assert.is_nil(mj)
+      assert.equal("config", err.code)
+      assert.truthy(err.message:find("install mjhook-postgresql", 1, true))
+      assert.is_nil(err.message:find("opensesame", 1, true))
+    end)
+
+    it("says what there is when no module can be for it", function()
+      local mj, err = mjhook.open { store = "mysql://u:opensesame@h/jobs", api_key = "k" }
+      assert.is_nil(mj)
+      assert.equal("config", err.code)
+      assert.truthy(err.message:find("no module for mysql://", 1, true))
+    end)
+  end)
+
   describe("keeps secrets", function()
     it("out of what objects print", function()
       local mj = assert(mjhook.open {

@@ -4,6 +4,7 @@ local core = require "mjhook.core"
 local keys = require "mjhook.config.keys"
 local memory = require "mjhook.memory"
 local paths = require "mjhook.config.paths"
+local stores = require "mjhook.stores"
 
 local KEYS, fail, absolute = keys.KEYS, keys.fail, paths.absolute
 
@@ -134,6 +135,7 @@ local function holds_keys(file)
     end
   end
   local password = type(file.proxy) == "string" and file.proxy:find("@", 1, true) ~= nil
+  password = password or type(file.store) == "string" and #select(2, stores.public(file.store)) > 0
   return file.api_key ~= nil or file.secrets ~= nil or password
 end
 
@@ -170,8 +172,16 @@ end
 local function check_store(config)
   if not config.store then
     fail("store", "not set: name the store's directory (argument, config file or MJHOOK_STORE)")
+  elseif not stores.scheme(config.store) then
+    absolute("store", config.store)
+    return
   end
-  absolute("store", config.store)
+  -- What a message or a person sees of it; only what opens it sees the URL.
+  local shown, passwords = stores.public(config.store)
+  config.store, config.store_url = shown, config.store
+  for _, password in ipairs(passwords) do
+    core.hide(password)
+  end
 end
 
 local function complete(config)

@@ -13,6 +13,45 @@ function M.scheme(where)
   return SAME[scheme] or scheme
 end
 
+local function unescaped(text)
+  return (text:gsub("%%(%x%x)", function(hex)
+    return string.char(tonumber(hex, 16))
+  end))
+end
+
+--- A store's name as it may be shown, and the passwords that were in it. What is not escaped in a URL as it should be
+-- is taken for a part of the password rather than shown.
+-- @tparam string where as in the configuration
+-- @treturn string the name without passwords
+-- @treturn table list of the passwords, as they stand there and as they are meant
+function M.public(where)
+  local passwords = {}
+  if not M.scheme(where) then
+    return where, passwords
+  end
+  local function hidden(password)
+    passwords[#passwords + 1] = password
+    passwords[#passwords + 1] = unescaped(password)
+    return "***"
+  end
+  local query = where:match "^[^?]*@[^?]*(%?.*)$" or where:match "^[^@]*(%?[^@]*)$" or ""
+  local head = where:sub(1, #where - #query):gsub("^(%l[%w+.-]*://[^:@/]*:)(.*)@", function(before, password)
+    return before .. hidden(password) .. "@"
+  end)
+  local shown = (head .. query):gsub("([?&][%w_]*password=)([^&]*)", function(name, password)
+    return name .. hidden(password)
+  end)
+  return shown, passwords
+end
+
+--- Why this name of a store may not stand on a command line, where all users of the machine see it; nil: it may.
+function M.unfit_for_argument(where)
+  if #select(2, M.public(where)) > 0 then
+    return "all users of this machine can see a password here: put it into ~/.pgpass, a service file or PGPASSWORD, or "
+      .. "the URL into MJHOOK_STORE or the configuration"
+  end
+end
+
 local function not_there(scheme)
   local why
   if PACKAGE[scheme] then

@@ -313,7 +313,8 @@
 
 --- The keys of a configuration file, which returns a table of them. mjhook-config(5) has the details.
 ---@class mjhook.Config
----@field store? string directory of the store: an absolute path, or in a file one relative to it (`MJHOOK_STORE`)
+---@field store? string directory of the store, or a database: `postgresql://user@host/database` (`MJHOOK_STORE`)
+---@field store_schema? string the schema in that database; "mjhook"
 ---@field store_mode? string|integer of the store's files: "0600"; "0660" in a setgid directory shares it with a group
 ---@field map_max? integer bytes that the store may grow to; 1 TiB
 ---@field api_key? string the provider's key (`MIDJOURNEY_API_KEY`)

@@ -23,7 +23,7 @@ local COMMANDS = {
 local GLOBAL = {
   { name = "config", short = "c", arg = "FILE", read = options.text,
     help = "configuration (else $MJHOOK_CONFIG, else /etc/mjhook/config.lua)" },
-  { name = "store", arg = "DIR", help = "the store, instead of the configuration's", read = options.text },
+  { name = "store", arg = "DIR", help = "the store, instead of the configuration's", read = options.store },
   { name = "json", help = "print JSON" },
   { name = "help", short = "h", help = "print help" },
   { name = "version", help = "print the version" },

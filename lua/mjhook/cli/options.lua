@@ -48,6 +48,15 @@ function M.text(text)
   return text
 end
 
+--- Reads a store: a directory, or a URL without a password.
+function M.store(text)
+  local why = require("mjhook.stores").unfit_for_argument(text)
+  if why then
+    return nil, why
+  end
+  return M.text(text)
+end
+
 local function find(sets, field, name)
   for _, set in ipairs(sets) do
     for _, option in ipairs(set) do

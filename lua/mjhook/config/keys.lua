@@ -150,6 +150,20 @@ local function account(key, v)
   end
 end
 
+-- What is wrong is not quoted: there may be a password in it.
+local function store(key, v)
+  if type(v) ~= "string" or v == "" or v:find "[%z\r\n]" or v:find "^%l[%w+.-]*://" and v:find "[^!-~]" then
+    fail(key, "a directory, or a URL such as postgresql://user@host/database, expected")
+  end
+end
+
+-- A name that PostgreSQL takes without quotes, and keeps as it is.
+local function schema(key, v)
+  if type(v) ~= "string" or #v > 63 or not v:find "^[%l_][%l%d_]*$" or v:find "^pg_" then
+    fail(key, "the name of a schema expected: a to z, 0 to 9 and _, not with pg_ in front")
+  end
+end
+
 local log_file = record {
   path = text, format = one_of("logfmt", "json"), level = one_of("info", "notice", "warn", "error"),
 }
@@ -158,7 +172,8 @@ local seconds = number(-1, 3650 * DAY, "seconds")
 
 --- Key = check(key, value), which raises when the value is wrong.
 M.KEYS = {
-  store = text,
+  store = store,
+  store_schema = schema,
   store_mode = function(key, v) -- Lua has no octal numbers: usually given as text
     if v ~= 384 and v ~= 432 then
       fail(key, '"0600" or "0660" expected')
@@ -209,6 +224,7 @@ M.KEYS = {
 }
 
 M.DEFAULTS = {
+  store_schema = "mjhook",
   store_mode = 384,
   base_url = core.provider.base_url,
   max_in_flight = core.provider.jobs,

@@ -1,14 +1,15 @@
 --- What mjhook-reconcile says and answers: from a pass' report to words, JSON, metrics and an exit code.
 local core = require "mjhook.core"
+local fail = require "mjhook.cli.fail"
 local json = require "mjhook.json"
 local mjhook = require "mjhook"
+local stores = require "mjhook.stores"
 local submit = require "mjhook.submission.submit"
 local clean = require("mjhook.text").clean
 
 -- What a batch leaves behind is all garbage, and next to nothing lives on: collecting seldom costs little memory.
 collectgarbage("setpause", 400)
 
-local EXIT = { config = 78, owner = 73, read_only = 73, no_space = 73, io = 73, busy = 75, schema = 78, format = 78 }
 local FIELDS = {
   "polled", "succeeded", "failed", "lost", "pending", "ambiguous", "submitted", "queued",
   "delivered", "buried", "pruned", "errors", "requests", "elapsed_ms",
@@ -106,7 +107,7 @@ local function print_out(line)
     return 0
   end
   say("standard output can't be written: %s", tostring(why))
-  return EXIT.io
+  return fail.CANNOT_WRITE
 end
 
 local function finish(options, mj, report, troubles, said)
@@ -127,7 +128,7 @@ local function finish(options, mj, report, troubles, said)
     local ok, why = write_metrics(options.metrics, mj, report)
     if not ok then
       say("metrics: %s", tostring(why))
-      return EXIT.io
+      return fail.CANNOT_WRITE
     end
   end
   return exit ~= 0 and exit or report.errors > 0 and 1 or 0
@@ -172,12 +173,17 @@ return function(options)
       said[message] = nil
     end
     if not mj then
+      local unfit = options.store and stores.unfit_for_argument(options.store)
+      if unfit then
+        say("--store: %s", unfit)
+        return fail.USAGE
+      end
       mj, err = mjhook.open { config = options.config, store = options.store, create = false }
       if not mj and err.code == "absent" then
         return idle_pass(options, err.message)
       elseif not mj then
         say("%s", err.message)
-        return EXIT[err.code] or 1
+        return fail.exit(err.code)
       end
       mj.log = make_log(options, mj, said)
       mj.stopping = function() -- asked between batches: the one in hand is finished first
@@ -194,7 +200,7 @@ return function(options)
       if not (err.code == "busy" and options.quiet) then
         say("%s", err.message)
       end
-      return EXIT[err.code] or 1
+      return fail.exit(err.code)
     end
     in_vain = report.submitted == 0 and has_room()
     return finish(options, mj, report, troubles, said)
