@@ -21,7 +21,7 @@ local LOOK_MOST = 10000 -- records that count() looks at, unless it is told othe
 local WINDOW_MS = 7 * 86400000
 local LATEST = 2 ^ 53 -- ms
 
-M.STATES = { "queued", "submitting", "ambiguous", "pending", "succeeded", "failed", "lost", "cancelled" }
+M.STATES = core.states
 local IS_STATE = {}
 for _, state in ipairs(M.STATES) do
   IS_STATE[state] = true

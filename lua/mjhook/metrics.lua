@@ -4,8 +4,6 @@ local text = require "mjhook.text"
 
 local M = {}
 
-local STATES = { "queued", "submitting", "ambiguous", "pending", "succeeded", "failed", "lost", "cancelled" }
-
 -- Counters of the store, by metric: the label, and the label's value for each counter.
 local COUNTERS = {
   { "callbacks_total", "Callbacks with a good token, by what became of them", "outcome",
@@ -53,7 +51,7 @@ end
 
 local function tasks(out, stats, now)
   out:head("tasks", "gauge", "Tasks in the store, by state")
-  for _, state in ipairs(STATES) do
+  for _, state in ipairs(core.states) do
     out:sample("tasks", stats.tasks[state], { "state", state })
   end
   out:gauge("oldest_unresolved_seconds", "Age of the oldest task without an end; 0 when there is none",

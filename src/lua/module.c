@@ -42,6 +42,21 @@ static void push_codes(lua_State *L)
     }
 }
 
+/* Pushes the names of the states, in order, as a list; with `final` only of those that a task does not leave by itself.
+ */
+static void push_states(lua_State *L, bool final)
+{
+    int n = 0;
+
+    lua_newtable(L);
+    for (int i = 0; i < MJ_NSTATES; i++) {
+        if (final && !mj_state_final((mj_state)i))
+            continue;
+        lua_pushstring(L, mj_state_name((mj_state)i));
+        lua_rawseti(L, -2, ++n);
+    }
+}
+
 #if defined(__GNUC__)
 __attribute__((visibility("default")))
 #endif
@@ -67,6 +82,10 @@ int luaopen_mjhook_core(lua_State *L)
         lua_rawseti(L, -2, (int)i + 1);
     }
     lua_setfield(L, -2, "latency_bounds");
+    push_states(L, false);
+    lua_setfield(L, -2, "states");
+    push_states(L, true);
+    lua_setfield(L, -2, "final_states");
     push_codes(L);
     lua_setfield(L, -2, "codes");
     for (size_t i = 0; i < sizeof PARTS / sizeof PARTS[0]; i++)

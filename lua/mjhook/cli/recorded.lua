@@ -1,14 +1,15 @@
 --- Tasks from a file: recorded ones, a JSON object on each line, as `mjhook list --json` and `get --json` print them.
+local core = require "mjhook.core"
 local fail = require "mjhook.cli.fail"
 local json = require "mjhook.json"
 local lines = require "mjhook.cli.lines"
 
 local M = {}
 
-local STATES = {
-  queued = true, submitting = true, ambiguous = true, pending = true,
-  succeeded = true, failed = true, lost = true, cancelled = true,
-}
+local STATES = {}
+for _, state in ipairs(core.states) do
+  STATES[state] = true
+end
 
 local function is(kind)
   return function(value)

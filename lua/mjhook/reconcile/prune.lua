@@ -12,8 +12,6 @@ local STEP = 200 -- records changed in one transaction: about 10 ms
 M.LOOK = 1000  -- records looked at in one snapshot: a few milliseconds
 M.VAIN = 20000 -- records of a state that a sweep looks at in vain; the next one goes on behind them
 
-local FINAL = { "succeeded", "failed", "lost", "cancelled" }
-
 local function more_time(mj, stop_at)
   return core.clock() < stop_at and not mj.stopping()
 end
@@ -84,7 +82,7 @@ function M.prune(mj, options)
   local stop_at = options.budget and core.clock() + options.budget * 1000 or math.huge
   local limit = options.limit or math.huge
   local pruned = 0
-  for _, state in ipairs(FINAL) do
+  for _, state in ipairs(core.final_states) do
     local keep = options.older_than or mj.config.retention[state] or -1
     if keep >= 0 and pruned < limit then
       local n, err = prune_state(mj, state, core.now() - math.floor(keep * 1000), limit - pruned, stop_at,

@@ -1,4 +1,5 @@
 -- mjhook policy
+local core = require "mjhook.core"
 local fail = require "mjhook.cli.fail"
 local options = require "mjhook.cli.options"
 local questions = require "mjhook.policy_test.decisions"
@@ -296,8 +297,8 @@ return {
   options = {
     { name = "since", arg = "TIME", help = "tasks stored since: 7d, 2h, 2026-01-31, 2026-01-31T12:00Z or milliseconds",
       read = times.since },
-    { name = "state", arg = "STATE", help = "only tasks in this state", read = options.one_of("queued", "submitting",
-      "ambiguous", "pending", "succeeded", "failed", "lost", "cancelled") },
+    { name = "state", arg = "STATE", help = "only tasks in this state",
+      read = options.one_of((table.unpack or unpack)(core.states)) },
     { name = "limit", arg = "N", help = "at most N tasks, the newest; 0: all (default)", read = options.whole(0, 1e9) },
     { name = "fixtures", arg = "FILE", help = "tasks from a file instead of a store, as list --json prints them; - is "
       .. "standard input", read = submit_file.open },

@@ -5,8 +5,6 @@ local health = require "mjhook.doctor.health"
 local json = require "mjhook.cli.json"
 local text = require "mjhook.cli.text"
 
-local STATES = { "queued", "submitting", "ambiguous", "pending", "succeeded", "failed", "lost", "cancelled" }
-
 local function account(out, a)
   local words = ("%d of %d slots held"):format(a.held, a.max_in_flight)
   if a.paused_until and a.paused_until > out.now then
@@ -22,7 +20,7 @@ end
 local function write(out, stats, store)
   out:heading "Tasks"
   local total = 0
-  for _, state in ipairs(STATES) do
+  for _, state in ipairs(require("mjhook.core").states) do
     local n = stats.tasks[state]
     total = total + n
     out:line("  ", n > 0 and out:state(state, 12) or text.pad(state, 12), ("%8d"):format(n))

@@ -6,7 +6,10 @@ local json = require "mjhook.cli.json"
 local options = require "mjhook.cli.options"
 
 local LOOK_S = 0.2 -- a look is a read of mapped memory
-local FINAL = { succeeded = true, failed = true, lost = true, cancelled = true }
+local FINAL = {}
+for _, state in ipairs(core.final_states) do
+  FINAL[state] = true
+end
 
 local function show(out, task)
   if out.json then
