@@ -11,8 +11,8 @@
 #   make fuzz           mutated callbacks, answers, tokens, records and HTTP, sanitized; ARGS="wire|http SECONDS SEED CASE"
 #   make doc format clean
 #
-# LUAS="5.4 5.1" picks the Luas (5.1 stands for LuaJIT; default: those whose
-# headers are there), VARIANT=asan or FAULTS=1 another build, WERROR=1 is strict.
+# LUAS="5.4 5.1" picks the Luas (5.1 stands for LuaJIT; default: those two, if their
+# headers are there; 5.3 and 5.5 when asked for), VARIANT=asan or FAULTS=1 another build, WERROR=1 is strict.
 
 # With OPENRESTY_PREFIX, OpenResty's own LuaJIT is the Lua, and its site's directory the place.
 OPENRESTY_PREFIX ?=
@@ -42,28 +42,36 @@ LUAS ?= $(if $(OPENRESTY_PREFIX),5.1)
 # substitute for LuaJIT, so its directory is passed over.
 pkg_incdir = $(shell for p in $(1); do $(PKG_CONFIG) --variable=includedir $$p 2>/dev/null && break; done)
 first_with = $(patsubst %/$(1),%,$(firstword $(wildcard $(addsuffix /$(1),$(2)))))
-LUA54_INCDIR ?= $(call first_with,lua.h,$(if $(filter 5.4,$(LUAS)),$(LUA_INCDIR)) \
-	$(call pkg_incdir,lua5.4 lua-5.4 lua54) /usr/include/lua5.4 /usr/local/include/lua5.4)
+KNOWN = 5.4 5.5 5.3 5.1
+define find_lua
+LUA$(2)_INCDIR ?= $$(call first_with,lua.h,$$(if $$(filter $(1),$$(LUAS)),$$(LUA_INCDIR)) \
+	$$(call pkg_incdir,lua$(1) lua-$(1) lua$(2)) /usr/include/lua$(1) /usr/local/include/lua$(1))
+LUA$(2)_INCDIR := $$(LUA$(2)_INCDIR)
+INCDIR_$(1) = $$(LUA$(2)_INCDIR)
+NAME_$(1) = Lua $(1)
+endef
+$(foreach v,5.4 $(filter 5.5 5.3,$(LUAS)),$(eval $(call find_lua,$(v),$(subst .,,$(v)))))
 LUA51_INCDIR ?= $(call first_with,luajit.h,$(LUAJIT_INC) $(if $(filter 5.1,$(LUAS)),$(LUA_INCDIR)) \
 	$(if $(OPENRESTY_PREFIX),$(OPENRESTY_PREFIX)/luajit/include/luajit-2.1, \
 	$(call pkg_incdir,luajit)) /usr/include/luajit-2.1 /usr/local/include/luajit-2.1)
-LUA54_INCDIR := $(LUA54_INCDIR)
 LUA51_INCDIR := $(LUA51_INCDIR)
-INCDIR_5.4 = $(LUA54_INCDIR)
 INCDIR_5.1 = $(LUA51_INCDIR)
+NAME_5.1 = LuaJIT
 LUAS := $(strip $(or $(LUAS),$(if $(LUA54_INCDIR),5.4) $(if $(LUA51_INCDIR),5.1)))
 
 # The program carries the whole of Lua, if it can: one dependency less for cron,
 # and C modules such as cjson find every function of the API in it.
-LUA54_A ?= $(or $(if $(LUA_DIR),$(firstword $(wildcard $(LUA_DIR)/lib/liblua5.4.a $(LUA_DIR)/lib/liblua.a))), \
-	$(filter /%,$(shell $(CC) -print-file-name=liblua5.4.a 2>/dev/null)))
-LUA54_A := $(strip $(LUA54_A))
-LIBS_5.4 ?= $(if $(LUA54_A),-Wl$(comma)--whole-archive $(LUA54_A) -Wl$(comma)--no-whole-archive,-llua5.4)
+PROGRAM_LUA = $(firstword $(foreach v,$(KNOWN),$(filter $(v),$(LUAS))))
+LUA_A ?= $(or $(if $(LUA_DIR),$(firstword $(wildcard $(LUA_DIR)/lib/liblua$(PROGRAM_LUA).a $(LUA_DIR)/lib/liblua.a))), \
+	$(filter /%,$(shell $(CC) -print-file-name=liblua$(PROGRAM_LUA).a 2>/dev/null)))
+LUA_A := $(strip $(LUA_A))
 comma := ,
-# Where there is no Lua 5.4, LuaJIT does: as a rock for LuaJIT or in OpenResty's tree.
-PROGRAM_LUA = $(firstword $(filter 5.4,$(LUAS)) $(filter 5.1,$(LUAS)))
-luajit_lib = $(wildcard $(patsubst %/include/luajit-2.1,%/lib,$(INCDIR_5.1))/libluajit-5.1.so)
-LIBS_5.1 ?= $(if $(luajit_lib),-L$(dir $(luajit_lib)) -Wl$(comma)-rpath$(comma)$(dir $(luajit_lib))) -lluajit-5.1
+LUA_LIBS ?= $(if $(LUA_A),-Wl$(comma)--whole-archive $(LUA_A) -Wl$(comma)--no-whole-archive,-llua$(PROGRAM_LUA))
+# LuaJIT's library is a shared one; OpenResty's is where the linker would not look.
+ifeq ($(PROGRAM_LUA),5.1)
+luajit_so = $(wildcard $(patsubst %/include/luajit-2.1,%/lib,$(INCDIR_5.1))/libluajit-5.1.so)
+LUA_LIBS = $(if $(luajit_so),-L$(dir $(luajit_so)) -Wl$(comma)-rpath$(comma)$(dir $(luajit_so))) -lluajit-5.1
+endif
 
 # ---- flags: CFLAGS and LDFLAGS are the caller's, these are ours ----
 
@@ -115,15 +123,14 @@ luas:
 	  "set LUA54_INCDIR or LUA51_INCDIR, or on Debian install $(DEPS_BUILD)" >&2; exit 1)
 	@$(if $(filter PUC-5.1,$(LUAS)),echo "mjhook needs Lua 5.4 or LuaJIT; $(LUA) is plain Lua 5.1." \
 	  "With LuaRocks: luarocks --lua-version 5.1 config lua_interpreter luajit" >&2; exit 1)
-	@$(foreach v,$(filter-out 5.4 5.1,$(LUAS)),echo "mjhook needs Lua 5.4 or LuaJIT (LUAS=5.1); this is Lua $(v)" >&2; exit 1;)
+	@$(foreach v,$(filter-out $(KNOWN),$(LUAS)),echo "mjhook needs Lua 5.4 or LuaJIT (LUAS=5.1); Lua 5.3 and 5.5 do;" \
+	  "this is Lua $(v)" >&2; exit 1;)
 	@$(foreach v,$(LUAS),$(if $(INCDIR_$(v)),,echo "mjhook: no headers of $(NAME_$(v))" >&2; exit 1;))
 	@$(foreach v,$(filter-out $(LUAS),5.4 5.1),echo "mjhook: without $(NAME_$(v))" >&2;)
-NAME_5.4 = Lua 5.4
-NAME_5.1 = LuaJIT
 
 # Stamps: other flags compile everything again, other files link again.
-FLAGS_NOW := $(strip $(COMPILE) $(LUA54_INCDIR) $(LUA51_INCDIR))
-LINK_NOW := $(strip $(LINK) $(LIBS) $(LIBS_$(PROGRAM_LUA)) $(CORE_O) $(call binding_o,*))
+FLAGS_NOW := $(strip $(COMPILE) $(foreach v,$(KNOWN),$(INCDIR_$(v))))
+LINK_NOW := $(strip $(LINK) $(LIBS) $(LUA_LIBS) $(CORE_O) $(call binding_o,*))
 $(BUILD)/flags: WORDS = $(FLAGS_NOW)
 $(BUILD)/linked: WORDS = $(LINK_NOW)
 ifneq ($(FLAGS_NOW),$(file <$(BUILD)/flags))
@@ -152,12 +159,12 @@ $(BUILD)/$(1)/mjhook/core.so: $(CORE_O) $(call binding_o,$(1)) $(BUILD)/linked
 	@mkdir -p $$(@D)
 	$$(LINK) -shared -Wl,-z,nodelete -o $$@ $$(filter %.o,$$^) $$(LIBS)
 endef
-$(foreach v,5.4 5.1,$(eval $(call for_lua,$(v))))
+$(foreach v,$(KNOWN),$(eval $(call for_lua,$(v))))
 
 # -E: the C modules that Lua code requires look for lua_* in the program.
 $(BUILD)/bin/mjhook-reconcile: $(CORE_O) $(call binding_o,$(PROGRAM_LUA)) $(BUILD)/obj/$(PROGRAM_LUA)/cmd/reconcile.o $(BUILD)/linked
 	@mkdir -p $(@D)
-	$(LINK) -Wl,-E -o $@ $(filter %.o,$^) $(LIBS_$(PROGRAM_LUA)) $(LIBS) -ldl
+	$(LINK) -Wl,-E -o $@ $(filter %.o,$^) $(LUA_LIBS) $(LIBS) -ldl
 
 # C programs of the spec see the core alone.
 $(BUILD)/spec/%.o: spec/%.c $(BUILD)/flags
@@ -174,11 +181,12 @@ $(BUILD)/fuzz/http_fuzz: LIBS += -lssl # it serves TLS itself
 # ---- install: touches the chosen places and nothing else ----
 
 # LuaRocks gives one Lua and names its directories.
-site = $(if $(OPENRESTY_PREFIX),$(OPENRESTY_PREFIX)/site/lualib)
-LUADIR_5.4 ?= $(or $(LUADIR),$(PREFIX)/share/lua/5.4)
-LUADIR_5.1 ?= $(or $(LUADIR),$(site),$(PREFIX)/share/lua/5.1)
-LIBDIR_5.4 ?= $(or $(LIBDIR),$(PREFIX)/lib/lua/5.4)
-LIBDIR_5.1 ?= $(or $(LIBDIR),$(site),$(PREFIX)/lib/lua/5.1)
+site = $(addsuffix /site/lualib,$(OPENRESTY_PREFIX))
+define lua_places
+LUADIR_$(1) ?= $$(or $$(LUADIR),$$(site),$$(PREFIX)/share/lua/$(1))
+LIBDIR_$(1) ?= $$(or $$(LIBDIR),$$(site),$$(PREFIX)/lib/lua/$(1))
+endef
+$(foreach v,$(KNOWN),$(eval $(call lua_places,$(v))))
 BINDIR ?= $(PREFIX)/bin
 # A list that a command makes: run when the list is first asked for, and then no more.
 once = $(eval $(1) := $(shell { $(2); } 2>/dev/null))$($(1))
@@ -196,7 +204,7 @@ COMPLETION_zsh = zsh/site-functions/_mjhook
 COMPLETION_fish = fish/vendor_completions.d/mjhook.fish
 # In what these begin with, the Lua that is there is named.
 LUA_PROGRAMS = $(call once,LUA_PROGRAMS,grep -lE '^\#!.* lua5\.4( |$$)' scripts/mjhook $(SHARE_FILES))
-INTERPRETER = $(if $(filter 5.4,$(PROGRAM_LUA)),lua5.4,luajit)
+INTERPRETER = $(if $(filter 5.1,$(PROGRAM_LUA)),luajit,lua$(PROGRAM_LUA))
 
 # The one list of what is installed, for "make install", "make uninstall", the rocks and
 # the Debian packages: $(call installed,DO) is $(call DO,mode,file,place) of each.
@@ -291,7 +299,7 @@ doc:
 
 SOURCES = $(wildcard src/*/*.c src/*/*/*.c)
 C_FILES = $(SOURCES) $(wildcard src/*/*.h src/*/*/*.h spec/*/*.[ch])
-LUA_DIRS = $(wildcard lua spec scripts) rockspec/mjhook-scm-1.rockspec
+LUA_DIRS = $(wildcard lua spec scripts rockspec/*.rockspec)
 
 lint: lint-format lint-luacheck lint-layers lint-cppcheck lint-tidy lint-werror
 

@@ -7,11 +7,16 @@ description = {
   detailed = [[
 A C module and a cron reconciler: each job is in LMDB before anything is sent,
 callbacks are acknowledged when they are on disk, polling finds what was missed,
-and no job is billed twice. For Lua 5.4 and OpenResty (LuaJIT).]],
+and no job is billed twice. For Lua 5.4 and OpenResty (LuaJIT), on Linux.]],
+  homepage = "https://github.com/mjhook/mjhook",
+  issues_url = "https://github.com/mjhook/mjhook/issues",
+  maintainer = "mjhook authors",
   license = "MIT",
+  labels = { "midjourney", "webhook", "queue", "openresty", "lmdb", "cron" },
 }
+supported_platforms = { "linux" }
 dependencies = {
-  "lua >= 5.1, < 5.5, ~= 5.2, ~= 5.3", -- 5.1 means LuaJIT
+  "lua >= 5.1, < 5.6, ~= 5.2", -- 5.1 means LuaJIT: the Makefile refuses plain Lua 5.1
   "lua-cjson >= 2.1",
 }
 -- By their libraries, which LuaRocks finds also where a system keeps them by
@@ -44,4 +49,9 @@ build = {
     LIBDIR = "$(LIBDIR)",
     BINDIR = "$(BINDIR)",
   },
+}
+-- "luarocks test" in a checkout: both Luas, on Debian with what it installs.
+test = {
+  type = "command",
+  command = "make test",
 }
