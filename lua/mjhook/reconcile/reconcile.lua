@@ -288,34 +288,35 @@ function Sweep:submit()
   self:resting_accounts()
 end
 
+-- What became of a batch, for the report.
+function Sweep:sent(tasks)
+  for _, task in ipairs(tasks) do
+    self.report.requests = self.report.requests + task.requests
+    if task.state == "pending" then
+      self.report.submitted = self.report.submitted + 1
+    elseif task.state == "failed" then -- the provider rejects it: the job's trouble, and its event's
+      self.report.failed = self.report.failed + 1
+    elseif task.requests > 0 and task.error and NEEDS_A_PERSON[task.error.code] then
+      self.met[task.error.code] = task.error.message -- its account tells
+    elseif task.requests > 0 and task.error and not BACKPRESSURE[task.error.code] then
+      self:unsent(task)
+    end
+  end
+end
+
 function Sweep:send_queued()
-  local tried, again = {}, false -- a policy may have a refused task sent again at once: once is enough for a pass
-  while self:time_left() and not again do
-    local start_by = math.min(core.clock() + submit.STALL_MS, self.stop_at)
-    local results, claimed = submit.claim(self.mj, {}, self.mj.config.connections)
-    if not results then
-      error(claimed, 0)
-    end
-    if #claimed == 0 then
-      return
-    end
-    again = submit.seen(tried, claimed)
-    local sent, err = submit.send(self.mj, claimed, start_by, self.stop_at)
-    if not sent then
-      error(err, 0)
-    end
-    for _, task in ipairs(sent) do
-      self.report.requests = self.report.requests + task.requests
-      if task.state == "pending" then
-        self.report.submitted = self.report.submitted + 1
-      elseif task.state == "failed" then -- the provider rejects it: the job's trouble, and its event's
-        self.report.failed = self.report.failed + 1
-      elseif task.requests > 0 and task.error and NEEDS_A_PERSON[task.error.code] then
-        self.met[task.error.code] = task.error.message -- its account tells
-      elseif task.requests > 0 and task.error and not BACKPRESSURE[task.error.code] then
-        self:unsent(task)
-      end
-    end
+  local ok, err = submit.send_queued(self.mj, {
+    deadline = self.stop_at,
+    more = function()
+      return self:time_left()
+    end,
+    sent = function(tasks)
+      self:sent(tasks)
+      self:tell()
+    end,
+  })
+  if not ok then
+    error(err, 0)
   end
 end
 

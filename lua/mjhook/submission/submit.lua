@@ -373,7 +373,8 @@ function M.has_room(stats, now)
   return false
 end
 
-local function note(tried, tasks)
+-- Whether one of the tasks is in the set `tried`, which all of them join.
+local function was_there(tried, tasks)
   local again = false
   for _, task in ipairs(tasks) do
     again = again or tried[task.ref] or false
@@ -382,31 +383,51 @@ local function note(tried, tasks)
   return again
 end
 
---- Whether one of the tasks is in the set `tried`, which all of them join; true, too, when that can't be noted.
-function M.seen(tried, tasks)
-  local ok, again = pcall(note, tried, tasks)
-  return not ok or again
+--- Sends what was claimed, and what can be claimed with each outcome, batch by batch, until nothing is left to claim.
+-- A policy may have a refused task sent again at once, and again: once one is back, no more is claimed.
+-- @tparam table claimed tasks
+-- @tparam number start_by core.clock() after which nothing of them is sent
+-- @tparam table how sent(tasks): gets each batch as it is afterwards; claimed(tasks), if given: gets it before that;
+-- more(), if given: whether to go on claiming; deadline, if given: core.clock() at which waiting ends
+-- @treturn boolean|nil true; nil and an error when the store failed
+function M.send_all(mj, claimed, start_by, how)
+  local tried, again = {}, false
+  while #claimed > 0 do
+    local ok, back = pcall(was_there, tried, claimed)
+    again = again or not ok or back
+    if how.claimed then
+      how.claimed(claimed)
+    end
+    local more = not again and (not how.more or how.more())
+    local sent, next_claimed, next_start_by = M.send(mj, claimed, start_by, how.deadline, more)
+    if not sent then
+      return nil, next_claimed
+    end
+    how.sent(sent)
+    claimed, start_by = next_claimed, math.min(next_start_by, how.deadline or math.huge)
+  end
+  return true
 end
 
---- Sends who waits, lot by lot, until no slot or nobody is left, or somebody who was sent just now is back.
--- @treturn number|nil how many were sent; nil and an error
-function M.dispatch(mj)
-  local count, tried, again = 0, {}, false
-  local start_by = core.clock() + M.STALL_MS
+--- Claims and sends what is queued, until no slot is free or nothing is queued. See send_all().
+-- @treturn boolean|nil true; nil and an error when the store failed
+function M.send_queued(mj, how)
+  local start_by = math.min(core.clock() + M.STALL_MS, how.deadline or math.huge)
   local results, claimed = M.claim(mj, {}, mj.config.connections)
   if not results then
     return nil, claimed
   end
-  while #claimed > 0 do
-    again = again or M.seen(tried, claimed) -- a policy may have a refused task sent again at once, and again
-    local sent, more, next_start_by = M.send(mj, claimed, start_by, nil, not again)
-    if not sent then
-      return nil, more
-    end
-    count = count + #sent
-    claimed, start_by = more, next_start_by
-  end
-  return count
+  return M.send_all(mj, claimed, start_by, how)
+end
+
+--- The same for a worker of nginx, which reports nothing but their number.
+-- @treturn number|nil how many were sent; nil and an error
+function M.dispatch(mj)
+  local count = 0
+  local ok, err = M.send_queued(mj, { sent = function(tasks)
+    count = count + #tasks
+  end })
+  return ok and count, err
 end
 
 local AGAIN = { ambiguous = true, lost = true, failed = true }

@@ -125,23 +125,18 @@ function Lot:store()
   return claimed, start_by
 end
 
--- Sends what is claimed and claims more, lot by lot: what is claimed has to leave at once. Gives an error when the
--- store failed.
+-- Sends what is claimed, and claims more as long as jobs of the list are queued. Gives an error when the store failed.
 function Lot:send(claimed, start_by)
-  local tried, again = {}, false
-  while #claimed > 0 do
-    -- A policy may have a refused task sent again at once: once is enough for one call.
-    again = again or submit.seen(tried, claimed)
-    pcall(self.note_all, self, claimed) -- without memory for it they stay what they were
-    local more = not again and next(self.waiting) ~= nil
-    local sent, err_or_claimed
-    sent, err_or_claimed, start_by = submit.send(self.mj, claimed, start_by, nil, more)
-    if not sent then
-      return err_or_claimed
-    end
-    pcall(self.note_all, self, sent)
-    claimed = err_or_claimed
+  local function note(tasks)
+    pcall(self.note_all, self, tasks) -- without memory for it they stay what they were
   end
+  local _, err = submit.send_all(self.mj, claimed, start_by, {
+    claimed = note, sent = note,
+    more = function()
+      return next(self.waiting) ~= nil
+    end,
+  })
+  return err
 end
 
 -- What others have claimed of it meanwhile is not `queued` any more.
