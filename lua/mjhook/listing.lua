@@ -385,4 +385,24 @@ function M.events(mj, filter)
   end
 end
 
+--- A page of events, the oldest task's first; short or empty, perhaps, while there are more.
+-- @tparam string|nil ref, and seq: where the last page ended
+-- @treturn table|nil {events=, more= the id of an event to go on behind}; nil and an error
+function M.event_page(mj, filter, limit, ref, seq)
+  if is_impossible(filter) then
+    return { events = {} }
+  end
+  local query = event_query(filter, limit)
+  query.from, query.from_seq = ref, seq
+  local list, cursor, _, at, n = read(mj, query)
+  if not list then
+    return nil, cursor
+  end
+  local page = {}
+  for _, event in ipairs(list) do
+    page[#page + 1] = event.event_id and event or nil
+  end
+  return { events = page, more = at and ("%s-%d"):format(at, n) }
+end
+
 return M

@@ -346,6 +346,15 @@
 ---@field policy? mjhook.Policy|string a table of functions, or the path of a Lua file that returns one
 ---@field log? string|mjhook.LogConfig|fun(level: mjhook.LogLevel, message: string) standard error if not given
 
+--- What `resty.mjhook.console` takes.
+---@class resty.mjhook.ConsoleOptions
+---@field actions? boolean true: tasks, events and accounts can be changed
+---@field private? boolean true: prompts, users, keys, contexts, images and error texts are not sent
+---@field images? "off"|"archived"|"provider" which images the page loads; none if not given
+---@field archive? string directory of mjhook.handlers.archive
+---@field archive_location? string nginx's internal location of that directory, such as "/mjhook-images/"
+---@field assets? string directory of the page's files, if it is not where `make install` puts them
+
 --- What `mjhook.open` and `resty.mjhook.init` take: every configuration key, and these.
 ---@class mjhook.Options: mjhook.Config
 ---@field config? string path of a configuration file

@@ -316,6 +316,25 @@ function M.metrics()
   send { status = 200, headers = { ["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8" }, body = text }
 end
 
+local console
+
+--- Serves the console, as the content handler of one location: a page for operators and its JSON API. It is read-only
+--- unless `actions` is set; nginx has to authenticate. See mjhook-console(7).
+---@param options? resty.mjhook.ConsoleOptions
+---@usage location /mjhook/ { allow 127.0.0.1; deny all; content_by_lua_block { require("resty.mjhook").console() } }
+function M.console(options)
+  console = console or require "resty.mjhook.console"
+  local mj = open()
+  console.handle(mj, options or {}, mj and function()
+    local plain = {}
+    for k, v in pairs(given) do
+      plain[k] = type(v) ~= "function" and v or nil
+    end
+    plain.policy = type(plain.policy) ~= "table" and plain.policy or nil
+    return mj.exec:doctor(plain)
+  end)
+end
+
 --- Gives this worker's mjhook object, for all functions that this module does not wrap; nil while its store cannot be
 --- opened. Its functions that commit or send yield: call them where nginx allows that (content, access, timers).
 ---@return mjhook.Instance?

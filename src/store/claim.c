@@ -155,6 +155,9 @@ static bool has_slot(const mj_unit *u, const mj_held *h, const mj_cap *cap)
            !mj_account_rests(h->paused_until, h->paused_at, u->now);
 }
 
+/* The reason of a rest that a person ordered; mjhook/accounts.lua. */
+#define BY_HAND "by_hand"
+
 void mj_op_pause(mj_unit *u, mj_op *op)
 {
     int at = mj_unit_account(u, op->sig.account);
@@ -166,6 +169,10 @@ void mj_op_pause(mj_unit *u, mj_op *op)
         return;
     }
     h = &u->held[at];
+    /* A rest that a person ordered outlasts what a refusal asks for, and the end of a refusal's rest. */
+    if (strcmp(h->reason, BY_HAND) == 0 && mj_account_rests(h->paused_until, h->paused_at, u->now) &&
+        !mj_str_eq(reason, MJ_LIT(BY_HAND)))
+        return;
     h->paused_until = op->until;
     h->paused_at = op->until ? u->now : 0;
     memset(h->reason, 0, sizeof h->reason);

@@ -1,6 +1,8 @@
 --- A task's timeline as a story: who said what, when, and what came of it.
 local text = require "mjhook.cli.text"
 
+local M = {}
+
 local SAID = {
   create = "stored",
   ready = "its wait is over",
@@ -36,7 +38,11 @@ local NOTED = {
   old_attempt = "about an older attempt",
 }
 
-local function sentence(moment, attempts)
+--- A timeline entry in words.
+-- @tparam table moment the entry
+-- @tparam number attempts how many the task has had
+-- @tparam number created_at of the task: times are told from there
+function M.sentence(moment, attempts, created_at)
   local parts = { SAID[moment.signal] or moment.signal }
   if moment.signal == "create" and moment.to == "pending" then
     parts[1] = "adopted: it was submitted elsewhere"
@@ -48,7 +54,8 @@ local function sentence(moment, attempts)
     parts[#parts + 1] = " (" .. NOTED[moment.note] .. ")"
   end
   if moment.count then
-    parts[#parts + 1] = (" (%d times, the last after %s)"):format(moment.count, text.duration(moment.till))
+    parts[#parts + 1] = (" (%d times, the last after %s)"):format(moment.count,
+      text.duration(moment["until"] - created_at))
   end
   if attempts > 1 then
     parts[#parts + 1] = (" [attempt %d]"):format(moment.attempt)
@@ -57,19 +64,20 @@ local function sentence(moment, attempts)
 end
 
 --- Writes the story of a task.
-return function(out, task)
+function M.write(out, task)
   local waits, widest = {}, 0
   for i, moment in ipairs(task.timeline) do
     waits[i] = "+" .. text.duration(moment.at - task.created_at)
     widest = math.max(widest, #waits[i])
   end
   for i, moment in ipairs(task.timeline) do
-    moment.till = moment["until"] and moment["until"] - task.created_at
     local moved = moment.from ~= moment.to or moment.signal == "create"
     out:line("  ", out:paint("dim", text.pad(waits[i], widest)), "  ", text.pad(moment.source, 8), "  ",
-      sentence(moment, #task.attempts), moved and " → " or "", moved and out:state(moment.to) or "")
+      M.sentence(moment, #task.attempts, task.created_at), moved and " → " or "", moved and out:state(moment.to) or "")
     if task.timeline_dropped and i == FIRST_KEPT then
       out:line("  ", out:paint("dim", ("... %d more, no longer kept"):format(task.timeline_dropped)))
     end
   end
 end
+
+return M

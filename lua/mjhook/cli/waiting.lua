@@ -10,11 +10,15 @@ local REASON = {
   endpoint = "what base_url leads to refuses every request",
   blocked = "something in front of the provider refuses us",
   not_sent = "the provider can't be reached",
+  by_hand = "it was paused by hand",
 }
+local FOR_EVER = 2 ^ 52 -- ms: no rest that has an end ends so late
 
 -- What keeps an account from sending, and until when, if that is known.
 local function account_block(account, now)
-  if account.paused_until and account.paused_until > now then
+  if account.paused_until and account.paused_until > FOR_EVER then
+    return ("account %s rests until it is resumed: it was paused by hand"):format(account.name)
+  elseif account.paused_until and account.paused_until > now then
     return ("account %s rests for %s: %s"):format(account.name, text.duration(account.paused_until - now),
       REASON[account.reason] or account.reason or "?"), account.paused_until
   elseif account.held >= account.max_in_flight then

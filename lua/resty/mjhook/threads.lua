@@ -353,6 +353,32 @@ function Threads:read(name, ...)
   return unpack(values, 1, values.n)
 end
 
+-- In the pool for reads, else where requests to the provider are made: never where commits would wait.
+local function beside(self, name, payload)
+  local pool = self.missing[M.READ_POOL] and M.HTTP_POOL or M.READ_POOL
+  local result, err = self:call(pool, name, self.id, self.settings, payload)
+  if err and err.code == "no_pool" and pool == M.READ_POOL then
+    self.missing[pool] = true
+    return beside(self, name, payload)
+  elseif err and err.code == "no_pool" then
+    return self:in_thread(pool, name, payload) -- which says what is missing
+  end
+  return result, err
+end
+
+--- What the console reads: see resty.mjhook.console.reads.
+-- @treturn string|nil JSON text; nil and an error
+function Threads:console(name, args, options)
+  return beside(self, "console", { name = name, args = args, options = options })
+end
+
+--- What mjhook.doctor finds, which takes seconds.
+-- @tparam table given what init() was given, as plain data
+-- @treturn table|nil findings; nil and an error
+function Threads:doctor(given)
+  return self:in_thread(M.HTTP_POOL, "doctor", given)
+end
+
 function Threads:trim()
   if self.store then
     self.store:trim()

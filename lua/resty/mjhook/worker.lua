@@ -134,6 +134,35 @@ function M.http(id, settings, requests, deadline)
   return "failed", plain(err)
 end
 
+--- What the console reads, see resty.mjhook.console.reads.
+-- @treturn string "ok" and JSON text, "failed" and an error as plain table, or "unconfigured"
+function M.console(id, settings, wanted)
+  if unknown(id, settings) then
+    return "unconfigured"
+  end
+  local exec, err = executor_of(id, settings)
+  local text
+  if exec then
+    text, err = require("resty.mjhook.console.reads").run(exec, wanted.name, wanted.args, wanted.options)
+  end
+  if text then
+    return "ok", text
+  end
+  return "failed", plain(err)
+end
+
+--- What mjhook.doctor finds.
+-- @tparam table given what mjhook.open takes, with the environment
+-- @treturn string "ok" and the findings
+function M.doctor(_, _, given)
+  environment.install(given.environment)
+  local args = {}
+  for k, v in pairs(given) do
+    args[k] = k ~= "environment" and v or nil
+  end
+  return "ok", (require("mjhook.doctor").run(args))
+end
+
 --- Delivers events in this thread, with a mjhook of its own that has the policy and may block.
 -- @tparam string id names the configuration
 -- @tparam table|false settings what mjhook.open takes, given when the last call said "unconfigured"

@@ -66,7 +66,7 @@ local function write(out, mj, task)
   out:field("meta", encoded(task.meta))
   out:line()
   out:heading "What happened"
-  story(out, task)
+  story.write(out, task)
 end
 
 return {

@@ -1,0 +1,334 @@
+-- The console's JSON API and what it lets in, through a real nginx.
+local cjson = require "cjson"
+local core = require "mjhook.core"
+local kit = require "kit"
+local receiver = require "receiver"
+local sim = require "sim"
+
+local THREADS = [[
+thread_pool mjhook threads=1;
+thread_pool mjhook_http threads=2;
+thread_pool mjhook_deliver threads=1;
+thread_pool mjhook_read threads=1;
+]]
+
+local CONF = [[
+@MAIN@ @THREADS@
+http {
+  @HTTP@
+  init_by_lua_block { require("resty.mjhook").init { config = "@DIR@/config.lua" } }
+  init_worker_by_lua_block { require("resty.mjhook").init_worker() }
+  server {
+    listen 127.0.0.1:@PORT@;
+    location = /ping { return 200 "pong\n"; }
+    location = /hook { content_by_lua_block { require("resty.mjhook").callback() } }
+    location /look/ { content_by_lua_block { require("resty.mjhook").console() } }
+    location /act/ { client_body_buffer_size 64k; content_by_lua_block {
+      require("resty.mjhook").console {
+        actions = true, images = "archived", archive = "@DIR@/images", archive_location = "/images/" } } }
+    location /private/ { content_by_lua_block { require("resty.mjhook").console { private = true, actions = true } } }
+    location /wrong/ { content_by_lua_block { require("resty.mjhook").console { action = true } } }
+    location /images/ { internal; alias @DIR@/images/; }
+  }
+}
+]]
+
+describe("the console's API", function()
+  local web, mj
+
+  setup(sim.start)
+  teardown(sim.stop)
+  before_each(function()
+    sim.reset()
+    web = receiver.start { conf = CONF, threads = THREADS }
+    mj = kit.open({ hook_url = web.settings.hook_url }, sim)
+  end)
+  after_each(kit.cleanup)
+
+  -- One request. Gives the status, the body and the head of the answer.
+  local function request(method, path, more, body)
+    kit.write(web.dir .. "/body", body or "")
+    local out, code = kit.sh(("%s -sS -m 20 -X %s -o %s/answer -D - %s %s %s"):format(kit.curl, method, web.dir,
+      more or "", body and "--data-binary @" .. web.dir .. "/body" or "", kit.quote(web.url .. path)))
+    assert(code == 0, out)
+    return tonumber(out:match "^HTTP/1.1 (%d+)"), kit.read(web.dir .. "/answer"), out
+  end
+
+  local function get(path, more)
+    local status, body = request("GET", path, more)
+    return cjson.decode(body), status
+  end
+
+  local function lines(body)
+    local list = {}
+    for line in body:gmatch "[^\n]+" do
+      list[#list + 1] = cjson.decode(line)
+    end
+    return list
+  end
+
+  local function post(path, value, more)
+    local token = get "/act/api/console".token
+    local head = ("-H 'Content-Type: application/json' -H 'X-Mjhook-Token: %s' %s"):format(token,
+      more or "-H 'Sec-Fetch-Site: same-origin'")
+    local status, body = request("POST", path, head, type(value) == "string" and value or cjson.encode(value))
+    local list = lines(body)
+    return list[#list], status, list
+  end
+
+  local function put(tasks)
+    local ops, refs = {}, {}
+    for i, task in ipairs(tasks) do
+      task.prompt = task.prompt or "a fox"
+      task.fingerprint = core.sha256(task.prompt)
+      ops[i] = { op = "create", source = "user", task = task, want = true }
+    end
+    for i, result in ipairs(assert(mj.exec:commit(ops))) do
+      refs[i] = result.task.ref
+    end
+    return refs
+  end
+
+  local function signal(ref, kind, more)
+    local op = { op = "signal", ref = ref, kind = kind, source = "submit", attempt = 1 }
+    for k, v in pairs(more or {}) do
+      op[k] = v
+    end
+    assert.equal("ok", assert(mj.exec:commit { op })[1].code)
+  end
+
+  local function succeed(ref)
+    signal(ref, "succeeded", { source = "callback", task_id = "id-" .. ref, image = "https://i.test/g.png" })
+  end
+
+  local function refs_of(list)
+    local refs = {}
+    for i, task in ipairs(list) do
+      refs[i] = task.ref
+    end
+    return refs
+  end
+
+  it("lists tasks by every filter and in pages, and counts them", function()
+    local refs = put {
+      { prompt = "red fox", account = "default", key = "k1" },
+      { prompt = "RED wolf", mode = "relaxed", user_id = "u 1" },
+      { prompt = "owl", user_id = "u 1" },
+    }
+    local page, status = get "/look/api/tasks?limit=2"
+    assert.equal(200, status)
+    assert.same({ refs[3], refs[2] }, refs_of(page.tasks))
+    page = get("/look/api/tasks?limit=2&before=" .. page.older)
+    assert.same({ refs[1] }, refs_of(page.tasks))
+    assert.is_nil(page.older)
+    assert.same({ refs[3], refs[2] }, refs_of(get("/look/api/tasks?after=" .. page.newer).tasks))
+    assert.same({ refs[2], refs[1] }, refs_of(get("/look/api/tasks?q=red&since=0").tasks))
+    assert.same({ refs[3] }, refs_of(get("/look/api/tasks?user_id=u%201&mode=fast&state=queued,lost").tasks))
+    assert.same({ refs[1] }, refs_of(get("/look/api/tasks?key=k1").tasks))
+    assert.same({ count = 3, exact = true }, get "/look/api/count")
+    assert.same({ count = 2, exact = true }, get "/look/api/count?user_id=u+1")
+    assert.same({ ref = refs[1] }, get "/look/api/find?id=k1")
+    assert.equal(404, select(2, get "/look/api/find?id=k9"))
+  end)
+
+  it("tells a task's story, with what JavaScript would lose as text", function()
+    local refs = put { { prompt = "a fox", context = '{"order":9007199254740993}' } }
+    succeed(refs[1])
+    local story = get("/look/api/task?ref=" .. refs[1])
+    assert.equal('{"order":9007199254740993}', story.context_text)
+    assert.is_nil(story.task.context)
+    assert.truthy(story.raw:find("9007199254740993", 1, true))
+    assert.equal("stored", story.task.timeline[1].text)
+    assert.truthy(story.task.timeline[1].moved)
+    assert.equal(refs[1] .. "-1", story.events[1].event_id)
+    assert.same({}, story.refused)
+    assert.same({ { index = 0, url = "https://i.test/g.png", archived = false } }, story.images)
+    assert.equal(404, select(2, get "/look/api/task?ref=01ARZ3NDEKTSV4RRFFQ69G5FAV"))
+  end)
+
+  it("lists events and refused callbacks, and gives the numbers and the gallery", function()
+    local refs = put { { user_id = "u" }, { user_id = "v" } }
+    succeed(refs[1])
+    succeed(refs[2])
+    assert(mj:bury(refs[1] .. "-1"))
+    assert.same({ refs[1] .. "-1" }, { get("/look/api/events?buried=1").events[1].event_id })
+    assert.same({ refs[2] .. "-1" }, { get("/look/api/events?waiting=1&user_id=v").events[1].event_id })
+    local page = get "/look/api/events?limit=1"
+    assert.equal(refs[1] .. "-1", page.more)
+    assert.equal(refs[2] .. "-1", get("/look/api/events?after=" .. page.more).events[1].event_id)
+    assert(mj.exec:commit { { op = "refuse", ref = refs[1], attempt = 1, error = "not JSON", body = "<html>" } })
+    local refused = get "/look/api/refused"
+    assert.same({ "<html>", "not JSON" }, { refused.refused[1].body, refused.refused[1].reason })
+    local stats = get "/look/api/stats"
+    assert.same({ 2, 1, 1 }, { stats.tasks.succeeded, stats.events, stats.buried })
+    assert.equal(0, stats.finish.relaxed.n)
+    assert.same({ refs[2], refs[1] }, refs_of(get("/look/api/gallery").items))
+  end)
+
+  local wrong = {
+    "tasks?state=done", "tasks?mode=turbo", "tasks?before=x", "tasks?since=soon", "tasks?bogus=1", "tasks?buried=1",
+    "tasks?state=queued&state=lost", "tasks?q", "task", "task?ref=x", "events?after=x", "events?before=" ..
+    "01ARZ3NDEKTSV4RRFFQ69G5FAV", "refused?below=-1", "refused?limit=1e9", "find", "find?id=",
+  }
+  it("names what is wrong with a request", function()
+    for _, path in ipairs(wrong) do
+      local answer, status = get("/look/api/" .. path)
+      assert.equal(400, status, path)
+      assert.equal("invalid", answer.error.code)
+    end
+    assert.equal(404, (request("GET", "/look/api/nothing")))
+    assert.equal(405, (request("POST", "/look/api/tasks", nil, "{}")))
+    assert.equal(405, (request("GET", "/act/api/act")))
+    assert.equal(500, (request("GET", "/wrong/")))
+    assert.truthy(web:log():find("console: unknown option 'action'", 1, true))
+  end)
+
+  it("is read-only unless actions are allowed", function()
+    local refs = put { {} }
+    local answer, status = post("/look/api/act", { action = "cancel", ids = refs })
+    assert.same({ 403, "read_only" }, { status, answer.error.code })
+    assert.equal("queued", mj:get(refs[1]).state)
+    assert.is_false(get("/look/api/console").actions)
+  end)
+
+  it("acts on ids and on all that a filter picks, with a dry run, progress and a report", function()
+    local tasks = {}
+    for i = 1, 250 do
+      tasks[i] = { user_id = i <= 205 and "u" or "v" }
+    end
+    local refs = put(tasks)
+    local last = post("/act/api/act", { action = "cancel", filter = { user_id = "u" }, dry_run = true })
+    assert.same({ 205, 0, true }, { last.report.matched, last.report.done, last.report.dry_run })
+    assert.equal(250, mj:stats().tasks.queued)
+    local _, list
+    last, _, list = post("/act/api/act", { action = "cancel", filter = { user_id = "u" } })
+    assert.same({ 205, 205, 0 }, { last.report.matched, last.report.done, last.report.failed })
+    assert.equal(100, list[1].progress.done)
+    assert.equal(45, mj:stats().tasks.queued)
+    last = post("/act/api/act", { action = "cancel", ids = { refs[250], refs[1] } })
+    assert.same({ 1, 1 }, { last.report.done, last.report.failed })
+    assert.truthy(last.report.errors[1].message:find("is cancelled", 1, true))
+    succeed(refs[249])
+    assert.equal(1, post("/act/api/act", { action = "bury", filter = { user_id = "v" } }).report.done)
+    assert.equal(1, post("/act/api/act", { action = "kick", ids = { refs[249] .. "-1" } }).report.done)
+    last = post("/act/api/act", { action = "cancel", filter = { state = { "succeeded" } } })
+    assert.equal("invalid", last.error.code)
+  end)
+
+  it("pauses, drains and resumes an account, and a refusal does not end that", function()
+    local function account()
+      return get("/look/api/stats").accounts[1]
+    end
+    local name = account().name
+    assert.equal(1, post("/act/api/act", { action = "pause", account = name, seconds = 3600 }).report.done)
+    assert.equal("by_hand", account().reason)
+    assert.truthy(account().paused_until > core.now() + 3500000)
+    assert(mj.exec:commit { { op = "pause", account = name, ["until"] = core.now() + 1000, error_code = "quota" } })
+    assert(mj.exec:commit { { op = "pause", account = name, ["until"] = 0 } })
+    assert.equal("by_hand", account().reason)
+    post("/act/api/act", { action = "drain", account = name })
+    assert.equal("queued", assert(mj:submit { prompt = "a fox" }).state)
+    assert.equal(1, post("/act/api/act", { action = "resume", account = name }).report.done)
+    assert.is_nil(account().reason)
+    assert.equal("not_found", post("/act/api/act", { action = "pause", account = "nobody", seconds = 1 }).error.code)
+    assert.equal("invalid", post("/act/api/act", { action = "pause", account = name }).error.code)
+  end)
+
+  it("lets no other origin act, nor a page without a good token", function()
+    local refs = put { {} }
+    local wanted = { action = "cancel", ids = refs }
+    for more, code in pairs {
+      ["-H 'Sec-Fetch-Site: cross-site'"] = "origin", ["-H 'Sec-Fetch-Site: same-site'"] = "origin",
+      ["-H 'Sec-Fetch-Site: none'"] = "origin", ["-H 'Origin: https://evil.test'"] = "origin", [" "] = "origin",
+      ["-H 'Origin: null'"] = "origin", ["-H 'Sec-Fetch-Site: same-origin' -H 'X-Mjhook-Token: x'"] = "token",
+      ["-H 'Sec-Fetch-Site: same-origin' -H 'X-Mjhook-Token: 99999999999.abc.AAAA'"] = "token",
+    } do
+      local token = more:find "Token" and "" or ("-H 'X-Mjhook-Token: %s'"):format(get("/act/api/console").token)
+      local head = ("-H 'Content-Type: application/json' %s %s"):format(token, more)
+      local status, body = request("POST", "/act/api/act", head, cjson.encode(wanted))
+      assert.same({ 403, code }, { status, cjson.decode(body).error.code }, more)
+    end
+    assert.equal("queued", mj:get(refs[1]).state)
+    assert.equal(1, post("/act/api/act", wanted, "-H 'Origin: " .. web.url .. "'").report.done)
+    assert.equal(403, (request("GET", "/act/api/tasks", "-H 'Sec-Fetch-Site: cross-site'")))
+  end)
+
+  it("takes only JSON of some size that says something it knows", function()
+    for _, body in ipairs { "", "[", "7", '{"action":"erase"}', '{"action":"cancel"}', '{"action":"cancel","ids":[]}',
+                            '{"action":"cancel","ids":["x"]}', '{"action":"cancel","ids":[7]}',
+                            '{"action":"cancel","filter":{"bogus":1}}', '{"action":"readmit","filter":{}}',
+                            '{"action":"kick","filter":{"before":"x"}}', '{"action":"cancel","filter":7}',
+                            '{"action":"cancel","filter":{"state":[7]}}', '{"action":{}}' } do
+      local answer, status = post("/act/api/act", body)
+      assert.equal(400, status, body)
+      assert.equal("invalid", answer.error.code)
+    end
+    assert.equal(400, select(2, post("/act/api/act", ("x"):rep(70000))))
+    local status = request("POST", "/act/api/act", ("-H 'Sec-Fetch-Site: same-origin' -H 'X-Mjhook-Token: %s'"):format(
+      get("/act/api/console").token), "{}")
+    assert.equal(415, status)
+  end)
+
+  it("gives every answer the headers that keep it to itself", function()
+    for _, path in ipairs { "/look/", "/look/api/console", "/look/assets/app.js", "/look/api/no", "/look/nothing" } do
+      local _, _, head = request("GET", path)
+      assert.truthy(head:find("Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'", 1, true))
+      assert.truthy(head:find("frame-ancestors 'none'", 1, true))
+      assert.is_nil(head:find("unsafe", 1, true))
+      assert.truthy(head:find("X-Content-Type-Options: nosniff", 1, true))
+      assert.truthy(head:find("Cache-Control: no-store", 1, true))
+      assert.truthy(head:find("Referrer-Policy: no-referrer", 1, true))
+    end
+    for _, path in ipairs { "/look/assets/..%2fapp.js", "/look/assets/.app.js", "/look/assets/nginx.conf" } do
+      assert.equal(404, (request("GET", path, "--path-as-is")))
+    end
+  end)
+
+  it("hides what users wrote when it is private", function()
+    local refs = put { { prompt = "SECRETWORD", user_id = "SECRETWORD", key = "SECRETWORD", context = '"SECRETWORD"' } }
+    succeed(refs[1])
+    assert(mj.exec:commit { { op = "refuse", ref = refs[1], attempt = 1, error = "SECRETWORD", body = "SECRETWORD" } })
+    assert(mj:bury(refs[1] .. "-1", "SECRETWORD"))
+    for _, path in ipairs { "tasks", "task?ref=" .. refs[1], "events", "refused", "gallery", "stats", "console" } do
+      local status, body = request("GET", "/private/api/" .. path)
+      assert.equal(200, status)
+      assert.is_nil(body:find("SECRETWORD", 1, true), path)
+      assert.is_nil(body:find("i.test", 1, true), path)
+    end
+  end)
+
+  it("sends archived images, and no other file", function()
+    kit.sh(("mkdir -p %s/images/2026 && printf pngpng > '%s/images/2026/a b.png' && ln -s /etc/passwd %s/images/p.png")
+      :format(web.dir, web.dir, web.dir))
+    local refs = put { {}, {}, {}, {} }
+    local paths = { web.dir .. "/images/2026/a b.png", "/etc/passwd", web.dir .. "/images/../config.lua",
+                    web.dir .. "/images2/x.png" }
+    for i, path in ipairs(paths) do
+      succeed(refs[i])
+      local taken = assert(mj.exec:commit { { op = "take", ["until"] = core.now() + 60000 } })[1].event
+      assert(mj.exec:commit { { op = "done", ref = taken.ref, seq = taken.seq, tries = taken.tries,
+        files = cjson.encode { { index = 0, path = path, type = "image/png" } } } })
+    end
+    local status, body, head = request("GET", "/act/api/image?ref=" .. refs[1] .. "&n=0")
+    assert.same({ 200, "pngpng" }, { status, body })
+    assert.truthy(head:find("Content-Type: image/png", 1, true))
+    assert.truthy(head:find("nosniff", 1, true), head)
+    for i = 2, 4 do
+      assert.equal(404, (request("GET", "/act/api/image?ref=" .. refs[i])))
+    end
+    assert.equal(404, (request("GET", "/look/api/image?ref=" .. refs[1])))
+    assert.equal(404, (request("GET", "/images/2026/a%20b.png")))
+    local story = get("/act/api/task?ref=" .. refs[1])
+    assert.equal("api/image?ref=" .. refs[1] .. "&n=0", story.images[1].src)
+  end)
+
+  it("tells live what was committed", function()
+    kit.spawn(("exec %s -sN -m 8 %s/look/api/live >%s/stream"):format(kit.curl, web.url, web.dir))
+    local function stream()
+      return kit.read(web.dir .. "/stream") or ""
+    end
+    kit.wait_until(function() return stream():find("event: change", 1, true) end)
+    put { {} }
+    kit.wait_until(function() return stream():find('"queued":1', 1, true) end)
+  end)
+end)
