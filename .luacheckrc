@@ -9,6 +9,7 @@ max_line_length = 120
 -- Inside nginx there is ngx, and only there.
 files["lua/resty"] = { std = "+ngx_lua", read_globals = { ngx = { fields = { "run_worker_thread" } } } }
 files["scripts/simulator"] = { std = "+ngx_lua" }
+files["scripts/examples/postcards"] = { std = "+ngx_lua" }
 files["spec"] = { std = "+busted" }
 files["spec/bench/callback_wrk.lua"] = { globals = { "setup", "init", "request", "done", "used" }, read_globals = { "wrk" } }
 files["**/*.rockspec"] = { std = "+rockspec" }
