@@ -192,7 +192,9 @@ TEST("totals are the sums of what was committed, and the newest time")
     CHECK_INT(t.buried, 2);
     CHECK_INT(t.latest, T0);
     CHECK_INT(try_batch(&b, NULL, 0, (mj_tally){.latest = T0 - 1}), MJ_OK);
-    CHECK_INT(totals_of(&b).latest, T0 - 1); /* the newest commit's, not the largest */
+    CHECK_INT(totals_of(&b).latest, T0); /* of two that commit at once the largest */
+    CHECK_INT(try_batch(&b, NULL, 0, (mj_tally){.latest = T0 - 1, .set_back = true}), MJ_OK);
+    CHECK_INT(totals_of(&b).latest, T0 - 1);
     close_base(&b);
 }
 
@@ -360,23 +362,29 @@ TEST("a backend is whole: sound, with a size, trimmed and tidied, and with names
 {
     mj_change c = put_of((mj_entry){.index = MJ_IX_TASK, .ref = {1}});
     uint64_t used = 0, reserved = 0;
-    bool forked = true;
+    bool forked = false;
     mj_tx *tx;
     base b;
 
     open_base(&b, "store");
     batch(&b, &c, 1);
     CHECK_INT(backend()->abi, MJ_BACKEND_ABI);
-    CHECK(backend()->name[0] && backend()->library()[0]);
-    CHECK(!backend()->foreign(b.db));
-    CHECK_INT(backend()->ready(b.db, &forked), MJ_OK);
+    CHECK_INT(backend()->bytes, sizeof(mj_backend));
+    CHECK(backend()->name[0] && backend()->library(b.db)[0] && backend()->library(NULL)[0]);
+    if (backend()->foreign)
+        CHECK(!backend()->foreign(b.db));
+    if (backend()->ready)
+        CHECK_INT(backend()->ready(b.db, &forked), MJ_OK);
     CHECK(!forked);
-    backend()->tidy(b.db);
-    backend()->trim(b.db);
+    if (backend()->tidy)
+        backend()->tidy(b.db);
+    if (backend()->trim)
+        backend()->trim(b.db);
     tx = begin(&b, false);
-    CHECK_INT(backend()->sound(tx), MJ_OK);
+    if (backend()->sound)
+        CHECK_INT(backend()->sound(tx), MJ_OK);
     CHECK_INT(backend()->size(tx, &used, &reserved), MJ_OK);
-    CHECK(used > 0 && reserved >= used);
+    CHECK(used > 0 && (reserved == 0 || reserved >= used));
     backend()->abort(tx);
     CHECK(is_there(&b, c.key));
     close_base(&b);

@@ -63,7 +63,33 @@ static void life(unsigned which, const names *n, mj_facets *f)
 typedef struct wanted {
     mj_tx *tx;
     unsigned n[MJ_NINDEXES];
+    unsigned naccounts;
+    mj_entry accounts[MJ_MAX_ACCOUNTS]; /* n: slots that are held under them */
 } wanted;
+
+static void want_slot(wanted *w, mj_str name)
+{
+    unsigned i = 0;
+
+    while (i < w->naccounts && !mj_str_eq(w->accounts[i].name, name))
+        i++;
+    CHECK(i < MJ_MAX_ACCOUNTS);
+    if (i == w->naccounts)
+        w->accounts[w->naccounts++] = (mj_entry){.index = MJ_IX_ACCOUNT, .name = name};
+    w->accounts[i].n++;
+}
+
+static void check_accounts(wanted *w)
+{
+    w->n[MJ_IX_ACCOUNT] = w->naccounts;
+    for (unsigned i = 0; i < w->naccounts; i++) {
+        mj_entry e = {.index = MJ_IX_ACCOUNT, .name = w->accounts[i].name};
+        mj_str bytes;
+        CHECK_INT(backend()->get(w->tx, &e, &bytes), MJ_OK);
+        CHECK_INT(e.n, w->accounts[i].n);
+        CHECK_INT(bytes.n, 0);
+    }
+}
 
 static int want_entry(void *ctx, const mj_entry *e, bool there)
 {
@@ -79,8 +105,10 @@ static int want_entry(void *ctx, const mj_entry *e, bool there)
         CHECK_MEM(key.ref, e->ref, sizeof key.ref);
     if (e->index == MJ_IX_KEY)
         CHECK_MEM(key.fingerprint, e->fingerprint, sizeof key.fingerprint);
-    if (e->index == MJ_IX_SLOT)
+    if (e->index == MJ_IX_SLOT) {
         CHECK(mj_str_eq(key.name, e->name));
+        want_slot(w, e->name);
+    }
     return MJ_OK;
 }
 
@@ -113,6 +141,7 @@ TEST("from any facets to any others, a backend has exactly the entries that foll
             w.n[MJ_IX_TASK] += c[i].is->exists;
             CHECK_INT(mj_facets_diff(c[i].key.ref, &none, c[i].is, want_entry, &w), MJ_OK);
         }
+        check_accounts(&w);
         for (mj_index index = MJ_IX_TASK; index < MJ_NINDEXES; index++)
             if (count_in(w.tx, index) != w.n[index])
                 MJ_TEST_FAIL("step %u: %s has %" PRIu64 " entries, not %u", step, mj_index_name(index),

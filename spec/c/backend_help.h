@@ -187,6 +187,17 @@ typedef struct entries {
     mj_str bytes[MOST];
 } entries;
 
+/* A copy, which lasts as long as the test: strings of a reader's scan end with its callback. */
+static inline mj_str keep(mj_str s)
+{
+    char *p = s.n ? malloc(s.n) : NULL;
+
+    CHECK(s.n == 0 || p != NULL);
+    if (s.n)
+        memcpy(p, s.p, s.n);
+    return (mj_str){p, s.n};
+}
+
 static inline bool one_entry(void *ctx, const mj_entry *e, mj_str bytes)
 {
     entries *to = ctx;
@@ -195,11 +206,12 @@ static inline bool one_entry(void *ctx, const mj_entry *e, mj_str bytes)
     if (e->index == MJ_IX_META && bytes.n == 0)
         MJ_TEST_FAIL("a row of META without bytes");
     to->e[to->n] = *e;
-    to->bytes[to->n++] = bytes;
+    to->e[to->n].name = keep(e->name);
+    to->bytes[to->n++] = keep(bytes);
     return to->n != to->stop;
 }
 
-/* Valid until the transaction ends; to be freed. */
+/* To be freed. */
 static inline entries *scan_in(mj_tx *tx, mj_scan scan, unsigned stop)
 {
     entries *to = calloc(1, sizeof *to);

@@ -46,26 +46,28 @@ static uint64_t sum(const mj_histogram *h)
 
 TEST("a callback is late after the 95th percentile of its mode, once there were enough of them")
 {
+    mj_judged j = {0};
     mj_measures m = {0};
     mj_rules given = learning(), r;
 
     for (int i = 0; i < 31; i++)
         end_by(&m, MJ_FROM_CALLBACK, MJ_FAST, T0, T0 + 22 * SECOND);
-    r = mj_measure_rules(&m, &given);
+    r = mj_measure_rules(&m, &j, &given);
     CHECK_INT(r.first_ms[MJ_FAST], 0);
     end_by(&m, MJ_FROM_CALLBACK, MJ_FAST, T0, T0 + 22 * SECOND);
-    r = mj_measure_rules(&m, &given);
+    r = mj_measure_rules(&m, &j, &given);
     CHECK_INT(r.first_ms[MJ_FAST], 25 * SECOND); /* the bound of its bucket */
     CHECK_INT(r.first_ms[MJ_RELAXED], 0);
     CHECK_INT(r.poll_first_ms, given.poll_first_ms);
     for (int i = 0; i < 3; i++) /* 3 of 35 are 8.6 % */
         end_by(&m, MJ_FROM_CALLBACK, MJ_FAST, T0, T0 + 200 * SECOND);
-    r = mj_measure_rules(&m, &given);
+    r = mj_measure_rules(&m, &j, &given);
     CHECK_INT(r.first_ms[MJ_FAST], 240 * SECOND);
 }
 
 TEST("what is learned is within reason, and nothing is when that is not wanted")
 {
+    mj_judged j = {0};
     mj_measures m = {0};
     mj_rules given = learning();
 
@@ -73,26 +75,31 @@ TEST("what is learned is within reason, and nothing is when that is not wanted")
         end_by(&m, MJ_FROM_CALLBACK, MJ_FAST, T0, T0 + SECOND / 2);
         end_by(&m, MJ_FROM_CALLBACK, MJ_RELAXED, T0, T0 + 7200 * SECOND);
     }
-    CHECK_INT(mj_measure_rules(&m, &given).first_ms[MJ_FAST], 5 * SECOND);
-    CHECK_INT(mj_measure_rules(&m, &given).first_ms[MJ_RELAXED], given.poll_max_ms);
+    CHECK_INT(mj_measure_rules(&m, &j, &given).first_ms[MJ_FAST], 5 * SECOND);
+    CHECK_INT(mj_measure_rules(&m, &j, &given).first_ms[MJ_RELAXED], given.poll_max_ms);
     given.learn = false;
-    CHECK_INT(mj_measure_rules(&m, &given).first_ms[MJ_FAST], 0);
-    CHECK_INT(mj_measure_rules(&m, &given).first_ms[MJ_RELAXED], 0);
+    CHECK_INT(mj_measure_rules(&m, &j, &given).first_ms[MJ_FAST], 0);
+    CHECK_INT(mj_measure_rules(&m, &j, &given).first_ms[MJ_RELAXED], 0);
 }
 
 TEST("old latencies fade, those for people are kept")
 {
+    mj_judged j = {0};
     mj_measures m = {0};
     mj_rules given = learning();
 
     for (int i = 0; i < 5000; i++)
         end_by(&m, MJ_FROM_CALLBACK, MJ_FAST, T0, T0 + 200 * SECOND);
-    CHECK(sum(&m.calls[MJ_FAST]) < 2048);
+    CHECK_INT(mj_measure_sweep(&m, &j, false, 0, T0), MJ_VERDICT_SAME);
+    CHECK(sum(&m.calls[MJ_FAST]) - sum(&j.faded[MJ_FAST]) < 2048);
     CHECK_INT(sum(&m.ends[MJ_FAST]), 5000);
     CHECK_INT(m.ends[MJ_FAST].sum_ms, 5000 * 200 * SECOND);
-    for (int i = 0; i < 12000; i++)
+    for (int i = 0; i < 12000; i++) {
         end_by(&m, MJ_FROM_CALLBACK, MJ_FAST, T0, T0 + 9 * SECOND);
-    CHECK_INT(mj_measure_rules(&m, &given).first_ms[MJ_FAST], 10 * SECOND);
+        if (i % 1000 == 0)
+            mj_measure_sweep(&m, &j, false, 0, T0);
+    }
+    CHECK_INT(mj_measure_rules(&m, &j, &given).first_ms[MJ_FAST], 10 * SECOND);
 }
 
 TEST("the learned wait is the first one of a task, and is doubled from there")
@@ -114,31 +121,32 @@ TEST("the learned wait is the first one of a task, and is doubled from there")
 
 TEST("webhooks are called broken when most tasks of the last hours ended without a callback")
 {
+    mj_judged j = {0};
     mj_measures m = {0};
 
     ends(&m, 9, MJ_FROM_POLL, T0);
-    CHECK_INT(mj_measure_sweep(&m, true, 5, T0), MJ_VERDICT_SAME); /* too few to tell */
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 5, T0), MJ_VERDICT_SAME); /* too few to tell */
     ends(&m, 1, MJ_FROM_POLL, T0);
-    CHECK_INT(mj_measure_sweep(&m, false, 5, T0), MJ_VERDICT_SAME); /* there is no webhook */
-    CHECK_INT(m.broken_since, 0);
-    CHECK_INT(mj_measure_sweep(&m, true, 5, T0), MJ_VERDICT_BROKEN);
-    CHECK_INT(m.broken_since, T0);
-    CHECK_INT(mj_measure_sweep(&m, true, 5, T0), MJ_VERDICT_SAME); /* said once */
-    CHECK_INT(m.counts[MJ_SWEEPS], 4);
-    CHECK_INT(m.swept_at, T0);
-    CHECK_INT(m.sweep_ms, 5);
+    CHECK_INT(mj_measure_sweep(&m, &j, false, 5, T0), MJ_VERDICT_SAME); /* there is no webhook */
+    CHECK_INT(j.broken_since, 0);
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 5, T0), MJ_VERDICT_BROKEN);
+    CHECK_INT(j.broken_since, T0);
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 5, T0), MJ_VERDICT_SAME); /* said once */
+    CHECK_INT(j.swept_at, T0);
+    CHECK_INT(j.sweep_ms, 5);
 }
 
 TEST("half of them with a callback, or a bad hour long ago, is no broken webhook")
 {
+    mj_judged j = {0};
     mj_measures m = {0};
 
     ends(&m, 10, MJ_FROM_POLL, T0);
     ends(&m, 10, MJ_FROM_CALLBACK, T0);
-    CHECK_INT(mj_measure_sweep(&m, true, 0, T0), MJ_VERDICT_SAME);
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 0, T0), MJ_VERDICT_SAME);
     ends(&m, 1, MJ_FROM_POLL, T0);
-    CHECK_INT(mj_measure_sweep(&m, true, 0, T0 + 3 * 60 * MINUTE), MJ_VERDICT_SAME);
-    CHECK_INT(mj_measure_sweep(&m, true, 0, T0), MJ_VERDICT_BROKEN);
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 0, T0 + 3 * 60 * MINUTE), MJ_VERDICT_SAME);
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 0, T0), MJ_VERDICT_BROKEN);
 }
 
 TEST("a callback that comes after polling was faster counts as one that came")
@@ -173,27 +181,28 @@ TEST("a callback that comes after polling was faster counts as one that came")
 
 TEST("while webhooks are broken polls come sooner, and a few callbacks mend them")
 {
+    mj_judged j = {0};
     mj_measures m = {0};
     mj_rules given = learning(), r;
 
     ends(&m, 40, MJ_FROM_POLL, T0);
-    CHECK_INT(mj_measure_sweep(&m, true, 0, T0), MJ_VERDICT_BROKEN);
-    r = mj_measure_rules(&m, &given);
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 0, T0), MJ_VERDICT_BROKEN);
+    r = mj_measure_rules(&m, &j, &given);
     CHECK_INT(r.poll_first_ms, given.poll_first_ms / 2);
     CHECK_INT(r.poll_max_ms, 2 * MINUTE);
     ends(&m, 40, MJ_FROM_POLL, T0); /* still broken; judged, and forgotten */
-    CHECK_INT(mj_measure_sweep(&m, true, 0, T0), MJ_VERDICT_SAME);
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 0, T0), MJ_VERDICT_SAME);
     ends(&m, 4, MJ_FROM_CALLBACK, T0);
-    CHECK_INT(mj_measure_sweep(&m, true, 0, T0), MJ_VERDICT_SAME);
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 0, T0), MJ_VERDICT_SAME);
     ends(&m, 1, MJ_FROM_CALLBACK, T0);
-    CHECK_INT(mj_measure_sweep(&m, true, 0, T0), MJ_VERDICT_MENDED);
-    CHECK_INT(m.broken_since, 0);
-    r = mj_measure_rules(&m, &given);
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 0, T0), MJ_VERDICT_MENDED);
+    CHECK_INT(j.broken_since, 0);
+    r = mj_measure_rules(&m, &j, &given);
     CHECK_INT(r.poll_max_ms, given.poll_max_ms);
     /* The bad tasks of this hour are not held against it a second time; new ones are. */
-    CHECK_INT(mj_measure_sweep(&m, true, 0, T0 + 1), MJ_VERDICT_SAME);
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 0, T0 + 1), MJ_VERDICT_SAME);
     ends(&m, 30, MJ_FROM_POLL, T0 + 1);
-    CHECK_INT(mj_measure_sweep(&m, true, 0, T0 + 1), MJ_VERDICT_BROKEN);
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 0, T0 + 1), MJ_VERDICT_BROKEN);
 }
 
 TEST("tasks that were submitted elsewhere say nothing of our webhook")
@@ -232,22 +241,116 @@ TEST("a signal about an attempt that never was is counted and nothing else")
     CHECK_INT(sum(&m.ends[MJ_FAST]), 0);
 }
 
-TEST("measures survive being written; half a record and rubbish are refused")
+static int read_measures(const mj_buf *b, size_t n, mj_measures *got)
 {
+    mj_reader r = mj_reader_of(b->p, n);
+
+    mj_measures_read(&r, got);
+    return r.bad || r.p != r.end ? MJ_ECORRUPT : MJ_OK;
+}
+
+TEST("measures and what was made of them survive being written; half a record and rubbish are refused")
+{
+    mj_judged j = {0}, judged;
     mj_measures m = {0}, got;
     mj_buf b = {0};
     uint8_t rubbish[400];
 
     ends(&m, 7, MJ_FROM_CALLBACK, T0);
-    ends(&m, 50, MJ_FROM_POLL, T0);
-    CHECK_INT(mj_measure_sweep(&m, true, 77, T0), MJ_VERDICT_BROKEN);
+    ends(&m, 5000, MJ_FROM_POLL, T0);
+    CHECK_INT(mj_measure_sweep(&m, &j, true, 77, T0), MJ_VERDICT_BROKEN);
     CHECK_INT(mj_measures_encode(&m, &b), MJ_OK);
-    CHECK_INT(mj_measures_decode((mj_str){(char *)b.p, (uint32_t)b.n}, &got), MJ_OK);
-    m.changed = got.changed;
+    CHECK_INT(read_measures(&b, b.n, &got), MJ_OK);
     CHECK_MEM(&m, &got, sizeof m);
     for (size_t n = 0; n < b.n; n++)
-        CHECK(mj_measures_decode((mj_str){(char *)b.p, (uint32_t)n}, &got) != MJ_OK);
+        CHECK(read_measures(&b, n, &got) != MJ_OK);
+    b.n = 0;
+    CHECK_INT(mj_judged_encode(&j, &b), MJ_OK);
+    CHECK_INT(mj_judged_decode((mj_str){(char *)b.p, (uint32_t)b.n}, &judged), MJ_OK);
+    CHECK_MEM(&j, &judged, sizeof j);
+    for (size_t n = 0; n < b.n; n++)
+        CHECK(mj_judged_decode((mj_str){(char *)b.p, (uint32_t)n}, &judged) != MJ_OK);
     memset(rubbish, 0xff, sizeof rubbish);
-    CHECK(mj_measures_decode((mj_str){(char *)rubbish, sizeof rubbish}, &got) != MJ_OK);
+    CHECK(mj_judged_decode((mj_str){(char *)rubbish, sizeof rubbish}, &judged) != MJ_OK);
+    CHECK(mj_measures_decode_v1((mj_str){(char *)rubbish, sizeof rubbish}, &got, &judged) != MJ_OK);
+    b.n = 0;
+    mj_put_raw(&b, rubbish, sizeof rubbish);
+    CHECK(read_measures(&b, b.n, &got) != MJ_OK);
+    mj_buf_free(&b);
+}
+
+TEST("measures of several writers add up to those of one, also over the hours")
+{
+    mj_measures whole = {0}, parts = {0};
+
+    for (int hour = 0; hour < 30; hour++)
+        for (int writer = 0; writer < 3; writer++) {
+            mj_measures part = {0};
+            int64_t at = T0 + hour * 60 * MINUTE;
+            ends(&whole, 1 + writer, writer ? MJ_FROM_POLL : MJ_FROM_CALLBACK, at);
+            ends(&part, 1 + writer, writer ? MJ_FROM_POLL : MJ_FROM_CALLBACK, at);
+            mj_measures_add(&parts, &part, false, at);
+        }
+    CHECK_MEM(&whole, &parts, sizeof whole);
+}
+
+TEST("a clock that was set back takes along the hours and the answer that lie ahead of it")
+{
+    mj_measures all = {0}, add = {0};
+    uint32_t ended, called;
+
+    ends(&all, 5, MJ_FROM_POLL, T0 + 60 * MINUTE);
+    ends(&add, 3, MJ_FROM_POLL, T0);
+    mj_measures_add(&all, &add, true, T0);
+    mj_measure_recent(&all, T0 + 60 * MINUTE, &ended, &called);
+    CHECK_INT(ended, 3);
+    CHECK_INT(all.answered_at, T0);
+    CHECK_INT(all.counts[MJ_ENDED_POLL], 8);
+}
+
+TEST("the record of the first versions is read: sums, and what was made of them")
+{
+    mj_measures m = {0}, got;
+    mj_judged judged;
+    mj_buf b = {0};
+
+    mj_put_u8(&b, 1);
+    mj_put_u8(&b, 2); /* of the counts, as many as it knew */
+    mj_put_uint(&b, 7);
+    mj_put_uint(&b, 9);
+    for (int i = 0; i < 2 * MJ_NMODES; i++) {
+        mj_put_u8(&b, 1);
+        mj_put_uint(&b, 40u + (unsigned)i);
+        mj_put_uint(&b, 1000);
+    }
+    for (int i = 0; i < MJ_NHOURS; i++) {
+        mj_put_int(&b, i);
+        mj_put_uint(&b, 3);
+        mj_put_uint(&b, 2);
+    }
+    mj_put_int(&b, T0 - 5);
+    mj_put_uint(&b, 11);
+    mj_put_uint(&b, 4);
+    mj_put_int(&b, T0 - 4);
+    mj_put_int(&b, T0 - 3);
+    mj_put_int(&b, 77);
+    mj_put_int(&b, T0 - 2);
+    CHECK_INT(mj_measures_decode_v1((mj_str){(char *)b.p, (uint32_t)b.n}, &got, &judged), MJ_OK);
+    m.counts[0] = 7;
+    m.counts[1] = 9;
+    CHECK_MEM(m.counts, got.counts, sizeof m.counts);
+    CHECK_INT(got.ends[0].bucket[0], 40);
+    CHECK_INT(got.calls[1].bucket[0], 43);
+    CHECK_INT(got.hours[23].called, 2);
+    CHECK_INT(got.ended, 11);
+    CHECK_INT(got.called, 4);
+    CHECK_INT(got.answered_at, T0 - 2);
+    CHECK_INT(judged.judged_from, T0 - 5);
+    CHECK_INT(judged.broken_since, T0 - 4);
+    CHECK_INT(judged.swept_at, T0 - 3);
+    CHECK_INT(judged.sweep_ms, 77);
+    CHECK_INT(judged.ended, 0);
+    for (size_t n = 0; n < b.n; n++)
+        CHECK(mj_measures_decode_v1((mj_str){(char *)b.p, (uint32_t)n}, &got, &judged) != MJ_OK);
     mj_buf_free(&b);
 }

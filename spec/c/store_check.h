@@ -149,7 +149,10 @@ static inline void walk_db(checker *c, int db, uint8_t waiting[16])
             expect_event(c, k, v, waiting);
         } else { /* MJ_IX_ACCOUNT */
             mj_held h;
-            mj_account_read((mj_str){k.mv_data, (uint32_t)k.mv_size}, (mj_str){v.mv_data, (uint32_t)v.mv_size}, &h);
+            mj_entry e;
+            mj_str row;
+            CHECK(mj_entry_of(MJ_IX_ACCOUNT, k, v, &e) && mj_account_of(v, &e.n, &row));
+            mj_account_read(&e, row, &h);
             CHECK_INT(h.held, *held_by(c, str(h.name)));
             CHECK(h.held > 0 || h.paused_until > 0);
             c->want[MJ_IX_ACCOUNT]++;

@@ -423,6 +423,16 @@ TEST("a backup never overwrites a store")
     CHECK_INT(mj_store_backup(s, "no/such/parent"), MJ_EREADONLY);
 }
 
+/* An account as LMDB has it. */
+static void read_account(const mj_buf *b, mj_held *h)
+{
+    mj_entry e = {.index = MJ_IX_ACCOUNT, .name = str("main")};
+    mj_str row;
+
+    CHECK(mj_account_of(mj_val(b->p, b->n), &e.n, &row));
+    mj_account_read(&e, row, h);
+}
+
 TEST("accounts that an older version wrote are read without what it did not know")
 {
     mj_buf b = {0};
@@ -432,14 +442,14 @@ TEST("accounts that an older version wrote are read without what it did not know
     mj_put_uint(&b, 3);
     mj_put_int(&b, T0 + HOUR);
     mj_put_str(&b, str("quota"));
-    mj_account_read(str("main"), (mj_str){(char *)b.p, (uint32_t)b.n}, &h);
+    read_account(&b, &h);
     CHECK_INT(h.held, 3);
     CHECK_INT(h.paused_at, 0);
     CHECK(mj_account_rests(h.paused_until, h.paused_at, T0)); /* since when is not known: it is believed */
     mj_put_uint(&b, 2);
     mj_put_int(&b, T0);
     mj_put_int(&b, T0 + 30 * 60000);
-    mj_account_read(str("main"), (mj_str){(char *)b.p, (uint32_t)b.n}, &h);
+    read_account(&b, &h);
     CHECK_INT(h.learned, 2);
     CHECK(!mj_account_rests(h.paused_until, h.paused_at, T0)); /* by a clock that was ahead */
     CHECK(mj_account_rests(h.paused_until, h.paused_at, T0 + 30 * 60000));
@@ -450,7 +460,7 @@ TEST("sums that an older version wrote, without the time of the newest commit, a
 {
     mj_store *s = open_store();
     MDB_val key = mj_val(COUNTERS, sizeof COUNTERS - 1), v;
-    uint8_t bytes[256];
+    uint8_t bytes[2048];
     mj_stats st;
     MDB_txn *t;
 
@@ -459,6 +469,7 @@ TEST("sums that an older version wrote, without the time of the newest commit, a
     CHECK_INT(st.latest, T0);
     CHECK_INT(mj_env_begin(lmdb_of(s)->env, 0, &t), 0);
     CHECK_INT(mdb_get(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_META), &key, &v), 0);
+    CHECK(v.mv_size <= sizeof bytes);
     memcpy(bytes, v.mv_data, v.mv_size);
     v = mj_val(bytes, MJ_NSTATES + 2 + MJ_ULID_BYTES); /* small numbers take a byte */
     CHECK_INT(mdb_put(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_META), &key, &v, 0), 0);

@@ -51,11 +51,12 @@ TEST("among the rows of one millisecond each is found in a few steps")
 {
     enum { ROWS = 1024, STEPS = 12 };
     mj_store *s = open_store();
+    static const mj_op ops[ROWS];
     unsigned longest = 0;
     uint8_t r[MJ_ULID_BYTES];
     mj_unit u;
 
-    CHECK_INT(mj_unit_begin(&u, s, ROWS, T0), MJ_OK);
+    CHECK_INT(mj_unit_begin(&u, s, ops, ROWS, T0), MJ_OK);
     for (int i = 0; i < ROWS; i++) {
         CHECK_INT(mj_refs_next(s->refs, T0, r), MJ_OK);
         CHECK(mj_unit_row_of(&u, r, false) != NULL);
@@ -242,7 +243,7 @@ TEST("closing a handle that owes counts leaves accounts as they are")
 
     op.sig.error_code = str("concurrency");
     CHECK_INT(do_op(s, op, T0), MJ_OK);
-    s->owed[MJ_CALLBACK_UNKNOWN] = 3;
+    s->owed.counts[MJ_CALLBACK_UNKNOWN] = 3;
     s->owes = true;
     mj_store_close(s);
     s = open_store();

@@ -7,12 +7,15 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct item {
     mj_entry e;
     mj_str bytes;
     char strings[]; /* of both */
 } item;
+
+typedef struct place place;
 
 typedef struct version {
     unsigned refs; /* the store, and transactions */
@@ -21,12 +24,20 @@ typedef struct version {
     mj_tally totals;
 } version;
 
-typedef struct place { /* a store */
-    struct place *next;
+struct mj_lock { /* a named lock */
+    struct mj_lock *next;
+    place *at;
+    pid_t holder;
+    char name[];
+};
+
+struct place { /* a store */
+    place *next;
     pthread_mutex_t writer; /* held by a write transaction */
     version *newest;
+    struct mj_lock *locks; /* held by a process: after a fork the child has a store of its own */
     char where[];
-} place;
+};
 
 struct mj_tx {
     place *at;
@@ -254,27 +265,61 @@ static void memory_close(void *db)
     free(db);
 }
 
-static int memory_ready(void *db, bool *forked)
+static int memory_exists(const char *where, const mj_store_options *o, char *why, size_t why_size)
 {
-    (void)db;
-    *forked = false;
-    return MJ_OK;
+    const place *p;
+
+    (void)o, (void)why, (void)why_size;
+    pthread_mutex_lock(&lock);
+    for (p = places; p && strcmp(p->where, where) != 0; p = p->next)
+        ;
+    pthread_mutex_unlock(&lock);
+    return p ? MJ_OK : MJ_ENOTFOUND;
 }
 
-static bool memory_foreign(const void *db)
+static const char *memory_library(void *db)
 {
     (void)db;
-    return false;
-}
-
-static void nothing(void *db)
-{
-    (void)db;
-}
-
-static const char *memory_library(void)
-{
     return "memory";
+}
+
+/* ---- named locks ---- */
+
+static int memory_lock(void *db, const char *name, mj_lock **held)
+{
+    handle *h = db;
+    mj_lock *l, *new = calloc(1, sizeof *new + strlen(name) + 1);
+
+    if (!new)
+        return MJ_ENOMEM;
+    strcpy(new->name, name);
+    new->at = h->at;
+    new->holder = getpid();
+    pthread_mutex_lock(&lock);
+    for (l = h->at->locks; l && strcmp(l->name, name) != 0; l = l->next)
+        ;
+    if (!l) {
+        new->next = h->at->locks;
+        h->at->locks = new;
+    }
+    pthread_mutex_unlock(&lock);
+    if (l)
+        free(new);
+    else
+        *held = new;
+    return l ? MJ_EBUSY : MJ_OK;
+}
+
+static void memory_unlock(mj_lock *held)
+{
+    mj_lock **l = &held->at->locks;
+
+    pthread_mutex_lock(&lock);
+    while (*l != held)
+        l = &(*l)->next;
+    *l = held->next;
+    pthread_mutex_unlock(&lock);
+    free(held);
 }
 
 /* ---- transactions ---- */
@@ -329,6 +374,7 @@ static int memory_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ct
     const version *v = tx->base;
     mj_entry from = scan->from;
     size_t low, high;
+    uint32_t given = 0;
 
     from.index = scan->index;
     low = bound(v, &from, scan->fixed, false);
@@ -341,6 +387,8 @@ static int memory_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ct
         const item *it = v->items[scan->newest_first ? --high : low++], *task = NULL;
         mj_entry key = {.index = MJ_IX_TASK};
         memcpy(key.ref, it->e.ref, sizeof key.ref);
+        if ((scan->limit && given++ == scan->limit) || (scan->bounded && it->e.at > scan->until))
+            break;
         if (scan->rows && !is_row(scan->index))
             task = find(v, &key);
         if (!each(ctx, &it->e, is_row(scan->index) ? it->bytes : task ? task->bytes : (mj_str){0}))
@@ -371,6 +419,26 @@ static int write_entry(void *ctx, const mj_entry *e, bool there)
     return MJ_OK;
 }
 
+/* An account is there when it has a row, or holds slots. */
+static int count_slots(version *v)
+{
+    mj_entry slot = {.index = MJ_IX_SLOT}, account = {.index = MJ_IX_ACCOUNT};
+    size_t n = bound(v, &account, 0, true);
+
+    for (size_t i = bound(v, &account, 0, false); i < n; i++)
+        v->items[i]->e.n = 0;
+    for (size_t i = bound(v, &slot, 0, false); i < bound(v, &slot, 0, true); i++) {
+        account.name = v->items[i]->e.name;
+        if (!find(v, &account) && put(v, &account, (mj_str){0}) != MJ_OK)
+            return MJ_ENOMEM;
+        find(v, &account)->e.n++;
+    }
+    for (size_t i = bound(v, &account, 0, true); i-- > bound(v, &account, 0, false);)
+        if (v->items[i]->e.n == 0 && v->items[i]->bytes.n == 0)
+            del(v, &v->items[i]->e);
+    return MJ_OK;
+}
+
 static int memory_apply(mj_tx *tx, const mj_change *changes, size_t n, const mj_tally *add)
 {
     version *v = tx->next = copy_of(tx->base);
@@ -385,21 +453,11 @@ static int memory_apply(mj_tx *tx, const mj_change *changes, size_t n, const mj_
         if (rc == MJ_OK && c->was)
             rc = mj_facets_diff(c->key.ref, c->was, c->is, write_entry, v);
     }
-    if (rc != MJ_OK)
-        return rc;
-    for (int i = 0; i < MJ_NSTATES; i++)
-        v->totals.states[i] += add->states[i];
-    v->totals.events += add->events;
-    v->totals.buried += add->buried;
-    if (add->latest)
-        v->totals.latest = add->latest;
-    return MJ_OK;
-}
-
-static int memory_sound(mj_tx *tx)
-{
-    (void)tx;
-    return MJ_OK;
+    if (rc == MJ_OK)
+        rc = count_slots(v);
+    if (rc == MJ_OK)
+        mj_tally_add(&v->totals, add);
+    return rc;
 }
 
 static int memory_size(mj_tx *tx, uint64_t *used, uint64_t *reserved)
@@ -427,11 +485,11 @@ static int memory_backup(mj_tx *tx, const char *to)
 
 const mj_backend mj_backend_memory = {
     .abi = MJ_BACKEND_ABI,
+    .bytes = sizeof(mj_backend),
     .name = "memory",
+    .exists = memory_exists,
     .open = memory_open,
     .close = memory_close,
-    .ready = memory_ready,
-    .foreign = memory_foreign,
     .begin = memory_begin,
     .get = memory_get,
     .scan = memory_scan,
@@ -440,9 +498,8 @@ const mj_backend mj_backend_memory = {
     .apply = memory_apply,
     .commit = memory_commit,
     .abort = memory_abort,
-    .sound = memory_sound,
-    .tidy = nothing,
-    .trim = nothing,
+    .lock = memory_lock,
+    .unlock = memory_unlock,
     .size = memory_size,
     .backup = memory_backup,
     .library = memory_library,

@@ -21,7 +21,7 @@
     X(MJ_IX_SLOT, "slot")       /* at (held until), ref, n (attempt); name (account) follows from it */                \
     X(MJ_IX_EVENT, "event")     /* ref, n (sequence number) */                                                         \
     X(MJ_IX_OUTBOX, "outbox")   /* at (next delivery), ref, n: the first open event of each task */                    \
-    X(MJ_IX_ACCOUNT, "account") /* name */                                                                             \
+    X(MJ_IX_ACCOUNT, "account") /* name; n (slots that are held under it) follows from it */                           \
     X(MJ_IX_TOMB, "tomb")       /* ref */                                                                              \
     X(MJ_IX_GRAVE, "grave")     /* at (pruned), ref */                                                                 \
     X(MJ_IX_REFUSED, "refused") /* at (number) */

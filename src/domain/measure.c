@@ -5,10 +5,12 @@
 #include <string.h>
 
 enum {
-    MEASURES_V1 = 1,
+    MEASURES_V1 = 1, /* sums and judgement in one */
+    MEASURES_V2 = 2,
+    JUDGED_V1 = 1,
     HOUR_MS = 3600000,
     SAMPLES = 32,     /* callbacks of a mode before they say when one is late */
-    REMEMBER = 2048,  /* callbacks of a mode; then all buckets are halved, so that old ones fade */
+    REMEMBER = 2048,  /* callbacks of a mode that count; then half of each bucket fades */
     PERCENT = 95,     /* of callbacks come before the first poll; issue 6 */
     FIRST_MIN = 5000, /* ms: no sooner is a callback late */
     JUDGE = 10,       /* tasks that have to have ended before anything is said */
@@ -55,61 +57,155 @@ static void get_list(mj_reader *r, uint64_t *v, unsigned n)
     }
 }
 
+static void put_histogram(mj_buf *b, const mj_histogram *h)
+{
+    put_list(b, h->bucket, MJ_NBUCKETS);
+    mj_put_uint(b, h->sum_ms);
+}
+
+static void get_histogram(mj_reader *r, mj_histogram *h)
+{
+    get_list(r, h->bucket, MJ_NBUCKETS);
+    h->sum_ms = mj_get_uint(r);
+}
+
 int mj_measures_encode(const mj_measures *m, mj_buf *b)
 {
-    mj_put_u8(b, MEASURES_V1);
+    mj_put_u8(b, MEASURES_V2);
     put_list(b, m->counts, MJ_NCOUNTS);
     for (unsigned i = 0; i < MJ_NMODES; i++) {
-        put_list(b, m->ends[i].bucket, MJ_NBUCKETS);
-        mj_put_uint(b, m->ends[i].sum_ms);
-        put_list(b, m->calls[i].bucket, MJ_NBUCKETS);
-        mj_put_uint(b, m->calls[i].sum_ms);
+        put_histogram(b, &m->ends[i]);
+        put_histogram(b, &m->calls[i]);
     }
     for (unsigned i = 0; i < MJ_NHOURS; i++) {
         mj_put_int(b, m->hours[i].hour);
         mj_put_uint(b, m->hours[i].ended);
         mj_put_uint(b, m->hours[i].called);
     }
-    mj_put_int(b, m->judged_from);
     mj_put_uint(b, m->ended);
     mj_put_uint(b, m->called);
-    mj_put_int(b, m->broken_since);
-    mj_put_int(b, m->swept_at);
-    mj_put_int(b, m->sweep_ms);
     mj_put_int(b, m->answered_at);
     return b->failed ? MJ_ENOMEM : MJ_OK;
 }
 
-int mj_measures_decode(mj_str bytes, mj_measures *out)
+/* What both versions begin with. */
+static void get_sums(mj_reader *r, mj_measures *m)
+{
+    get_list(r, m->counts, MJ_NCOUNTS);
+    for (unsigned i = 0; i < MJ_NMODES; i++) {
+        get_histogram(r, &m->ends[i]);
+        get_histogram(r, &m->calls[i]);
+    }
+    for (unsigned i = 0; i < MJ_NHOURS; i++) {
+        m->hours[i].hour = mj_get_int(r);
+        m->hours[i].ended = mj_get_u32(r);
+        m->hours[i].called = mj_get_u32(r);
+    }
+}
+
+void mj_measures_read(mj_reader *r, mj_measures *m)
+{
+    memset(m, 0, sizeof *m);
+    r->bad = r->bad || mj_get_u8(r) != MEASURES_V2;
+    get_sums(r, m);
+    m->ended = mj_get_uint(r);
+    m->called = mj_get_uint(r);
+    m->answered_at = mj_get_int(r);
+}
+
+int mj_measures_decode_v1(mj_str bytes, mj_measures *out, mj_judged *judged)
 {
     mj_reader r = mj_reader_of(bytes.p, bytes.n);
     mj_measures m = {0};
+    mj_judged j = {0};
 
     if (mj_get_u8(&r) != MEASURES_V1)
         return r.bad ? MJ_ECORRUPT : MJ_ESCHEMA;
-    get_list(&r, m.counts, MJ_NCOUNTS);
-    for (unsigned i = 0; i < MJ_NMODES; i++) {
-        get_list(&r, m.ends[i].bucket, MJ_NBUCKETS);
-        m.ends[i].sum_ms = mj_get_uint(&r);
-        get_list(&r, m.calls[i].bucket, MJ_NBUCKETS);
-        m.calls[i].sum_ms = mj_get_uint(&r);
-    }
-    for (unsigned i = 0; i < MJ_NHOURS; i++) {
-        m.hours[i].hour = mj_get_int(&r);
-        m.hours[i].ended = mj_get_u32(&r);
-        m.hours[i].called = mj_get_u32(&r);
-    }
-    m.judged_from = mj_get_int(&r);
-    m.ended = mj_get_u32(&r);
+    get_sums(&r, &m);
+    j.judged_from = mj_get_int(&r);
+    m.ended = mj_get_u32(&r); /* since the verdict last changed: at 0 of both */
     m.called = mj_get_u32(&r);
-    m.broken_since = mj_get_int(&r);
-    m.swept_at = mj_get_int(&r);
-    m.sweep_ms = mj_get_int(&r);
+    j.broken_since = mj_get_int(&r);
+    j.swept_at = mj_get_int(&r);
+    j.sweep_ms = mj_get_int(&r);
     m.answered_at = mj_get_int(&r);
     if (r.bad)
         return MJ_ECORRUPT;
     *out = m;
+    *judged = j;
     return MJ_OK;
+}
+
+int mj_judged_encode(const mj_judged *j, mj_buf *b)
+{
+    mj_put_u8(b, JUDGED_V1);
+    mj_put_int(b, j->judged_from);
+    mj_put_int(b, j->broken_since);
+    mj_put_int(b, j->swept_at);
+    mj_put_int(b, j->sweep_ms);
+    mj_put_uint(b, j->ended);
+    mj_put_uint(b, j->called);
+    for (unsigned i = 0; i < MJ_NMODES; i++)
+        put_histogram(b, &j->faded[i]);
+    return b->failed ? MJ_ENOMEM : MJ_OK;
+}
+
+int mj_judged_decode(mj_str bytes, mj_judged *out)
+{
+    mj_reader r = mj_reader_of(bytes.p, bytes.n);
+    mj_judged j = {0};
+
+    if (mj_get_u8(&r) != JUDGED_V1)
+        return r.bad ? MJ_ECORRUPT : MJ_ESCHEMA;
+    j.judged_from = mj_get_int(&r);
+    j.broken_since = mj_get_int(&r);
+    j.swept_at = mj_get_int(&r);
+    j.sweep_ms = mj_get_int(&r);
+    j.ended = mj_get_uint(&r);
+    j.called = mj_get_uint(&r);
+    for (unsigned i = 0; i < MJ_NMODES; i++)
+        get_histogram(&r, &j.faded[i]);
+    if (r.bad)
+        return MJ_ECORRUPT;
+    *out = j;
+    return MJ_OK;
+}
+
+/* ---- sums ---- */
+
+static void add_histogram(mj_histogram *to, const mj_histogram *add)
+{
+    for (unsigned i = 0; i < MJ_NBUCKETS; i++)
+        to->bucket[i] += add->bucket[i];
+    to->sum_ms += add->sum_ms;
+}
+
+void mj_measures_add(mj_measures *to, const mj_measures *add, bool set_back, int64_t now)
+{
+    for (unsigned i = 0; i < MJ_NCOUNTS; i++)
+        to->counts[i] += add->counts[i];
+    for (unsigned i = 0; i < MJ_NMODES; i++) {
+        add_histogram(&to->ends[i], &add->ends[i]);
+        add_histogram(&to->calls[i], &add->calls[i]);
+    }
+    to->ended += add->ended;
+    to->called += add->called;
+    for (unsigned i = 0; i < MJ_NHOURS; i++) {
+        mj_hour *h = &to->hours[i];
+        const mj_hour *more = &add->hours[i];
+        if (set_back && h->hour > now / HOUR_MS)
+            *h = (mj_hour){0};
+        if (more->hour > h->hour)
+            *h = *more;
+        else if (more->hour == h->hour) {
+            h->ended += more->ended;
+            h->called += more->called;
+        }
+    }
+    if (add->answered_at > to->answered_at)
+        to->answered_at = add->answered_at;
+    if (set_back && to->answered_at > now)
+        to->answered_at = now;
 }
 
 /* ---- counting ---- */
@@ -117,16 +213,6 @@ int mj_measures_decode(mj_str bytes, mj_measures *out)
 void mj_measure_count(mj_measures *m, mj_count count, uint64_t n)
 {
     m->counts[count] += n;
-    m->changed = true;
-}
-
-static uint64_t samples(const mj_histogram *h)
-{
-    uint64_t n = 0;
-
-    for (unsigned i = 0; i < MJ_NBUCKETS; i++)
-        n += h->bucket[i];
-    return n;
 }
 
 static void observe(mj_histogram *h, int64_t ms)
@@ -139,16 +225,6 @@ static void observe(mj_histogram *h, int64_t ms)
         i++;
     h->bucket[i]++;
     h->sum_ms += (uint64_t)ms;
-}
-
-static void remember(mj_histogram *h, int64_t ms)
-{
-    observe(h, ms);
-    if (samples(h) < REMEMBER)
-        return;
-    for (unsigned i = 0; i < MJ_NBUCKETS; i++)
-        h->bucket[i] /= 2;
-    h->sum_ms /= 2;
 }
 
 static mj_hour *hour_of(mj_measures *m, int64_t now)
@@ -240,7 +316,7 @@ void mj_measure_signal(mj_measures *m, mj_before before, const mj_task *t, const
         m->called++;
     }
     if (first_call && a->submitted_at > 0 && (sig->kind == SIG_SUCCEEDED || sig->kind == SIG_FAILED))
-        remember(&m->calls[t->mode], now - a->submitted_at);
+        observe(&m->calls[t->mode], now - a->submitted_at);
 }
 
 /* ---- judging ---- */
@@ -267,34 +343,79 @@ static unsigned missed(uint32_t ended, uint32_t called)
     return called >= ended ? 0 : (unsigned)((uint64_t)(ended - called) * 100 / ended);
 }
 
-mj_verdict mj_measure_sweep(mj_measures *m, bool judge, int64_t elapsed_ms, int64_t now)
+static uint64_t samples(const mj_histogram *h)
 {
-    uint32_t n, came;
+    uint64_t n = 0;
 
-    m->swept_at = now;
-    m->sweep_ms = elapsed_ms < 0 ? 0 : elapsed_ms;
-    mj_measure_count(m, MJ_SWEEPS, 1);
+    for (unsigned i = 0; i < MJ_NBUCKETS; i++)
+        n += h->bucket[i];
+    return n;
+}
+
+/* The latencies of callbacks that count. */
+static mj_histogram recent(const mj_measures *m, const mj_judged *j, unsigned mode)
+{
+    mj_histogram h = m->calls[mode];
+
+    for (unsigned i = 0; i < MJ_NBUCKETS; i++)
+        h.bucket[i] -= h.bucket[i] < j->faded[mode].bucket[i] ? h.bucket[i] : j->faded[mode].bucket[i];
+    h.sum_ms -= h.sum_ms < j->faded[mode].sum_ms ? h.sum_ms : j->faded[mode].sum_ms;
+    return h;
+}
+
+/* When there are too many, half of each bucket fades, so that new ones say more than old ones. */
+static void fade(const mj_measures *m, mj_judged *j, unsigned mode)
+{
+    mj_histogram h = recent(m, j, mode);
+
+    for (; samples(&h) >= REMEMBER; h = recent(m, j, mode)) {
+        for (unsigned i = 0; i < MJ_NBUCKETS; i++)
+            j->faded[mode].bucket[i] += h.bucket[i] - h.bucket[i] / 2;
+        j->faded[mode].sum_ms += h.sum_ms - h.sum_ms / 2;
+    }
+}
+
+/* Sums of other writers may be some seconds old, and so less than they were. */
+static uint32_t more_than(uint64_t now, uint64_t then)
+{
+    return now > then ? (uint32_t)(now - then) : 0;
+}
+
+static void verdict_changed(const mj_measures *m, mj_judged *j)
+{
+    j->ended = m->ended;
+    j->called = m->called;
+}
+
+mj_verdict mj_measure_sweep(const mj_measures *m, mj_judged *j, bool judge, int64_t elapsed_ms, int64_t now)
+{
+    uint32_t since = more_than(m->ended, j->ended), called_since = more_than(m->called, j->called), n, came;
+
+    j->swept_at = now;
+    j->sweep_ms = elapsed_ms < 0 ? 0 : elapsed_ms;
+    for (unsigned mode = 0; mode < MJ_NMODES; mode++)
+        fade(m, j, mode);
     if (!judge)
         return MJ_VERDICT_SAME;
-    if (m->broken_since != 0) {
-        bool mended = m->called >= MEND && missed(m->ended, m->called) <= MENDED;
+    if (j->broken_since != 0) {
+        bool mended = called_since >= MEND && missed(since, called_since) <= MENDED;
         if (mended) {
-            m->broken_since = 0;
-            m->judged_from = now;
+            j->broken_since = 0;
+            j->judged_from = now;
         }
-        if (mended || m->ended >= JUDGE) /* judged; the next few are judged by themselves */
-            m->ended = m->called = 0;
+        if (mended || since >= JUDGE) /* judged; the next few are judged by themselves */
+            verdict_changed(m, j);
         return mended ? MJ_VERDICT_MENDED : MJ_VERDICT_SAME;
     }
     mj_measure_recent(m, now, &n, &came);
-    if (m->judged_from > now - 2 * (int64_t)HOUR_MS) { /* what ended before it was mended says nothing of it now */
-        n = m->ended;
-        came = m->called;
+    if (j->judged_from > now - 2 * (int64_t)HOUR_MS) { /* what ended before it was mended says nothing of it now */
+        n = since;
+        came = called_since;
     }
     if (n < JUDGE || missed(n, came) <= BROKEN)
         return MJ_VERDICT_SAME;
-    m->broken_since = now;
-    m->ended = m->called = 0;
+    j->broken_since = now;
+    verdict_changed(m, j);
     return MJ_VERDICT_BROKEN;
 }
 
@@ -312,20 +433,21 @@ static int64_t late_after(const mj_histogram *h)
     return (int64_t)bounds[MJ_NBUCKETS - 2] * 1000;
 }
 
-mj_rules mj_measure_rules(const mj_measures *m, const mj_rules *given)
+mj_rules mj_measure_rules(const mj_measures *m, const mj_judged *j, const mj_rules *given)
 {
     mj_rules r = *given;
 
     if (!given->learn)
         return r;
     for (unsigned mode = 0; mode < MJ_NMODES; mode++) {
-        int64_t ms = late_after(&m->calls[mode]);
+        mj_histogram h = recent(m, j, mode);
+        int64_t ms = late_after(&h);
         if (ms == 0)
             continue;
         ms = ms < FIRST_MIN ? FIRST_MIN : ms;
         r.first_ms[mode] = ms < given->poll_max_ms ? ms : given->poll_max_ms;
     }
-    if (m->broken_since != 0) { /* nobody but the polls will tell */
+    if (j->broken_since != 0) { /* only the polls will tell */
         r.poll_max_ms = given->poll_max_ms < HURRY_MAX ? given->poll_max_ms : HURRY_MAX;
         r.poll_first_ms = given->poll_first_ms / 2;
         for (unsigned mode = 0; mode < MJ_NMODES; mode++)

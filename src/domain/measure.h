@@ -1,8 +1,9 @@
 /* mj_measure: what the store remembers of how things go: counts, latencies, whether callbacks come.
  *
- * Pure, like mj_state: the store keeps one record of it, changes it in the
- * transaction that it counts, and takes from it how long to wait for a callback.
- * Losing it would lose no task's fact. */
+ * Pure, like mj_state.  What is counted are sums, so that writers add to them side
+ * by side and read no common row.  What follows from the sums (does the webhook
+ * work, which latencies are old) is judged by the reconciler alone, which keeps a
+ * row for it.  Losing either would lose no task's fact. */
 #ifndef MJ_MEASURE_H
 #define MJ_MEASURE_H
 
@@ -54,25 +55,37 @@ typedef struct mj_hour { /* tasks of ours that ended in it, and first callbacks 
     uint32_t ended, called;
 } mj_hour;
 
+/* Sums since the store was made; or what one batch adds to them. */
 typedef struct mj_measures {
     uint64_t counts[MJ_NCOUNTS];
-    mj_histogram ends[MJ_NMODES];  /* from submission to the provider's last word, since the store was made */
-    mj_histogram calls[MJ_NMODES]; /* from submission to the callback, the newest thousand or two */
-    mj_hour hours[MJ_NHOURS];      /* by hour % MJ_NHOURS */
-    int64_t judged_from;           /* hours before it do not count for the verdict */
-    uint32_t ended, called;        /* since the verdict last changed */
-    int64_t broken_since;          /* callbacks do not come; 0: they do, or nobody knows */
-    int64_t swept_at, sweep_ms;    /* end and length of the last sweep; 0: never */
-    int64_t answered_at;           /* when the provider last answered a status request */
-    bool changed;                  /* not stored */
+    mj_histogram ends[MJ_NMODES];  /* from submission to the provider's last word */
+    mj_histogram calls[MJ_NMODES]; /* from submission to the callback */
+    uint64_t ended, called;        /* as in mj_hour */
+    mj_hour hours[MJ_NHOURS];      /* by hour % MJ_NHOURS; the later hour counts */
+    int64_t answered_at;           /* no sum, the latest: when the provider answered a status request; 0: never */
 } mj_measures;
+
+/* What the reconciler has made of them. */
+typedef struct mj_judged {
+    int64_t judged_from;           /* hours before it do not count for the verdict */
+    int64_t broken_since;          /* callbacks do not come; 0: they do, or nothing shows that they don't */
+    int64_t swept_at, sweep_ms;    /* end and length of the last sweep; 0: never */
+    uint64_t ended, called;        /* mj_measures' when the verdict last changed */
+    mj_histogram faded[MJ_NMODES]; /* of the latencies of callbacks, those that are too old to count */
+} mj_judged;
 
 const char *mj_count_name(unsigned count);
 /* Seconds; 0 for the last bucket, which has no bound. */
 uint32_t mj_latency_bound(unsigned bucket);
 
+/* `set_back`: the clock was set back to `now`: no later time of *to counts any more. */
+void mj_measures_add(mj_measures *to, const mj_measures *add, bool set_back, int64_t now);
 int mj_measures_encode(const mj_measures *m, mj_buf *out);
-int mj_measures_decode(mj_str bytes, mj_measures *m);
+void mj_measures_read(mj_reader *r, mj_measures *m); /* r->bad: it can't be read */
+int mj_judged_encode(const mj_judged *j, mj_buf *out);
+int mj_judged_decode(mj_str bytes, mj_judged *j);
+/* The one record of before sums and judgement were kept apart. */
+int mj_measures_decode_v1(mj_str bytes, mj_measures *m, mj_judged *j);
 
 void mj_measure_count(mj_measures *m, mj_count count, uint64_t n);
 
@@ -87,12 +100,12 @@ void mj_measure_signal(mj_measures *m, mj_before before, const mj_task *t, const
 
 /* Whether callbacks come, judged by the tasks that ended in this hour and the one before. */
 typedef enum { MJ_VERDICT_SAME, MJ_VERDICT_BROKEN, MJ_VERDICT_MENDED } mj_verdict;
-/* The end of a sweep.  `judge`: there is a webhook to judge. */
-mj_verdict mj_measure_sweep(mj_measures *m, bool judge, int64_t elapsed_ms, int64_t now);
+/* The end of a sweep, of which *m counts itself nothing yet.  `judge`: there is a webhook to judge. */
+mj_verdict mj_measure_sweep(const mj_measures *m, mj_judged *j, bool judge, int64_t elapsed_ms, int64_t now);
 /* Of what ended in this hour and the one before: how many tasks, and for how many a callback came. */
 void mj_measure_recent(const mj_measures *m, int64_t now, uint32_t *ended, uint32_t *called);
 
 /* The rules as experience has made them. */
-mj_rules mj_measure_rules(const mj_measures *m, const mj_rules *given);
+mj_rules mj_measure_rules(const mj_measures *m, const mj_judged *j, const mj_rules *given);
 
 #endif

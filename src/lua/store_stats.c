@@ -35,9 +35,11 @@ static void push_histogram(lua_State *L, const mj_histogram *h)
 }
 
 /* What the store remembers of how things go. */
-static void push_measures(lua_State *L, const mj_measures *m, const mj_rules *rules, int64_t now)
+static void push_measures(lua_State *L, const mj_stats *st, int64_t now)
 {
-    mj_rules learned = mj_measure_rules(m, rules);
+    const mj_measures *m = &st->measures;
+    const mj_judged *j = &st->judged;
+    mj_rules learned = mj_measure_rules(m, j, &st->rules);
     uint32_t ended, called;
 
     lua_createtable(L, 0, MJ_NCOUNTS);
@@ -58,11 +60,11 @@ static void push_measures(lua_State *L, const mj_measures *m, const mj_rules *ru
     lua_createtable(L, 0, 3);
     mjl_set_int(L, "ended", ended);
     mjl_set_int(L, "called", called);
-    mjl_set_time(L, "broken_since", m->broken_since);
+    mjl_set_time(L, "broken_since", j->broken_since);
     lua_setfield(L, -2, "webhook");
     lua_createtable(L, 0, 3);
-    mjl_set_time(L, "last_at", m->swept_at);
-    mjl_set_int(L, "elapsed_ms", m->sweep_ms);
+    mjl_set_time(L, "last_at", j->swept_at);
+    mjl_set_int(L, "elapsed_ms", j->sweep_ms);
     mjl_set_time(L, "answered_at", m->answered_at);
     lua_setfield(L, -2, "sweep");
 }
@@ -94,7 +96,7 @@ static int store_stats(lua_State *L)
                  now > 0 && st.event_due > now && st.latest - now > MJ_CLOCK_STEP_MS ? now : st.event_due);
     mjl_set_time(L, "latest", st.latest);
     push_accounts(L, &st, now);
-    push_measures(L, &st.measures, &st.rules, now);
+    push_measures(L, &st, now);
     return 1;
 }
 

@@ -217,7 +217,7 @@ static int core_libraries(lua_State *L)
 {
     lua_createtable(L, 0, 2);
     mjl_set_lit(L, "curl", mj_http_library());
-    mjl_set_lit(L, "lmdb", mj_store_library());
+    mjl_set_lit(L, "lmdb", mj_store_library(NULL));
     return 1;
 }
 

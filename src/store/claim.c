@@ -3,10 +3,7 @@
 
 #include <string.h>
 
-enum {
-    TICK_IN_CLAIM = 64, /* what a unit with claims clears away of each kind before the first: bounded work */
-    CHUNK = 32,         /* entries of the queue that are read at once */
-};
+enum { CHUNK = 1024 }; /* entries of the queue that are read at once, at most */
 
 /* ---- entries whose time has come ---- */
 
@@ -21,8 +18,6 @@ static bool one_due(void *ctx, const mj_entry *e, mj_str bytes)
     due_list *l = ctx;
 
     (void)bytes;
-    if (e->at > l->u->now || l->n == l->limit)
-        return false;
     if (!mj_unit_changed(l->u, e->ref))
         l->entries[l->n++] = *e;
     return l->n < l->limit;
@@ -51,18 +46,18 @@ static void add_slots(due_list *l, const mj_unit_row *r)
 }
 
 /* Entries of an index that are due, as the store has them and as this unit has left them. */
-static due_list due_entries(mj_unit *u, const mj_scan *scan, uint32_t limit)
+static due_list due_entries(mj_unit *u, mj_scan scan, uint32_t limit)
 {
     due_list l = {u, 0, limit, limit ? mj_unit_alloc(u, ((size_t)limit + 1) * sizeof *l.entries) : NULL};
     int rc;
 
     if (!l.entries)
         return l;
-    rc = u->s->backend->scan(u->tx, scan, one_due, &l);
+    rc = u->s->backend->scan(u->tx, &scan, one_due, &l);
     if (rc != MJ_OK)
         u->rc = rc;
     for (const mj_unit_row *r = u->rows; r && u->rc == MJ_OK; r = r->next)
-        if (r->changed && r->kind == MJ_ROW_TASK && scan->index == MJ_IX_DUE)
+        if (r->changed && r->kind == MJ_ROW_TASK && scan.index == MJ_IX_DUE)
             add_wait(&l, r);
         else if (r->changed && r->kind == MJ_ROW_TASK)
             add_slots(&l, r);
@@ -79,7 +74,7 @@ static void drop_slot(mj_unit *u, const mj_entry *e)
         if (c->change.key.index == MJ_IX_SLOT && c->change.key.n == e->n &&
             memcmp(c->change.key.ref, e->ref, sizeof e->ref) == 0)
             return;
-    mj_unit_hold(u, e->name, -1);
+    mj_unit_hold(u, e->name, -1); /* the backend counts on when the entry goes */
     mj_unit_change_of(u, *e, true, (mj_str){0});
 }
 
@@ -99,7 +94,7 @@ static bool has_job(mj_unit *u, const uint8_t *ref, uint32_t attempt)
 static uint32_t tick_slots(mj_unit *u, uint32_t limit)
 {
     mj_signal sig = {.kind = SIG_SLOT_END, .source = MJ_FROM_SWEEP, .expect_state = -1, .wait_ms = -1};
-    due_list l = due_entries(u, &(mj_scan){.index = MJ_IX_SLOT}, limit);
+    due_list l = due_entries(u, mj_scan_slots(u, limit), limit);
     uint32_t ended = 0;
     mj_op op = {0};
 
@@ -120,9 +115,8 @@ static uint32_t tick_slots(mj_unit *u, uint32_t limit)
 
 static uint32_t tick_queue(mj_unit *u, uint32_t limit)
 {
-    mj_scan scan = {.index = MJ_IX_DUE, .fixed = 1, .from = {.index = MJ_IX_DUE, .n = MJ_DUE_QUEUE}};
     mj_signal sig = {.kind = SIG_READY, .source = MJ_FROM_SWEEP, .expect_state = -1, .wait_ms = -1};
-    due_list l = due_entries(u, &scan, limit);
+    due_list l = due_entries(u, mj_scan_waits(u, limit), limit);
     mj_op op = {0};
 
     u->ticked = u->ticked && l.n < limit;
@@ -149,10 +143,14 @@ void mj_op_tick(mj_unit *u, mj_op *op)
 
 /* ---- accounts ---- */
 
-static bool has_slot(const mj_unit *u, const mj_held *h, const mj_cap *cap)
+/* How many more slots may be given out under the account, as far as this unit may say. */
+static uint32_t free_slots(mj_unit *u, size_t cap)
 {
-    return h->held < mj_account_cap(h->learned, h->learned_at, cap->max_in_flight, u->now) &&
-           !mj_account_rests(h->paused_until, h->paused_at, u->now);
+    int at = u->holds[cap].held ? mj_unit_account(u, u->holds[cap].account) : -1;
+    const mj_held *h = at < 0 ? NULL : &u->held[at];
+    uint32_t most = h ? mj_account_cap(h->learned, h->learned_at, u->s->caps[cap].max_in_flight, u->now) : 0;
+
+    return !h || h->held >= most || mj_account_rests(h->paused_until, h->paused_at, u->now) ? 0 : most - h->held;
 }
 
 /* The reason of a rest that a person ordered; mjhook/accounts.lua. */
@@ -197,8 +195,10 @@ struct mj_queue {
     mj_str account;
     mj_unit_row *rows;
     bool ended;
-    unsigned n, at;
-    place places[CHUNK];
+    uint32_t n, at, room; /* room: of `places`, also how many are read at once; 0: none is read yet */
+    place *places;
+    bool looked, some;           /* whether a task waits in the store, as far as one was looked for ... */
+    uint8_t seen[MJ_ULID_BYTES]; /* ... and which */
 };
 
 static bool before(const place *a, const place *b)
@@ -212,25 +212,50 @@ static bool one_place(void *ctx, const mj_entry *e, mj_str bytes)
 
     (void)bytes;
     q->places[q->n].priority = e->priority;
-    memcpy(q->places[q->n].ref, e->ref, sizeof e->ref);
-    return ++q->n < CHUNK;
+    memcpy(q->places[q->n++].ref, e->ref, sizeof e->ref);
+    return true;
 }
 
-static void read_on(mj_unit *u, mj_queue *q)
+/* The next entries of a queue. */
+static mj_scan scan_queue(const mj_queue *q)
 {
-    mj_scan scan = {.index = MJ_IX_QUEUE, .fixed = 1, .from = {.index = MJ_IX_QUEUE, .name = q->account}};
-    int rc;
+    mj_scan scan = {.index = MJ_IX_QUEUE,
+                    .fixed = 1,
+                    .rows = true,
+                    .claim = true,
+                    .limit = q->room,
+                    .from = {.index = MJ_IX_QUEUE, .name = q->account}};
 
     if (q->n > 0) {
         scan.positioned = scan.after = true;
         scan.from.priority = q->places[q->n - 1].priority;
         memcpy(scan.from.ref, q->places[q->n - 1].ref, sizeof scan.from.ref);
     }
+    return scan;
+}
+
+static void read_on(mj_unit *u, mj_queue *q)
+{
+    mj_scan scan = scan_queue(q);
+    int rc;
+
     q->n = q->at = 0;
     rc = u->s->backend->scan(u->tx, &scan, one_place, q);
     if (rc != MJ_OK)
         u->rc = rc;
-    q->ended = q->n < CHUNK;
+    q->ended = q->n < q->room;
+}
+
+/* Tasks that a scan gives are this unit's until it ends: so no more are read than it may claim. */
+static bool make_room(mj_unit *u, mj_queue *q, uint32_t slots)
+{
+    uint32_t most = u->nclaims < slots ? u->nclaims : slots;
+
+    if (q->room > 0)
+        return true;
+    q->room = most < 1 ? 1 : most < CHUNK ? most : CHUNK;
+    q->places = mj_unit_alloc(u, q->room * sizeof *q->places);
+    return q->places != NULL;
 }
 
 /* The first of an account's queue ("" : tasks that any account may send): as the store has it, without those that this
@@ -268,20 +293,29 @@ static bool head(mj_unit *u, mj_queue *q, place *out)
     return found;
 }
 
+/* Opens the queues, and reads those that slots are free for: of the tasks that any account may send with the others. */
 static bool open_queues(mj_unit *u)
 {
     const mj_store *s = u->s;
+    uint32_t all = 0;
+    mj_scan *scans;
+    size_t n = 0;
 
     if (u->queues)
         return true;
-    u->queues = mj_unit_alloc(u, (s->ncaps + 1) * sizeof *u->queues);
-    for (size_t i = 0; u->queues && i <= s->ncaps; i++) {
-        u->queues[i].account = i < s->ncaps ? (mj_str){s->caps[i].name, (uint32_t)strlen(s->caps[i].name)} : MJ_LIT("");
-        u->queues[i].rows = NULL;
-        u->queues[i].n = u->queues[i].at = 0;
-        u->queues[i].ended = false;
+    u->queues = mj_unit_zero(u, (s->ncaps + 1) * sizeof *u->queues);
+    scans = u->queues ? mj_unit_alloc(u, (s->ncaps + 1) * sizeof *scans) : NULL;
+    for (size_t i = 0; scans && i <= s->ncaps && u->rc == MJ_OK; i++) {
+        mj_queue *q = &u->queues[i];
+        uint32_t slots = i < s->ncaps ? free_slots(u, i) : all;
+        q->account = i < s->ncaps ? u->holds[i].account : MJ_LIT("");
+        all += slots < CHUNK ? slots : CHUNK;
+        if (slots > 0 && make_room(u, q, slots))
+            scans[n++] = scan_queue(q);
     }
-    return u->queues != NULL;
+    if (scans)
+        mj_unit_expect(u, scans, n);
+    return u->rc == MJ_OK;
 }
 
 /* Rows that were queued since the last claim go to their accounts; of those that none may send nothing is seen. */
@@ -301,37 +335,79 @@ static void sort_queued(mj_unit *u)
     u->queued = NULL;
 }
 
+typedef struct look {
+    const mj_unit *u;
+    mj_queue *q;
+} look;
+
+static bool one_waits(void *ctx, const mj_entry *e, mj_str bytes)
+{
+    look *l = ctx;
+
+    (void)bytes;
+    l->q->some = !mj_unit_changed(l->u, e->ref);
+    memcpy(l->q->seen, e->ref, sizeof l->q->seen);
+    return !l->q->some;
+}
+
+/* Whether a task waits in a queue: also one that another writer is at, and so not claimed. */
+static bool waits(mj_unit *u, mj_queue *q)
+{
+    mj_scan scan = {.index = MJ_IX_QUEUE,
+                    .fixed = 1,
+                    .limit = 1 + (uint32_t)u->ntouched,
+                    .from = {.index = MJ_IX_QUEUE, .name = q->account}};
+    int rc;
+
+    for (const mj_unit_row *r = q->rows; r; r = r->next_queued)
+        if (r->is->queued)
+            return true;
+    if (!q->looked || (q->some && mj_unit_changed(u, q->seen))) {
+        q->looked = true;
+        q->some = false;
+        rc = u->s->backend->scan(u->tx, &scan, one_waits, &(look){u, q});
+        if (rc != MJ_OK)
+            u->rc = rc;
+    }
+    return q->some;
+}
+
+static bool any_waits(mj_unit *u)
+{
+    bool yes = false;
+
+    for (size_t i = 0; i <= u->s->ncaps && !yes && u->rc == MJ_OK; i++)
+        yes = waits(u, &u->queues[i]);
+    return yes;
+}
+
 /* Picks the task that goes next and its account: the first among the accounts that have a free slot; a task that any
- * account may send goes under the least loaded.  *waiting: something is in the queue. */
-static bool pick(mj_unit *u, place *best, mj_str *account, mj_queue **from, bool *waiting)
+ * account may send goes under the least loaded. */
+static bool pick(mj_unit *u, place *best, mj_str *account, mj_queue **from)
 {
     const mj_store *s = u->s;
     mj_str least = {0};
+    uint32_t all = 0; /* slots */
     bool found = false;
     double load = 2;
 
-    *waiting = false;
     if (!open_queues(u))
         return false;
     sort_queued(u);
-    for (size_t i = 0; i <= s->ncaps; i++) {
+    for (size_t i = 0; i <= s->ncaps && u->rc == MJ_OK; i++) {
         mj_queue *q = &u->queues[i];
-        mj_str name = q->account;
-        bool free_slot = least.n > 0, any;
+        mj_str name = i < s->ncaps ? q->account : least;
+        uint32_t slots = i < s->ncaps ? free_slots(u, i) : all;
         place p = {0};
+        if (slots == 0)
+            continue;
         if (i < s->ncaps) {
-            int at = mj_unit_account(u, name);
-            free_slot = at >= 0 && has_slot(u, &u->held[at], &s->caps[i]);
-            if (free_slot && (double)u->held[at].held / s->caps[i].max_in_flight < load) {
-                load = (double)u->held[at].held / s->caps[i].max_in_flight;
-                least = name;
-            }
-        } else {
-            name = least;
+            double taken = (double)u->held[mj_unit_account(u, name)].held / s->caps[i].max_in_flight;
+            least = taken < load ? name : least;
+            load = taken < load ? taken : load;
+            all += slots < CHUNK ? slots : CHUNK;
         }
-        any = head(u, q, &p);
-        *waiting = *waiting || any;
-        if (!any || !free_slot || (found && !before(&p, best)))
+        if (!make_room(u, q, slots) || !head(u, q, &p) || (found && !before(&p, best)))
             continue;
         *best = p;
         *account = name;
@@ -339,6 +415,20 @@ static bool pick(mj_unit *u, place *best, mj_str *account, mj_queue **from, bool
         found = true;
     }
     return found && u->rc == MJ_OK;
+}
+
+/* Nothing can be claimed.  Where another writer has an account, its slots may be free all the same: then the batch runs
+ * again, and waits for all of them. */
+static void deny(mj_unit *u, mj_op *op)
+{
+    bool waiting = any_waits(u);
+
+    for (size_t i = 0; i < u->s->ncaps && waiting && u->rc == MJ_OK; i++)
+        if (!u->holds[i].held) {
+            u->s->hold_all = true;
+            u->rc = MJ_EAGAIN;
+        }
+    op->code = waiting ? MJ_ELIMIT : MJ_ENOTFOUND;
 }
 
 /* The head of the queue could not be claimed: it has expired, or its record can't be read.  Either way it must not stay
@@ -362,18 +452,18 @@ void mj_op_claim(mj_unit *u, mj_op *op)
 {
     if (!u->ticked) {
         u->ticked = true; /* unless there is more, or until a task is due again */
-        tick_slots(u, TICK_IN_CLAIM);
+        tick_slots(u, MJ_TICK_IN_CLAIM);
         if (u->rc == MJ_OK)
-            tick_queue(u, TICK_IN_CLAIM);
+            tick_queue(u, MJ_TICK_IN_CLAIM);
     }
     for (unsigned i = 0; u->rc == MJ_OK; i++) {
         mj_signal sig = op->sig;
         mj_queue *q = NULL;
-        bool waiting = false;
         place p = {0};
 
-        if (!pick(u, &p, &sig.account, &q, &waiting)) {
-            op->code = waiting ? MJ_ELIMIT : MJ_ENOTFOUND;
+        if (!pick(u, &p, &sig.account, &q)) {
+            if (u->rc == MJ_OK)
+                deny(u, op);
             return;
         }
         sig.kind = SIG_CLAIM;
@@ -385,7 +475,7 @@ void mj_op_claim(mj_unit *u, mj_op *op)
         if (u->rc != MJ_OK || op->code == MJ_OK)
             return;
         clear_head(u, &p, q);
-        if (i == TICK_IN_CLAIM) { /* the next claim goes on */
+        if (i == MJ_TICK_IN_CLAIM) { /* the next claim goes on */
             mj_op_reset(op, MJ_ELIMIT);
             return;
         }

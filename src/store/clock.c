@@ -69,7 +69,7 @@ static void save(mj_unit *u, const walk *w)
 }
 
 typedef struct part {
-    uint32_t n, limit;
+    uint32_t n;
     mj_entry *entries;
 } part;
 
@@ -79,15 +79,15 @@ static bool one(void *ctx, const mj_entry *e, mj_str bytes)
 
     (void)bytes;
     p->entries[p->n++] = *e;
-    return p->n < p->limit;
+    return true;
 }
 
 /* The next entries of the walk's stage. */
 static part next_entries(mj_unit *u, const walk *w, uint32_t limit)
 {
     mj_index index = w->stage == OUTBOX ? MJ_IX_OUTBOX : w->stage == SLOTS ? MJ_IX_SLOT : MJ_IX_DUE;
-    mj_scan scan = {.index = index, .fixed = index == MJ_IX_DUE, .positioned = true, .after = w->begun};
-    part p = {0, limit, mj_unit_alloc(u, limit * sizeof *p.entries)};
+    mj_scan scan = {.index = index, .fixed = index == MJ_IX_DUE, .positioned = true, .after = w->begun, .limit = limit};
+    part p = {0, mj_unit_alloc(u, limit * sizeof *p.entries)};
 
     scan.from = (mj_entry){.index = index, .n = index == MJ_IX_DUE ? w->stage : w->n, .at = w->begun ? w->at : u->now};
     memcpy(scan.from.ref, w->ref, MJ_ULID_BYTES);
@@ -95,6 +95,7 @@ static part next_entries(mj_unit *u, const walk *w, uint32_t limit)
         int rc = u->s->backend->scan(u->tx, &scan, one, &p);
         if (rc != MJ_OK)
             u->rc = rc;
+        mj_unit_expect_tasks(u, p.entries, p.n);
     }
     return p;
 }
@@ -198,7 +199,6 @@ static void compare_clocks(mj_unit *u)
     bool known = load_reading(u, &theirs);
     int64_t elapsed, expected;
 
-    u->sure = u->now;
     u->remember = read_clocks(u->now, &mine);
     if (!u->remember || !known || memcmp(mine.boot, theirs.boot, sizeof mine.boot) != 0)
         return;
@@ -233,19 +233,18 @@ void mj_clock_remember(mj_unit *u)
 
 void mj_clock_look(mj_unit *u)
 {
-    mj_tally totals = {0};
     walk w = {0};
 
-    u->rc = u->s->backend->totals(u->tx, &totals);
-    if (u->rc == MJ_OK && totals.latest - u->now > MJ_CLOCK_STEP_MS) {
+    if (u->totals.latest - u->now > MJ_CLOCK_STEP_MS) {
+        u->tally.set_back = true;
         if (load(u, &w) == MJ_OK)
             w.again = true;
         else
             w = (walk){0};
         save(u, &w);
     }
-    if (u->rc == MJ_OK) {
+    if (u->rc == MJ_OK && !u->s->backend->now) /* else all go by one clock */
         compare_clocks(u);
+    if (u->rc == MJ_OK)
         mj_clock_walk(u, PART);
-    }
 }

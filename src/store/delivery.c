@@ -3,13 +3,11 @@
 
 #include <string.h>
 
-enum { CHUNK = 32 }; /* entries of the outbox that are read at once */
-
-/* The outbox as the store has it, read piece by piece. */
+/* What is due of the outbox as the store has it, read piece by piece. */
 struct mj_walk {
     bool ended;
     unsigned n, at;
-    mj_entry entries[CHUNK];
+    mj_entry entries[]; /* as many as a scan gives */
 };
 
 static bool one_entry(void *ctx, const mj_entry *e, mj_str bytes)
@@ -17,13 +15,13 @@ static bool one_entry(void *ctx, const mj_entry *e, mj_str bytes)
     mj_walk *w = ctx;
 
     (void)bytes;
-    w->entries[w->n] = *e;
-    return ++w->n < CHUNK;
+    w->entries[w->n++] = *e;
+    return true;
 }
 
 static void read_on(mj_unit *u, mj_walk *w)
 {
-    mj_scan scan = {.index = MJ_IX_OUTBOX, .from = {.index = MJ_IX_OUTBOX}};
+    mj_scan scan = mj_scan_outbox(u);
     int rc;
 
     if (w->n > 0) {
@@ -34,7 +32,7 @@ static void read_on(mj_unit *u, mj_walk *w)
     rc = u->s->backend->scan(u->tx, &scan, one_entry, w);
     if (rc != MJ_OK)
         u->rc = rc;
-    w->ended = w->n < CHUNK;
+    w->ended = w->n < scan.limit;
 }
 
 /* The store's next entry of a task whose events this unit has not changed. */
@@ -43,7 +41,7 @@ static const mj_entry *stored_head(mj_unit *u)
     mj_walk *w = u->outbox;
 
     if (!w) {
-        w = u->outbox = mj_unit_alloc(u, sizeof *w);
+        w = u->outbox = mj_unit_alloc(u, sizeof *w + mj_scan_outbox(u).limit * sizeof w->entries[0]);
         if (!w)
             return NULL;
         w->n = w->at = 0;
@@ -185,14 +183,14 @@ static void bury(mj_unit *u, mj_unit_row *row, mj_event_record *e)
     e->leased = false;
     u->tally.events--;
     u->tally.buried++;
-    mj_measure_count(&u->measures, MJ_EVENT_BURIED, 1);
+    mj_measure_count(&u->tally.measures, MJ_EVENT_BURIED, 1);
     mj_event_put(u, row, e);
 }
 
 static void done(mj_unit *u, mj_op *op, mj_unit_row *row, const mj_event_record *e)
 {
     u->tally.events--;
-    mj_measure_count(&u->measures, MJ_EVENT_DELIVERED, 1);
+    mj_measure_count(&u->tally.measures, MJ_EVENT_DELIVERED, 1);
     mj_unit_set_event(u, row, e->seq, (mj_str){0}, false, 0);
     if (op->body.n > 0 && op->body.n <= MJ_MAX_JSON)
         keep_files(u, op);
@@ -211,7 +209,7 @@ static void settle(mj_unit *u, mj_op *op, mj_unit_row *row, mj_event_record *e)
     } else {
         add_error(e, u->now, op->sig.error);
         e->failed++;
-        mj_measure_count(&u->measures, MJ_EVENT_RETRIED, op->until != 0);
+        mj_measure_count(&u->tally.measures, MJ_EVENT_RETRIED, op->until != 0);
     }
     if (op->until == 0) {
         bury(u, row, e);

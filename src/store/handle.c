@@ -4,14 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 int mj_store_ready(mj_store *s)
 {
     bool forked = false;
-    int rc = s->backend->ready(s->db, &forked);
+    int rc = s->backend->ready ? s->backend->ready(s->db, &forked) : MJ_OK;
 
     if (forked) { /* the parent stores what is owed */
-        memset(s->owed, 0, sizeof s->owed);
+        s->owed = (mj_measures){0};
         s->owes = false;
     }
     return rc;
@@ -26,15 +27,89 @@ int mj_read_begin(mj_store *s, mj_tx **tx)
     return rc != MJ_OK ? rc : s->backend->begin(s->db, false, tx);
 }
 
+int mj_read_judged(mj_store *s, mj_tx *tx, mj_judged *out)
+{
+    mj_entry key = {.index = MJ_IX_META, .name = MJ_LIT(MJ_JUDGED_KEY)};
+    mj_entry old = {.index = MJ_IX_META, .name = MJ_LIT(MJ_MEASURES_KEY)};
+    mj_measures unused;
+    mj_str bytes;
+    int rc = s->backend->get(tx, &key, &bytes);
+
+    if (rc == MJ_OK) /* what can't be read begins anew: it is no task's fact */
+        (void)mj_judged_decode(bytes, out);
+    else if (rc == MJ_ENOTFOUND && (rc = s->backend->get(tx, &old, &bytes)) == MJ_OK)
+        (void)mj_measures_decode_v1(bytes, &unused, out);
+    return rc == MJ_ENOTFOUND ? MJ_OK : rc;
+}
+
 const char *mj_store_detail(const mj_store *s)
 {
     return s->detail;
 }
 
+const mj_backend *mj_store_backend(const mj_store *s)
+{
+    return s->backend;
+}
+
+bool mj_store_waits(const mj_store *s)
+{
+    return s->backend->waits;
+}
+
+const char *mj_store_library(mj_store *s)
+{
+    return s ? s->backend->library(s->db) : mj_backend_lmdb.library(NULL);
+}
+
+int64_t mj_store_now(mj_store *s)
+{
+    struct timespec t;
+
+    if (s->backend->now)
+        return s->backend->now(s->db);
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int mj_store_facts(mj_store *s, mj_fact_fn tell, void *ctx)
+{
+    int rc;
+
+    s->detail[0] = '\0';
+    rc = mj_store_ready(s);
+    return rc == MJ_OK && s->backend->facts ? s->backend->facts(s->db, tell, ctx) : rc;
+}
+
+int mj_store_host(mj_store *s, const uint8_t boot[16], int64_t *ago)
+{
+    int rc;
+
+    s->detail[0] = '\0';
+    rc = mj_store_ready(s);
+    return rc == MJ_OK ? s->backend->host ? s->backend->host(s->db, boot, ago) : MJ_ENOTFOUND : rc;
+}
+
+int mj_store_lock(mj_store *s, const char *name, mj_lock **held)
+{
+    int rc;
+
+    *held = NULL;
+    s->detail[0] = '\0';
+    rc = mj_store_ready(s);
+    return rc == MJ_OK ? s->backend->lock(s->db, name, held) : rc;
+}
+
+void mj_store_unlock(mj_store *s, mj_lock *held)
+{
+    if (held)
+        s->backend->unlock(held);
+}
+
 void mj_store_trim(mj_store *s)
 {
     s->detail[0] = '\0';
-    if (mj_store_ready(s) == MJ_OK)
+    if (s->backend->trim && mj_store_ready(s) == MJ_OK)
         s->backend->trim(s->db);
 }
 

@@ -13,14 +13,17 @@ int mj_store_open(const char *where, const mj_store_options *o, mj_store **out, 
 int mj_store_open_on(const mj_backend *b, const char *where, const mj_store_options *o, mj_store **out, char *why,
                      size_t why_size)
 {
-    mj_store *s = b->abi == MJ_BACKEND_ABI ? calloc(1, sizeof *s) : NULL;
-    int rc = b->abi == MJ_BACKEND_ABI ? MJ_ENOMEM : MJ_ESCHEMA;
+    bool ours = b->abi == MJ_BACKEND_ABI && b->bytes == sizeof *b;
+    mj_store *s = ours ? calloc(1, sizeof *s) : NULL;
+    int rc = ours ? MJ_ENOMEM : MJ_ESCHEMA;
 
     *out = NULL;
     if (why_size > 0)
         why[0] = '\0';
-    if (b->abi != MJ_BACKEND_ABI)
-        snprintf(why, why_size, "the store module %s belongs to another mjhook: install both of one version", b->name);
+    if (!ours)
+        snprintf(why, why_size,
+                 "the store module for this database belongs to another mjhook: install both of one "
+                 "version");
     if (s) {
         s->backend = b;
         s->options = *o;
@@ -44,7 +47,7 @@ void mj_store_close(mj_store *s)
 {
     if (!s)
         return;
-    if (!s->backend->foreign(s->db))
+    if (!s->backend->foreign || !s->backend->foreign(s->db))
         mj_store_settle(s);
     s->backend->close(s->db);
     mj_unit_free(s);
@@ -53,7 +56,9 @@ void mj_store_close(mj_store *s)
     free(s);
 }
 
-const char *mj_store_library(void)
+int mj_store_exists(const mj_backend *b, const char *where, const mj_store_options *o, char *why, size_t why_size)
 {
-    return mj_backend_lmdb.library();
+    if (why_size > 0)
+        why[0] = '\0';
+    return (b ? b : &mj_backend_lmdb)->exists(where, o, why, why_size);
 }

@@ -64,7 +64,7 @@ static void merge(const mj_scan *scan, found *f)
 }
 
 /* Up to `limit` entries of an index; one more is looked at, to tell whether there are more. */
-static found find(mj_unit *u, const mj_scan *scan, uint32_t limit, int64_t until)
+static found find(mj_unit *u, mj_scan *scan, uint32_t limit, int64_t until)
 {
     found f = {.u = u, .room = limit, .until = until};
     int rc;
@@ -72,6 +72,8 @@ static found find(mj_unit *u, const mj_scan *scan, uint32_t limit, int64_t until
     f.entries = mj_unit_alloc(u, ((size_t)f.room + 1) * sizeof *f.entries);
     if (!f.entries)
         return f;
+    scan->claim = scan->rows = true;
+    scan->limit = limit + 1 + (uint32_t)u->ntouched; /* rows that this unit has changed are among them */
     rc = u->s->backend->scan(u->tx, scan, one, &f);
     if (rc != MJ_OK)
         u->rc = rc;
@@ -203,7 +205,7 @@ void mj_op_prune(mj_unit *u, mj_op *op)
 
 void mj_op_forget(mj_unit *u, mj_op *op)
 {
-    mj_scan scan = {.index = MJ_IX_GRAVE};
+    mj_scan scan = {.index = MJ_IX_GRAVE, .bounded = true, .until = op->until};
     found f = find(u, &scan, mj_step_of(op), op->until);
 
     op->done = f.n;
@@ -280,7 +282,11 @@ static bool one_prunable(void *ctx, const mj_entry *e, mj_str bytes)
 
 static int find_prunable(mj_store *s, mj_tx *tx, mj_prunable *p, mj_buf *out)
 {
-    mj_scan scan = {.index = MJ_IX_STATE, .fixed = 1, .rows = true, .from = {.index = MJ_IX_STATE, .n = p->state}};
+    mj_scan scan = {.index = MJ_IX_STATE,
+                    .fixed = 1,
+                    .rows = true,
+                    .limit = p->limit < UINT32_MAX ? p->limit + 1 : 0,
+                    .from = {.index = MJ_IX_STATE, .n = p->state}};
     look l = {s, tx, p, out, 0, MJ_OK};
     mj_entry key = marks_key;
     mj_str bytes = {0};

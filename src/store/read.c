@@ -153,7 +153,7 @@ static bool one_account(void *ctx, const mj_entry *e, mj_str bytes)
     mj_account_stats *a;
     mj_held h;
 
-    mj_account_read(e->name, bytes, &h);
+    mj_account_read(e, bytes, &h);
     a = account_stats(ctx, h.name);
     if (!a)
         return true;
@@ -198,31 +198,27 @@ static int read_oldest(mj_store *s, mj_tx *tx, mj_stats *out)
 
 static int read_stats(mj_store *s, mj_tx *tx, mj_stats *out)
 {
-    mj_entry key = {.index = MJ_IX_META, .name = MJ_LIT(MJ_MEASURES_KEY)};
     mj_tally totals = {0};
-    mj_str bytes;
     int rc = s->backend->totals(tx, &totals);
 
     for (unsigned i = 0; i < MJ_NSTATES; i++)
         out->states[i] = (uint64_t)totals.states[i];
     out->events = (uint64_t)totals.events;
     out->buried = (uint64_t)totals.buried;
+    out->ready = (uint64_t)totals.ready;
     out->latest = totals.latest;
+    out->measures = totals.measures;
     for (size_t i = 0; i < s->ncaps; i++) { /* the accounts that may be used, and those that still hold slots */
         mj_account_stats *a = account_stats(out, s->caps[i].name);
         if (a)
             a->max_in_flight = s->caps[i].max_in_flight;
     }
     if (rc == MJ_OK)
-        rc = s->backend->get(tx, &key, &bytes);
+        rc = mj_read_judged(s, tx, &out->judged);
     if (rc == MJ_OK)
-        mj_measures_decode(bytes, &out->measures);
-    if (rc == MJ_OK || rc == MJ_ENOTFOUND)
         rc = s->backend->scan(tx, &(mj_scan){.index = MJ_IX_ACCOUNT}, one_account, out);
     if (rc == MJ_OK)
         rc = read_oldest(s, tx, out);
-    if (rc == MJ_OK)
-        rc = s->backend->count(tx, MJ_IX_QUEUE, &out->ready);
     if (rc == MJ_OK)
         rc = s->backend->size(tx, &out->map_used, &out->map_size);
     return rc;

@@ -127,7 +127,6 @@ int mj_tomb_decode(mj_str bytes, mj_tomb *out)
 
 void mj_account_write(const mj_held *h, mj_buf *b)
 {
-    mj_put_uint(b, h->held);
     mj_put_int(b, h->paused_until);
     mj_put_str(b, (mj_str){h->reason, (uint32_t)strlen(h->reason)});
     mj_put_uint(b, h->learned);
@@ -135,15 +134,17 @@ void mj_account_write(const mj_held *h, mj_buf *b)
     mj_put_int(b, h->paused_at);
 }
 
-void mj_account_read(mj_str name, mj_str bytes, mj_held *h)
+void mj_account_read(const mj_entry *e, mj_str bytes, mj_held *h)
 {
     mj_reader r = mj_reader_of(bytes.p, bytes.n);
     mj_str reason;
-    size_t n = name.n < MJ_MAX_NAME ? name.n : MJ_MAX_NAME;
 
     memset(h, 0, sizeof *h);
-    memcpy(h->name, name.p, n);
-    h->held = mj_get_u32(&r);
+    memcpy(h->name, e->name.p, e->name.n < MJ_MAX_NAME ? e->name.n : MJ_MAX_NAME);
+    h->held = e->n;
+    h->stored = bytes.n > 0;
+    if (!h->stored)
+        return;
     h->paused_until = mj_get_int(&r);
     reason = mj_str_head(mj_get_str(&r), sizeof h->reason - 1);
     if (reason.n)

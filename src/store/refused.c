@@ -13,34 +13,36 @@ typedef struct kept {
     uint8_t ref[MJ_ULID_BYTES];
 } kept;
 
+/* Writers that run at once may leave a few too many. */
+enum { ROOM = MJ_MAX_REFUSED + 64, HEAD = 32 /* bytes: time and ref */ };
+
 /* What is kept, oldest first. */
 struct mj_ring {
     uint32_t n;
     uint64_t last; /* number */
-    kept all[MJ_MAX_REFUSED + 1];
+    kept all[ROOM + 1];
 };
 
+/* Called from the newest to the oldest: they lie at the end of `all`. */
 static bool one(void *ctx, const mj_entry *e, mj_str bytes)
 {
     mj_ring *ring = ctx;
     mj_reader r = mj_reader_of(bytes.p, bytes.n);
-    kept *k = &ring->all[ring->n];
+    kept *k = &ring->all[ROOM - ++ring->n];
     const uint8_t *ref;
 
-    if (ring->n == MJ_MAX_REFUSED)
-        return false;
-    k->number = ring->last = (uint64_t)e->at;
+    k->number = (uint64_t)e->at;
     k->at = mj_get_int(&r);
     ref = mj_get_raw(&r, MJ_ULID_BYTES);
     memset(k->ref, 0, sizeof k->ref);
     if (ref)
         memcpy(k->ref, ref, sizeof k->ref);
-    ring->n++;
     return true;
 }
 
 static mj_ring *load(mj_unit *u)
 {
+    mj_scan scan = {.index = MJ_IX_REFUSED, .newest_first = true, .limit = ROOM, .head = HEAD};
     int rc;
 
     if (u->ring)
@@ -50,9 +52,11 @@ static mj_ring *load(mj_unit *u)
         return NULL;
     u->ring->n = 0;
     u->ring->last = 0;
-    rc = u->s->backend->scan(u->tx, &(mj_scan){.index = MJ_IX_REFUSED}, one, u->ring);
+    rc = u->s->backend->scan(u->tx, &scan, one, u->ring);
     if (rc != MJ_OK)
         u->rc = rc;
+    memmove(u->ring->all, u->ring->all + ROOM - u->ring->n, u->ring->n * sizeof u->ring->all[0]);
+    u->ring->last = u->ring->n ? u->ring->all[u->ring->n - 1].number : 0;
     return rc == MJ_OK ? u->ring : NULL;
 }
 
@@ -75,7 +79,7 @@ void mj_op_refuse(mj_unit *u, mj_op *op)
     uint32_t mine = 0, oldest = 0;
     int64_t newest_at = 0;
 
-    mj_measure_count(&u->measures, MJ_CALLBACK_REFUSED, 1);
+    mj_measure_count(&u->tally.measures, MJ_CALLBACK_REFUSED, 1);
     if (!ring)
         return;
     for (uint32_t i = 0; i < ring->n; i++)
@@ -89,7 +93,7 @@ void mj_op_refuse(mj_unit *u, mj_op *op)
     }
     if (mine >= MJ_MAX_REFUSED_OF_ONE)
         drop(u, ring, oldest);
-    else if (ring->n >= MJ_MAX_REFUSED)
+    while (ring->n >= MJ_MAX_REFUSED)
         drop(u, ring, 0);
     b->n = 0;
     mj_refused_write(op, u->now, b);

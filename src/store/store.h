@@ -1,13 +1,12 @@
-/* mj_store: tasks, their indexes, the outbox of events and the slots, in LMDB.
+/* mj_store: tasks, their indexes, the outbox of events and the slots, in a database (store/backend.h).
  *
  * This header speaks of tasks, signals, events and pages, not of keys and
  * cursors.  One primitive writes: mj_store_write() runs a batch of operations in
  * one durable transaction.  Reads copy out and hold nothing open afterwards.
  *
- * One environment per process and directory, however many handles: mj_store
- * handles of one directory share it.  A handle is used by one thread at a time;
- * different handles may be used by different threads.  After fork() the child's
- * first use of a handle opens the environment afresh. */
+ * A handle is used by one thread at a time; different handles may be used by
+ * different threads.  After fork() the child's first use of a handle opens the
+ * database afresh. */
 #ifndef MJ_STORE_H
 #define MJ_STORE_H
 
@@ -36,13 +35,50 @@ typedef struct mj_store_options {
     /* For a thread that must not wait, such as an event loop: what would have to wait for a running commit, or for
      * another thread that opens the store, fails with MJ_EBUSY.  Writing waits all the same. */
     bool no_wait;
+    const char
+        *schema;  /* name of the store in a database that holds several; NULL: the default.  Lasts until it is open */
+    bool careful; /* only what every engine of a database's kind can do */
 } mj_store_options;
 
-/* Opens or creates the store in directory `dir` (its parent has to exist).
+typedef struct mj_backend mj_backend; /* store/backend.h */
+
+/* Opens or creates the store in directory `dir` (its parent has to exist), which LMDB keeps.
  * On error *out is NULL and why holds a sentence for people.
  * MJ_EOWNER (before a file is touched), MJ_ESCHEMA, MJ_EFORMAT, MJ_EREADONLY, MJ_ENOSPC, MJ_EIO, MJ_ENOMEM. */
 int mj_store_open(const char *dir, const mj_store_options *o, mj_store **out, char *why, size_t why_size);
+/* The same on another database (store/backend.h).  MJ_ESCHEMA: its module belongs to another version. */
+typedef struct mj_backend mj_backend;
+int mj_store_open_on(const mj_backend *backend, const char *where, const mj_store_options *o, mj_store **out, char *why,
+                     size_t why_size);
 void mj_store_close(mj_store *s);
+/* Whether there is a store: MJ_OK; MJ_ENOTFOUND: provably none; else why says why it can't be looked at.
+ * backend NULL: LMDB. */
+int mj_store_exists(const mj_backend *backend, const char *where, const mj_store_options *o, char *why,
+                    size_t why_size);
+/* The database of a handle. */
+const mj_backend *mj_store_backend(const mj_store *s);
+bool mj_store_waits(const mj_store *s); /* a call may wait for a network: not on an event loop */
+/* Wall-clock milliseconds by the clock that all processes of the store go by.  Never waits. */
+int64_t mj_store_now(mj_store *s);
+
+/* How long ago, in ms, the host of that boot id was last seen by the store.  MJ_ENOTFOUND: never; also where all
+ * processes run on one host. */
+int mj_store_host(mj_store *s, const uint8_t boot[16], int64_t *ago);
+
+/* A lock of the store's own: one holder of a name among all its processes, until it lets go or dies.  MJ_EBUSY.  After
+ * a fork the child's unlock frees memory, and the parent goes on holding it. */
+typedef struct mj_lock mj_lock;
+int mj_store_lock(mj_store *s, const char *name, mj_lock **held);
+void mj_store_unlock(mj_store *s, mj_lock *held);
+
+/* A note that outlives this process: text under a name of letters, digits, '-' and '.'.  text {0} removes it. */
+int mj_store_mark(mj_store *s, const char *name, mj_str text);
+int mj_store_marked(mj_store *s, const char *name, mj_buf *out); /* MJ_ENOTFOUND */
+
+/* What doctor says of the database: level "ok", "warn" or "fail"; advice: what to do, or NULL.  Waits. */
+typedef void (*mj_fact_fn)(void *ctx, const char *level, const char *name, const char *text, const char *advice);
+int mj_store_facts(mj_store *s, mj_fact_fn tell, void *ctx);
+
 /* Opens a file of a store for writing, and makes it with this mode, whatever the umask, when it is not there.  `at`:
  * descriptor of its directory, or AT_FDCWD; `dir`: the directory's name, for messages, or "".  A link, a pipe, a
  * device, a file with a second name or of another user is refused.  MJ_EOWNER, MJ_EREADONLY, MJ_ENOSPC, MJ_ENOMEM. */
@@ -155,7 +191,9 @@ typedef struct mj_op {
 
 /* Runs n operations in one transaction that is on disk when this returns 0; each op's code says how it went,
  * and an op that fails changes nothing and fails no other.  Otherwise nothing is stored: MJ_ENOSPC, MJ_EREADONLY,
- * MJ_EIO, MJ_ENOMEM, MJ_ECLOSED; every op's code is that, too.  `now`: wall-clock milliseconds. */
+ * MJ_EIO, MJ_ENOMEM, MJ_ECLOSED, MJ_EBUSY (other writers were faster, again and again); every op's code is that, too.
+ * MJ_EUNSURE: all of it is stored, or nothing; nothing shows which, until the store can be asked again.
+ * `now`: wall-clock milliseconds. */
 int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now);
 /* The same with a last step before the commit: call(ctx) runs when all operations have run and what they give out is
  * complete, while other writers wait.  It makes what the caller needs to take the results over.  Anything but MJ_OK
@@ -264,6 +302,7 @@ typedef struct mj_stats {
     int64_t latest;          /* the time of the newest commit, by its clock; 0: not known */
     uint64_t map_used, map_size;
     mj_measures measures;
+    mj_judged judged;
     mj_rules rules; /* those of the handle, before experience */
     unsigned naccounts;
     mj_account_stats accounts[MJ_MAX_ACCOUNTS];
@@ -301,10 +340,10 @@ int mj_store_restore(const char *from, const char *dir, const mj_store_options *
  * it, now and again. */
 void mj_store_trim(mj_store *s);
 
-/* O(1): from counters.  The size of the store does not matter. */
+/* From counters: the size of the store does not matter. */
 int mj_store_stats(mj_store *s, mj_stats *out);
 
-/* The library below, as it runs here: "LMDB 0.9.24: (July 24, 2019)". */
-const char *mj_store_library(void);
+/* The software below, as it runs here: "LMDB 0.9.24: (July 24, 2019)".  NULL: LMDB. */
+const char *mj_store_library(mj_store *s);
 
 #endif

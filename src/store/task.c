@@ -85,7 +85,7 @@ void mj_op_create(mj_unit *u, mj_op *op)
         return;
     }
     if (op->sig.task_id.n && op->sig.account.n && mj_unit_account(u, op->sig.account) < 0) {
-        op->code = MJ_ELIMIT;
+        op->code = MJ_ELIMIT; /* unless u->rc says otherwise */
         return;
     }
     if (taken(u, op, MJ_IX_KEY, t.key, t.fingerprint) || taken(u, op, MJ_IX_TID, op->sig.task_id, NULL))
@@ -117,7 +117,7 @@ static void apply(mj_unit *u, mj_op *op, const mj_signal *sig, mj_unit_row *row,
     if (!mj_unit_before(u, row, t))
         return;
     op->code = mj_state_apply(t, sig, &u->rules, u->now, &effect);
-    mj_measure_signal(&u->measures, before, t, sig, op->code, &effect, u->now);
+    mj_measure_signal(&u->tally.measures, before, t, sig, op->code, &effect, u->now);
     u->owes = u->owes || effect.withheld;
     if (effect.changed) {
         t->event_seq += effect.event != MJ_EVENT_NONE;
@@ -200,6 +200,6 @@ void mj_op_signal(mj_unit *u, mj_op *op)
             unread(u, op, rc);
     }
     if (op->code == MJ_EUNKNOWN && given.source == MJ_FROM_CALLBACK)
-        mj_measure_count(&u->measures, MJ_CALLBACK_UNKNOWN, 1);
+        mj_measure_count(&u->tally.measures, MJ_CALLBACK_UNKNOWN, 1);
     op->sig = given; /* a batch may be run again */
 }

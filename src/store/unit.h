@@ -30,8 +30,9 @@ struct mj_store {
     size_t ncaps;
     mj_cap *caps;
     mj_refs *refs;
-    uint64_t owed[MJ_NCOUNTS]; /* counted by units that changed nothing: stored by the next one that does */
-    bool owes;                 /* some of it is stored at close, if no write comes before */
+    mj_measures owed; /* by units that changed nothing: stored by the next one that does */
+    bool owes;        /* some of it is stored at close, if no write comes before */
+    bool hold_all;    /* a claim that was denied a slot runs again, and waits for all accounts */
     char detail[512];
 };
 
@@ -89,15 +90,18 @@ typedef struct mj_unit {
     int64_t now;
     int64_t sure; /* by when slots of known jobs end: earlier than now where this process' clock runs ahead */
     int rc;       /* the first failure that ends the whole unit; operations look at it and leave */
+    uint32_t nclaims, ntakes; /* operations of these kinds: how much of the queue and of the outbox is wanted */
     mj_rules rules;
-    mj_measures measures;
-    uint64_t counted[MJ_NCOUNTS]; /* as stored */
-    mj_tally tally;
-    bool dirty;    /* something is to be written */
-    bool owes;     /* a word was withheld, and what counts it is not stored */
-    bool remember; /* the time of this commit, beside that since boot */
+    mj_tally totals; /* as stored */
+    mj_judged judged;
+    mj_tally tally; /* what this unit adds, with what the handle owes */
+    bool dirty;     /* something is to be written */
+    bool owes;      /* a word was withheld, and what counts it is not stored */
+    bool remember;  /* the time of this commit, beside that since boot */
+    bool accounts_known;
     unsigned nheld;
     mj_held *held;
+    mj_hold *holds; /* for each of the store's caps, when there are claims: whether its slots may be given out */
     size_t nrows, nbuckets;
     mj_unit_row **buckets, *rows;
     mj_unit_row *queued, *due; /* rows that were put in the queue since the last claim; that have an event to deliver */
@@ -110,24 +114,46 @@ typedef struct mj_unit {
     mj_ring *ring;
 } mj_unit;
 
-/* open.c */
-int mj_store_open_on(const mj_backend *b, const char *where, const mj_store_options *o, mj_store **out, char *why,
-                     size_t why_size);
 /* handle.c: makes the handle usable in this process (after a fork it opens afresh). */
 int mj_store_ready(mj_store *s);
 /* A snapshot; it ends with the backend's abort(). */
 int mj_read_begin(mj_store *s, mj_tx **tx);
+/* What the reconciler made of the measures; all 0 when it made nothing yet. */
+int mj_read_judged(mj_store *s, mj_tx *tx, mj_judged *out);
 /* write.c: stores what the handle still owes to the counters, for its end. */
 void mj_store_settle(mj_store *s);
 
+/* ---- memory.c ---- */
+
 /* Memory that lasts as long as the unit; NULL: there is none, and u->rc says so. */
 void *mj_unit_alloc(mj_unit *u, size_t n);
+void *mj_unit_zero(mj_unit *u, size_t n); /* all zero */
 mj_str mj_unit_copy(mj_unit *u, const void *p, size_t n);
+/* Between two units one block is kept; at the end none is. */
+void mj_unit_reset(mj_store *s);
+void mj_unit_free(mj_store *s);
 
-int mj_unit_begin(mj_unit *u, mj_store *s, size_t nops, int64_t now);
+/* ---- unit.c ---- */
+
+/* Begins a unit for these operations, and loads what they name. */
+int mj_unit_begin(mj_unit *u, mj_store *s, const mj_op *ops, size_t n, int64_t now);
 /* Writes what has changed, if anything has, and ends the unit; in between `ready` is called (may be NULL). */
 int mj_unit_end(mj_unit *u, const mj_ready *ready);
-void mj_unit_free(mj_store *s);
+/* ---- need.c ---- */
+
+enum { MJ_TICK_IN_CLAIM = 64 }; /* what a unit with claims clears away of each kind before the first: bounded work */
+/* Slots, waiting tasks and events whose time has come. */
+mj_scan mj_scan_slots(const mj_unit *u, uint32_t limit);
+mj_scan mj_scan_waits(const mj_unit *u, uint32_t limit);
+mj_scan mj_scan_outbox(const mj_unit *u);
+/* What these operations name is about to be read. */
+void mj_unit_expect_ops(mj_unit *u, const mj_op *ops, size_t n);
+/* ... and these scans, in one trip where that costs one. */
+void mj_unit_expect(mj_unit *u, const mj_scan *scans, size_t n);
+/* The tasks that entries lead to are about to be read and changed: waits for their other writers. */
+void mj_unit_expect_tasks(mj_unit *u, const mj_entry *entries, size_t n);
+
+/* ---- rows.c ---- */
 
 /* The row of a ref, looked up in the store or not.  NULL: u->rc says why. */
 mj_unit_row *mj_unit_row_of(mj_unit *u, const uint8_t *ref, bool look);
@@ -135,6 +161,8 @@ mj_unit_row *mj_unit_row_of(mj_unit *u, const uint8_t *ref, bool look);
 mj_unit_row *mj_unit_seen(const mj_unit *u, const uint8_t *ref);
 /* A task, decoded in place.  MJ_ENOTFOUND, MJ_ECORRUPT, MJ_ESCHEMA; or u->rc. */
 int mj_unit_task(mj_unit *u, const uint8_t *ref, mj_unit_row **row, mj_task *t);
+/* ---- put.c ---- */
+
 /* Before a task that was read is changed: notes what the indexes hold of it. */
 bool mj_unit_before(mj_unit *u, mj_unit_row *row, const mj_task *t);
 /* Keeps a task's new record (row->bytes).  MJ_ELIMIT: an account too many, and nothing changed; or u->rc. */
@@ -143,7 +171,9 @@ int mj_unit_put(mj_unit *u, mj_unit_row *row, const mj_task *t);
 void mj_unit_entomb(mj_unit *u, mj_unit_row *row, mj_str tomb, int64_t pruned_at);
 void mj_unit_forget(mj_unit *u, mj_unit_row *row, const mj_tomb *t);
 
-/* Who has this key or task id.  MJ_ENOTFOUND, MJ_ECORRUPT; or u->rc. */
+/* ---- names.c: keys and task ids, and what no row holds ---- */
+
+/* Which task has this key or task id.  MJ_ENOTFOUND, MJ_ECORRUPT; or u->rc. */
 int mj_unit_find(mj_unit *u, mj_entry *e);
 bool mj_unit_add_name(mj_unit *u, mj_entry e);
 
@@ -152,10 +182,18 @@ void mj_unit_change_of(mj_unit *u, mj_entry key, bool gone, mj_str bytes);
 /* A row of META, as this unit has left it.  MJ_ENOTFOUND; or u->rc. */
 int mj_unit_meta(mj_unit *u, mj_entry key, mj_str *bytes);
 
-/* The account's place in u->held, made when new; -1 when there are too many. */
+/* ---- accounts.c ---- */
+
+/* The account's place in u->held, made when new; -1 when there are too many, or when u->rc says why. */
 int mj_unit_account(mj_unit *u, mj_str name);
-/* The same with its slots, when an attempt takes (+1) or frees (-1) one. */
+/* Where accounts are known: its slots, when an attempt takes (+1) or frees (-1) one. */
 void mj_unit_hold(mj_unit *u, mj_str account, int by);
+/* What two facets of one task differ in. */
+void mj_unit_follow_slots(mj_unit *u, const mj_facets *was, const mj_facets *is);
+/* Puts what changed of accounts among the changes. */
+void mj_unit_put_accounts(mj_unit *u);
+
+/* ---- events.c ---- */
 
 /* The events of a row, loaded. */
 bool mj_unit_events(mj_unit *u, mj_unit_row *row);
@@ -164,6 +202,8 @@ mj_unit_event *mj_unit_event_of(mj_unit_row *row, uint32_t seq);
 bool mj_unit_set_event(mj_unit *u, mj_unit_row *row, uint32_t seq, mj_str bytes, bool open, int64_t next_at);
 /* The row's entry of the outbox is not the stored one: from now on the unit's counts. */
 void mj_unit_out_changed(mj_unit *u, mj_unit_row *row);
+
+/* ---- unit.c ---- */
 
 /* Puts an entry among others of one index that are sorted by (at, ref, n).  False: there is no room for it, or another
  * one fell off the end. */

@@ -15,45 +15,46 @@
 
 #include <string.h>
 
-typedef struct walk {
-    mj_unit *u;
-    mj_op *op;
-    uint32_t seen;
-    bool done;
+typedef struct part {
+    const mj_unit *u;
+    uint32_t n, limit;
+    bool more;
+    mj_entry *old; /* of records that are to be rewritten */
+    uint32_t nold;
     uint8_t next[MJ_ULID_BYTES];
-} walk;
+} part;
 
-static void rewrite(mj_unit *u, const mj_entry *e, mj_str bytes, uint32_t *done)
+static bool one(void *ctx, const mj_entry *e, mj_str bytes)
+{
+    part *p = ctx;
+    bool newest = bytes.n > 0 && (uint8_t)bytes.p[0] == MJ_TASK_VERSION;
+
+    memcpy(p->next, e->ref, MJ_ULID_BYTES);
+    p->more = p->n++ == p->limit;
+    if (p->more)
+        return false;
+    if (!newest && !mj_unit_changed(p->u, e->ref))
+        p->old[p->nold++] = *e;
+    for (int i = MJ_ULID_BYTES - 1; i >= 0 && ++p->next[i] == 0; i--) /* the next ref there could be */
+        ;
+    return true;
+}
+
+static bool rewrite(mj_unit *u, const uint8_t *ref)
 {
     mj_unit_row *row;
     mj_task t;
 
-    if ((bytes.n > 0 && (uint8_t)bytes.p[0] == MJ_TASK_VERSION) || mj_unit_changed(u, e->ref))
-        return;
-    if (mj_unit_task(u, e->ref, &row, &t) != MJ_OK || !mj_unit_before(u, row, &t))
-        return; /* unreadable: left as it is, for check() to tell of and for a person to look at */
-    *done += mj_unit_put(u, row, &t) == MJ_OK;
-}
-
-static bool one(void *ctx, const mj_entry *e, mj_str bytes)
-{
-    walk *w = ctx;
-
-    memcpy(w->next, e->ref, MJ_ULID_BYTES);
-    w->op->more = w->seen++ == w->op->limit;
-    if (w->op->more)
-        return false;
-    rewrite(w->u, e, bytes, &w->op->done);
-    for (int i = MJ_ULID_BYTES - 1; i >= 0 && ++w->next[i] == 0; i--) /* the next ref there could be */
-        ;
-    return w->u->rc == MJ_OK;
+    if (mj_unit_task(u, ref, &row, &t) != MJ_OK || !mj_unit_before(u, row, &t))
+        return false; /* unreadable: left as it is, for check() to tell of and for a person to look at */
+    return mj_unit_put(u, row, &t) == MJ_OK;
 }
 
 void mj_op_upgrade(mj_unit *u, mj_op *op)
 {
     mj_entry key = {.index = MJ_IX_META, .name = MJ_LIT(MJ_UPGRADE_KEY)};
-    mj_scan scan = {.index = MJ_IX_TASK, .positioned = true, .from = {.index = MJ_IX_TASK}};
-    walk w = {.u = u, .op = op};
+    mj_scan scan = {.index = MJ_IX_TASK, .positioned = true, .head = 1, .from = {.index = MJ_IX_TASK}};
+    part p = {.u = u, .limit = mj_step_of(op)};
     mj_str from;
     int rc = mj_unit_meta(u, key, &from);
 
@@ -61,12 +62,18 @@ void mj_op_upgrade(mj_unit *u, mj_op *op)
         return;
     if (rc == MJ_OK && from.n != MJ_ULID_BYTES)
         rc = MJ_ECORRUPT;
-    if (rc == MJ_OK) {
+    p.old = mj_unit_alloc(u, ((size_t)p.limit + 1) * sizeof *p.old);
+    if (rc == MJ_OK && p.old) {
         memcpy(scan.from.ref, from.p, MJ_ULID_BYTES);
-        rc = u->s->backend->scan(u->tx, &scan, one, &w);
+        scan.limit = p.limit + 1;
+        rc = u->s->backend->scan(u->tx, &scan, one, &p);
     }
     if (rc != MJ_OK)
         u->rc = rc;
+    mj_unit_expect_tasks(u, p.old, p.nold);
+    for (uint32_t i = 0; i < p.nold && u->rc == MJ_OK; i++)
+        op->done += rewrite(u, p.old[i].ref);
+    op->more = p.more;
     if (u->rc == MJ_OK) /* when all are rewritten, nothing is left to remember */
-        mj_unit_change_of(u, key, !op->more, op->more ? mj_unit_copy(u, w.next, sizeof w.next) : (mj_str){0});
+        mj_unit_change_of(u, key, !p.more, p.more ? mj_unit_copy(u, p.next, sizeof p.next) : (mj_str){0});
 }

@@ -6,9 +6,18 @@
 
 static void swept(mj_unit *u, mj_op *op)
 {
-    op->verdict = mj_measure_sweep(&u->measures, op->want, op->until, u->now);
-    mj_measure_count(&u->measures, MJ_POLL_REQUESTS, op->limit);
-    u->dirty = true;
+    mj_entry key = {.index = MJ_IX_META, .name = MJ_LIT(MJ_JUDGED_KEY)};
+    mj_measures all = u->totals.measures;
+    mj_buf *b = &u->s->scratch;
+
+    mj_measure_count(&u->tally.measures, MJ_SWEEPS, 1);
+    mj_measure_count(&u->tally.measures, MJ_POLL_REQUESTS, op->limit);
+    mj_measures_add(&all, &u->tally.measures, false, u->now);
+    op->verdict = mj_measure_sweep(&all, &u->judged, op->want, op->until, u->now);
+    b->n = 0;
+    if (mj_judged_encode(&u->judged, b) != MJ_OK)
+        u->rc = MJ_ENOMEM;
+    mj_unit_change_of(u, key, false, mj_unit_copy(u, b->p, b->n));
 }
 
 static void run(mj_unit *u, mj_op *op)
@@ -59,24 +68,11 @@ static void run(mj_unit *u, mj_op *op)
     op->code = MJ_EINVAL;
 }
 
-/* What units that changed nothing have counted is stored with the next one that does. */
-static void settle(mj_store *s, const mj_unit *u)
-{
-    if (u->dirty) {
-        memset(s->owed, 0, sizeof s->owed);
-        s->owes = false;
-        return;
-    }
-    for (unsigned i = 0; i < MJ_NCOUNTS; i++)
-        s->owed[i] += u->measures.counts[i] - u->counted[i];
-    s->owes = s->owes || u->owes;
-}
-
 /* `always`: what is owed is written, whatever else is. */
 static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, const mj_ready *ready, bool always)
 {
     mj_unit u;
-    int rc = mj_unit_begin(&u, s, n, now);
+    int rc = mj_unit_begin(&u, s, ops, n, now);
 
     if (rc != MJ_OK)
         return rc;
@@ -87,10 +83,7 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, const mj_read
         run(&u, &ops[i]);
     if (u.rc == MJ_OK && u.dirty)
         mj_clock_remember(&u);
-    rc = mj_unit_end(&u, ready);
-    if (rc == MJ_OK)
-        settle(s, &u);
-    return rc;
+    return mj_unit_end(&u, ready);
 }
 
 int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
@@ -100,17 +93,20 @@ int mj_store_write(mj_store *s, mj_op *ops, size_t n, int64_t now)
 
 int mj_store_write_ready(mj_store *s, mj_op *ops, size_t n, int64_t now, const mj_ready *ready)
 {
-    int rc;
+    int rc, again = 0;
 
     s->detail[0] = '\0';
     rc = now < 0 || now > MJ_MAX_TIME ? MJ_EINVAL : mj_store_ready(s);
     for (size_t i = 0; i < n && rc == MJ_OK; i++)
-        if (ops[i].kind == MJ_OP_TICK)
+        if (ops[i].kind == MJ_OP_TICK && s->backend->tidy)
             s->backend->tidy(s->db);
+    s->hold_all = false;
     if (rc == MJ_OK)
         do
             rc = run_all(s, ops, n, now, ready, false);
-        while (rc == MJ_EAGAIN);
+        while (rc == MJ_EAGAIN && again++ < MJ_MAX_RERUNS);
+    if (rc == MJ_EAGAIN)
+        rc = MJ_EBUSY;
     for (size_t i = 0; i < n && rc != MJ_OK; i++)
         mj_op_reset(&ops[i], rc);
     return rc;

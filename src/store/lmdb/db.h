@@ -11,6 +11,8 @@ struct mj_tx {
     mj_lmdb *db;
     MDB_txn *t; /* NULL: it has ended */
     bool write;
+    bool totals_known;
+    mj_tally totals;
     uint64_t map_size;                /* when it began */
     MDB_cursor *cursors[MJ_NINDEXES]; /* those opened so far */
 };
@@ -24,6 +26,34 @@ struct mj_lmdb {
     size_t why_size;
     struct mj_tx tx;
 };
+
+/* tx.c */
+/* Notes what LMDB or the system said, and gives our code for it. */
+int mj_lmdb_fail(mj_lmdb *db, int rc);
+int mj_lmdb_begin(void *handle, bool write, mj_tx **out);
+void mj_lmdb_abort(mj_tx *tx);
+int mj_lmdb_commit(mj_tx *tx);
+/* The map is full: ends the transaction, and makes the map larger if it may be. */
+int mj_lmdb_grow(mj_tx *tx);
+
+/* reading.c */
+bool mj_lmdb_has_bytes(mj_index index);
+int mj_lmdb_cursor(mj_tx *tx, mj_index index, MDB_cursor **c);
+int mj_lmdb_look_up(mj_tx *tx, mj_index index, MDB_val key, MDB_val *v);
+int mj_lmdb_get(mj_tx *tx, mj_entry *e, mj_str *bytes);
+int mj_lmdb_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx);
+int mj_lmdb_count(mj_tx *tx, mj_index index, uint64_t *n);
+
+/* writing.c */
+int mj_lmdb_totals(mj_tx *tx, mj_tally *out);
+int mj_lmdb_apply(mj_tx *tx, const mj_change *changes, size_t n, const mj_tally *add);
+
+/* beside.c: files beside the data */
+int mj_lmdb_exists(const char *dir, const mj_store_options *o, char *why, size_t why_size);
+int mj_lmdb_lock(void *handle, const char *name, mj_lock **held);
+void mj_lmdb_unlock(mj_lock *held);
+int mj_lmdb_mark(void *handle, const char *name, mj_str text);
+int mj_lmdb_marked(void *handle, const char *name, mj_buf *out);
 
 /* backup.c: the directory, without a store in it; and the copy, which ends the read transaction. */
 int mj_lmdb_backup_place(mj_lmdb *db, const char *to);

@@ -158,16 +158,28 @@ static void take_name(reader *r, mj_entry *e)
     e->name = (mj_str){(const char *)take(r, r->bad ? 0 : n), (uint32_t)n};
 }
 
+bool mj_account_of(MDB_val value, uint32_t *held, mj_str *row)
+{
+    mj_reader r = mj_reader_of(value.mv_data, value.mv_size);
+
+    *held = mj_get_u32(&r);
+    *row = (mj_str){(const char *)r.p, (uint32_t)(r.end - r.p)};
+    return !r.bad;
+}
+
 bool mj_entry_of(mj_index index, MDB_val key, MDB_val value, mj_entry *e)
 {
     reader k = {key.mv_data, key.mv_size, false}, v = {value.mv_data, value.mv_size, false};
+    mj_str row;
 
     *e = (mj_entry){.index = index};
     switch (index) {
     case MJ_IX_META:
-    case MJ_IX_ACCOUNT:
         e->name = (mj_str){key.mv_data, (uint32_t)key.mv_size};
         return true;
+    case MJ_IX_ACCOUNT:
+        e->name = (mj_str){key.mv_data, (uint32_t)key.mv_size};
+        return mj_account_of(value, &e->n, &row);
     case MJ_IX_TID:
     case MJ_IX_KEY:
         e->name = (mj_str){key.mv_data, (uint32_t)key.mv_size};

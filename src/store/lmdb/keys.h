@@ -19,6 +19,8 @@ typedef struct mj_key {
 /* The key of an entry, and the value that an index entry has. */
 void mj_key_of(const mj_entry *e, mj_key *key);
 void mj_value_of(const mj_entry *e, mj_key *value);
+/* An account's value: how many slots are held under it, and the bytes of its row, if it has one. */
+bool mj_account_of(MDB_val value, uint32_t *held, mj_str *row);
 /* The beginning that all keys with e's leading fields have. */
 void mj_prefix_of(const mj_entry *e, unsigned fixed, mj_key *prefix);
 /* Reads them back; strings point into them.  false: they are not as they should be. */
