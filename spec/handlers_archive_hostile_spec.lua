@@ -50,8 +50,8 @@ describe("the archive handler, of a server that means harm,", function()
   for raw, pattern in pairs {
     http09 = "HTTP/0.9", negative = "Content%-Length", chunk = "chunk", types = "not an image by its type, \"\"",
     zipped = "first bytes", packed = "packed", unpacked = "packed",
-    header = "header", line = "img.example: ", hints = "header", trailer = "header", extension = "header",
-    folds = "header", foldfirst = "img.example: ",
+    header = "header", line = "img.localhost: ", hints = "header", trailer = "header", extension = "header",
+    folds = "header", foldfirst = "img.localhost: ",
   } do
     it("keeps nothing of an answer of the kind " .. raw, function()
       local begun = core.clock()
@@ -80,11 +80,11 @@ describe("the archive handler, of a server that means harm,", function()
     for _, raw in ipairs { "header", "trailer", "hints", "extension", "folds" } do
       local out = kit.sh(kit.lua_command(([[
         local archive = require "mjhook.handlers.archive"
-        local handled, why = archive { dir = %q, ca_file = %q, allow_private = true, connect_to = { %q } }(
+        local handled, why = archive { dir = %q, ca_file = %q, loopback = true }(
           { ref = "01KC", created_at = 0, images = { %q } }, { type = "succeeded", timeout = 3 })
         local file = io.open "/proc/self/status"
         print(why, file:read("*a"):match "VmHWM:%%s+(%%d+)")
-      ]]):format(server.dir .. "/kept", server.dir .. "/ca.pem", "img.example:443:127.0.0.1:" .. server.port,
+      ]]):format(server.dir .. "/kept", server.dir .. "/ca.pem",
         server:url("a?raw=" .. raw))))
       local why, peak = out:match "^(.-)%s+(%d+)$"
       assert.matches("the header has no end", why)
@@ -128,20 +128,20 @@ describe("the archive handler, of a server that means harm,", function()
       for _, name in ipairs { "cookie", "authorization", "proxy-authorization", "referer", "origin", "upgrade" } do
         assert.is_nil(request.headers[name])
       end
-      assert.equal("img.example", request.headers.host)
+      assert.equal("img.localhost:" .. server.port, request.headers.host)
       assert.equal("identity", request.headers["accept-encoding"])
     end
     assert.equal(6, #server:requests())
   end)
 
   it("uses no password of the user's .netrc", function()
-    kit.write(server.dir .. "/.netrc", "machine img.example login me password secret\n")
+    kit.write(server.dir .. "/.netrc", "machine img.localhost login me password secret\n")
     kit.sh("chmod 600 " .. server.dir .. "/.netrc")
     kit.sh(("HOME=%s "):format(server.dir) .. kit.lua_command(([[
-      require "mjhook.handlers.archive" { dir = %q, ca_file = %q, allow_private = true, connect_to = { %q } }(
+      require "mjhook.handlers.archive" { dir = %q, ca_file = %q, loopback = true }(
         { ref = "01KC", created_at = 0, images = { %q } }, { type = "succeeded", timeout = 5 })
-    ]]):format(server.dir .. "/kept", server.dir .. "/ca.pem", "img.example:443:127.0.0.1:" .. server.port,
-      server:url "a")))
+    ]]):format(server.dir .. "/kept", server.dir .. "/ca.pem",
+        server:url "a")))
     assert.equal(1, #server:requests())
     assert.is_nil(server:requests()[1].headers.authorization)
   end)
@@ -351,7 +351,7 @@ describe("core.fetch", function()
       ["dir: a path"] = { dir = "" }, ["sub: a name"] = { sub = "../x" }, ["'dir'"] = { dir = 1 },
       ["mode: 0400 to 0777"] = { mode = 511 + 1024 }, ["mode: 0400 to 0777 "] = { mode = 36 },
       ["mode: 0400"] = { mode = -1 }, ["'hosts'"] = { hosts = { 1, "a" } }, ["'hosts' "] = { hosts = { "a", false } },
-      ["'hosts': a list"] = { hosts = "a" }, ["'connect_to': a list"] = { connect_to = { {} } },
+      ["'hosts': a list"] = { hosts = "a" }, ["'hosts': a list "] = { hosts = { {} } },
       ["'hosts' is too long"] = { hosts = many },
     } do
       local ok, why = pcall(open, given)

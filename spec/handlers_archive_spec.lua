@@ -88,11 +88,11 @@ describe("the archive handler", function()
       assert_kept(file, 1, "01KB-1.png", "image/png", 40000000)
       local out = kit.sh(kit.lua_command(([[
         local archive = require "mjhook.handlers.archive"
-        local result = assert(archive { dir = %q, ca_file = %q, allow_private = true, connect_to = { %q } }(
+        local result = assert(archive { dir = %q, ca_file = %q, loopback = true }(
           { ref = "01KC", created_at = 0, images = { %q } }, { type = "succeeded", timeout = 60 }))
         local file = io.open "/proc/self/status"
         print(result.files[1].bytes, file:read("*a"):match "VmHWM:%%s+(%%d+)")
-      ]]):format(server.dir .. "/kept", server.dir .. "/ca.pem", "img.example:443:127.0.0.1:" .. server.port,
+      ]]):format(server.dir .. "/kept", server.dir .. "/ca.pem",
         server:url "a?size=40000000&length=0")))
       local bytes, peak = out:match "(%d+)%s+(%d+)"
       assert.equal("40000000", bytes)
@@ -103,7 +103,7 @@ describe("the archive handler", function()
     it("days as they are in UTC, wherever the machine is", function()
       local out, code = kit.sh("TZ=XYZ-14 " .. kit.lua_command(([[
         require "mjhook.handlers.archive" { dir = %q }({ ref = "01KB", created_at = 1777852800000 + 82800000,
-          image = "http://img.example/" }, { type = "succeeded", timeout = 5 })
+          image = "http://img.localhost/" }, { type = "succeeded", timeout = 5 })
       ]]):format(server.dir .. "/kept")))
       assert.same({ "", 0, "2026-05-04" }, { out, code, (kit.sh("ls " .. server.dir .. "/kept")) })
     end)
@@ -149,7 +149,7 @@ describe("the archive handler", function()
   describe("goes on", function()
     it("where a connection broke, and asks only for what is missing", function()
       local paths = { "a?size=300000&cut=200000" }
-      assert_refused("0 of 1 kept; image 1: img.example: ", false, keep(paths))
+      assert_refused("0 of 1 kept; image 1: img.localhost: ", false, keep(paths))
       assert.equal("./2026-05-04/.01KB-1.from\n./2026-05-04/.01KB-1.part", kept_files())
       -- What a power cut leaves of the bytes is anybody's guess: they are of this boot or nothing.
       assert.matches("^mjhook%-part 1 " .. kit.read("/proc/sys/kernel/random/boot_id"):gsub("%X", "") .. " ",
@@ -170,7 +170,7 @@ describe("the archive handler", function()
 
     it("with the rest when one image is missing", function()
       local paths = { "a", "b?status=404" }
-      assert_refused("1 of 2 kept; image 2: img.example: answered 404$", false, keep(paths))
+      assert_refused("1 of 2 kept; image 2: img.localhost: answered 404$", false, keep(paths))
       keep(paths)
       assert.equal(3, #server:requests())
     end)
@@ -206,7 +206,7 @@ describe("the archive handler", function()
 
   describe("refuses", function()
     it("what is no image by its header", function()
-      assert_refused("image 1: img.example: not an image by its type, \"text/html\"", false, keep "a?type=text/html")
+      assert_refused("image 1: img.localhost: not an image by its type, \"text/html\"", false, keep "a?type=text/html")
       assert_refused("not an image by its type, \"\"", false, keep "b?type=")
       assert.equal("", kept_files())
     end)
@@ -226,10 +226,10 @@ describe("the archive handler", function()
     end)
 
     it("URLs that are not https on port 443, at once and for good", function()
-      for _, url in ipairs { "http://img.example/a", "https://img.example:8443/a", "ftp://img.example/a",
-                             "file:///etc/passwd", "https://user@img.example/a", "https://user:word@img.example/a",
-                             "gopher://img.example/a" } do
-        local handled, reason, how = keep(url)
+      for _, url in ipairs { "http://img.localhost/a", "https://img.localhost:8443/a", "ftp://img.localhost/a",
+                             "file:///etc/passwd", "https://user@img.localhost/a", "https://user:word@img.localhost/a",
+                             "gopher://img.localhost/a" } do
+        local handled, reason, how = keep(url, { loopback = false })
         assert_refused("image 1: .*fetched", true, handled, (reason:gsub("not an https URL", "not fetched")
           :gsub("not a URL", "not fetched")), how)
         assert.is_nil(reason:find("word", 1, true))
@@ -245,7 +245,7 @@ describe("the archive handler", function()
                               "192.168.1.1", "172.16.0.1", "100.64.0.1", "0.0.0.0", "[::]", "224.0.0.1",
                               "255.255.255.255",
                               "[2002:7f00:1::]", "127.0.0.1.", "127%2e0%2e0%2e1" } do
-        local handled, reason = keep("https://" .. host .. "/a", { allow_private = false })
+        local handled, reason = keep("https://" .. host .. "/a", { loopback = false })
         assert.is_false(handled, host)
         assert.truthy(reason:find("no public address", 1, true) or reason:find("not a URL", 1, true)
           or reason:find("resolve", 1, true), host .. ": " .. reason)
@@ -253,21 +253,23 @@ describe("the archive handler", function()
     end)
 
     it("a name that leads to a private address at the moment of connecting, and tells so once and for all", function()
-      assert_refused("image 1: img.example: no public address: not connected to", true,
-        keep("a", { allow_private = false }))
+      assert_refused("image 1: img.localhost: no public address: not connected to", true,
+        keep("https://img.localhost/a", { loopback = false }))
       assert.same({}, server:requests())
     end)
 
-    it("a public address on another port", function()
-      assert_refused("no public address", true, keep("a", { allow_private = false,
-        connect_to = { "img.example:443:8.8.8.8:22" } }))
+    it("a public address on another port or without TLS, also where loopback is fetched from", function()
+      for _, url in ipairs { "https://8.8.8.8:22/a", "http://8.8.8.8/a", "http://10.0.0.1/a" } do
+        assert_refused("no public address", true, keep(url, { loopback = true }))
+      end
     end)
 
     it("hosts that are not on the list, and fetches from those that are", function()
-      assert_refused("img.example: not one of the hosts", true, keep("a", { hosts = { "cdn.example" } }))
-      assert_refused("not one of the hosts", true, keep("a", { hosts = { ".img.example", "example", "mg.example" } }))
-      assert.is_table(keep("a", { hosts = { "cdn.example", "IMG.example" } }))
-      assert.is_table(keep("a", { hosts = { ".example" } }))
+      assert_refused("img.localhost: not one of the hosts", true, keep("a", { hosts = { "cdn.localhost" } }))
+      assert_refused("not one of the hosts", true, keep("a", { hosts = { ".img.localhost",
+        "localhost", "mg.localhost" } }))
+      assert.is_table(keep("a", { hosts = { "cdn.localhost", "IMG.localhost" } }))
+      assert.is_table(keep("a", { hosts = { ".localhost" } }))
     end)
 
     it("to follow a redirect", function()
@@ -283,20 +285,19 @@ describe("the archive handler", function()
         proxy.url, proxy.url, proxy.url)
         .. kit.lua_command(([[
         local archive = require "mjhook.handlers.archive"
-        local result, why = archive { dir = %q, ca_file = %q, allow_private = true, connect_to = { %q } }(
+        local result, why = archive { dir = %q, ca_file = %q, loopback = true }(
           { ref = "01KC", created_at = 0, images = { %q } }, { type = "succeeded", timeout = 5 })
         print(result and result.files[1].bytes or why)
-      ]]):format(server.dir .. "/kept", server.dir .. "/ca.pem", "img.example:443:127.0.0.1:" .. server.port,
+      ]]):format(server.dir .. "/kept", server.dir .. "/ca.pem",
         server:url "a")))
       assert.equal("1000", out)
       assert.same({}, proxy:received())
     end)
 
     it("a certificate that is not the host's, or of nobody it trusts", function()
-      local other = images.start "other.example"
-      assert_refused("image 1: img.example: ", false, keep("a", { connect_to = other:settings().connect_to,
-        ca_file = other.dir .. "/ca.pem" }))
-      assert_refused("image 1: img.example: ", false, keep("a", { ca_file = other.dir .. "/ca.pem" }))
+      local other = images.start "other.localhost"
+      assert_refused("image 1: img.localhost: ", false, keep(other:url "a", { ca_file = other.dir .. "/ca.pem" }))
+      assert_refused("image 1: img.localhost: ", false, keep("a", { ca_file = other.dir .. "/ca.pem" }))
       assert.same({}, other:requests())
       assert.same({}, server:requests())
     end)
@@ -305,15 +306,15 @@ describe("the archive handler", function()
   describe("tries again", function()
     it("not before a server wants it", function()
       local _, reason, how = keep { "a?status=429&retry=7", "b?status=503&retry=20", "c?status=500" }
-      assert.matches("image 1: img.example: answered 429; image 2: img.example: answered 503; "
-        .. "image 3: img.example: answered 500$", reason)
+      assert.matches("image 1: img.localhost: answered 429; image 2: img.localhost: answered 503; "
+        .. "image 3: img.localhost: answered 500$", reason)
       assert.same({ not_before = 20 }, how)
     end)
 
     it("when some are hopeless and others are not, and gives up when the others are there", function()
       assert_refused("410.*404", false, keep { "a", "b?status=410", "c?status=404" })
       assert_refused("404.*410", false, keep { "a", "b?status=404", "c?status=410" })
-      assert_refused("1 of 2 kept; image 2: img.example: answered 410", true, keep { "a", "b?status=410" })
+      assert_refused("1 of 2 kept; image 2: img.localhost: answered 410", true, keep { "a", "b?status=410" })
     end)
 
     it("after its time, when a server never answers", function()
@@ -349,10 +350,10 @@ describe("the archive handler", function()
     it("when another process is at the same image", function()
       local first = kit.spawn("exec " .. kit.lua_command(([[
         local archive = require "mjhook.handlers.archive"
-        local result, why = archive { dir = %q, ca_file = %q, allow_private = true, connect_to = { %q } }(
+        local result, why = archive { dir = %q, ca_file = %q, loopback = true }(
           { ref = "01KB", created_at = 1777852800000, images = { %q } }, { type = "succeeded", timeout = 30 })
         print(result and result.files[1].bytes or why)
-      ]]):format(server.dir .. "/kept", server.dir .. "/ca.pem", "img.example:443:127.0.0.1:" .. server.port,
+      ]]):format(server.dir .. "/kept", server.dir .. "/ca.pem",
         server:url "a?size=20000&drip=0.05")))
       kit.wait_until(function()
         return #(kit.read(server.dir .. "/kept/2026-05-04/.01KB-1.part") or "") > 0

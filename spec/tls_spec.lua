@@ -35,9 +35,8 @@ local CLIENTS = {
     print(stream and stream:recv(core.clock() + 5000):match "^HTTP/1.0 (%d+)" or err.message)
   ]],
   fetch = [[
-    local downloads = assert(core.fetch { dir = DIR, sub = "x", ca_file = CA, allow_private = true,
-      connect_to = { "localhost:443:127.0.0.1:" .. PORT } })
-    assert(downloads:add("a.part", "https://localhost/"))
+    local downloads = assert(core.fetch { dir = DIR, sub = "x", ca_file = CA, loopback = true })
+    assert(downloads:add("a.part", "https://localhost:" .. PORT .. "/"))
     local _, result = downloads:next(core.clock() + 5000)
     print(result.status or result.error)
   ]],

@@ -435,8 +435,8 @@
 ---@field timeout? number seconds, at most what a handler may take
 ---@field hosts? string[] the only hosts to fetch from: "cdn.example", or ".example" for all below it
 ---@field ca_file? string certificate authorities instead of the system's
----@field connect_to? string[] for tests
----@field allow_private? boolean for tests: dangerous anywhere else, since a URL can then reach this machine's network
+---@field loopback? boolean also http and any port, but of a loopback address: for `mjhook dev` and tests alone, since a
+--- URL can then reach this machine's own services
 
 ---@class mjhook.handlers.WebhookSettings
 ---@field url string https; http to a loopback address or with `allow_insecure`

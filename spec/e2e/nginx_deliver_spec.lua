@@ -368,8 +368,8 @@ describe("delivery under nginx", function()
   it("keeps a task's images by one line of policy, from the callback on", function()
     local server = images.start()
     local settings = server:settings()
-    start(('return { on_succeeded = require "mjhook.handlers.archive" { dir = %q, ca_file = %q, connect_to = { %q }, '
-      .. "allow_private = true } }"):format(settings.dir, settings.ca_file, settings.connect_to[1]))
+    start(('return { on_succeeded = require "mjhook.handlers.archive" { dir = %q, ca_file = %q, '
+      .. "loopback = true } }"):format(settings.dir, settings.ca_file))
     local task = submit()
     assert.equal(200, (sim.request("POST", sim.jobs()[1].hookUrl, cjson.encode { status = 0, data = {
       taskId = task.task_id, status = 1, image = server:url "grid",

@@ -26,10 +26,10 @@ describe("a process that is killed while it archives", function()
     local out, code = kit.sh(("env MJHOOK_FAULT='%s' MJHOOK_FAULT_LOG=%s "):format(n and "*:" .. n or "", log)
       .. kit.lua_command(([[
         local archive = require "mjhook.handlers.archive"
-        local handled, why = archive { dir = %q, ca_file = %q, allow_private = true, connect_to = { %q } }(
+        local handled, why = archive { dir = %q, ca_file = %q, loopback = true }(
           { ref = "01KC", created_at = 0, images = { %q, %q } }, { type = "succeeded", timeout = 20 })
         print(require "cjson".encode(handled or { why = why }))
-      ]]):format(to, server.dir .. "/ca.pem", "img.example:443:127.0.0.1:" .. server.port,
+      ]]):format(to, server.dir .. "/ca.pem",
         server:url("a?seed=1&size=" .. SIZES[1]), server:url("b?seed=2&size=" .. SIZES[2]))))
     local passages = {}
     for name in (kit.read(log) or ""):gmatch "%S+" do

@@ -7,7 +7,7 @@ local Images = {}
 Images.__index = Images
 
 local function certificates(dir)
-  for _, name in ipairs { "ca", "img.example", "other.example" } do
+  for _, name in ipairs { "ca", "img.localhost", "other.localhost" } do
     local out, code = kit.sh(("cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 60 "
       .. "-keyout %s.key -out %s.pem -subj /CN=%s %s"):format(dir, name, name, name, name == "ca" and ""
       or "-CA ca.pem -CAkey ca.key -addext subjectAltName=DNS:" .. name
@@ -16,12 +16,12 @@ local function certificates(dir)
   end
 end
 
---- Starts one for https://img.example; it is ended with the test.
--- @tparam[opt] string name whose certificate it shows (img.example)
+--- Starts one for https://img.localhost; it is ended with the test.
+-- @tparam[opt] string name whose certificate it shows (img.localhost)
 function images.start(name)
   local self = setmetatable({ dir = kit.tmp() }, Images)
   certificates(self.dir)
-  name = name or "img.example"
+  name = name or "img.localhost"
   self.process = kit.spawn(("exec python3 %s %s %s/%s.pem %s/%s.key"):format(
     kit.quote(kit.root .. "/spec/support/images.py"), self.dir, self.dir, name, self.dir, name))
   self.port = kit.wait_until(function()
@@ -31,15 +31,14 @@ function images.start(name)
 end
 
 --- A URL of it.
-function Images.url(_, path)
-  return "https://img.example/" .. path
+function Images:url(path)
+  return ("https://img.localhost:%d/%s"):format(self.port, path)
 end
 
---- Settings for the archive: its certificate, and img.example is where it listens.
+--- Settings for the archive: its certificate, and that it listens on loopback.
 function Images:settings(more)
   local settings = {
-    dir = self.dir .. "/kept", ca_file = self.dir .. "/ca.pem", allow_private = true,
-    connect_to = { ("img.example:443:127.0.0.1:%d"):format(self.port) },
+    dir = self.dir .. "/kept", ca_file = self.dir .. "/ca.pem", loopback = true,
   }
   for name, value in pairs(more or {}) do
     settings[name] = value

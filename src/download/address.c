@@ -69,34 +69,33 @@ bool mj_addr_public6(const uint8_t a[16])
     return within(a, &global6) && !special(a, special6, sizeof special6 / sizeof special6[0]);
 }
 
-bool mj_addr_public(const struct sockaddr *a, size_t n)
+/* The address in network order, 4 or 16 bytes; NULL: it is none. */
+static const uint8_t *bytes_of(const struct sockaddr *a, size_t n, size_t *len)
 {
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-
-    if (n >= sizeof v4 && a->sa_family == AF_INET) {
-        memcpy(&v4, a, sizeof v4);
-        return mj_addr_public4((const uint8_t *)&v4.sin_addr);
+    if (n >= sizeof(struct sockaddr_in) && a->sa_family == AF_INET) {
+        *len = 4;
+        return (const uint8_t *)a + offsetof(struct sockaddr_in, sin_addr);
     }
-    if (n >= sizeof v6 && a->sa_family == AF_INET6) {
-        memcpy(&v6, a, sizeof v6);
-        return mj_addr_public6((const uint8_t *)&v6.sin6_addr);
+    if (n >= sizeof(struct sockaddr_in6) && a->sa_family == AF_INET6) {
+        *len = 16;
+        return (const uint8_t *)a + offsetof(struct sockaddr_in6, sin6_addr);
     }
-    return false;
+    return NULL;
 }
 
-int mj_addr_port(const struct sockaddr *a, size_t n)
+bool mj_addr_public(const struct sockaddr *a, size_t n)
 {
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
+    size_t len;
+    const uint8_t *p = bytes_of(a, n, &len);
 
-    if (n >= sizeof v4 && a->sa_family == AF_INET) {
-        memcpy(&v4, a, sizeof v4);
-        return ntohs(v4.sin_port);
-    }
-    if (n >= sizeof v6 && a->sa_family == AF_INET6) {
-        memcpy(&v6, a, sizeof v6);
-        return ntohs(v6.sin6_port);
-    }
-    return -1;
+    return p && (len == 4 ? mj_addr_public4(p) : mj_addr_public6(p));
+}
+
+bool mj_addr_loopback(const struct sockaddr *a, size_t n)
+{
+    static const uint8_t one[16] = {[15] = 1};
+    size_t len;
+    const uint8_t *p = bytes_of(a, n, &len);
+
+    return p && (len == 4 ? p[0] == 127 : memcmp(p, one, sizeof one) == 0);
 }

@@ -1,6 +1,6 @@
 /* mj_addr: is an address on the public internet?
  *
- * For whoever connects to where a stranger's URL points: anything else could be
+ * For connections to where a URL from outside points: anything else could be
  * this machine, its network or a cloud's metadata service.  Everything in the
  * IANA special-purpose registries is refused, also the few entries that are
  * globally reachable (anycast relays, AS112: no server of images is there), and
@@ -21,7 +21,7 @@ bool mj_addr_public4(const uint8_t a[4]);
 bool mj_addr_public6(const uint8_t a[16]);
 /* False also for other families, and when n is too short for the family. */
 bool mj_addr_public(const struct sockaddr *a, size_t n);
-/* The port; -1 when it is none of TCP over IP. */
-int mj_addr_port(const struct sockaddr *a, size_t n);
+/* 127.0.0.0/8 and ::1. */
+bool mj_addr_loopback(const struct sockaddr *a, size_t n);
 
 #endif

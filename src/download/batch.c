@@ -47,14 +47,11 @@ mj_fetch *mj_fetch_new(const mj_fetch_options *o)
     f->pid = getpid();
     f->listed = o->hosts != NULL;
     f->ca_file = o->ca_file ? strdup(o->ca_file) : NULL;
-    f->multi = curl_multi_init();
-    if (!f->multi || (o->ca_file && !f->ca_file) || !copy_list(&f->hosts, o->hosts) ||
-        !copy_list(&f->connect_to, o->connect_to)) {
+    f->multi = mj_curl_multi(f->o.connections);
+    if (!f->multi || (o->ca_file && !f->ca_file) || !copy_list(&f->hosts, o->hosts)) {
         mj_fetch_free(f);
         return NULL;
     }
-    curl_multi_setopt(f->multi, CURLMOPT_MAXCONNECTS, (long)f->o.connections);
-    curl_multi_setopt(f->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)f->o.connections);
     return f;
 }
 
@@ -72,7 +69,6 @@ void mj_fetch_free(mj_fetch *f)
     if (f->multi && !forked(f))
         curl_multi_cleanup(f->multi);
     curl_slist_free_all(f->hosts);
-    curl_slist_free_all(f->connect_to);
     free(f->ca_file);
     free(f);
 }
@@ -145,18 +141,12 @@ static void start_waiting(mj_fetch *f)
 /* True when something ended. */
 static bool collect(mj_fetch *f)
 {
+    CURLcode result;
     bool any = false;
-    CURLMsg *m;
-    int left;
+    item *t;
 
-    while ((m = curl_multi_info_read(f->multi, &left)) != NULL) {
-        item *t = NULL;
-        if (m->msg != CURLMSG_DONE)
-            continue;
-        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &t);
-        mj_fetch_finish(f, t, m->data.result);
-        any = true;
-    }
+    for (; (t = mj_curl_ended(f->multi, &result)) != NULL; any = true)
+        mj_fetch_finish(f, t, result);
     return any;
 }
 

@@ -20,6 +20,7 @@ typedef struct item {
     struct curl_slist *headers;
     char *etag; /* ours; NULL: starts from the first byte */
     char host[80];
+    bool open;                   /* the URL is https on port 443, so any public address will do */
     bool judged;                 /* the header was looked at, and is good */
     bool over;                   /* the outcome is known, whatever libcurl says */
     bool again;                  /* it can't be gone on with: once more, from its start */
@@ -37,7 +38,7 @@ struct mj_fetch {
     mj_fetch_options o;
     char *ca_file;
     bool listed; /* hosts are the only ones, also when they are none */
-    struct curl_slist *hosts, *connect_to;
+    struct curl_slist *hosts;
     pid_t pid;    /* whose connections these are */
     item **items; /* libcurl keeps pointers to them */
     size_t n, running;

@@ -75,14 +75,18 @@ bool mj_fetch_url(item *t, const char *url)
         why = "a URL with a user in it is not fetched";
     else if (rc != CURLUE_OK)
         why = "not a URL";
-    else if (strcmp(scheme, "https") != 0)
-        why = "not an https URL";
     else
         snprintf(t->host, sizeof t->host, "%s", host);
-    if (!why && strcmp(port, "443") != 0)
-        why = "a port other than 443 is not fetched from";
-    else if (!why && !host_allowed(t->f, host))
-        why = "not one of the hosts that are allowed";
+    if (!why) {
+        bool secure = strcmp(scheme, "https") == 0;
+        t->open = secure && strcmp(port, "443") == 0;
+        if (!secure && !(t->f->o.loopback && strcmp(scheme, "http") == 0))
+            why = "not an https URL";
+        else if (!t->open && !t->f->o.loopback)
+            why = "a port other than 443 is not fetched from";
+        else if (!host_allowed(t->f, host))
+            why = "not one of the hosts that are allowed";
+    }
     if (rc == CURLUE_OUT_OF_MEMORY)
         verdict(t, MJ_FETCH_NET, "out of memory");
     else if (why)
@@ -101,8 +105,8 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
     item *t = arg;
 
     (void)purpose;
-    if (!t->f->o.allow_private &&
-        (!mj_addr_public(&to->addr, to->addrlen) || mj_addr_port(&to->addr, to->addrlen) != 443)) {
+    if (!(t->open && mj_addr_public(&to->addr, to->addrlen)) &&
+        !(t->f->o.loopback && mj_addr_loopback(&to->addr, to->addrlen))) {
         t->forbidden++;
         return CURL_SOCKET_BAD;
     }
@@ -296,11 +300,8 @@ static bool add_header(item *t, const char *name, const char *value)
 {
     char line[600];
     int n = snprintf(line, sizeof line, "%s: %s", name, value);
-    struct curl_slist *more = n > 0 && (size_t)n < sizeof line ? curl_slist_append(t->headers, line) : NULL;
 
-    if (more)
-        t->headers = more;
-    return more != NULL;
+    return n > 0 && (size_t)n < sizeof line && mj_curl_header(&t->headers, line);
 }
 
 static bool set_range(item *t)
@@ -315,28 +316,26 @@ static bool set_range(item *t)
 
 static bool set_up(mj_fetch *f, item *t)
 {
-    CURL *e = t->easy;
     bool ok = add_header(t, "Accept", "image/png, image/jpeg, image/webp, image/gif") &&
               add_header(t, "Accept-Encoding", "identity") && set_range(t);
+    CURL *e = t->easy = !ok ? NULL
+                            : mj_curl_new(&(mj_curl_setup){
+                                  .parsed = t->url,
+                                  .ca_file = f->ca_file,
+                                  .user_agent = "mjhook",
+                                  .headers = t->headers,
+                                  .header = take_header,
+                                  .body = take_body,
+                                  .arg = t,
+                                  .error = t->error,
+                                  .connect_ms = f->o.connect_timeout_ms,
+                              });
 
-#define SET(option, value) ok = curl_easy_setopt(e, CURLOPT_##option, value) == CURLE_OK && ok
-    SET(CURLU, t->url);
-    SET(HTTPHEADER, t->headers);
-    SET(PRIVATE, t);
-    SET(ERRORBUFFER, t->error);
-    SET(HEADERFUNCTION, take_header);
-    SET(HEADERDATA, t);
-    SET(WRITEFUNCTION, take_body);
-    SET(WRITEDATA, t);
-    SET(OPENSOCKETFUNCTION, open_socket);
-    SET(OPENSOCKETDATA, t);
-    SET(USERAGENT, "mjhook");
-    SET(PROTOCOLS_STR, "https");
-    SET(BUFFERSIZE, 65536L);
-    SET(CONNECTTIMEOUT_MS, (long)f->o.connect_timeout_ms);
-    if (f->connect_to)
-        SET(CONNECT_TO, f->connect_to);
-#undef SET
+    if (!e)
+        return false;
+    MJ_CURL_SET(OPENSOCKETFUNCTION, open_socket);
+    MJ_CURL_SET(OPENSOCKETDATA, t);
+    MJ_CURL_SET(BUFFERSIZE, 65536L);
     return ok;
 }
 
@@ -347,8 +346,7 @@ void mj_fetch_begin(mj_fetch *f, item *t)
     t->result.status = 0;
     t->framing = (mj_framing){0};
     t->error[0] = '\0';
-    t->easy = mj_curl_new(f->ca_file, false);
-    if (t->easy && set_up(f, t) && curl_multi_add_handle(f->multi, t->easy) == CURLM_OK) {
+    if (set_up(f, t) && curl_multi_add_handle(f->multi, t->easy) == CURLM_OK) {
         t->step = RUNNING;
         f->running++;
         return;

@@ -2,7 +2,7 @@
  *
  * The second user of libcurl's multi interface, apart from mj_http:
  * that one talks to a provider whom the configuration names, this one goes where
- * a provider's answer points to.  So: https and port 443 only, no user in the
+ * a provider's answer points to.  So: https and port 443 only (but see `loopback`), no user in the
  * URL, no redirects, no proxies, also none of the environment, no cookies, TLS
  * always verified.  The address is judged when libcurl opens the socket to it,
  * not when the name is looked up, so a name that resolves otherwise the second
@@ -37,9 +37,7 @@ typedef struct mj_fetch_options {
     const char *ca_file;      /* certificates to trust instead of the system's; NULL: the system's */
     const char *const *hosts; /* the only ones allowed: "name", or ".name" for all below it; NULL: any;
                                * of an empty list, none */
-    const char *const
-        *connect_to;    /* for tests: as CURLOPT_CONNECT_TO; NULL: none.  Addresses are judged all the same */
-    bool allow_private; /* DANGEROUS, for tests: connects to any address and any port */
+    bool loopback;            /* also http and any port, but of a loopback address: for mjhook dev and tests */
 } mj_fetch_options;
 
 typedef enum {

@@ -100,11 +100,11 @@ static const char *const *read_list(lua_State *L, const char *name, const char *
     return NULL;
 }
 
-/* core.fetch{dir=, sub=, mode=, max_bytes=, connections=, ca_file=, hosts=, connect_to=, allow_private=}
+/* core.fetch{dir=, sub=, mode=, max_bytes=, connections=, ca_file=, hosts=, loopback=}
  * -> downloads | nil, err.  They go to dir/sub. */
 static int core_fetch(lua_State *L)
 {
-    const char *hosts[MAX_LIST + 1], *connect_to[MAX_LIST + 1];
+    const char *hosts[MAX_LIST + 1];
     mj_fetch_options o = {0};
     mj_str dir, sub;
     int64_t mode;
@@ -125,8 +125,7 @@ static int core_fetch(lua_State *L)
     o.connections = (int)mjl_int(L, 1, "connections", 0, 0, INT_MAX);
     o.ca_file = mjl_str(L, 1, "ca_file").p;
     o.hosts = read_list(L, "hosts", hosts);
-    o.connect_to = read_list(L, "connect_to", connect_to);
-    o.allow_private = mjl_bool(L, 1, "allow_private");
+    o.loopback = mjl_bool(L, 1, "loopback");
     b = lua_newuserdata(L, sizeof *b);
     memset(b, 0, sizeof *b);
     b->shelf.fd = -1;

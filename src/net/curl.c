@@ -38,34 +38,86 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
     return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
 }
 
-CURL *mj_curl_new(const char *ca_file, bool insecure)
+CURL *mj_curl_new(const mj_curl_setup *s)
 {
     CURL *e = curl_easy_init();
-    bool ok = e != NULL;
+    bool ok = true;
 
-#define SET(option, value) ok = ok && curl_easy_setopt(e, CURLOPT_##option, value) == CURLE_OK
-    SET(OPENSOCKETFUNCTION, open_socket);
-    SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    SET(HTTP09_ALLOWED, 0L);
-    SET(HTTP_TRANSFER_DECODING, 0L); /* see net/framing.h */
-    SET(FOLLOWLOCATION, 0L);
-    SET(NETRC, (long)CURL_NETRC_IGNORED);
-    SET(PROXY, "");   /* "": nor one of the environment */
-    SET(NOPROXY, ""); /* nor the environment's exceptions, for clients that set a proxy */
-    SET(NOSIGNAL, 1L);
-    SET(QUICK_EXIT, 1L); /* a name server that hangs delays nothing beyond the timeout */
-    SET(TCP_NODELAY, 1L);
-    SET(SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    SET(SSL_VERIFYPEER, insecure ? 0L : 1L);
-    SET(SSL_VERIFYHOST, insecure ? 0L : 2L);
-    if (ca_file) {
-        SET(CAINFO, ca_file);
-        SET(CAPATH, NULL); /* libcurl's default directory would be trusted beside it */
+    if (!e)
+        return NULL;
+    MJ_CURL_SET(OPENSOCKETFUNCTION, open_socket);
+    MJ_CURL_SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    MJ_CURL_SET(HTTP09_ALLOWED, 0L);
+    MJ_CURL_SET(HTTP_TRANSFER_DECODING, 0L); /* see net/framing.h */
+    MJ_CURL_SET(FOLLOWLOCATION, 0L);
+    MJ_CURL_SET(PROTOCOLS_STR, "http,https");
+    MJ_CURL_SET(NETRC, (long)CURL_NETRC_IGNORED);
+    MJ_CURL_SET(PROXY, "");   /* "": nor one of the environment */
+    MJ_CURL_SET(NOPROXY, ""); /* nor the environment's exceptions, for clients that set a proxy */
+    MJ_CURL_SET(NOSIGNAL, 1L);
+    MJ_CURL_SET(QUICK_EXIT, 1L); /* a name server that hangs delays nothing beyond the timeout */
+    MJ_CURL_SET(TCP_NODELAY, 1L);
+    MJ_CURL_SET(TCP_KEEPALIVE, 1L);
+    MJ_CURL_SET(SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    MJ_CURL_SET(SSL_VERIFYPEER, s->insecure ? 0L : 1L);
+    MJ_CURL_SET(SSL_VERIFYHOST, s->insecure ? 0L : 2L);
+    if (s->ca_file) {
+        MJ_CURL_SET(CAINFO, s->ca_file);
+        MJ_CURL_SET(CAPATH, NULL); /* libcurl's default directory would be trusted beside it */
     }
-#undef SET
+    if (s->parsed)
+        MJ_CURL_SET(CURLU, s->parsed);
+    else
+        MJ_CURL_SET(URL, s->url);
+    MJ_CURL_SET(USERAGENT, s->user_agent);
+    MJ_CURL_SET(HTTPHEADER, s->headers);
+    MJ_CURL_SET(HEADERFUNCTION, s->header);
+    MJ_CURL_SET(WRITEFUNCTION, s->body);
+    MJ_CURL_SET(HEADERDATA, s->arg);
+    MJ_CURL_SET(WRITEDATA, s->arg);
+    MJ_CURL_SET(PRIVATE, s->arg);
+    MJ_CURL_SET(ERRORBUFFER, s->error);
+    MJ_CURL_SET(CONNECTTIMEOUT_MS, s->connect_ms);
+    MJ_CURL_SET(TIMEOUT_MS, s->timeout_ms);
     if (ok)
         return e;
     curl_easy_cleanup(e);
+    return NULL;
+}
+
+bool mj_curl_header(struct curl_slist **headers, const char *line)
+{
+    struct curl_slist *more = strpbrk(line, "\r\n") ? NULL : curl_slist_append(*headers, line);
+
+    if (more)
+        *headers = more;
+    return more != NULL;
+}
+
+CURLM *mj_curl_multi(int connections)
+{
+    CURLM *m = curl_multi_init();
+
+    if (m) {
+        curl_multi_setopt(m, CURLMOPT_MAXCONNECTS, (long)connections);
+        curl_multi_setopt(m, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)connections);
+    }
+    return m;
+}
+
+void *mj_curl_ended(CURLM *multi, CURLcode *result)
+{
+    CURLMsg *m;
+    int left;
+
+    while ((m = curl_multi_info_read(multi, &left)) != NULL) {
+        void *arg = NULL;
+        if (m->msg != CURLMSG_DONE)
+            continue;
+        *result = m->data.result;
+        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &arg);
+        return arg;
+    }
     return NULL;
 }
 

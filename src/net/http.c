@@ -20,7 +20,7 @@ enum {
 /* False: no memory, and nothing changed. */
 static bool make_multi(mj_http *h)
 {
-    CURLM *multi = curl_multi_init();
+    CURLM *multi = mj_curl_multi(h->o.connections);
     CURLSH *session = curl_share_init();
 
     if (!multi || !session || curl_share_setopt(session, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) != CURLSHE_OK) {
@@ -28,8 +28,6 @@ static bool make_multi(mj_http *h)
         curl_share_cleanup(session);
         return false;
     }
-    curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)h->o.connections);
-    curl_multi_setopt(multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)h->o.connections);
     h->multi = multi;
     h->session = session;
     h->pid = getpid();
@@ -100,17 +98,11 @@ static transfer *free_slot(mj_http *h)
 
 static void collect(mj_http *h, size_t *running)
 {
-    CURLMsg *m;
-    int left;
+    CURLcode result;
+    transfer *t;
 
-    while ((m = curl_multi_info_read(h->multi, &left)) != NULL) {
-        transfer *t = NULL;
-        if (m->msg != CURLMSG_DONE)
-            continue;
-        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &t);
-        mj_http_finish(h, t, m->data.result, NULL);
-        --*running;
-    }
+    for (; (t = mj_curl_ended(h->multi, &result)) != NULL; --*running)
+        mj_http_finish(h, t, result, NULL);
 }
 
 int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t deadline_ms, mj_http_answer *answers)

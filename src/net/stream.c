@@ -52,23 +52,18 @@ static char *url_of(const mj_stream_target *t)
 
 static bool set_up(mj_stream *s, const mj_stream_target *t, const char *url, long left_ms)
 {
-    CURL *e = s->easy;
-    bool ok = true;
+    CURL *e = s->easy = mj_curl_new(&(mj_curl_setup){
+        .url = url, .ca_file = t->ca_file, .error = s->error, .connect_ms = left_ms, .timeout_ms = left_ms});
+    bool ok = e != NULL;
 
-#define SET(option, value) ok = curl_easy_setopt(e, CURLOPT_##option, value) == CURLE_OK && ok
-    SET(ERRORBUFFER, s->error);
-    SET(URL, url);
-    SET(CONNECT_ONLY, 1L);
-    SET(PROTOCOLS_STR, "http,https");
-    SET(TCP_KEEPALIVE, 1L);
-    SET(TIMEOUT_MS, left_ms);
-    SET(CONNECTTIMEOUT_MS, left_ms);
-    SET(SSL_ENABLE_ALPN, 0L); /* it would offer HTTP */
+    if (!ok)
+        return false;
+    MJ_CURL_SET(CONNECT_ONLY, 1L);
+    MJ_CURL_SET(SSL_ENABLE_ALPN, 0L); /* it would offer HTTP */
     if (t->cert_file)
-        SET(SSLCERT, t->cert_file);
+        MJ_CURL_SET(SSLCERT, t->cert_file);
     if (t->key_file)
-        SET(SSLKEY, t->key_file);
-#undef SET
+        MJ_CURL_SET(SSLKEY, t->key_file);
     return ok;
 }
 
@@ -83,8 +78,7 @@ static int connect_to(mj_stream *s, const mj_stream_target *t, const char *url, 
     }
     if (left > 1 << 30) /* long may have 32 bits */
         left = 1 << 30;
-    s->easy = mj_curl_new(t->ca_file, false);
-    if (!s->easy || !set_up(s, t, url, (long)left)) {
+    if (!set_up(s, t, url, (long)left)) {
         because(s, "out of memory");
         return MJ_ENOMEM;
     }

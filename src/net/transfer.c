@@ -163,83 +163,81 @@ void mj_http_failed(mj_http_answer *a, mj_http_outcome outcome, const char *url,
     curl_url_cleanup(u);
 }
 
-/* False also for a line that is two: what is behind the break would be a header of somebody's choice. */
-static bool add_header(transfer *t, const char *line)
-{
-    struct curl_slist *more = strpbrk(line, "\r\n") ? NULL : curl_slist_append(t->headers, line);
-
-    if (more)
-        t->headers = more;
-    return more != NULL;
-}
-
 static bool set_body(transfer *t)
 {
     const mj_http_request *r = t->req;
     CURL *e = t->easy;
+    bool ok = true;
 
     /* Without a body nothing counts what was sent: on a connection of its own libcurl does not send it again. */
-    if (r->once && !t->counts && curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L) != CURLE_OK)
-        return false;
-    if (!r->body)
-        return curl_easy_setopt(e, CURLOPT_HTTPGET, 1L) == CURLE_OK;
-    if (curl_easy_setopt(e, CURLOPT_POST, 1L) != CURLE_OK ||
-        curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body_len) != CURLE_OK)
-        return false;
-    if (!t->counts)
-        return curl_easy_setopt(e, CURLOPT_POSTFIELDS, r->body) == CURLE_OK;
+    if (r->once && !t->counts)
+        MJ_CURL_SET(FRESH_CONNECT, 1L);
+    if (!r->body) {
+        MJ_CURL_SET(HTTPGET, 1L);
+        return ok;
+    }
+    MJ_CURL_SET(POST, 1L);
+    MJ_CURL_SET(POSTFIELDSIZE_LARGE, (curl_off_t)r->body_len);
+    if (!t->counts) {
+        MJ_CURL_SET(POSTFIELDS, r->body);
+        return ok;
+    }
     /* Given as POSTFIELDS a body may be sent again by libcurl itself when a kept connection turns out to be dead.
      * A body from a read callback that can't seek can't. */
-    return curl_easy_setopt(e, CURLOPT_READFUNCTION, give_body) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_READDATA, t) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)ONCE_IDLE_S) == CURLE_OK;
+    MJ_CURL_SET(READFUNCTION, give_body);
+    MJ_CURL_SET(READDATA, t);
+    MJ_CURL_SET(MAXAGE_CONN, (long)ONCE_IDLE_S);
+    return ok;
 }
 
 /* What is for the server, the API key among it, is not for the proxy, and the proxy's password not for the server. */
 static bool set_proxy(const mj_http *h, transfer *t)
 {
     CURL *e = t->easy;
+    bool ok = true;
 
-    return curl_easy_setopt(e, CURLOPT_PROXY, h->proxy) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, may_go_on) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_XFERINFODATA, t) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_NOPROGRESS, 0L) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2) == CURLE_OK &&
-           (!h->ca_file || (curl_easy_setopt(e, CURLOPT_PROXY_CAINFO, h->ca_file) == CURLE_OK &&
-                            curl_easy_setopt(e, CURLOPT_PROXY_CAPATH, NULL) == CURLE_OK));
+    MJ_CURL_SET(PROXY, h->proxy);
+    MJ_CURL_SET(XFERINFOFUNCTION, may_go_on);
+    MJ_CURL_SET(XFERINFODATA, t);
+    MJ_CURL_SET(NOPROGRESS, 0L);
+    MJ_CURL_SET(HEADEROPT, (long)CURLHEADER_SEPARATE);
+    MJ_CURL_SET(PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    if (h->ca_file) {
+        MJ_CURL_SET(PROXY_CAINFO, h->ca_file);
+        MJ_CURL_SET(PROXY_CAPATH, NULL);
+    }
+    return ok;
 }
 
 static bool set_up(const mj_http *h, transfer *t)
 {
     const mj_http_request *r = t->req;
-    CURL *e = t->easy;
-    bool ok = add_header(t, "Expect:");
+    bool ok = mj_curl_header(&t->headers, "Expect:");
+    CURL *e;
 
     for (size_t i = 0; ok && r->headers && r->headers[i]; i++)
-        ok = add_header(t, r->headers[i]);
-    if (!ok || !set_body(t))
+        ok = mj_curl_header(&t->headers, r->headers[i]);
+    e = t->easy = !ok ? NULL
+                      : mj_curl_new(&(mj_curl_setup){
+                            .url = r->url,
+                            .ca_file = h->ca_file,
+                            .insecure = h->o.insecure,
+                            .user_agent = h->user_agent,
+                            .headers = t->headers,
+                            .header = take_header,
+                            .body = take_body,
+                            .arg = t,
+                            .error = t->error,
+                            .connect_ms = h->o.connect_timeout_ms,
+                            .timeout_ms = r->timeout_ms > 0 ? r->timeout_ms : h->o.timeout_ms,
+                        });
+    if (!e || !set_body(t))
         return false;
-    ok = curl_easy_setopt(e, CURLOPT_URL, r->url) == CURLE_OK;
-#define SET(option, value) ok = curl_easy_setopt(e, CURLOPT_##option, value) == CURLE_OK && ok
-    SET(HTTPHEADER, t->headers);
-    SET(SHARE, h->session);
-    SET(PRIVATE, t);
-    SET(ERRORBUFFER, t->error);
-    SET(PREREQFUNCTION, may_begin);
-    SET(PREREQDATA, t);
-    SET(HEADERFUNCTION, take_header);
-    SET(HEADERDATA, t);
-    SET(WRITEFUNCTION, take_body);
-    SET(WRITEDATA, t);
-    SET(USERAGENT, h->user_agent);
-    SET(PROTOCOLS_STR, "http,https");
-    SET(TCP_KEEPALIVE, 1L);
-    SET(CONNECTTIMEOUT_MS, (long)h->o.connect_timeout_ms);
-    SET(TIMEOUT_MS, (long)(r->timeout_ms > 0 ? r->timeout_ms : h->o.timeout_ms));
+    MJ_CURL_SET(SHARE, h->session);
+    MJ_CURL_SET(PREREQFUNCTION, may_begin);
+    MJ_CURL_SET(PREREQDATA, t);
     if (r->details)
-        SET(CERTINFO, 1L);
-#undef SET
+        MJ_CURL_SET(CERTINFO, 1L);
     return ok && (!h->proxy || set_proxy(h, t));
 }
 
@@ -255,14 +253,13 @@ static void release(mj_http *h, transfer *t)
 bool mj_http_begin(mj_http *h, transfer *t, const mj_http_request *r, mj_http_answer *a)
 {
     MJ_FAULT("http.begin");
-    *t = (transfer){.easy = mj_curl_new(h->ca_file, h->o.insecure),
-                    .req = r,
+    *t = (transfer){.req = r,
                     .answer = a,
                     .max = h->o.max_answer,
                     .started = mj_http_clock(),
                     .counts = r->once && r->body && r->body_len > 0};
     *a = (mj_http_answer){.retry_after = -1};
-    if (t->easy && set_up(h, t) && curl_multi_add_handle(h->multi, t->easy) == CURLM_OK)
+    if (set_up(h, t) && curl_multi_add_handle(h->multi, t->easy) == CURLM_OK)
         return true;
     curl_easy_cleanup(t->easy);
     curl_slist_free_all(t->headers);

@@ -23,8 +23,8 @@ local settings = require "mjhook.handlers.settings"
 local KNOWN = {
   dir = "string", mode = "string", max_bytes = "number", connections = "number", timeout = "number", hosts = "strings",
   ca_file = "string",
-  -- For tests. allow_private is DANGEROUS anywhere else: whoever names a URL can then reach this machine's network.
-  connect_to = "strings", allow_private = "boolean",
+  -- For mjhook dev and tests: a URL can then reach this machine's own services.
+  loopback = "boolean",
 }
 local MAX_BYTES = 64 * 1048576   -- a grid is a few MiB
 local MAX_CONNECTIONS = 64
@@ -175,8 +175,7 @@ return function(given)
     local err
     shelf.downloads, err = core.fetch {
       dir = dir, sub = shelf.day, mode = tonumber(given.mode or "0600", 8), max_bytes = given.max_bytes or MAX_BYTES,
-      connections = given.connections, hosts = given.hosts, ca_file = given.ca_file, connect_to = given.connect_to,
-      allow_private = given.allow_private,
+      connections = given.connections, hosts = given.hosts, ca_file = given.ca_file, loopback = given.loopback,
     }
     if not shelf.downloads then
       return false, "archive: " .. err.message
