@@ -89,6 +89,12 @@ LIBRARIES := $(call library,LMDB,lmdb,lmdb) $(call library,CURL,libcurl,curl) \
 	$(call library,CRYPTO,libcrypto,crypto) $(call library,ZLIB,zlib,z)
 INCDIRS = $(filter -I% -D%,$(LIBRARIES))
 LIBS = $(filter-out -I% -D%,$(LIBRARIES)) -lpthread -lm
+# libpq is for one module alone, which is made when its header is there; POSTGRES=0 leaves it out, 1 insists.
+PQ_LIBRARY := $(call library,PQ,libpq,pq)
+PQ_LIBS = $(filter-out -I% -D%,$(PQ_LIBRARY))
+POSTGRES ?= $(if $(shell printf '\043include <libpq-fe.h>\n' | $(CC) $(filter -I%,$(PQ_LIBRARY)) -E - >/dev/null 2>&1 && echo 1),1,0)
+POSTGRES := $(POSTGRES)
+WITH_POSTGRES = $(filter-out 0,$(POSTGRES))
 # Debug information names no place of this machine: two builds are the same, byte by byte, wherever they are made.
 COMPILE = $(CC) -std=c11 -D_GNU_SOURCE $(CPPFLAGS) -Isrc $(INCDIRS) $(CFLAGS) $(WARN) $(HARDEN) \
 	-fPIC -fvisibility=hidden -pthread -ffile-prefix-map=$(CURDIR)=.
@@ -98,23 +104,29 @@ LINK = $(CC) $(CFLAGS) $(HARDEN) -pthread -Wl,-z,relro,-z,now $(LDFLAGS)
 
 # The core knows no Lua and is compiled once; the binding once per Lua.
 BINDING = $(wildcard src/lua/*.c)
-CORE = $(filter-out $(BINDING) src/cmd/%,$(wildcard src/*/*.c src/*/*/*.c))
+CORE = $(filter-out $(BINDING) src/cmd/% src/store/postgres/%,$(wildcard src/*/*.c src/*/*/*.c))
 CORE_O = $(sort $(CORE:src/%.c=$(BUILD)/obj/%.o))
+# The module of PostgreSQL is complete in itself: it has its own copy of what it needs of the core.
+PQ_O = $(sort $(patsubst src/%.c,$(BUILD)/obj/%.o,$(filter-out %/module.c,$(wildcard src/store/postgres/*.c))))
+PQ_CORE_O = $(filter $(addprefix $(BUILD)/obj/,base/% os/% auth/% domain/% store/tally.o store/entry.o store/records.o),$(CORE_O))
+PQ_MODULES = $(if $(WITH_POSTGRES),$(LUAS:%=$(BUILD)/%/mjhook/store_postgres.so))
 binding_o = $(sort $(BINDING:src/%.c=$(BUILD)/obj/$(1)/%.o))
 MODULES = $(LUAS:%=$(BUILD)/%/mjhook/core.so)
 PROGRAM = $(if $(PROGRAM_LUA),$(BUILD)/bin/mjhook-reconcile)
 spec_programs = $(sort $(patsubst spec/$(1)/%.c,$(BUILD)/$(1)/%,$(wildcard spec/$(1)/*_$(2).c)))
-TESTS = $(call spec_programs,c,test)
+TESTS = $(call spec_programs,c,test) $(PQ_TESTS)
+PQ_TESTS = $(if $(WITH_POSTGRES),$(call spec_programs,postgres,test))
 OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d)))
 # What has a header in spec/support is linked to all of them; what has none is a library to be preloaded.
 SUPPORT_O = $(patsubst spec/%.h,$(BUILD)/spec/%.o,$(wildcard spec/support/*.h))
 
-.PHONY: all tests others demo test check lint sanitize valgrind bench fuzz chaos doc format clean install uninstall deps-ci faults-build \
+.PHONY: all postgres tests others demo test check lint sanitize valgrind bench fuzz chaos doc format clean install uninstall deps-ci faults-build \
 	lint-format lint-luacheck lint-layers lint-cppcheck lint-tidy lint-werror luas FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: luas $(MODULES) $(PROGRAM)
+all: luas $(MODULES) $(PQ_MODULES) $(PROGRAM)
+postgres: luas $(PQ_MODULES)
 tests: $(TESTS)
 others: $(OTHERS)
 
@@ -130,7 +142,7 @@ luas:
 
 # Stamps: other flags compile everything again, other files link again.
 FLAGS_NOW := $(strip $(COMPILE) $(foreach v,$(KNOWN),$(INCDIR_$(v))))
-LINK_NOW := $(strip $(LINK) $(LIBS) $(LUA_LIBS) $(CORE_O) $(call binding_o,*))
+LINK_NOW := $(strip $(LINK) $(LIBS) $(PQ_LIBS) $(LUA_LIBS) $(CORE_O) $(PQ_O) $(call binding_o,*))
 $(BUILD)/flags: WORDS = $(FLAGS_NOW)
 $(BUILD)/linked: WORDS = $(LINK_NOW)
 ifneq ($(FLAGS_NOW),$(file <$(BUILD)/flags))
@@ -158,8 +170,14 @@ $(BUILD)/obj/$(1)/%.o: src/%.c $(BUILD)/flags
 $(BUILD)/$(1)/mjhook/core.so: $(CORE_O) $(call binding_o,$(1)) $(BUILD)/linked
 	@mkdir -p $$(@D)
 	$$(LINK) -shared -Wl,-z,nodelete -o $$@ $$(filter %.o,$$^) $$(LIBS)
+
+$(BUILD)/$(1)/mjhook/store_postgres.so: $(PQ_CORE_O) $(PQ_O) $(BUILD)/obj/$(1)/store/postgres/module.o $(BUILD)/linked
+	@mkdir -p $$(@D)
+	$$(LINK) -shared -o $$@ $$(filter %.o,$$^) $$(PQ_LIBS) $$(LIBS)
 endef
 $(foreach v,$(KNOWN),$(eval $(call for_lua,$(v))))
+
+$(PQ_O) $(foreach v,$(KNOWN),$(BUILD)/obj/$(v)/store/postgres/module.o): INCDIRS += $(filter -I%,$(PQ_LIBRARY))
 
 # -E: the C modules that Lua code requires look for lua_* in the program.
 $(BUILD)/bin/mjhook-reconcile: $(CORE_O) $(call binding_o,$(PROGRAM_LUA)) $(BUILD)/obj/$(PROGRAM_LUA)/cmd/reconcile.o $(BUILD)/linked
@@ -174,6 +192,9 @@ $(BUILD)/spec/%.o: spec/%.c $(BUILD)/flags
 $(TESTS) $(OTHERS): $(BUILD)/%: $(BUILD)/spec/%.o $(SUPPORT_O) $(CORE_O) $(BUILD)/linked
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $(filter %.o,$^) $(LIBS)
+$(PQ_TESTS): $(PQ_O)
+$(PQ_TESTS): LIBS += $(PQ_LIBS)
+$(BUILD)/spec/postgres/%.o: INCDIRS += $(filter -I%,$(PQ_LIBRARY))
 $(BUILD)/fuzz/http_fuzz: LIBS += -lssl # it serves TLS itself
 
 -include $(wildcard $(addprefix $(BUILD)/,obj/*/*.d obj/*/*/*.d obj/*/*/*/*.d spec/*/*.d))
@@ -214,7 +235,7 @@ define newline
 endef
 installed = $(foreach v,$(LUAS), \
 	$(foreach f,$(LUA_FILES),$(call $(1),644,$(f),$(LUADIR_$(v))/$(f:lua/%=%))) \
-	$(foreach f,$(filter $(BUILD)/$(v)/%,$(MODULES)),$(call $(1),755,$(f),$(LIBDIR_$(v))/$(f:$(BUILD)/$(v)/%=%)))) \
+	$(foreach f,$(filter $(BUILD)/$(v)/%,$(MODULES) $(PQ_MODULES)),$(call $(1),755,$(f),$(LIBDIR_$(v))/$(f:$(BUILD)/$(v)/%=%)))) \
 	$(foreach f,$(PROGRAM) scripts/mjhook,$(call $(1),755,$(f),$(BINDIR)/$(notdir $(f)))) \
 	$(foreach f,$(MAN_FILES),$(call $(1),644,$(f),$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)))) \
 	$(foreach f,$(SHARE_FILES),$(call $(1),$(if $(filter $(f),$(SHARE_RUN)),755,644),$(f),$(DATADIR)/mjhook/$(f:scripts/%=%))) \
@@ -238,7 +259,7 @@ uninstall:
 # ---- Debian packages, by what they are for ----
 
 DEPS_BUILD = gcc libc6-dev make lua5.4 liblua5.4-dev luajit2 libluajit2-5.1-dev lua-cjson liblmdb-dev \
-	libcurl4-openssl-dev libssl-dev zlib1g-dev
+	libcurl4-openssl-dev libssl-dev zlib1g-dev libpq-dev
 DEPS_DEMO = $(DEPS_BUILD) nginx libnginx-mod-http-lua curl procps
 DEPS_TEST = $(DEPS_DEMO) locales lua-busted lua-socket libfaketime cron logrotate openssl groff-base python3 lua-http lua-zlib busybox \
 	redis-server chromium nodejs $(if $(shell command -v npm),,npm)

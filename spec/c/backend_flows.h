@@ -394,6 +394,7 @@ TEST("engine: 1,024 operations in one batch, and handles of one store see each o
     mj_store_close(s);
 }
 
+#ifndef BACKEND_WITHOUT_BACKUP
 TEST("engine: a backup is a store with the same tasks, and is never put over another")
 {
     mj_store *s = open_engine("store"), *copy;
@@ -409,5 +410,6 @@ TEST("engine: a backup is a store with the same tasks, and is never put over ano
     mj_store_close(copy);
     mj_store_close(s);
 }
+#endif
 
 #endif

@@ -1,0 +1,215 @@
+/* A batch's changes as few statements: for each table one that deletes, one that writes, and one that makes what has to
+ * be new. */
+#include "store/postgres/db.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What becomes of one row or entry. */
+typedef struct mark {
+    struct mark *chain, *next; /* next: of its table */
+    mj_entry key;
+    mj_str bytes;
+    bool gone;
+    bool is_new; /* it was looked for, and is not there */
+} mark;
+
+typedef struct batch {
+    mj_tx *tx;
+    mark **buckets;
+    size_t nbuckets, n;
+    mark *of[MJ_NINDEXES];
+    size_t deleted[MJ_NINDEXES], put[MJ_NINDEXES], made[MJ_NINDEXES];
+    int rc;
+} batch;
+
+static bool is_name(mj_index i)
+{
+    return i == MJ_IX_TID || i == MJ_IX_KEY;
+}
+
+/* Of a name there may be one mark that puts it, and one that deletes it for each ref. */
+static bool same(const mark *m, const mj_entry *key, bool gone)
+{
+    if (!mj_pg_same(&m->key, key))
+        return false;
+    return !is_name(key->index) || (m->gone == gone && (!gone || memcmp(m->key.ref, key->ref, sizeof key->ref) == 0));
+}
+
+static mark *find(const batch *b, const mj_entry *key, bool gone)
+{
+    mark *m = b->buckets[mj_pg_hash(key) & (b->nbuckets - 1)];
+
+    while (m && !same(m, key, gone))
+        m = m->chain;
+    return m;
+}
+
+static mark *make(batch *b, const mj_entry *key, bool gone)
+{
+    mark *m = find(b, key, gone), **at = &b->buckets[mj_pg_hash(key) & (b->nbuckets - 1)];
+
+    if (m)
+        return m;
+    m = mj_pg_alloc(b->tx, sizeof *m);
+    if (!m) {
+        b->rc = MJ_ENOMEM;
+        return NULL;
+    }
+    *m = (mark){.chain = *at, .next = b->of[key->index], .key = *key, .gone = gone};
+    *at = m;
+    b->of[key->index] = m;
+    b->n++;
+    return m;
+}
+
+/* Takes a put back that the same ref deletes afterwards. */
+static void unput(batch *b, const mj_entry *key)
+{
+    mark **at = &b->buckets[mj_pg_hash(key) & (b->nbuckets - 1)], **list = &b->of[key->index], *m;
+
+    while (*at && !same(*at, key, false))
+        at = &(*at)->chain;
+    m = *at;
+    if (!m || memcmp(m->key.ref, key->ref, sizeof key->ref) != 0)
+        return;
+    *at = m->chain;
+    while (*list != m)
+        list = &(*list)->next;
+    *list = m->next;
+}
+
+static bool is_in(const mj_pg_item *group, uint32_t seq)
+{
+    for (int row = group->from; row < group->to; row++)
+        if (mj_pg_int(group->events, row, 1) == (int64_t)seq)
+            return true;
+    return false;
+}
+
+/* Rows of META are read by many, and the last writer wins. */
+static bool was_missing(const mj_tx *tx, const mj_entry *key)
+{
+    const mj_pg_item *i = mj_pg_known(tx, key, false);
+    mj_entry group = *key;
+
+    if (key->index == MJ_IX_META || (!mj_pg_has_bytes(key->index) && !is_name(key->index)))
+        return false;
+    if (key->index == MJ_IX_ACCOUNT && i) /* there, perhaps, for its slots alone */
+        return i->bytes.n == 0;
+    if (key->index == MJ_IX_EVENT && !i) {
+        group.n = 0;
+        i = mj_pg_known(tx, &group, true);
+        return i && !is_in(i, key->n);
+    }
+    return i ? !i->there : tx->looked[key->index];
+}
+
+static void note(batch *b, const mj_entry *key, bool gone, mj_str bytes)
+{
+    mark *m;
+
+    if (gone && is_name(key->index))
+        unput(b, key);
+    m = make(b, key, gone);
+    if (!m)
+        return;
+    m->key = *key;
+    m->gone = gone;
+    m->bytes = bytes;
+}
+
+static int entry(void *ctx, const mj_entry *e, bool put)
+{
+    batch *b = ctx;
+
+    note(b, e, !put, (mj_str){0});
+    return b->rc;
+}
+
+static int collect(batch *b, const mj_change *changes, size_t n)
+{
+    for (size_t i = 0; i < n && b->rc == MJ_OK; i++) {
+        const mj_change *c = &changes[i];
+        note(b, &c->key, c->gone, c->bytes);
+        if (c->was && b->rc == MJ_OK)
+            b->rc = mj_facets_diff(c->key.ref, c->was, c->is, entry, b);
+    }
+    return b->rc;
+}
+
+static int by_key(const void *a, const void *b)
+{
+    return mj_entry_order(&(*(mark *const *)a)->key, &(*(mark *const *)b)->key);
+}
+
+typedef enum { DELETED, PUT, MADE } kind;
+
+static bool is_of(const mark *m, kind k)
+{
+    return m->gone ? k == DELETED : m->is_new ? k == MADE : k == PUT;
+}
+
+/* One statement: those marks of a table that are of this kind, which are sorted. */
+static int send(batch *b, mj_index index, mark *const *sorted, size_t n, kind k)
+{
+    const mj_pg_table *t = &mj_pg_tables[index];
+    mj_pg_conn *c = &b->tx->db->conn;
+    unsigned columns = k != DELETED ? t->ncolumns : is_name(index) ? 2 : t->nkey;
+    size_t of_kind = 0;
+
+    for (size_t i = 0; i < n; i++)
+        of_kind += is_of(sorted[i], k);
+    if (of_kind == 0)
+        return MJ_OK;
+    mj_pg_no_args(&c->args);
+    for (unsigned col = 0; col < columns; col++) {
+        mj_pg_arg_array(&c->args, t->columns[col].letter, of_kind);
+        for (size_t i = 0; i < n; i++)
+            if (is_of(sorted[i], k))
+                mj_pg_item_field(&c->args, t->columns[col].letter, &sorted[i]->key, sorted[i]->bytes);
+    }
+    return mj_pg_send(c, mj_pg_of(k == DELETED ? MJ_PG_DELETE : k == MADE ? MJ_PG_NEW : MJ_PG_PUT, index, 0));
+}
+
+static int send_table(batch *b, mj_index index, mark **sorted)
+{
+    size_t n = 0;
+    int rc;
+
+    for (mark *m = b->of[index]; m; m = m->next) {
+        m->is_new = !m->gone && was_missing(b->tx, &m->key);
+        sorted[n++] = m;
+    }
+    if (n == 0)
+        return MJ_OK;
+    qsort(sorted, n, sizeof(mark *), by_key);
+    rc = send(b, index, sorted, n, DELETED);
+    if (rc == MJ_OK)
+        rc = send(b, index, sorted, n, PUT);
+    return rc == MJ_OK ? send(b, index, sorted, n, MADE) : rc;
+}
+
+int mj_pg_apply(mj_tx *tx, const mj_change *changes, size_t n, const mj_tally *add)
+{
+    batch b = {.tx = tx, .nbuckets = 64};
+    int rc = mj_pg_begun(tx);
+    mark **sorted;
+
+    while (b.nbuckets < 8 * n && b.nbuckets < 65536)
+        b.nbuckets *= 2;
+    b.buckets = mj_pg_alloc(tx, b.nbuckets * sizeof(mark *));
+    if (rc != MJ_OK || !b.buckets)
+        return rc != MJ_OK ? rc : MJ_ENOMEM;
+    memset(b.buckets, 0, b.nbuckets * sizeof(mark *));
+    rc = collect(&b, changes, n);
+    sorted = rc == MJ_OK ? mj_pg_alloc(tx, (b.n + 1) * sizeof(mark *)) : NULL;
+    if (rc == MJ_OK && !sorted)
+        rc = MJ_ENOMEM;
+    for (mj_index i = 0; i < MJ_NINDEXES && rc == MJ_OK; i++)
+        rc = send_table(&b, i, sorted);
+    if (rc == MJ_OK)
+        rc = mj_pg_writer_send(tx->db, add);
+    tx->applied = rc == MJ_OK;
+    return tx->db->conn.c ? rc : mj_pg_again(tx->db, rc);
+}

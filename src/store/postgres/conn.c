@@ -1,0 +1,157 @@
+/* One connection: made when it is needed, and made anew when it was lost. */
+#include "store/postgres/db.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A commit that was cancelled while it waited for its replica is a WARNING and a success. */
+static void noticed(void *ctx, const PGresult *r)
+{
+    mj_pg_conn *c = ctx;
+    const char *severity = PQresultErrorField(r, PG_DIAG_SEVERITY_NONLOCALIZED);
+
+    if (severity && strcmp(severity, "WARNING") == 0)
+        c->warned = true;
+}
+
+/* Closing the descriptor tells the server nothing as long as the parent has it. */
+void mj_pg_forget(mj_pg_conn *c)
+{
+    if (c->c && PQsocket(c->c) >= 0)
+        close(PQsocket(c->c));
+    memset(c->results, 0, sizeof c->results);
+    c->nresults = c->nsent = c->given_up = c->syncs = 0;
+    c->c = NULL; /* its memory is the parent's, and stays */
+    c->clock_read = 0;
+    memset(c->prepared, 0, sizeof c->prepared);
+}
+
+/* Settings that a server does not have are left out. */
+static int set_up(mj_pg_conn *c, int64_t until)
+{
+    int64_t began;
+    PGresult *r = NULL;
+    char sql[1400];
+    int rc;
+
+    snprintf(
+        sql, sizeof sql,
+        "SELECT set_config(v.n, v.v, false) FROM (VALUES ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan'), "
+        "('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), "
+        "('search_path', 'pg_catalog'), ('statement_timeout', '%ds'), ('lock_timeout', '%ds'), "
+        "('idle_in_transaction_session_timeout', '%ds')) AS v(n, v) "
+        "WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_settings AS s WHERE s.name = v.n)",
+        MJ_PG_STATEMENT_S, MJ_PG_LOCK_S, MJ_PG_IDLE_S);
+    rc = mj_pg_text(c, sql, NULL, until);
+    began = mj_pg_ms();
+    if (rc == MJ_OK)
+        rc = mj_pg_text(
+            c,
+            "SELECT pg_backend_pid()::text, (SELECT (extract(epoch FROM backend_start) * 1000000)::int8::text "
+            "FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()), "
+            "(extract(epoch FROM clock_timestamp()) * 1000)::int8::text",
+            &r, until);
+    if (rc == MJ_OK && r && PQntuples(r) == 1) {
+        c->clock_read = mj_pg_ms();
+        c->clock_offset = strtoll(PQgetvalue(r, 0, 2), NULL, 10) - (began + c->clock_read) / 2;
+        c->backend = (int)strtol(PQgetvalue(r, 0, 0), NULL, 10);
+        c->backend_start = strtoll(PQgetvalue(r, 0, 1), NULL, 10);
+        c->pooled = c->pooled || c->backend != PQbackendPID(c->c); /* a pooler shows clients a number of its own */
+    }
+    PQclear(r);
+    return rc;
+}
+
+static int judge_server(mj_pg_conn *c)
+{
+    const char *encoding = PQparameterStatus(c->c, "server_encoding");
+
+    if (PQserverVersion(c->c) < MJ_PG_OLDEST) {
+        snprintf(c->why, c->why_size, "%s: PostgreSQL %d is too old: %d or newer is needed", c->url->shown,
+                 PQserverVersion(c->c) / 10000, MJ_PG_OLDEST / 10000);
+        return MJ_ESCHEMA;
+    }
+    if (encoding && strcmp(encoding, "UTF8") != 0) {
+        snprintf(c->why, c->why_size,
+                 "%s has the encoding %s: it has to be UTF8: make another one with createdb -E UTF8 -T template0 NAME",
+                 c->url->shown, encoding);
+        return MJ_EFORMAT;
+    }
+    return MJ_OK;
+}
+
+static int begin(mj_pg_conn *c)
+{
+    int64_t until = mj_pg_ms() + MJ_PG_WRITE_MS;
+    int rc = judge_server(c), version;
+
+    PQsetNoticeReceiver(c->c, noticed, c);
+    if (rc == MJ_OK && PQsetnonblocking(c->c, 1) != 0)
+        rc = MJ_EIO;
+    if (rc == MJ_OK)
+        rc = set_up(c, until);
+    if (rc == MJ_OK && !c->keep_schema) {
+        rc = mj_pg_version(c, &version);
+        if (rc == MJ_OK)
+            rc = mj_pg_judge(c, version);
+    }
+    return rc != MJ_OK || c->keep_schema || PQenterPipelineMode(c->c) ? rc : MJ_EIO;
+}
+
+/* Whether the server has said good-bye meanwhile, as far as the kernel knows. */
+static bool is_alive(mj_pg_conn *c)
+{
+    struct pollfd p = {.fd = PQsocket(c->c), .events = POLLIN};
+
+    while (PQstatus(c->c) == CONNECTION_OK && poll(&p, 1, 0) > 0)
+        if (!PQconsumeInput(c->c))
+            return false;
+    return PQstatus(c->c) == CONNECTION_OK;
+}
+
+int mj_pg_connect(mj_pg_conn *c)
+{
+    enum { SHORTEST = 20, LONGEST = 1000 };
+    int rc;
+
+    if (c->c && is_alive(c))
+        return MJ_OK;
+    mj_pg_disconnect(c);
+    if (c->retry_at > mj_pg_ms())
+        mj_pg_sleep(c->retry_at - mj_pg_ms());
+    c->pid = getpid();
+    c->c = PQconnectdbParams((const char *const *)c->url->options, (const char *const *)c->url->values, 0);
+    if (!c->c)
+        return MJ_ENOMEM;
+    if (PQstatus(c->c) == CONNECTION_OK) {
+        rc = begin(c);
+    } else {
+        c->why[0] = '\0';
+        rc = mj_pg_unreachable(c, PQerrorMessage(c->c));
+    }
+    if (rc == MJ_OK) {
+        c->failures = 0;
+        c->retry_at = 0;
+    } else {
+        int64_t pause = SHORTEST << (c->failures < 6 ? c->failures : 6);
+        mj_pg_disconnect(c);
+        c->failures++;
+        c->retry_at = mj_pg_ms() + (pause < LONGEST ? pause : LONGEST);
+    }
+    return rc;
+}
+
+void mj_pg_clock(mj_pg_conn *c, const PGresult *r, int64_t began)
+{
+    enum { EXACT = 20, OLD = 60000 };
+    int64_t now = mj_pg_ms();
+
+    /* A round trip that waited for a lock says little. */
+    if (!r || PQntuples(r) != 1 || (now - began > EXACT && now - c->clock_read < OLD))
+        return;
+    c->clock_offset = mj_pg_int(r, 0, 0) - (began + now) / 2;
+    c->clock_read = now;
+}
