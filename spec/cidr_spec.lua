@@ -22,9 +22,10 @@ describe("an address range", function()
   end
 
   for _, text in ipairs { "300.0.0.1", "1.2.3", "1.2.3.4/33", "::1/129", "1:2:3:4:5:6:7", "1::2::3", "g::", "/8", "",
-                          "1.2.3.4/", "1:2:3:4:5:6:7:8:9", "12345::" } do
+                          "1.2.3.4/", "1:2:3:4:5:6:7:8:9", "12345::", "01.2.3.4", "1.2.3.4/24x",
+                          "1.2.3.4/ 8", "1.2.3.4/-1", "1.2.3.4/8/8", "1.2.3.4\0", "::1.2.3.4:1" } do
     it(("is not %q"):format(text), function()
-      assert.is_nil(cidr.range(text))
+      assert.is_false(cidr.is_range(text))
     end)
   end
 end)

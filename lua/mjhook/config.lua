@@ -57,7 +57,7 @@ local function check_url(config, key)
     fail(key, "an https URL expected")
   end
   local name = host:match "^%[(.-)%]" or host:match "^[^:]+"
-  local loopback = name == "localhost" or name == "::1" or (name or ""):match "^127%.%d+%.%d+%.%d+$"
+  local loopback = name == "localhost" or core.address(name or "") == "loopback"
   if scheme == "http" and not loopback and not config.allow_insecure then
     fail(key, "https expected; http only to a loopback address or with allow_insecure")
   end

@@ -1,18 +1,26 @@
 /* mj_addr: what of the address space is the public internet.  The ranges are written down here once more, as text with
  * their first and last address, from the IANA special-purpose registries; the neighbours are inet_pton's business. */
-#include "download/address.h"
+#include "base/address.h"
 #include "mj_test.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/un.h>
 
+static bool is_public(const uint8_t *bytes, unsigned n)
+{
+    mj_addr a = {.n = n};
+
+    memcpy(a.bytes, bytes, n);
+    return mj_addr_public(&a);
+}
+
 static bool public4(const char *text)
 {
     struct in_addr a;
 
     CHECK_INT(inet_pton(AF_INET, text, &a), 1);
-    return mj_addr_public4((const uint8_t *)&a);
+    return is_public((const uint8_t *)&a, 4);
 }
 
 static bool public6(const char *text)
@@ -20,7 +28,7 @@ static bool public6(const char *text)
     struct in6_addr a;
 
     CHECK_INT(inet_pton(AF_INET6, text, &a), 1);
-    return mj_addr_public6(a.s6_addr);
+    return is_public(a.s6_addr, 16);
 }
 
 /* The address one after or before; false at the ends of the space. */
@@ -47,26 +55,25 @@ typedef struct range {
 
 static void check_range(int family, const range *r)
 {
-    bool (*is_public)(const uint8_t *) = family == AF_INET ? mj_addr_public4 : mj_addr_public6;
-    size_t n = family == AF_INET ? 4 : 16;
+    unsigned n = family == AF_INET ? 4 : 16;
     uint8_t first[16], last[16], middle[16];
     char name[120];
 
     snprintf(name, sizeof name, "%s-%s", r->first, r->last);
     CHECK_INT(inet_pton(family, r->first, first), 1);
     CHECK_INT(inet_pton(family, r->last, last), 1);
-    want(is_public(first), false, "the first", name);
-    want(is_public(last), false, "the last", name);
+    want(is_public(first, n), false, "the first", name);
+    want(is_public(last, n), false, "the last", name);
     memcpy(middle, first, n);
     step(middle, n, 1);
-    want(is_public(middle), false, "the second", name);
+    want(is_public(middle, n), false, "the second", name);
     for (size_t i = 0; i < n; i++) /* one that has a bit of both */
         middle[i] = i < n / 2 ? last[i] : first[i];
-    want(is_public(middle), false, "one in the middle", name);
+    want(is_public(middle, n), false, "one in the middle", name);
     if (step(first, n, -1))
-        want(is_public(first), r->below, "the one before the first", name);
+        want(is_public(first, n), r->below, "the one before the first", name);
     if (step(last, n, 1))
-        want(is_public(last), r->above, "the one after the last", name);
+        want(is_public(last, n), r->above, "the one after the last", name);
 }
 
 TEST("every special range of IPv4 is refused from its first to its last address, and its neighbours are not")
@@ -111,7 +118,7 @@ TEST("all that is no global unicast of IPv6 is refused")
     check_range(AF_INET6, &above);
     for (int first = 0; first < 256; first++) {
         uint8_t a[16] = {(uint8_t)first, 0x99, 0x99};
-        CHECK(mj_addr_public6(a) == (first >= 0x20 && first <= 0x3f));
+        CHECK(is_public(a, 16) == (first >= 0x20 && first <= 0x3f));
     }
 }
 
@@ -193,32 +200,36 @@ static struct sockaddr_storage addr6(const char *text, uint16_t port, uint32_t s
     return s;
 }
 
-static bool is_public(const struct sockaddr_storage *s, size_t n)
+static bool socket_public(const void *s, size_t n)
 {
-    return mj_addr_public((const struct sockaddr *)s, n);
+    mj_addr a;
+
+    return mj_addr_of(s, n, &a) && mj_addr_public(&a);
 }
 
-static bool is_loopback(const struct sockaddr_storage *s, size_t n)
+static bool is_loopback(const void *s, size_t n)
 {
-    return mj_addr_loopback((const struct sockaddr *)s, n);
+    mj_addr a;
+
+    return mj_addr_of(s, n, &a) && mj_addr_loopback(&a);
 }
 
 TEST("a socket address is judged by its own family's bytes")
 {
     struct sockaddr_storage s = addr4("8.8.8.8", 443);
 
-    CHECK(is_public(&s, sizeof(struct sockaddr_in)));
-    CHECK(is_public(&s, sizeof s));
+    CHECK(socket_public(&s, sizeof(struct sockaddr_in)));
+    CHECK(socket_public(&s, sizeof s));
     s = addr4("127.0.0.1", 65535);
-    CHECK(!is_public(&s, sizeof(struct sockaddr_in)));
+    CHECK(!socket_public(&s, sizeof(struct sockaddr_in)));
     s = addr6("2606:4700::1", 8443, 0);
-    CHECK(is_public(&s, sizeof(struct sockaddr_in6)));
+    CHECK(socket_public(&s, sizeof(struct sockaddr_in6)));
     s = addr6("::1", 0, 0);
-    CHECK(!is_public(&s, sizeof(struct sockaddr_in6)));
+    CHECK(!socket_public(&s, sizeof(struct sockaddr_in6)));
     s = addr6("fe80::1", 443, 2);
-    CHECK(!is_public(&s, sizeof(struct sockaddr_in6)));
+    CHECK(!socket_public(&s, sizeof(struct sockaddr_in6)));
     s = addr6("::ffff:8.8.8.8", 443, 0);
-    CHECK(!is_public(&s, sizeof(struct sockaddr_in6)));
+    CHECK(!socket_public(&s, sizeof(struct sockaddr_in6)));
 }
 
 TEST("loopback is 127.0.0.0/8 and ::1, and nothing else")
@@ -258,16 +269,16 @@ TEST("a socket address that is too short for its family is refused")
         struct sockaddr *cut = malloc(n ? n : 1); /* where a sanitizer sees what is read beyond it */
         CHECK(cut != NULL);
         memcpy(cut, &s4, n);
-        CHECK(!mj_addr_public(cut, n));
-        CHECK(!mj_addr_loopback(cut, n));
+        CHECK(!socket_public(cut, n));
+        CHECK(!is_loopback(cut, n));
         free(cut);
     }
     for (size_t n = 0; n < sizeof(struct sockaddr_in6); n++) {
         struct sockaddr *cut = malloc(n ? n : 1);
         CHECK(cut != NULL);
         memcpy(cut, &s6, n);
-        CHECK(!mj_addr_public(cut, n));
-        CHECK(!mj_addr_loopback(cut, n));
+        CHECK(!socket_public(cut, n));
+        CHECK(!is_loopback(cut, n));
         free(cut);
     }
 }
@@ -279,7 +290,7 @@ TEST("socket addresses of other families are refused")
 
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
         s.ss_family = (sa_family_t)families[i];
-        CHECK(!is_public(&s, sizeof s));
+        CHECK(!socket_public(&s, sizeof s));
         CHECK(!is_loopback(&s, sizeof s));
     }
 }
@@ -290,5 +301,29 @@ TEST("an address that lies at an odd place is read as well")
     char bytes[sizeof s + 2]; /* sa_family_t wants two */
 
     memcpy(bytes + 2, &s, sizeof s);
-    CHECK(mj_addr_public((const struct sockaddr *)(const void *)(bytes + 2), sizeof s));
+    CHECK(socket_public(bytes + 2, sizeof s));
+}
+
+TEST("addresses and ranges are read strictly, and a mapped one is the one that it carries")
+{
+    static const char *const none[] = {"",           "1.2.3",      "01.2.3.4", "1.2.3.4 ", " 1.2.3.4", "1.2.3.256",
+                                       "0x7f.0.0.1", "fe80::1%lo", "[::1]",    "1::2::3",  "12345::",  "::1.2.3.4:1"};
+    static const char *const no_range[] = {
+        "/8",         "1.2.3.4/",    "1.2.3.4/33", "1.2.3.4/8x",     "1.2.3.4/-1",
+        "1.2.3.4/+1", "1.2.3.4/8/8", "::1/129",    "::1/4294967297", "::ffff:1.2.3.4/33"};
+    mj_addr a;
+    mj_addr_range r;
+
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++)
+        if (mj_addr_parse(none[i], &a))
+            MJ_TEST_FAIL("\"%s\"", none[i]);
+    for (size_t i = 0; i < sizeof no_range / sizeof no_range[0]; i++)
+        if (mj_addr_range_parse(no_range[i], &r))
+            MJ_TEST_FAIL("\"%s\"", no_range[i]);
+    CHECK(mj_addr_parse("::ffff:192.0.2.7", &a));
+    CHECK_INT(a.n, 4);
+    CHECK(mj_addr_range_parse("192.0.2.0/29", &r) && mj_addr_within(&a, &r));
+    CHECK(mj_addr_range_parse("192.0.2.0/30", &r) && !mj_addr_within(&a, &r));
+    CHECK(mj_addr_range_parse("0.0.0.0/0", &r) && mj_addr_within(&a, &r));
+    CHECK(mj_addr_range_parse("::/0", &r) && !mj_addr_within(&a, &r));
 }

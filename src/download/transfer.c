@@ -1,5 +1,5 @@
+#include "base/address.h"
 #include "base/fault.h"
-#include "download/address.h"
 #include "download/checks.h"
 #include "download/impl.h"
 
@@ -103,10 +103,11 @@ bool mj_fetch_url(item *t, const char *url)
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
 {
     item *t = arg;
+    mj_addr a;
 
     (void)purpose;
-    if (!(t->open && mj_addr_public(&to->addr, to->addrlen)) &&
-        !(t->f->o.loopback && mj_addr_loopback(&to->addr, to->addrlen))) {
+    if (!mj_addr_of(&to->addr, to->addrlen, &a) ||
+        !((t->open && mj_addr_public(&a)) || (t->f->o.loopback && mj_addr_loopback(&a)))) {
         t->forbidden++;
         return CURL_SOCKET_BAD;
     }

@@ -6,7 +6,7 @@
  * URL, no redirects, no proxies, also none of the environment, no cookies, TLS
  * always verified.  The address is judged when libcurl opens the socket to it,
  * not when the name is looked up, so a name that resolves otherwise the second
- * time gains nothing (see download/address.h).
+ * time gains nothing (see base/address.h).
  *
  * What arrives goes to the file at once, never more than some kilobytes are in
  * memory, and is cut off when it is longer than allowed, also when no length was

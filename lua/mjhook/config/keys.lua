@@ -106,7 +106,7 @@ local function secret(key, v)
 end
 
 local function range(key, v)
-  if type(v) ~= "string" or not cidr.range(v) then
+  if type(v) ~= "string" or not cidr.is_range(v) then
     fail(key, "an address or a range such as 192.0.2.0/24 or 2001:db8::/32 expected")
   end
 end

@@ -1,5 +1,4 @@
 -- What looking at hook_url and at the provider have in common.
-local cidr = require "mjhook.cidr"
 local core = require "mjhook.core"
 
 local M = {}
@@ -8,12 +7,6 @@ local TIMEOUT_MS, CONNECT_MS = 15000, 8000
 local CLOCK_S = 30
 local DAY = 86400
 local CERT_WARN_DAYS = 14
-
--- Addresses that nobody outside can call.
-local PRIVATE = {
-  "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
-  "::/128", "::1/128", "fc00::/7", "fe80::/10",
-}
 
 --- A URL without its query, which may hold a secret.
 function M.shown(url)
@@ -107,7 +100,7 @@ function M.addresses(report, who)
   local list = table.concat(found, ", ")
   local shown = list == host and host or ("%s is %s"):format(host, list)
   for _, address in ipairs(found) do
-    if who.public and cidr.contains(PRIVATE, (address:gsub("%%.*$", ""))) then
+    if who.public and core.address((address:gsub("%%.*$", ""))) ~= "public" then
       return report:warn(who.name .. ".dns", ("%s: nobody outside can call %s"):format(shown, address),
         ("the provider has to reach it: %s needs a public address"):format(who.name))
     end

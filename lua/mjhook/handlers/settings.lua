@@ -91,7 +91,7 @@ end
 
 --- Whether a host of a URL (IPv6 without brackets) can only be this machine.
 function M.loopback(host)
-  return host == "localhost" or host == "::1" or host:find "^127%.%d+%.%d+%.%d+$" ~= nil
+  return host == "localhost" or core.address(host) == "loopback"
 end
 
 return M
