@@ -310,20 +310,23 @@ enum { WRITERS = 4, ROUNDS = 50 };
 
 static pthread_barrier_t start;
 
-/* Adds one to what it has read, and lets the others run in between. */
-static int add_one(base *b)
+static const mj_entry number = {.index = MJ_IX_TASK, .ref = {7}};
+
+/* Adds one to what it has read, or to nothing, and lets others run in between. */
+static int add_one(base *b, bool load)
 {
-    mj_entry e = {.index = MJ_IX_TASK, .ref = {1}};
-    mj_tally none = {0};
     mj_tx *tx = begin(b, true);
+    mj_tally none = {0};
     uint8_t n[4];
     mj_str bytes;
-    int rc = get_in(tx, e, &bytes);
+    int rc = load ? backend()->load(tx, &(mj_need){.keys = &number, .nkeys = 1}) : MJ_OK;
 
+    if (rc == MJ_OK)
+        rc = get_in(tx, number, &bytes);
     if (rc == MJ_OK || rc == MJ_ENOTFOUND) {
         mj_be32(n, rc == MJ_OK ? mj_be32_get((const uint8_t *)bytes.p) + 1 : 1);
         sched_yield();
-        rc = backend()->apply(tx, &(mj_change){.key = e, .bytes = {(char *)n, 4}}, 1, &none);
+        rc = backend()->apply(tx, &(mj_change){.key = number, .bytes = {(char *)n, 4}}, 1, &none);
         if (rc == MJ_OK)
             return backend()->commit(tx);
     }
@@ -335,13 +338,12 @@ static void *count_up(void *arg)
 {
     base b;
 
-    (void)arg;
     open_base(&b, "store");
     pthread_barrier_wait(&start);
     for (unsigned i = 0; i < ROUNDS; i++) {
         int rc;
         do
-            rc = add_one(&b);
+            rc = add_one(&b, arg != NULL);
         while (rc == MJ_EAGAIN);
         CHECK_INT(rc, MJ_OK);
     }
@@ -349,9 +351,9 @@ static void *count_up(void *arg)
     return NULL;
 }
 
-TEST("a writer keeps other writers away from what it reads, or one of them has to run again")
+static void check_counting(bool load)
 {
-    mj_entry e = {.index = MJ_IX_TASK, .ref = {1}};
+    mj_entry e = number;
     pthread_t threads[WRITERS];
     mj_str bytes;
     mj_tx *tx;
@@ -360,7 +362,7 @@ TEST("a writer keeps other writers away from what it reads, or one of them has t
     open_base(&b, "store");
     CHECK_INT(pthread_barrier_init(&start, NULL, WRITERS), 0);
     for (unsigned i = 0; i < WRITERS; i++)
-        CHECK_INT(pthread_create(&threads[i], NULL, count_up, NULL), 0);
+        CHECK_INT(pthread_create(&threads[i], NULL, count_up, load ? &e : NULL), 0);
     for (unsigned i = 0; i < WRITERS; i++)
         pthread_join(threads[i], NULL);
     tx = begin(&b, false);
@@ -368,6 +370,16 @@ TEST("a writer keeps other writers away from what it reads, or one of them has t
     CHECK_INT(mj_be32_get((const uint8_t *)bytes.p), WRITERS * ROUNDS);
     backend()->abort(tx);
     close_base(&b);
+}
+
+TEST("a writer keeps other writers away from what it gets")
+{
+    check_counting(false);
+}
+
+TEST("a writer keeps other writers away from what it loads")
+{
+    check_counting(true);
 }
 
 /* ---- the rest of the table ---- */

@@ -7,5 +7,6 @@
 #include "backend_facets.h"
 #include "backend_flows.h"
 #include "backend_scans.h"
+#include "backend_writers.h"
 
 #endif

@@ -39,6 +39,116 @@ static int faulty_commit(mj_tx *tx)
     return fault.code;
 }
 
+/* ---- round trips: what a backend over a network would have to ask for, and what it was told of before ---- */
+
+enum { TOLD = 8192 };
+
+static _Thread_local struct {
+    unsigned trips; /* since a test set it to 0 */
+    unsigned nkeys, nscans, nrefs;
+    mj_entry keys[TOLD];
+    mj_scan scans[64];
+    uint8_t refs[TOLD][MJ_ULID_BYTES]; /* of the tasks that are loaded */
+} told;
+
+static inline void told_of_ref(const uint8_t *id)
+{
+    CHECK(told.nrefs < TOLD);
+    memcpy(told.refs[told.nrefs++], id, MJ_ULID_BYTES);
+}
+
+static inline bool knows_ref(const uint8_t *id)
+{
+    for (unsigned i = 0; i < told.nrefs; i++)
+        if (memcmp(told.refs[i], id, MJ_ULID_BYTES) == 0)
+            return true;
+    return false;
+}
+
+static inline bool knows_key(const mj_entry *e)
+{
+    if (e->index == MJ_IX_TASK || e->index == MJ_IX_TOMB)
+        return knows_ref(e->ref);
+    for (unsigned i = 0; i < told.nkeys; i++)
+        if (mj_entry_order(&told.keys[i], e) == 0)
+            return true;
+    return false;
+}
+
+static inline bool knows_scan(const mj_scan *scan)
+{
+    if (scan->index == MJ_IX_EVENT && scan->fixed == 1 && knows_ref(scan->from.ref))
+        return true;
+    for (unsigned i = 0; i < told.nscans; i++)
+        if (mj_scan_same(&told.scans[i], scan))
+            return true;
+    return false;
+}
+
+static int telling_begin(void *db, bool write, mj_tx **tx)
+{
+    told.nkeys = told.nscans = told.nrefs = 0;
+    return BACKEND.begin(db, write, tx);
+}
+
+static bool told_of_entry(void *ctx, const mj_entry *e, mj_str bytes)
+{
+    (void)ctx, (void)bytes;
+    told_of_ref(e->ref);
+    return true;
+}
+
+static int telling_load(mj_tx *tx, const mj_need *need)
+{
+    told.trips++;
+    for (size_t i = 0; i < need->nkeys; i++) {
+        mj_entry e = need->keys[i];
+        mj_str bytes;
+        if (i > 0 && mj_entry_order(&need->keys[i - 1], &e) >= 0)
+            MJ_TEST_FAIL("keys that are to be loaded are out of order");
+        CHECK(told.nkeys < TOLD);
+        told.keys[told.nkeys++] = e;
+        if (e.index == MJ_IX_TASK ||
+            ((e.index == MJ_IX_TID || e.index == MJ_IX_KEY) && BACKEND.get(tx, &e, &bytes) == MJ_OK))
+            told_of_ref(e.ref);
+    }
+    for (size_t i = 0; i < need->nscans; i++) {
+        CHECK(told.nscans < sizeof told.scans / sizeof told.scans[0]);
+        told.scans[told.nscans++] = need->scans[i];
+        if (need->scans[i].claim)
+            CHECK_INT(BACKEND.scan(tx, &need->scans[i], told_of_entry, NULL), MJ_OK);
+    }
+    for (size_t i = 0; i < need->nholds && !BACKEND.load; i++)
+        need->holds[i].held = true;
+    return BACKEND.load ? BACKEND.load(tx, need) : MJ_OK;
+}
+
+static int telling_get(mj_tx *tx, mj_entry *e, mj_str *bytes)
+{
+    told.trips += !knows_key(e);
+    return BACKEND.get(tx, e, bytes);
+}
+
+typedef struct telling {
+    mj_scan_fn each;
+    void *ctx;
+} telling;
+
+static bool told_of_claim(void *ctx, const mj_entry *e, mj_str bytes)
+{
+    telling *t = ctx;
+
+    told_of_ref(e->ref);
+    return t->each(t->ctx, e, bytes);
+}
+
+static int telling_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx)
+{
+    told.trips += !knows_scan(scan);
+    return scan->claim ? BACKEND.scan(tx, scan, told_of_claim, &(telling){each, ctx})
+                       : BACKEND.scan(tx, scan, each, ctx);
+}
+
 static const mj_backend *backend(void)
 {
     static mj_backend b;
@@ -46,6 +156,10 @@ static const mj_backend *backend(void)
     b = BACKEND;
     b.apply = faulty_apply;
     b.commit = faulty_commit;
+    b.begin = telling_begin;
+    b.load = telling_load;
+    b.get = telling_get;
+    b.scan = telling_scan;
     return &b;
 }
 
@@ -85,7 +199,25 @@ static inline mj_tx *begin(base *b, bool write)
     return tx;
 }
 
-/* A batch, as the engine runs it. */
+/* A batch, as the engine runs it: what it changes of tasks it has loaded. */
+static inline int load_tasks(mj_tx *tx, const mj_change *changes, size_t n)
+{
+    mj_entry *keys = calloc(n + 1, sizeof *keys);
+    size_t nkeys = 0;
+    int rc = MJ_OK;
+
+    CHECK(keys != NULL);
+    for (size_t i = 0; i < n; i++)
+        if (changes[i].key.index == MJ_IX_TASK && BACKEND.load &&
+            (nkeys == 0 || memcmp(keys[nkeys - 1].ref, changes[i].key.ref, MJ_ULID_BYTES) < 0))
+            keys[nkeys++] = (mj_entry){.index = MJ_IX_TASK},
+            memcpy(keys[nkeys - 1].ref, changes[i].key.ref, MJ_ULID_BYTES);
+    if (nkeys > 0)
+        rc = BACKEND.load(tx, &(mj_need){.keys = keys, .nkeys = nkeys});
+    free(keys);
+    return rc;
+}
+
 static inline int try_batch(base *b, const mj_change *changes, size_t n, mj_tally add)
 {
     mj_tx *tx;
@@ -93,6 +225,11 @@ static inline int try_batch(base *b, const mj_change *changes, size_t n, mj_tall
 
     do {
         tx = begin(b, true);
+        rc = load_tasks(tx, changes, n);
+        if (rc != MJ_OK) {
+            backend()->abort(tx);
+            continue;
+        }
         rc = backend()->apply(tx, changes, n, &add);
         if (rc == MJ_OK)
             rc = backend()->commit(tx);
