@@ -32,7 +32,8 @@ static bool one_account(void *ctx, const mj_entry *e, mj_str bytes)
         h->learned_at = u->now;
         h->dirty = true;
     }
-    h->dirty = h->dirty || (h->stored && is_nothing(u, h));
+    /* That a rest is over is known until a claim has found out whether it helped. */
+    h->dirty = h->dirty || (h->stored && is_nothing(u, h) && u->now - h->paused_until > FORGET_MS);
     return true;
 }
 
