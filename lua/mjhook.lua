@@ -107,6 +107,31 @@ local function is_absent(settings)
   return not found and err.code == "not_found"
 end
 
+-- The policy, and from where an edited one is loaded: its own file, or the configuration in which it stands. Of that
+-- one only the policy is taken over.
+local function open_policy(self, args)
+  local function log(...)
+    self.log(...)
+  end
+  local settings = self.config
+  local loaded, err = policy.load(settings.policy, log)
+  local inside = type(settings.policy) == "table" and args.policy == nil
+  local path = type(settings.policy) == "string" and settings.policy or inside and settings.config_file
+  if loaded and path then
+    loaded:watch(path, function()
+      local now, wrong = settings, nil
+      if inside then
+        now, wrong = config.resolve(args)
+      end
+      if not now then
+        return nil, wrong
+      end
+      return policy.load(now.policy, log)
+    end)
+  end
+  return loaded, err
+end
+
 local function open(args)
   local settings, err = config.resolve(args)
   if not settings then
@@ -116,9 +141,7 @@ local function open(args)
   for _, note in ipairs(settings.notes) do
     self.log("warn", note)
   end
-  self.policy, err = policy.load(settings.policy, function(...)
-    self.log(...)
-  end)
+  self.policy, err = open_policy(self, args or {})
   if not self.policy then
     return nil, err
   end

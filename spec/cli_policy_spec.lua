@@ -596,4 +596,91 @@ describe("mjhook policy", function()
     assert.same({ 78, "" }, { result.code, result.out })
     assert.is_nil(core.stat(dir .. "/none"))
   end)
+
+  describe("test", function()
+    -- One task that was called back about, and none that was polled, refused or ambiguous.
+    local function uneventful()
+      local mj = kit.open({}, sim)
+      local ref = assert(mj:submit { prompt = "a fox" }).ref
+      sim.finish(mj:get(ref).task_id)
+      assert.equal(200, sim.hand(mj, 1).status)
+      return ref
+    end
+
+    for name, text in pairs {
+      next_poll = "next_poll = function() error 'not today' end",
+      resolve_ambiguous = "resolve_ambiguous = function(task) return task.nonsense.more end",
+      on_refused = "on_refused = function() return 'perhaps' end",
+    } do
+      it("tries a decision that no record needs on every task, and tells that it is at fault: " .. name, function()
+        local ref = uneventful()
+        local path = file("p", "return { " .. text .. " }")
+        local result = policy("test", path, "--json")
+        assert.equal(1, result.code)
+        local list, summary = objects(result)
+        assert.same({ 1, name, ref }, { #list, list[1].decision, list[1].ref })
+        assert.equal(1, summary.faults)
+        local shown = policy("test", path)
+        assert.equal(1, shown.code)
+        has(shown.out, name)
+        has(shown.out, "not asked so far: tried")
+        has(shown.out, "0 decisions of 1 task, 1 at fault")
+      end)
+    end
+
+    it("tries them on a task as they would meet it: unfinished, with a time", function()
+      uneventful()
+      local path = file("p", [[
+        local function check(state)
+          return function(task, second)
+            assert(task.state == state and task.finished_at == nil and task.error == nil, task.state)
+            assert(task.due_at >= task.submitted_at and #task.attempts == 1 and #task.images == 0)
+            return second ~= nil and nil
+          end
+        end
+        return {
+          next_poll = function(task, now) check "pending"(task, now); return now - task.due_at end,
+          on_refused = function(task, err) check "submitting"(task, err); assert(err.code and err.message) end,
+          resolve_ambiguous = function(task, now) check "ambiguous"(task, now); assert(now >= task.due_at) end,
+        }]])
+      local result = policy("test", path, "--json")
+      assert.equal(0, result.code, result.out)
+      local list, summary = objects(result)
+      assert.same({ 0, 0 }, { #list, summary.faults })
+      has(policy("test", path).out, "0 decisions of 1 task, 0 at fault")
+    end)
+
+    it("tries them on every task: on a later one that is another case, too", function()
+      local mj = kit.open({}, sim)
+      for i, mode in ipairs { "relaxed", "fast", "fast" } do
+        assert(mj:submit { prompt = "p" .. i, mode = mode })
+      end
+      local result = policy("test", file("p", [[
+        return { next_poll = function(task) if task.mode == "relaxed" then error "not this one" end end }]]), "--json")
+      assert.equal(1, result.code)
+      local list = objects(result)
+      assert.equal(1, #list)
+      has(list[1].fault, "not this one")
+    end)
+
+    for name, how in pairs { ["a file"] = "--fixtures %s", ["a pipe"] = "--fixtures - < %s" } do
+      it("tries them on recorded tasks, too: from " .. name, function()
+        uneventful()
+        local path = file("p", "return { next_poll = function() error 'not today' end }")
+        kit.write(dir .. "/tasks", run({ "--store", kit.store, "list", "--json" }).out)
+        how = how == "--fixtures %s" and how or "--fixtures - < <(cat %s)"
+        local out, code = kit.sh(("bash -c '%s %s/scripts/mjhook policy test %s %s'"):format(kit.lua, kit.root, path,
+          how:format(dir .. "/tasks")))
+        assert.equal(1, code)
+        has(out, "not today")
+      end)
+    end
+
+    it("tries none when two policies are compared, and none that the policy does not have", function()
+      uneventful()
+      local path = file("p", "return { next_poll = function() error 'not today' end }")
+      assert.equal(0, policy("diff", "none", path).code)
+      assert.equal(0, policy("test", "none").code)
+    end)
+  end)
 end)

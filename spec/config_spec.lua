@@ -53,7 +53,9 @@ describe("configuration", function()
   it("has a default for everything but the store", function()
     local c = resolve()
     assert.equal("https://api.midjourney-api.com", c.base_url)
-    assert.same({ first = 60, max = 900, learn = true }, c.poll)
+    assert.same({ first = 15, max = 900, learn = true }, c.poll) -- no hook_url: there is no callback to wait for
+    assert.equal(60, resolve({ hook_url = "https://app.example/hook" }).poll.first)
+    assert.equal(30, resolve({ poll = { first = 30 } }).poll.first)
     local defaults = {
       max_in_flight = 10, batch = 50, connections = 8, lost_after = 86400, ambiguous_grace = 300, trust = "payload",
       allow_unsigned = false, max_body = 1048576, key_ttl = 180 * 86400, handler_timeout = 60, allow_insecure = false,

@@ -53,6 +53,28 @@ describe("reconcile", function()
   end)
 
   describe("of pending tasks", function()
+    it("comes sooner where no callback can, and keeps pace with how long the job takes", function()
+      local with = kit.open({}, sim)
+      local task = assert(with:submit { prompt = "a fox" })
+      local function first(t) -- counted from the provider's answer
+        return math.floor((t.due_at - t.submitted_at) / 1000)
+      end
+      assert.equal(60, first(task))
+      with:close()
+      local settings = kit.settings({}, sim)
+      settings.hook_url = nil
+      local mj = assert(require("mjhook").open(settings))
+      kit.finally(function() mj:close() end)
+      task = assert(mj:submit { prompt = "a wolf" })
+      assert.is_nil(sim.jobs()[2].hookUrl)
+      assert.equal(15, first(task))
+      assert.same({ fast = 15000, relaxed = 15000 }, mj:stats().first_poll_ms)
+      kit.travel(100)
+      task = assert(mj:refresh(task.ref))
+      local wait = task.due_at - require("mjhook.core").now()
+      assert.is_true(wait > 18000 and wait < 32000, wait) -- a quarter of what it has taken so far
+    end)
+
     it("learns by polling what a lost callback did not tell", function()
       open()
       local good, bad, running = submit "1", submit "2", submit "3"

@@ -200,7 +200,8 @@ local function complete(config)
     end
   end
   local poll = config.poll or {}
-  config.poll = { first = poll.first or 60, max = poll.max or 900, learn = poll.learn ~= false }
+  local first = config.hook_url and 60 or 15 -- without callbacks there is none to wait for
+  config.poll = { first = poll.first or first, max = poll.max or 900, learn = poll.learn ~= false }
   if config.poll.max < config.poll.first then
     fail("poll.max", "at least poll.first (%s) expected", config.poll.first)
   end

@@ -77,8 +77,33 @@ function M.load(given, log, how)
   return setmetatable({ functions = functions or {}, present = functions ~= nil, log = log, call = call }, Policy)
 end
 
+--- Watches the file that the policy comes from: see refresh().
+-- @tparam string path
+-- @tparam function load gives a policy as load() does, or nil and an error
+function Policy:watch(path, load)
+  self.file = require("mjhook.policy_watch").new(path, load)
+end
+
+--- Takes an edited policy over, if its file has changed. A broken one leaves the functions at work that are there.
+function Policy:refresh()
+  if not self.file then
+    return
+  end
+  local fresh, err = self.file:poll()
+  if fresh then
+    self.functions, self.present = fresh.functions, fresh.present
+    self.log("notice", ("policy: %s has changed and is loaded anew"):format(self.file.path))
+  elseif err then
+    self.log("error", ("policy: %s has changed and can't be loaded, so the policy from before stays at work: %s")
+      :format(self.file.path, err.message))
+  end
+end
+
 --- Whether there is a decision function of that name.
 function Policy:decides(name)
+  if self.file and not self.file.by_timer then
+    self:refresh()
+  end
   return self.functions[name] ~= nil
 end
 

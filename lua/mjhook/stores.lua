@@ -89,6 +89,7 @@ function M.options(config)
     poll_first = config.poll.first,
     poll_max = config.poll.max,
     learn = config.poll.learn,
+    polled = not config.hook_url, -- no callback can come
     lost_after = config.lost_after,
     grace = config.ambiguous_grace,
     accounts = config.accounts,

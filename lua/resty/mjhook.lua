@@ -32,6 +32,7 @@ local log = journal.log
 local REOPEN_MS = 1000
 local BUSY_S = 0.1
 local DISPATCH_REST_MS = 1000
+local POLICY_S = 1 -- between two looks at the policy's file
 
 -- ---- set-up ----
 
@@ -124,6 +125,18 @@ local function not_open(err)
   end
 end
 
+-- In a timer: a request does not wait for a file that is read and compiled.
+local function watch_policy(mj)
+  if mj.policy.file then
+    mj.policy.file.by_timer = true
+    ngx.timer.every(POLICY_S, function(premature)
+      if not premature and mj.store then
+        guard("loading the policy anew", function() end, function() mj.policy:refresh() end)
+      end
+    end)
+  end
+end
+
 local function open_here()
   local err
   instance, err = mjhook.open(arguments)
@@ -131,6 +144,7 @@ local function open_here()
     return not_open(err)
   end
   local dispatch, deliver = dispatcher(instance), delivery.new(instance, given)
+  watch_policy(instance)
   function instance.exec.committed()
     dispatch()
     deliver()

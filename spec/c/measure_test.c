@@ -119,6 +119,54 @@ TEST("the learned wait is the first one of a task, and is doubled from there")
     CHECK(t.due_at >= T0 + (25 + 40) * SECOND && t.due_at <= T0 + (25 + 60) * SECOND);
 }
 
+TEST("without callbacks the first poll comes when the first tenth of the jobs was done, by mode")
+{
+    mj_measures m = {0};
+    mj_judged j = {0};
+    mj_rules given = learning();
+
+    given.polled = true;
+    for (int i = 0; i < 31; i++)
+        end_by(&m, MJ_FROM_POLL, MJ_FAST, T0, T0 + 45 * SECOND);
+    CHECK_INT(mj_measure_rules(&m, &j, &given).first_ms[MJ_FAST], 0); /* too few to say */
+    for (int i = 0; i < 3; i++)
+        end_by(&m, MJ_FROM_POLL, MJ_FAST, T0, T0 + 45 * SECOND);
+    CHECK_INT(mj_measure_rules(&m, &j, &given).first_ms[MJ_FAST], 40 * SECOND); /* a poll found them done after that */
+    CHECK_INT(mj_measure_rules(&m, &j, &given).first_ms[MJ_RELAXED], 0);
+    for (int i = 0; i < 4; i++)
+        end_by(&m, MJ_FROM_POLL, MJ_FAST, T0, T0 + 22 * SECOND);
+    CHECK_INT(mj_measure_rules(&m, &j, &given).first_ms[MJ_FAST], 20 * SECOND);
+    for (int i = 0; i < 40; i++)
+        end_by(&m, MJ_FROM_POLL, MJ_FAST, T0, T0 + SECOND / 2);
+    CHECK_INT(mj_measure_rules(&m, &j, &given).first_ms[MJ_FAST], 5 * SECOND); /* no sooner */
+    given.learn = false;
+    CHECK_INT(mj_measure_rules(&m, &j, &given).first_ms[MJ_FAST], 0);
+}
+
+TEST("without callbacks a job's end is learned of at most a third later than it came, with few polls")
+{
+    for (int64_t seconds = 10; seconds <= 600; seconds += 59) {
+        mj_rules r = learning();
+        mj_task t = TASK_AFTER(SIG_CLAIM);
+        mj_effect effect;
+        mj_signal sig = signal_of(SIG_ACCEPTED);
+        int polls = 0;
+        int64_t now;
+
+        r.polled = true;
+        r.poll_first_ms = 15 * SECOND;
+        t.attempts[0].submitted_at = T0;
+        CHECK_INT(mj_state_apply(&t, &sig, &r, T0, &effect), MJ_OK);
+        CHECK_INT(t.due_at, T0 + 15 * SECOND);
+        sig = signal_of(SIG_RUNNING);
+        sig.source = MJ_FROM_POLL;
+        for (now = t.due_at; now < T0 + seconds * SECOND; now = t.due_at, polls++)
+            CHECK_INT(mj_state_apply(&t, &sig, &r, now, &effect), MJ_OK);
+        CHECK(now <= T0 + (seconds * 4 / 3 + 8) * SECOND);
+        CHECK(polls <= 24);
+    }
+}
+
 TEST("webhooks are called broken when most tasks of the last hours ended without a callback")
 {
     mj_judged j = {0};

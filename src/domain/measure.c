@@ -433,6 +433,20 @@ static int64_t late_after(const mj_histogram *h)
     return (int64_t)bounds[MJ_NBUCKETS - 2] * 1000;
 }
 
+/* How soon jobs may be done, when only a poll can tell: when the first tenth of them was.  The lower bound of the
+ * bucket, since what a poll learns of was done before it. */
+static int64_t done_after(const mj_histogram *h)
+{
+    uint64_t n = samples(h), seen = 0;
+
+    for (unsigned i = 0; n >= SAMPLES && i < MJ_NBUCKETS; i++) {
+        seen += h->bucket[i];
+        if (seen * 10 >= n)
+            return i > 0 ? (int64_t)bounds[i - 1] * 1000 : 1;
+    }
+    return 0;
+}
+
 mj_rules mj_measure_rules(const mj_measures *m, const mj_judged *j, const mj_rules *given)
 {
     mj_rules r = *given;
@@ -441,7 +455,7 @@ mj_rules mj_measure_rules(const mj_measures *m, const mj_judged *j, const mj_rul
         return r;
     for (unsigned mode = 0; mode < MJ_NMODES; mode++) {
         mj_histogram h = recent(m, j, mode);
-        int64_t ms = late_after(&h);
+        int64_t ms = given->polled ? done_after(&m->ends[mode]) : late_after(&h);
         if (ms == 0)
             continue;
         ms = ms < FIRST_MIN ? FIRST_MIN : ms;

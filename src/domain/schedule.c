@@ -62,6 +62,17 @@ static int64_t soon_after_hint(const mj_task *t, int64_t ms, int64_t now)
     return since < ms ? since : ms;
 }
 
+/* Without callbacks a quarter of the time that the job has taken so far, so that its end is learned of at most so much
+ * late, whether jobs take seconds or minutes. */
+static int64_t quarter(const mj_task *t, int64_t now)
+{
+    enum { LEAST_MS = 5000 };
+    int64_t begun = t->nattempts ? t->attempts[t->nattempts - 1].submitted_at : now;
+    int64_t ms = (now - begun) / 4;
+
+    return ms > LEAST_MS ? ms : LEAST_MS;
+}
+
 /* Doubling from when a callback is late, unless the policy named its own wait.  The first wait is exact: submissions
  * are spread by themselves, and callbacks then find their due entries side by side.  Later ones are give or take 20 %;
  * and give or take half without an answer, so that an outage does not leave a crowd behind. */
@@ -74,7 +85,9 @@ int64_t mj_schedule_poll(const mj_task *t, const mj_signal *sig, const mj_rules 
         return now + sig->wait_ms;
     if (t->polls == 0 && !outage)
         return now + soon_after_hint(t, ms, now);
-    for (uint32_t i = 0; i < t->polls && ms < rules->poll_max_ms; i++)
+    if (rules->polled)
+        ms = quarter(t, now);
+    for (uint32_t i = 0; !rules->polled && i < t->polls && ms < rules->poll_max_ms; i++)
         ms *= 2;
     ms = soon_after_hint(t, ms < rules->poll_max_ms ? ms : rules->poll_max_ms, now);
     return whole_second(now + ms, now + jitter(t, outage ? (uint32_t)now : t->polls, ms, outage ? 50 : 20));

@@ -16,8 +16,9 @@ typedef struct mj_rules {
     int64_t poll_first_ms, poll_max_ms; /* the first wait for a callback; the longest between polls */
     int64_t lost_after_ms;              /* silence of a provider that answers */
     int64_t grace_ms;                   /* beyond `timeout` before an absence or ambiguity counts */
+    bool polled;                        /* no callback can come: polls alone tell */
     bool learn;                         /* what follows is taken from how callbacks came so far (mj_measure) */
-    int64_t first_ms[2];                /* by mode: when a callback is late; 0: poll_first_ms says */
+    int64_t first_ms[2]; /* by mode: when a callback is late, or a job may be done; 0: poll_first_ms says */
 } mj_rules;
 extern const mj_rules mj_rules_default;
 

@@ -98,6 +98,7 @@ static void read_options(lua_State *L, int t, mj_store_options *o)
     o->rules.lost_after_ms = seconds(L, t, "lost_after", o->rules.lost_after_ms);
     o->rules.grace_ms = seconds(L, t, "grace", o->rules.grace_ms);
     o->rules.learn = mjl_bool(L, t, "learn");
+    o->rules.polled = mjl_bool(L, t, "polled");
     o->no_wait = mjl_bool(L, t, "no_wait");
 }
 
@@ -126,7 +127,7 @@ static int core_restore(lua_State *L)
     return 1;
 }
 
-/* core.open(dir, {mode=, map_max=, poll_first=, poll_max=, lost_after=, grace= (seconds), learn=,
+/* core.open(dir, {mode=, map_max=, poll_first=, poll_max=, lost_after=, grace= (seconds), learn=, polled=,
  * no_wait=, accounts=}) */
 static int core_open(lua_State *L)
 {

@@ -105,7 +105,8 @@ static int core_lock(lua_State *L)
     return 1;
 }
 
-/* core.stat(path) -> {uid=, mode=, size=, type=} | nil, err; core.uid() -> effective user id */
+/* core.stat(path) -> {uid=, inode=, mode=, size=, mtime= (ms, with a fraction), type=} | nil, err;
+ * core.uid() -> effective user id */
 static int core_stat(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
@@ -115,8 +116,11 @@ static int core_stat(lua_State *L)
         lua_pushfstring(L, "%s: %s", path, strerror(errno));
         return mjl_fail(L, errno == ENOENT ? MJ_ENOTFOUND : MJ_EIO, lua_tostring(L, -1));
     }
-    lua_createtable(L, 0, 4);
+    lua_createtable(L, 0, 6);
     mjl_set_int(L, "uid", st.st_uid);
+    mjl_set_int(L, "inode", (int64_t)st.st_ino);
+    lua_pushnumber(L, (lua_Number)st.st_mtim.tv_sec * 1000 + (lua_Number)st.st_mtim.tv_nsec / 1000000);
+    lua_setfield(L, -2, "mtime");
     mjl_set_int(L, "mode", st.st_mode & 07777);
     mjl_set_int(L, "size", st.st_size);
     mjl_set_lit(L, "type", S_ISDIR(st.st_mode) ? "directory" : S_ISREG(st.st_mode) ? "file" : "other");

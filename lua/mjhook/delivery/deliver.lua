@@ -120,6 +120,7 @@ end
 -- @treturn table|nil {delivered=, buried=, errors=}; nil and an error when the store failed
 function M.deliver(mj, options)
   local report = { delivered = 0, buried = 0, errors = 0 }
+  mj.policy:refresh()
   if not mj.policy.present then
     return report -- without a policy events wait
   end

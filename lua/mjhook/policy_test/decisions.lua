@@ -177,4 +177,46 @@ function M.about(task, options)
   return list
 end
 
+-- A task as a decision would meet it: unfinished, and its time has come.
+local function as_met(task, state, at)
+  local met = copy(task)
+  met.state, met.due_at, met.updated_at = state, at, at
+  met.finished_at, met.error, met.late, met.image, met.meta = nil, nil, nil, nil, nil
+  met.images = {}
+  met.submitted_at = met.submitted_at or met.created_at
+  met.attempt = math.max(met.attempt or 1, 1)
+  return met
+end
+
+local function a_word(task)
+  local url = "https://img.example/0.png"
+  return { kind = "succeeded", task_id = task.task_id or "none", image = url, images = { url },
+           mj_prompt = task.mj_prompt or task.prompt }
+end
+
+-- For each decision: the state in which it is asked, its second argument, and what is done without a policy.
+local TRIED = {
+  on_callback = { "pending", a_word, "accept" },
+  next_poll = { "pending", function(_, at) return at end, "default" },
+  on_refused = { "submitting", function() return core.error("rejected", "refused", false) end, "fail" },
+  resolve_ambiguous = { "ambiguous", function(_, at) return at end, "lost" },
+}
+
+--- A question that the record of a task does not need, so that a decision is tried on every task: whether it raises
+-- must not wait for the day on which it is needed.
+-- @tparam string decision
+-- @tparam table task as mj:get() gives it
+-- @treturn table a question, as about() gives them
+function M.tried(decision, task)
+  local state, second, default = TRIED[decision][1], TRIED[decision][2], TRIED[decision][3]
+  local at = task.finished_at or task.updated_at or task.created_at
+  return {
+    at = at, ref = task.ref, attempt = task.attempt, decision = decision, about = "not asked so far: tried",
+    default = default, moment = 0, tried = true,
+    arguments = function()
+      return as_met(task, state, at), second(task, at)
+    end,
+  }
+end
+
 return M

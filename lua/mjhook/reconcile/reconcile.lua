@@ -435,6 +435,7 @@ end
 -- @treturn table|nil report; nil and an error: "busy" when another pass runs on this store
 function M.reconcile(mj, options)
   local started = core.clock()
+  mj.policy:refresh()
   local self = setmetatable({
     mj = mj, report = new_report(), said = {}, met = {}, reasons = {}, on_trouble = options.on_trouble,
     limit = options.limit, dry_run = options.dry_run, begun = core.now(), progress = options.progress,

@@ -153,7 +153,7 @@ end
 -- Begins one, when there is something to deliver that those at work don't get to.
 function Crew:look()
   local now = core.clock()
-  if self.missing or now < self.not_before then
+  if self.missing or now < self.not_before or not handles(self.mj) then
     return
   end
   self:take_in(now)
@@ -174,7 +174,7 @@ end
 -- @tparam table given what init() was given
 -- @treturn function to be called after each commit: looks whether there is something to deliver, and begins
 function M.new(mj, given)
-  if not handles(mj) then
+  if not (handles(mj) or mj.policy.file) then -- none can come
     return function() end
   end
   local crew = crew_of(mj, given)

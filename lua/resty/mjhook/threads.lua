@@ -25,7 +25,8 @@ local function settings_of(conf)
     store = conf.store, store_url = conf.store_url, store_schema = conf.store_schema,
     store_mode = conf.store_mode, map_max = conf.map_max, poll = conf.poll,
     lost_after = conf.lost_after, ambiguous_grace = conf.ambiguous_grace, accounts = conf.accounts,
-    base_url = conf.base_url, connections = conf.connections, proxy = conf.proxy, ca_file = conf.ca_file,
+    base_url = conf.base_url, hook_url = conf.hook_url,
+    connections = conf.connections, proxy = conf.proxy, ca_file = conf.ca_file,
   }
 end
 

@@ -56,6 +56,33 @@ local function from_file(given)
   end
 end
 
+-- An iterator over the tasks, and a function that gives another one. What comes through a pipe is kept for that.
+local function sources(mj, given)
+  if mj then
+    return stored(mj, given), function() return stored(mj, given) end
+  end
+  local file, kept = given.fixtures, {}
+  local each = from_file(given)
+  if file.size then
+    return each, function()
+      file.handle:seek "set"
+      return from_file(given)
+    end
+  end
+  local at = 0
+  return function()
+    kept[#kept + 1] = each()
+    at = at + 1
+    return kept[at]
+  end, function()
+    local n = 0
+    return function()
+      n = n + 1
+      return kept[n]
+    end
+  end
+end
+
 -- What a policy answers, and what is then done: where it has no function or no opinion, the default.
 local function ask(policy, q)
   if not policy:decides(q.decision) then
@@ -125,10 +152,37 @@ local function folds(a, b)
   return true
 end
 
+-- The decisions of the policy that no record has needed: each is tried on every task, until it is at fault. Its fault
+-- must not wait for the day on which it is needed.
+function Run:try()
+  local left, list = {}, {}
+  for _, name in ipairs(#self.policies == 1 and DECISIONS or {}) do
+    left[#left + 1] = not self.needed[name] and self.policies[1]:decides(name) and name or nil
+  end
+  local tasks = #left > 0 and self.again()
+  while #left > 0 do
+    local task = tasks()
+    if not task then
+      break
+    end
+    for i = #left, 1, -1 do
+      local q = questions.tried(left[i], task)
+      local answer = ask(self.policies[1], q)
+      if answer.fault then
+        self.faults = self.faults + 1
+        list[#list + 1] = { q = q, answers = { answer }, count = 1, till = q.at }
+        table.remove(left, i)
+      end
+    end
+  end
+  return list
+end
+
 -- The lines of a task: {q=, answers=, count=, till=}.
 function Run:lines(task)
   local list = {}
   for _, q in ipairs(questions.about(task, self.options)) do
+    self.needed[q.decision] = true
     local answers = self:judge(q)
     local line = answers and { q = q, answers = answers, count = 1, till = q.at }
     local last = list[#list]
@@ -146,12 +200,16 @@ function Run:each()
   return function()
     at = at + 1
     while at > #list do
-      local task = self.tasks()
-      if not task then
+      local task = not self.ended and self.tasks()
+      if task then
+        self.looked = self.looked + 1
+        list, at = self:lines(task), 1
+      elseif self.ended then
         return nil
+      else
+        self.ended = true
+        list, at = self:try(), 1
       end
-      self.looked = self.looked + 1
-      list, at = self:lines(task), 1
     end
     return list[at]
   end
@@ -306,17 +364,17 @@ return {
   details = [[
 From each task's timeline it is read what a policy was asked, or would have been: on_callback, next_poll, on_refused,
 resolve_ambiguous. test puts these questions to the policy in FILE and prints what it decides; diff puts them to two
-policies and prints where they part. "none" is no policy: what mjhook does by itself. Handlers never run, and a decision
-that writes, runs, sends or takes longer than a second is at fault. Nothing is changed; the configuration's own policy
-is not loaded. test exits 1 when a decision was at fault, diff when one differs; both 78 when a policy can't be
-loaded.]],
+policies and prints where they part. A decision of FILE that no record needs is tried on every task all the same.
+"none" is no policy: what mjhook does by itself. Handlers never run, and a decision that writes, runs, sends or takes
+longer than a second is at fault. Nothing is changed; the configuration's own policy is not loaded. test exits 1 when a
+decision was at fault, diff when one differs; both 78 when a policy can't be loaded.]],
   run = function(mj, given, arguments, out)
     if jit then
       jit.off() -- the time limit would have to do so for each decision, and throw away what was compiled
     end
     given.limit = given.limit ~= 0 and given.limit or nil
     local run = setmetatable({
-      policies = {}, asked = 0, looked = 0, faults = 0, differ = 0, undecided = {}, tally = {},
+      policies = {}, asked = 0, looked = 0, faults = 0, differ = 0, undecided = {}, needed = {}, tally = {},
       options = mj and { trust = mj.config.trust, grace_ms = mj.config.ambiguous_grace * 1000 } or {},
     }, Run)
     for i = 2, #arguments do
@@ -325,7 +383,7 @@ loaded.]],
     for _, name in ipairs(DECISIONS) do
       run.tally[name] = {}
     end
-    run.tasks = mj and stored(mj, given) or from_file(given)
+    run.tasks, run.again = sources(mj, given)
     run:print(out)
     if #run.policies == 2 then
       return run.differ > 0 and fail.FAILED or fail.DONE

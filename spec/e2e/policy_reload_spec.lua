@@ -1,0 +1,93 @@
+-- An edited policy is seen by programs that run for long; the other cases are in spec/policy_reload_spec.lua.
+local kit = require "kit"
+local receiver = require "receiver"
+local sim = require "sim"
+
+describe("an edited policy", function()
+  setup(sim.start)
+  teardown(sim.stop)
+  before_each(sim.reset)
+  after_each(kit.cleanup)
+
+  local dir, path
+
+  before_each(function()
+    dir = kit.tmp()
+    path = dir .. "/policy.lua"
+  end)
+
+  -- A policy that notes a word for each event.
+  local function policy(word)
+    return ([[return { on_event = function(task, ctx)
+      local file = assert(io.open("%s/seen", "a"))
+      file:write("%s\n")
+      file:close()
+    end }]]):format(dir, word)
+  end
+
+  local n = 0
+  local function ended(mj)
+    n = n + 1
+    local task = assert(mj:adopt { task_id = "T" .. n, prompt = "a fox" })
+    assert.equal(200, mj:callback({ method = "POST", uri = require("mjhook.provider").hook_url(mj, task.ref, 1),
+      headers = {}, body = ('{"taskId":"T%d","status":1,"image":"https://img.example/x"}'):format(n) }).status)
+  end
+
+  local function count(word)
+    return select(2, (kit.read(dir .. "/seen") or ""):gsub(word, ""))
+  end
+
+  -- Edited when it was written a moment ago: a real clock decides here.
+  local function wait_for(word)
+    kit.wait_until(function() return count(word) > 0 end, 8)
+  end
+
+  it("is seen by mjhook-reconcile --interval, and a broken one is told", function()
+    kit.write(path, policy "old")
+    local mj = kit.open({ policy = {} }, sim)
+    local settings = kit.settings({ policy = path }, sim)
+    settings.log = nil
+    local config = kit.write(dir .. "/config.lua", receiver.config_text(settings))
+    local loop = kit.spawn(("exec %s/bin/mjhook-reconcile -c %s --interval 0.1"):format(kit.build, config))
+    ended(mj)
+    wait_for "old"
+    kit.write(path, "return {")
+    kit.wait_until(function() return loop:err():find("stays at work", 1, true) end)
+    ended(mj)
+    kit.wait_until(function() return count "old" == 2 end)
+    kit.write(path, policy "new")
+    kit.wait_until(function() return loop:err():find("loaded anew", 1, true) end)
+    ended(mj)
+    wait_for "new"
+    assert.is_nil(loop:status())
+  end)
+
+  it("is seen by nginx, in its workers and in its threads", function()
+    kit.write(path, policy "old")
+    local web = receiver.start { settings = { policy = path } }
+    local mj = kit.open({ hook_url = web.url .. "/hook", policy = {} }, sim)
+    local function job()
+      sim.finish(assert(mj:submit { prompt = "a fox" }).task_id)
+    end
+    job()
+    wait_for "old"
+    kit.write(path, "return {")
+    kit.wait_until(function() return web:log():find("stays at work", 1, true) end)
+    kit.write(path, policy "new")
+    kit.wait_until(function() return web:log():find("loaded anew", 1, true) end)
+    kit.wait_until(function()
+      job()
+      return count "new" > 0
+    end)
+    assert.is_nil(web:log():find("could not be delivered", 1, true))
+  end)
+
+  it("brings handlers to an nginx that began with none", function()
+    kit.write(path, "return { on_callback = function() return 'accept' end }")
+    local web = receiver.start { settings = { policy = path } }
+    local mj = kit.open({ hook_url = web.url .. "/hook", policy = {} }, sim)
+    kit.write(path, policy "new")
+    sim.finish(assert(mj:submit { prompt = "a fox" }).task_id)
+    wait_for "new"
+  end)
+end)
