@@ -1,34 +1,14 @@
 #include "domain/signal.h"
 
-#include <string.h>
-
 const char *mj_signal_name(unsigned kind)
 {
-    static const char *const names[] = {
-#define X(sym, name) name,
-        MJ_SIGNALS(X)
-#undef X
-    };
+    static const char *const names[] = {MJ_SIGNALS(MJ_NAME)};
     return kind < SIG_COUNT ? names[kind] : "?";
-}
-
-int mj_signal_parse(mj_str name)
-{
-    for (unsigned k = 0; k < SIG_COUNT; k++) {
-        const char *known = mj_signal_name(k);
-        if (strlen(known) == name.n && memcmp(known, name.p, name.n) == 0)
-            return (int)k;
-    }
-    return -1;
 }
 
 const char *mj_result_name(unsigned result)
 {
-    static const char *const names[] = {
-#define X(sym, name) name,
-        MJ_RESULTS(X)
-#undef X
-    };
+    static const char *const names[] = {MJ_RESULTS(MJ_NAME)};
     return result < MJ_NRESULTS ? names[result] : "?";
 }
 

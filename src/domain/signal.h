@@ -2,6 +2,7 @@
 #ifndef MJ_SIGNAL_H
 #define MJ_SIGNAL_H
 
+#include "base/names.h"
 #include "domain/task.h"
 
 /* On disk (timeline): keep the order, add at the end. */
@@ -29,12 +30,7 @@
     X(SIG_SLOT_END, "slot_end")     /* the time an attempt may hold its slot is over */                                \
     X(SIG_KEPT, "kept")             /* a handler stored the task's files */
 
-typedef enum {
-#define X(sym, name) sym,
-    MJ_SIGNALS(X)
-#undef X
-        SIG_COUNT
-} mj_signal_kind;
+typedef enum { MJ_SIGNALS(MJ_SYMBOL) SIG_COUNT } mj_signal_kind;
 
 /* How a signal was taken; the timeline tells it. On disk: keep the order. */
 #define MJ_RESULTS(X)                                                                                                  \
@@ -45,12 +41,7 @@ typedef enum {
     X(MJ_RESULT_STALE, "stale")                 /* too late to matter */                                               \
     X(MJ_RESULT_OLD, "old_attempt")             /* about an attempt that is not the current one */
 
-typedef enum {
-#define X(sym, name) sym,
-    MJ_RESULTS(X)
-#undef X
-        MJ_NRESULTS
-} mj_result;
+typedef enum { MJ_RESULTS(MJ_SYMBOL) MJ_NRESULTS } mj_result;
 
 typedef struct mj_signal {
     mj_signal_kind kind;
@@ -73,7 +64,6 @@ typedef struct mj_signal {
 } mj_signal;
 
 const char *mj_signal_name(unsigned kind);
-int mj_signal_parse(mj_str name); /* -1: none */
 const char *mj_result_name(unsigned result);
 
 /* The provider's status of a task: running, succeeded (with an image or without), failed. */

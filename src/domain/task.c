@@ -10,11 +10,7 @@ enum { FLAG_READY = 1, FLAG_LATE = 2, FLAG_DECIDED = 4, FLAG_OWNER = 8, FLAG_ADO
 
 const char *mj_state_name(mj_state s)
 {
-    static const char *const names[] = {
-#define X(sym, name) name,
-        MJ_STATES(X)
-#undef X
-    };
+    static const char *const names[] = {MJ_STATES(MJ_NAME)};
     return (unsigned)s < MJ_NSTATES ? names[s] : "?";
 }
 
@@ -30,31 +26,19 @@ int mj_state_parse(mj_str name)
 
 const char *mj_mode_name(mj_mode m)
 {
-    static const char *const names[] = {
-#define X(sym, name) name,
-        MJ_MODES(X)
-#undef X
-    };
+    static const char *const names[] = {MJ_MODES(MJ_NAME)};
     return (unsigned)m < MJ_NMODES ? names[m] : "?";
 }
 
 const char *mj_attempt_status_name(mj_attempt_status w)
 {
-    static const char *const names[] = {
-#define X(sym, name) name,
-        MJ_ATTEMPT_STATUSES(X)
-#undef X
-    };
+    static const char *const names[] = {MJ_ATTEMPT_STATUSES(MJ_NAME)};
     return (unsigned)w < MJ_NATTEMPT_STATUSES ? names[w] : "?";
 }
 
 const char *mj_source_name(mj_source s)
 {
-    static const char *const names[] = {
-#define X(sym, name) name,
-        MJ_SOURCES(X)
-#undef X
-    };
+    static const char *const names[] = {MJ_SOURCES(MJ_NAME)};
     return (unsigned)s < MJ_NSOURCES ? names[s] : "?";
 }
 

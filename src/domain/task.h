@@ -7,6 +7,7 @@
 
 #include "auth/ulid.h"
 #include "base/buf.h"
+#include "base/names.h"
 #include "os/owner.h"
 
 #include <stdbool.h>
@@ -37,12 +38,7 @@
     X(MJ_LOST, "lost")                                                                                                 \
     X(MJ_CANCELLED, "cancelled")
 
-typedef enum {
-#define X(sym, name) sym,
-    MJ_STATES(X)
-#undef X
-        MJ_NSTATES
-} mj_state;
+typedef enum { MJ_STATES(MJ_SYMBOL) MJ_NSTATES } mj_state;
 
 /* What is known of one attempt, from the provider's side. On disk: keep the order. */
 #define MJ_ATTEMPT_STATUSES(X)                                                                                         \
@@ -54,12 +50,7 @@ typedef enum {
     X(MJ_ATTEMPT_SUCCEEDED, "succeeded")                                                                               \
     X(MJ_ATTEMPT_FAILED, "failed")
 
-typedef enum {
-#define X(sym, name) sym,
-    MJ_ATTEMPT_STATUSES(X)
-#undef X
-        MJ_NATTEMPT_STATUSES
-} mj_attempt_status;
+typedef enum { MJ_ATTEMPT_STATUSES(MJ_SYMBOL) MJ_NATTEMPT_STATUSES } mj_attempt_status;
 
 /* Where a signal came from. On disk: keep the order. */
 #define MJ_SOURCES(X)                                                                                                  \
@@ -70,24 +61,14 @@ typedef enum {
     X(MJ_FROM_SWEEP, "sweep")                                                                                          \
     X(MJ_FROM_POLICY, "policy")
 
-typedef enum {
-#define X(sym, name) sym,
-    MJ_SOURCES(X)
-#undef X
-        MJ_NSOURCES
-} mj_source;
+typedef enum { MJ_SOURCES(MJ_SYMBOL) MJ_NSOURCES } mj_source;
 
 /* On disk: keep the order. */
 #define MJ_MODES(X)                                                                                                    \
     X(MJ_FAST, "fast")                                                                                                 \
     X(MJ_RELAXED, "relaxed")
 
-typedef enum {
-#define X(sym, name) sym,
-    MJ_MODES(X)
-#undef X
-        MJ_NMODES
-} mj_mode;
+typedef enum { MJ_MODES(MJ_SYMBOL) MJ_NMODES } mj_mode;
 
 typedef struct mj_attempt {
     mj_attempt_status status;

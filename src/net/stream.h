@@ -5,6 +5,9 @@
  * verified; not left open in the programs that this process starts.  Deadlines
  * are CLOCK_BOOTTIME milliseconds (mj_http_clock).
  *
+ * It is for mjhook.handlers.redis.  hiredis is no replacement: the one of Debian 12 (0.14) knows no TLS, and a password
+ * must not leave this machine without it.  libcurl is linked anyway.
+ *
  * After a fork the child's copy is closed: what it would send belongs to the
  * parent's conversation. */
 #ifndef MJ_STREAM_H

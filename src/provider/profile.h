@@ -4,6 +4,7 @@
 #ifndef MJ_PROFILE_H
 #define MJ_PROFILE_H
 
+#include "base/names.h"
 #include "domain/task.h"
 
 /* The members that are read, of an envelope and of a task object alike.  The second name is Lua's. */
@@ -22,12 +23,7 @@
     X(MJ_F_ERROR, "error")                                                                                             \
     X(MJ_F_META, "meta")
 
-enum {
-#define X(sym, name) sym,
-    MJ_FIELDS(X)
-#undef X
-        MJ_F_COUNT
-};
+enum { MJ_FIELDS(MJ_SYMBOL) MJ_F_COUNT };
 
 /* A status as a word, in lower case.  `envelope`: beside a task it is not the task's, but what JSend calls an
  * envelope's status. */

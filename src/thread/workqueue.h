@@ -1,7 +1,10 @@
-/* mj_workqueue: work that one thread does piece by piece, and whose rest another one may take back.
+/* mj_workqueue: work that one thread does piece by piece, and that another thread can take back.
  *
- * For handlers that run in threads: who lies behind a slow one is handed to somebody
- * else.  A piece is bytes; each is either begun or taken back, never both. */
+ * For handlers that run in threads: another thread can steal items that a slow handler has not begun.  A piece is
+ * bytes; each is either begun or taken back, never both.
+ *
+ * A process that was forked for the same purpose has a number instead (mj_child_begin, os/process.h): its pieces are
+ * known on both sides of the fork, and a lock in shared memory would stay locked when the process is killed. */
 #ifndef MJ_WORKQUEUE_H
 #define MJ_WORKQUEUE_H
 

@@ -1,11 +1,12 @@
---- Redis' protocol (RESP2) without any IO: commands as bytes, bytes as replies, with limits.
+--- Redis' protocol (RESP2) without any IO: commands as bytes, bytes as replies, with limits. Why this is not hiredis:
+-- src/net/stream.h.
 --
 --     local reader = resp.reader()
 --     reader:feed(bytes)
 --     local reply, why = reader:next()   -- nil: more bytes are needed; nil and why: this is not Redis
 --
 -- A reply is {kind = "status"|"error"|"integer"|"bulk"|"null"|"array", value = ...}; an array's value is a list of
--- replies. A reader that found nonsense stays broken: nobody knows where the next reply would begin.
+-- replies. A reader that found nonsense stays broken: it can't know where the next reply begins.
 local M = {}
 local Reader = {}
 Reader.__index = Reader
