@@ -31,6 +31,7 @@
 ---| "exists"       # It is there already, such as the target of a backup. Name another one.
 ---| "busy"         # Another process holds what is needed, or too much waits. Try again later.
 ---| "again"        # Nothing was stored. Make the same call again.
+---| "unsure"       # The database did not say whether it stored this. Look the task up, by its key, and decide then.
 ---| "changed"      # The task changed during the call. Read it and decide again.
 ---| "stale"        # The news came too late to matter; only the timeline has it.
 ---| "unknown"      # The news is about no task of this store.
@@ -58,6 +59,8 @@
 ---| "server_error" # Trouble on the provider's side after the request had left. The task is `ambiguous`.
 ---| "unreadable"   # The provider's answer cannot be understood. The task is `ambiguous`; nothing is concluded from it.
 ---| "provider"     # The provider says that the job failed, or gave no usable status. The message quotes its reason.
+---| "conflict"     # The provider answered with the task id of another submission. The task is `ambiguous`.
+---| "owner_dead"   # The process that sent the job died before the answer was stored. The task is `ambiguous`.
 ---| "expired"      # The job waited longer than its `expires`.
 ---| "lost"         # The provider does not know the job, or said nothing final for `lost_after`.
 
@@ -84,8 +87,8 @@
 ---@field prompt? string if it is not given, the provider's word is used when it comes
 ---@field task_id string the provider's id
 
----@class mjhook.SubmitResult: mjhook.Task
----@field error mjhook.Error? of a wrong job, which then has no `ref`; or why a task waits
+--- A task (it has a `ref`), or what is wrong with the job.
+---@alias mjhook.SubmitResult mjhook.Task|{error: mjhook.Error, ref: nil}
 
 --- A task as the store has it. A field without a value is nil. Times are milliseconds since 1970.
 ---@class mjhook.Task
@@ -280,6 +283,7 @@
 
 ---@class mjhook.CheckReport
 ---@field ok boolean
+---@field upgrading boolean records of an older version are still being rewritten
 ---@field tasks integer
 ---@field events integer
 ---@field tombs integer

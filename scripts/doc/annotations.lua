@@ -190,7 +190,7 @@ local function bind(model, block, code, state)
   local of = owner and state.vars[owner]
   if of then
     local f = function_of(model, block, name)
-    f.method = sign == ":"
+    f.method, f.at = sign == ":", code
     of.functions[#of.functions + 1], of.functions[name] = f, f
   elseif code:find "^return function%(" then
     state.value = function_of(model, block, state.module)
@@ -205,7 +205,9 @@ function M.read(model, path, module)
   local head
   for line in io.lines(path) do
     local comment = line:match "^%-%-%-%s?(.*)$"
-    if comment then
+    if comment and comment:find "^[^@|%s]" and (block[#block] or ""):find "^@" then
+      block[#block] = block[#block] .. " " .. comment -- a tag that goes on
+    elseif comment then
       block[#block + 1] = comment
     else
       bind(model, block, line, state)

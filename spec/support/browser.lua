@@ -13,8 +13,8 @@ local function modules()
   if not core.stat(home .. "/node_modules/playwright-core") then
     local dir = kit.sh "mktemp -d"
     local said, code = kit.sh(("cd %s && npm install --silent --no-audit --no-fund --no-package-lock %s && "
-      .. "mkdir -p %s && { mv node_modules %s/ 2>/dev/null || test -d %s/node_modules; }"):format(dir, LIBRARY, kit.quote(home),
-      kit.quote(home), kit.quote(home)))
+      .. "mkdir -p %s && { mv node_modules %s/ 2>/dev/null || test -d %s/node_modules; }"):format(dir, LIBRARY,
+      kit.quote(home), kit.quote(home), kit.quote(home)))
     kit.sh("rm -rf " .. dir)
     if code ~= 0 then
       return nil, ("npm can't install %s here: %s"):format(LIBRARY, said)
