@@ -4,7 +4,7 @@
 #   make demo           installs what is missing (Debian), builds, shows it at work; ARGS="--set NAME=VALUE"
 #   make test           the same, then every suite; ends with "N passed, N failed"
 #   make check          the suites without installing anything; SUITES="c lua5.4 luajit faults e2e"
-#   make lint           format, luacheck, layers, cppcheck, clang-tidy, -Werror
+#   make lint           format, luacheck, layers, words, cppcheck, clang-tidy, -Werror
 #   make sanitize       the suites under AddressSanitizer and UBSan
 #   make valgrind       the C suite under valgrind
 #   make bench chaos    spec/*/run, with ARGS
@@ -121,7 +121,7 @@ OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d)))
 SUPPORT_O = $(patsubst spec/%.h,$(BUILD)/spec/%.o,$(wildcard spec/support/*.h))
 
 .PHONY: all postgres tests others demo test check lint sanitize valgrind bench fuzz chaos doc format clean install uninstall deps-ci faults-build \
-	lint-format lint-luacheck lint-layers lint-cppcheck lint-tidy lint-werror luas FORCE
+	lint-format lint-luacheck lint-layers lint-words lint-cppcheck lint-tidy lint-werror luas FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -262,7 +262,7 @@ DEPS_BUILD = gcc libc6-dev make lua5.4 liblua5.4-dev luajit2 libluajit2-5.1-dev 
 	libcurl4-openssl-dev libssl-dev zlib1g-dev libpq-dev
 DEPS_DEMO = $(DEPS_BUILD) nginx libnginx-mod-http-lua curl procps
 DEPS_TEST = $(DEPS_DEMO) locales lua-busted lua-socket libfaketime cron logrotate openssl groff-base python3 lua-http lua-zlib busybox \
-	redis-server chromium nodejs $(if $(shell command -v npm),,npm)
+	redis-server chromium lua-check nodejs $(if $(shell command -v npm),,npm)
 DEPS_LINT = clang-format clang-tidy cppcheck lua-check luarocks git
 DEPS_DOC = lua-ldoc mandoc lowdown
 DEPS = scripts/dev/install-deps
@@ -322,7 +322,7 @@ SOURCES = $(wildcard src/*/*.c src/*/*/*.c)
 C_FILES = $(SOURCES) $(wildcard src/*/*.h src/*/*/*.h spec/*/*.[ch])
 LUA_DIRS = $(wildcard lua spec scripts rockspec/*.rockspec)
 
-lint: lint-format lint-luacheck lint-layers lint-cppcheck lint-tidy lint-werror
+lint: lint-format lint-luacheck lint-layers lint-words lint-cppcheck lint-tidy lint-werror
 
 format:
 	clang-format -i $(C_FILES)
@@ -338,6 +338,9 @@ lint-luacheck:
 lint-layers:
 	scripts/dev/layers
 	scripts/dev/layers --self-test
+
+lint-words:
+	scripts/dev/words
 
 lint-cppcheck:
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \

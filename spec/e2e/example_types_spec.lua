@@ -1,4 +1,4 @@
--- Examples, policies and the code in the guides use what there is: scripts/dev/types compares them with the annotations.
+-- Examples, policies and the code in the guides use what there is: scripts/dev/types compares them with annotations.
 local kit = require "kit"
 local snippets = require "snippets"
 
@@ -44,26 +44,28 @@ describe("by the annotations", function()
     assert.is_truthy(n > 10)
   end)
 
+  local OPEN = 'local mj = assert(require("mjhook").open()) '
   local FAULTS = {
     { "a key of the configuration", 'require("mjhook").open { stoer = "/x" }', "mjhook.Options", "stoer" },
-    { "a function", 'local mj = require("mjhook").open() mj:sumbit { prompt = "x" }', "mjhook.Instance", "sumbit" },
-    { "a function behind assert", 'local mj = assert(require("mjhook").open()) mj:sumbit {}', "mjhook.Instance", "sumbit" },
+    { "a function", 'require("mjhook").open():sumbit { prompt = "x" }', "mjhook.Instance", "sumbit" },
+    { "a function behind assert", OPEN .. "mj:sumbit {}", "mjhook.Instance", "sumbit" },
     { "a field of a job", 'require("resty.mjhook").submit { promt = "x" }', "mjhook.Job", "promt" },
     { "a word", 'require("resty.mjhook").submit { prompt = "x", mode = "slow" }', "mjhook.Mode", "slow" },
     { "a field of a task", 'print(require("resty.mjhook").status("x").stat)', "mjhook.Task", "stat" },
     { "a field of an error", 'local _, err = require("mjhook").open() print(err.cod)', "mjhook.Error", "cod" },
-    { "a field of a listed task", 'for t in require("mjhook").open():tasks {} do print(t.imgs) end', "mjhook.Task", "imgs" },
-    { "a field in a list", 'for _, a in ipairs(require("mjhook").open():get("x").attempts) do print(a.wrd) end',
-      "mjhook.Attempt", "wrd" },
-    { "a handler's setting", 'return require "mjhook.handlers.archive" { dirr = "/x" }', "mjhook.handlers.ArchiveSettings",
-      "dirr" },
-    { "a script of the testing kit", 'require("mjhook.testing").new().provider:finnish("x")', "mjhook.testing.Provider",
-      "finnish" },
-    { "a function of a policy", "return { on_succeded = function() end }", "mjhook.Policy", "on_succeded", "mjhook.Policy" },
-    { "what a handler is given", "local function tell(task, ctx) return task.reff, ctx.evnt end return { on_lost = tell }",
+    { "a field of a listed task", OPEN .. "for t in mj:tasks {} do print(t.imgs) end", "mjhook.Task", "imgs" },
+    { "a field in a list", OPEN .. 'for _, a in ipairs(mj:get("x").attempts) do print(a.wrd) end', "mjhook.Attempt",
+      "wrd" },
+    { "a handler's setting", 'return require "mjhook.handlers.archive" { dirr = "/x" }',
+      "mjhook.handlers.ArchiveSettings", "dirr" },
+    { "a script of the testing kit", 'require("mjhook.testing").new().provider:finnish("x")',
+      "mjhook.testing.Provider", "finnish" },
+    { "a function of a policy", "return { on_succeded = function() end }", "mjhook.Policy", "on_succeded",
+      "mjhook.Policy" },
+    { "what a handler is given", "local function f(task, ctx) return task.ref, ctx.evnt end return { on_lost = f }",
       "mjhook.Context", "evnt", "mjhook.Policy" },
-    { "a policy in a configuration", "return { policy = { on_event = { function(t) return t.urll end } } }", "mjhook.Task",
-      "urll", "mjhook.Config" },
+    { "a policy in a configuration", "return { policy = { on_event = { function(t) return t.urll end } } }",
+      "mjhook.Task", "urll", "mjhook.Config" },
   }
   for _, fault in ipairs(FAULTS) do
     it(("%s that is not there is found"):format(fault[1]), function()
