@@ -3,6 +3,8 @@
 -- One line of a message stays one line; nothing in it moves a cursor, changes a colour, hides, or reads as what it is
 -- not. What is not shown as it is becomes visible: \x1b, \u{202e}.
 -- @module mjhook.text
+local core = require "mjhook.core"
+
 local M = {}
 
 -- Code points that are not shown as they are: controls, which a terminal may obey; marks that reorder text; and what
@@ -32,32 +34,6 @@ function M.within(ranges, code)
   return false
 end
 
-local LEAST = { 0, 0x80, 0x800, 0x10000 }
-
--- How many bytes the character at i has, and its code point; 1 and nil when it is no UTF-8.
-local function character(s, i)
-  local first = s:byte(i)
-  if first < 0x80 then
-    return 1, first
-  end
-  local n = first >= 0xF0 and 4 or first >= 0xE0 and 3 or 2
-  if first < 0xC2 or first > 0xF4 then
-    return 1, nil
-  end
-  local code = first % 2 ^ (7 - n)
-  for k = 1, n - 1 do
-    local byte = s:byte(i + k)
-    if not byte or byte < 0x80 or byte > 0xBF then
-      return 1, nil
-    end
-    code = code * 64 + byte % 64
-  end
-  if code < LEAST[n] or code > 0x10FFFF or (code >= 0xD800 and code <= 0xDFFF) then
-    return 1, nil
-  end
-  return n, code
-end
-
 --- Goes through a text's characters: each one's bytes, and its code point (nil: no UTF-8).
 function M.characters(s)
   local i = 1
@@ -65,7 +41,7 @@ function M.characters(s)
     if i > #s then
       return nil
     end
-    local n, code = character(s, i)
+    local n, code = core.character(s, i)
     local bytes = s:sub(i, i + n - 1)
     i = i + n
     return bytes, code

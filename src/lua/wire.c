@@ -188,6 +188,20 @@ static int utf8(lua_State *L)
     return 1;
 }
 
+/* core.character(text, i) -> how many bytes the character at byte i has, and its code point | 1: it is no UTF-8 */
+static int character(lua_State *L)
+{
+    mj_str s = mjl_arg_str(L, 1);
+    uint32_t at = (uint32_t)mjl_arg_int(L, 2, 1, s.n) - 1;
+    size_t n = mj_utf8_length(s.p + at, s.n - at);
+
+    lua_pushinteger(L, n ? (lua_Integer)n : 1);
+    if (n == 0)
+        return 1;
+    lua_pushinteger(L, mj_utf8_read(s.p + at, n));
+    return 2;
+}
+
 void mjl_open_wire(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"wire_callback", wire_callback},
@@ -195,6 +209,7 @@ void mjl_open_wire(lua_State *L)
                                          {"wire_submit", wire_submit},
                                          {"gunzip", gunzip},
                                          {"utf8", utf8},
+                                         {"character", character},
                                          {NULL, NULL}};
 
     luaL_setfuncs(L, functions, 0);

@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-/* ---- text ---- */
-
 /* ---- the grammar ---- */
 
 typedef struct scan {
@@ -304,30 +302,6 @@ bool mj_json_next(mj_json *rest, mj_json *name, mj_json *out)
     return true;
 }
 
-static size_t put_utf8(char *out, int32_t c)
-{
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
-    }
-    if (c < 0x800) {
-        out[0] = (char)(0xc0 | c >> 6);
-        out[1] = (char)(0x80 | (c & 0x3f));
-        return 2;
-    }
-    if (c < 0x10000) {
-        out[0] = (char)(0xe0 | c >> 12);
-        out[1] = (char)(0x80 | (c >> 6 & 0x3f));
-        out[2] = (char)(0x80 | (c & 0x3f));
-        return 3;
-    }
-    out[0] = (char)(0xf0 | c >> 18);
-    out[1] = (char)(0x80 | (c >> 12 & 0x3f));
-    out[2] = (char)(0x80 | (c >> 6 & 0x3f));
-    out[3] = (char)(0x80 | (c & 0x3f));
-    return 4;
-}
-
 static char escaped(char c)
 {
     switch (c) {
@@ -361,7 +335,7 @@ size_t mj_json_unescape(const mj_json *v, char *out)
         p = next + 2;
         if (next[1] == 'u') {
             int32_t c = code_point(p, end, &used);
-            to += put_utf8(to, c == HALF_PAIR ? '?' : c);
+            to += mj_utf8_put(to, c == HALF_PAIR ? '?' : c);
             p += used;
         } else {
             *to++ = escaped(next[1]);
