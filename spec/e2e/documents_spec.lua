@@ -224,6 +224,22 @@ describe("the documents:", function()
     end)
   end)
 
+  it("the console's locations let in what the guide says, and nothing else", function()
+    local parts = {}
+    for _, block in ipairs(snippets.of "scripts/doc/guides/console.md") do
+      parts[#parts + 1] = block.text
+    end
+    local expected = { { "/mjhook/", 200 }, { "/operators/", 401 }, { "/mjhook/", 401 } }
+    assert.equal(#expected, #parts)
+    for i, part in ipairs(parts) do
+      local web = start_nginx(with_part(part))
+      local code, text = sim.request("GET", web.url .. expected[i][1] .. "api/console")
+      assert.equal(expected[i][2], code)
+      assert.is_truthy(code ~= 200 or not cjson.decode(text).actions)
+      web:stop()
+    end
+  end)
+
   it("the status locations of the OpenResty guide answer", function()
     local web, mj = start_nginx(with_part(snippets.first("scripts/doc/guides/openresty.md", "nginx part").text))
     local task = assert(mj:submit { prompt = "a fox", user_id = "u1" })
