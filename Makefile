@@ -106,12 +106,13 @@ LINK = $(CC) $(CFLAGS) $(HARDEN) -pthread -Wl,-z,relro,-z,now $(LDFLAGS)
 BINDING = $(wildcard src/lua/*.c)
 CORE = $(filter-out $(BINDING) src/cmd/% src/store/postgres/%,$(wildcard src/*/*.c src/*/*/*.c))
 CORE_O = $(sort $(CORE:src/%.c=$(BUILD)/obj/%.o))
-# The module of PostgreSQL is complete in itself: it has its own copy of what it needs of the core.
+# A database's module is complete in itself: it has its own copy of what it needs of the core.
 PQ_O = $(sort $(patsubst src/%.c,$(BUILD)/obj/%.o,$(filter-out %/module.c,$(wildcard src/store/postgres/*.c))))
 PQ_CORE_O = $(filter $(addprefix $(BUILD)/obj/,base/% os/% auth/% domain/% store/tally.o store/entry.o store/records.o),$(CORE_O))
 PQ_MODULES = $(if $(WITH_POSTGRES),$(LUAS:%=$(BUILD)/%/mjhook/store_postgres.so))
 binding_o = $(sort $(BINDING:src/%.c=$(BUILD)/obj/$(1)/%.o))
 MODULES = $(LUAS:%=$(BUILD)/%/mjhook/core.so)
+SPEC_MODULES = $(LUAS:%=$(BUILD)/%/mjhook/store_memory.so)
 PROGRAM = $(if $(PROGRAM_LUA),$(BUILD)/bin/mjhook-reconcile)
 spec_programs = $(sort $(patsubst spec/$(1)/%.c,$(BUILD)/$(1)/%,$(wildcard spec/$(1)/*_$(2).c)))
 TESTS = $(call spec_programs,c,test) $(PQ_TESTS)
@@ -127,7 +128,7 @@ SUPPORT_O = $(patsubst spec/%.h,$(BUILD)/spec/%.o,$(wildcard spec/support/*.h))
 
 all: luas $(MODULES) $(PQ_MODULES) $(PROGRAM)
 postgres: luas $(PQ_MODULES)
-tests: $(TESTS)
+tests: $(TESTS) $(SPEC_MODULES)
 others: $(OTHERS)
 
 luas:
@@ -189,6 +190,18 @@ $(BUILD)/spec/%.o: spec/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(COMPILE) -Ispec/c -MMD -MP -c -o $@ $<
 
+# The in-memory backend as a module for Lua, as a database's is one.
+define memory_for_lua
+$(BUILD)/spec/$(1)/support/store_memory.o: spec/support/store_memory.c $(BUILD)/flags
+	@mkdir -p $$(@D)
+	$$(COMPILE) -Ispec/support -I$$(INCDIR_$(1)) -MMD -MP -c -o $$@ $$<
+
+$(BUILD)/$(1)/mjhook/store_memory.so: $(BUILD)/spec/$(1)/support/store_memory.o $(BUILD)/spec/support/memory_backend.o $(PQ_CORE_O) $(BUILD)/linked
+	@mkdir -p $$(@D)
+	$$(LINK) -shared -Wl,-z,nodelete -o $$@ $$(filter %.o,$$^) $$(LIBS)
+endef
+$(foreach v,5.4 5.1,$(eval $(call memory_for_lua,$(v))))
+
 $(TESTS) $(OTHERS): $(BUILD)/%: $(BUILD)/spec/%.o $(SUPPORT_O) $(CORE_O) $(BUILD)/linked
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $(filter %.o,$^) $(LIBS)
@@ -197,7 +210,7 @@ $(PQ_TESTS): LIBS += $(PQ_LIBS)
 $(BUILD)/spec/postgres/%.o: INCDIRS += $(filter -I%,$(PQ_LIBRARY))
 $(BUILD)/fuzz/http_fuzz: LIBS += -lssl # it serves TLS itself
 
--include $(wildcard $(addprefix $(BUILD)/,obj/*/*.d obj/*/*/*.d obj/*/*/*/*.d spec/*/*.d))
+-include $(wildcard $(addprefix $(BUILD)/,obj/*/*.d obj/*/*/*.d obj/*/*/*/*.d spec/*/*.d spec/*/*/*.d))
 
 # ---- install: touches the chosen places and nothing else ----
 

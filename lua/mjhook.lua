@@ -98,15 +98,6 @@ local function make_log(given)
   end
 end
 
--- Only if that is certain: what can't be looked at may be there, and core.open() says why it can't be opened.
-local function is_absent(settings)
-  if stores.scheme(settings.store) then
-    return false -- the database itself says what there is
-  end
-  local found, err = core.stat(settings.store .. "/data.mdb")
-  return not found and err.code == "not_found"
-end
-
 -- The policy, and from where an edited one is loaded: its own file, or the configuration in which it stands. Of that
 -- one only the policy is taken over.
 local function open_policy(self, args)
@@ -151,8 +142,12 @@ local function open(args)
       return nil, memory.is_out(err) and err or core.error("config", "secrets: " .. err.message)
     end
   end
-  if args and args.create == false and is_absent(settings) then
-    return nil, core.error("absent", ("store: there is none in %s; the first submit makes it"):format(settings.store))
+  local there, why = true, nil
+  if args and args.create == false then
+    there, why = stores.exists(settings)
+  end
+  if not there and why.code == "not_found" then -- only if that is certain; otherwise opening it says what is wrong
+    return nil, core.error("absent", ("store: none at %s; the first submit makes it"):format(settings.store))
   end
   self.exec, err = (args and args.executor or executor.direct)(settings)
   if not self.exec then

@@ -83,6 +83,16 @@ function Direct:trim()
   self.store:trim()
 end
 
+--- Takes a lock that one process of all that share the store can hold: until unlock(), or its end.
+-- @treturn boolean|nil true; nil and an error: "busy"
+function Direct:lock(name)
+  return self.store:lock(name)
+end
+
+function Direct:unlock()
+  self.store:unlock()
+end
+
 --- @tparam string ref whose token it came with
 -- @tparam number attempt
 -- @tparam string body

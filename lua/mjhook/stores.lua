@@ -96,6 +96,18 @@ function M.options(config)
   }
 end
 
+--- Whether a configuration's store is there.
+-- @treturn boolean|nil true; nil and an error: "not_found" when there is provably none, else why it can't be looked at
+function M.exists(config)
+  local backend, err = M.backend(config.store)
+  if backend == nil then
+    return nil, err
+  end
+  local options = M.options(config)
+  options.backend = backend or nil
+  return core.exists(config.store_url or config.store, options)
+end
+
 --- Opens a configuration's store, and makes it when it is not there.
 -- @tparam table config
 -- @tparam[opt] boolean no_wait for a handle that an event loop uses

@@ -22,7 +22,7 @@ local ALLOWED = set [[
   keyring.authorize keyring.sign keyring.verify keyring.close core.open core.inbox core.workqueue core.keyring ]]
 
 -- Of the core's functions these wait for something: a file's lock, the network, a program, a whole store.
-local WAIT = set [[ core.lock core.restore core.http core.fetch core.stream core.resolve core.fork core.run core.await
+local WAIT = set [[ core.restore core.http core.fetch core.stream core.resolve core.fork core.run core.await
   core.sleep ]]
 
 local CONF = [[

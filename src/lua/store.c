@@ -1,11 +1,16 @@
-/* mjhook.core's store: one userdata, a handle of mj_store.  Its methods are in store_write.c, store_read.c and
- * store_stats.c. */
+/* mjhook.core's store: one userdata, a handle of mj_store, and what it shares with other processes' handles.  Its other
+ * methods are in store_write.c, store_read.c and store_stats.c. */
 #include "lua/store.h"
+#include "store/backend.h"
+
+#include <string.h>
+#include <time.h>
 
 #define STORE "mjhook.store"
 
 typedef struct box {
     mj_store *store;
+    mj_lock *lock; /* the one that this handle holds; NULL: none */
 } box;
 
 mj_store *mjl_store(lua_State *L)
@@ -17,13 +22,58 @@ mj_store *mjl_store(lua_State *L)
     return b->store;
 }
 
+static void unlock(box *b)
+{
+    if (b->lock)
+        mj_store_unlock(b->store, b->lock);
+    b->lock = NULL;
+}
+
 static int store_close(lua_State *L)
 {
     box *b = luaL_checkudata(L, 1, STORE);
 
+    unlock(b);
     mj_store_close(b->store);
     b->store = NULL;
     return 0;
+}
+
+/* store:lock(name) -> true | nil, err: "busy" while another process holds it.  A handle holds one at a time, until
+ * store:unlock(), its close, or the end of the process. */
+static int store_lock(lua_State *L)
+{
+    mj_store *s = mjl_store(L);
+    box *b = lua_touserdata(L, 1);
+    const char *name = luaL_checkstring(L, 2);
+    int rc;
+
+    if (b->lock)
+        return luaL_error(L, "the store holds a lock already");
+    rc = mj_store_lock(s, name, &b->lock);
+    if (rc != MJ_OK)
+        return mjl_store_fail(L, s, rc);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* store:unlock(): idempotent.  In a child of core.fork() it lets go of the child's part; the parent goes on. */
+static int store_unlock(lua_State *L)
+{
+    mjl_store(L);
+    unlock(lua_touserdata(L, 1));
+    return 0;
+}
+
+/* store:skew() -> milliseconds that the clock of the store is ahead of this machine's.  Never waits. */
+static int store_skew(lua_State *L)
+{
+    mj_store *s = mjl_store(L);
+    struct timespec t;
+
+    clock_gettime(CLOCK_REALTIME, &t);
+    mjl_push_int(L, mj_store_now(s) - ((int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000));
+    return 1;
 }
 
 int mjl_store_fail(lua_State *L, mj_store *s, int rc)
@@ -100,6 +150,26 @@ static void read_options(lua_State *L, int t, mj_store_options *o)
     o->rules.learn = mjl_bool(L, t, "learn");
     o->rules.polled = mjl_bool(L, t, "polled");
     o->no_wait = mjl_bool(L, t, "no_wait");
+    o->schema = mjl_str(L, t, "schema").p; /* lives in its table, and has a zero behind it */
+    o->careful = mjl_bool(L, t, "careful");
+}
+
+/* The backend at index i, as its module gave it; NULL: LMDB's. */
+static const mj_backend *backend_at(lua_State *L, int i)
+{
+    if (!lua_isnoneornil(L, i))
+        luaL_checktype(L, i, LUA_TLIGHTUSERDATA);
+    return lua_touserdata(L, i);
+}
+
+static const mj_backend *backend_of(lua_State *L, int t)
+{
+    const mj_backend *b;
+
+    mjl_field(L, t, "backend");
+    b = backend_at(L, lua_gettop(L));
+    lua_pop(L, 1);
+    return b;
 }
 
 /* core.restore(from, dir, options of core.open, anyway) -> {tasks=, events=, tombs=, found=, kept=} | nil, err.
@@ -127,11 +197,12 @@ static int core_restore(lua_State *L)
     return 1;
 }
 
-/* core.open(dir, {mode=, map_max=, poll_first=, poll_max=, lost_after=, grace= (seconds), learn=, polled=,
- * no_wait=, accounts=}) */
+/* core.open(where, {backend=, schema=, mode=, map_max=, poll_first=, poll_max=, lost_after=, grace= (seconds), learn=,
+ * polled=, no_wait=, careful=, accounts=}).  Without a backend `where` is a directory. */
 static int core_open(lua_State *L)
 {
-    const char *dir = luaL_checkstring(L, 1);
+    const char *where = luaL_checkstring(L, 1);
+    const mj_backend *backend;
     mj_store_options o;
     char why[512] = "";
     box *b;
@@ -139,34 +210,65 @@ static int core_open(lua_State *L)
 
     luaL_checktype(L, 2, LUA_TTABLE);
     read_options(L, 2, &o);
+    backend = backend_of(L, 2);
     b = lua_newuserdata(L, sizeof *b);
-    b->store = NULL;
+    *b = (box){0};
     luaL_getmetatable(L, STORE);
     lua_setmetatable(L, -2);
-    rc = mj_store_open(dir, &o, &b->store, why, sizeof why);
+    rc = backend ? mj_store_open_on(backend, where, &o, &b->store, why, sizeof why)
+                 : mj_store_open(where, &o, &b->store, why, sizeof why);
     if (rc != MJ_OK)
         return mjl_fail(L, rc, why);
     rc = set_accounts(L, 2, b->store);
     return rc == MJ_OK ? 1 : mjl_fail(L, rc, NULL);
 }
 
-/* core.waits(backend) -> boolean: a call of this backend, by default LMDB's, may wait for a network */
-static int core_waits(lua_State *L)
+/* core.exists(where, options of core.open) -> true | nil, err: "not_found" when there is provably no store */
+static int core_exists(lua_State *L)
 {
-    luaL_argcheck(L, lua_isnoneornil(L, 1), 1, "no backend but LMDB's is known");
-    lua_pushboolean(L, 0);
+    const char *where = luaL_checkstring(L, 1);
+    mj_store_options o;
+    char why[512] = "";
+    int rc;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    read_options(L, 2, &o);
+    rc = mj_store_exists(backend_of(L, 2), where, &o, why, sizeof why);
+    if (rc != MJ_OK)
+        return mjl_fail(L, rc, why);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.backend(backend) -> {name=, waits=, parallel=}: what it is called, whether a call may wait for a network, and
+ * whether several writers at once are faster than one.  nil: LMDB's. */
+static int core_backend(lua_State *L)
+{
+    const mj_backend *b = backend_at(L, 1);
+
+    if (!b)
+        b = &mj_backend_lmdb;
+    if (b->abi != MJ_BACKEND_ABI)
+        return luaL_error(L, "the store module belongs to another mjhook: install both of one version");
+    lua_createtable(L, 0, 3);
+    mjl_set_lit(L, "name", b->name);
+    lua_pushboolean(L, b->waits);
+    lua_setfield(L, -2, "waits");
+    lua_pushboolean(L, b->parallel);
+    lua_setfield(L, -2, "parallel");
     return 1;
 }
 
 void mjl_open_store(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"close", store_close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"close", store_close}, {"lock", store_lock}, {"unlock", store_unlock}, {"skew", store_skew}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"open", core_open},
+                                         {"exists", core_exists},
+                                         {"backend", core_backend},
+                                         {"restore", core_restore},
+                                         {NULL, NULL}};
 
     mjl_class(L, STORE, methods);
-    lua_pushcfunction(L, core_open);
-    lua_setfield(L, -2, "open");
-    lua_pushcfunction(L, core_waits);
-    lua_setfield(L, -2, "waits");
-    lua_pushcfunction(L, core_restore);
-    lua_setfield(L, -2, "restore");
+    luaL_setfuncs(L, functions, 0);
 }

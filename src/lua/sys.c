@@ -9,15 +9,12 @@
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
-
-#define LOCK "mjhook.lock"
 
 /* core.now() -> wall-clock milliseconds */
 static int core_now(lua_State *L)
@@ -55,20 +52,6 @@ static int core_realpath(lua_State *L)
     return 1;
 }
 
-typedef struct box {
-    int fd;
-} box;
-
-static int lock_close(lua_State *L)
-{
-    box *b = luaL_checkudata(L, 1, LOCK);
-
-    if (b->fd >= 0)
-        close(b->fd);
-    b->fd = -1;
-    return 0;
-}
-
 /* core.environment() -> {NAME = value} of this process */
 static int core_environment(lua_State *L)
 {
@@ -81,27 +64,6 @@ static int core_environment(lua_State *L)
         lua_pushstring(L, equals + 1);
         lua_rawset(L, -3);
     }
-    return 1;
-}
-
-/* core.lock(path, mode) -> lock | nil, err ("busy" when another process holds it).  Opened by mj_store_file(), which
- * refuses what is no file of a store.  flock: it dies with its owner. */
-static int core_lock(lua_State *L)
-{
-    const char *path = luaL_checkstring(L, 1);
-    mode_t mode = lua_isnoneornil(L, 2) ? 0600 : (mode_t)mjl_arg_int(L, 2, 0, 0777);
-    box *b = lua_newuserdata(L, sizeof *b);
-    char why[512] = "";
-    int rc;
-
-    b->fd = -1;
-    luaL_getmetatable(L, LOCK);
-    lua_setmetatable(L, -2);
-    rc = mj_store_file(AT_FDCWD, "", path, mode, &b->fd, why, sizeof why);
-    if (rc != MJ_OK)
-        return mjl_fail(L, rc, why);
-    if (flock(b->fd, LOCK_EX | LOCK_NB) != 0)
-        return mjl_fail(L, errno == EWOULDBLOCK ? MJ_EBUSY : MJ_EIO, NULL);
     return 1;
 }
 
@@ -227,10 +189,8 @@ static int core_libraries(lua_State *L)
 
 void mjl_open_sys(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"close", lock_close}, {NULL, NULL}};
     static const luaL_Reg functions[] = {
         {"now", core_now},
-        {"lock", core_lock},
         {"cwd", core_cwd},
         {"realpath", core_realpath},
         {"environment", core_environment},
@@ -246,6 +206,5 @@ void mjl_open_sys(lua_State *L)
         {NULL, NULL},
     };
 
-    mjl_class(L, LOCK, methods);
     luaL_setfuncs(L, functions, 0);
 }

@@ -101,32 +101,17 @@ local function check_arguments(command, values, arguments)
   end
 end
 
--- A mistyped directory must not become a new, empty store of somebody who only wanted to look.
-local function check_store(settings)
-  local config, core = require "mjhook.config", require "mjhook.core"
-  local resolved, err = config.resolve(settings)
-  if not resolved then
-    fail.with(err)
-  end
-  local found
-  found, err = core.stat(resolved.store)
-  if not found and err.code == "not_found" then
-    fail.stop(fail.CONFIG, ("store: none at %s: name another with --store, or `mjhook submit` a first job"):
-      format(resolved.store))
-  end
-end
-
 local function open(command, values)
   local mjhook = require "mjhook"
   local settings = { config = values.config, store = values.store }
   if not command.needs_policy then
     settings.policy = {}
   end
-  if not command.makes_store then
-    check_store(settings)
-  end
+  settings.create = command.makes_store or false -- a mistyped directory must not become a new, empty store
   local mj, err = mjhook.open(settings)
-  if not mj then
+  if not mj and err.code == "absent" then
+    fail.stop(fail.CONFIG, err.message:match "^[^;]*" .. ": name another with --store, or `mjhook submit` a first job")
+  elseif not mj then
     fail.with(err)
   end
   return mj

@@ -141,9 +141,7 @@ local function serve(mj, leases)
   local parents = mj.exec.client -- kept, so that nobody collects and closes it
   mj.exec.client = nil
   return function(tell, claim)
-    if mj.lock then -- the pass is the parent's: it must not last as long as what a handler leaves behind
-      mj.lock:close()
-    end
+    mj.exec:unlock() -- the pass is the parent's: it must not last as long as what a handler leaves behind
     for _, lease in ipairs(leases) do
       if not claim() then
         break

@@ -407,14 +407,12 @@ local function finish(self, started)
 end
 
 local function locked_pass(self, started)
-  local mj = self.mj
-  local busy
-  mj.lock, busy = core.lock(mj.config.store .. "/reconcile.lock", mj.config.store_mode)
-  if not mj.lock then
-    if busy.code == "busy" then
-      busy.message = ("another reconciler is at work on %s"):format(mj.config.store)
+  local locked, err = self.mj.exec:lock "reconcile"
+  if not locked then
+    if err.code == "busy" then
+      err.message = ("another reconciler is at work on %s"):format(self.mj.config.store)
     end
-    return nil, busy
+    return nil, err
   end
   self:catch_up(self.begun)
   for _, step in ipairs(STEPS) do
@@ -449,12 +447,8 @@ function M.reconcile(mj, options)
     end
     return finish(self, started)
   end
-  mj.lock = false -- room for it: once it is taken, whatever raises lets go of it
   local ok, report, err = pcall(locked_pass, self, started)
-  if mj.lock then
-    mj.lock:close()
-  end
-  mj.lock = nil
+  mj.exec:unlock()
   if not ok then
     return nil, memory.error(report)
   end

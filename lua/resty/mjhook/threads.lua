@@ -38,7 +38,7 @@ function M.new(conf)
   local backend, err = stores.backend(conf.store)
   if backend == nil then
     return nil, err
-  elseif not core.waits(backend or nil) then
+  elseif not core.backend(backend or nil).waits then
     store, err = stores.open(conf, true)
     if not store then
       return nil, err
@@ -383,6 +383,20 @@ end
 function Threads:trim()
   if self.store then
     self.store:trim()
+  end
+end
+
+--- See executor's lock(). A lock of a database is kept alive by the handle that holds it, and here there is none.
+function Threads:lock(name)
+  if self.store then
+    return self.store:lock(name)
+  end
+  return nil, core.error("config", "this store can't be reconciled inside nginx: run mjhook-reconcile")
+end
+
+function Threads:unlock()
+  if self.store then
+    self.store:unlock()
   end
 end
 
