@@ -217,7 +217,7 @@ describe("mjhook policy", function()
       ["mjhook.core.fork"] = "require('mjhook.core').fork(function() io.open(target, 'w') end)",
       ["mjhook.core.stream"] = "require('mjhook.core').stream {}",
       ["mjhook.core.fetch"] = "require('mjhook.core').fetch { dir = target, sub = 'x' }",
-      ["mjhook.core.lock"] = "require('mjhook.core').lock(target)",
+      ["mjhook.core.restore"] = "require('mjhook.core').restore(target, target, {})",
     }
     for _, mode in ipairs { "w", "a", "r+", "w+", "wb", "a+b" } do
       harm["io.open for writing (" .. mode .. ")"] = ("io.open(target, %q):close()"):format(mode)

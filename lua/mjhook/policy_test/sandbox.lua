@@ -14,7 +14,7 @@ M.DECISION_S, M.LOAD_S = 1, 5
 local FORBIDDEN = {
   os = { "execute", "exit", "remove", "rename", "tmpname" },
   io = { "popen", "tmpfile" },
-  ["mjhook.core"] = { "open", "http", "stream", "fetch", "fork", "run", "write_file", "append_file" },
+  ["mjhook.core"] = { "open", "http", "stream", "fetch", "fork", "run", "restore", "write_file", "append_file" },
 }
 local PLACES = { os = os, io = io, ["mjhook.core"] = core }
 
