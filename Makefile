@@ -9,6 +9,7 @@
 #   make valgrind       the C suite under valgrind
 #   make bench chaos    spec/*/run, with ARGS
 #   make fuzz           mutated callbacks, answers, tokens, records and HTTP, sanitized; ARGS="wire|http SECONDS SEED CASE"
+#   make deb            Debian packages in build/deb; deb-check installs, upgrades and removes them in a clean root
 #   make doc format clean
 #
 # LUAS="5.4 5.1" picks the Luas (5.1 stands for LuaJIT; default: those two, if their
@@ -121,6 +122,7 @@ OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d)))
 # What has a header in spec/support is linked to all of them; what has none is a library to be preloaded.
 SUPPORT_O = $(patsubst spec/%.h,$(BUILD)/spec/%.o,$(wildcard spec/support/*.h))
 
+.PHONY: deb deb-check
 .PHONY: all postgres tests others demo test check lint sanitize valgrind bench fuzz chaos doc format clean install uninstall deps-ci faults-build \
 	lint-format lint-luacheck lint-layers lint-words lint-cppcheck lint-tidy lint-werror luas FORCE
 .DELETE_ON_ERROR:
@@ -229,16 +231,17 @@ MANDIR ?= $(DATADIR)/man
 LUA_FILES = $(wildcard $(addsuffix /*.lua,lua lua/* lua/*/* lua/*/*/*))
 MAN_FILES = $(wildcard scripts/man/*.[1-8])
 # What is read, copied or run from share/mjhook.
-SHARE_DIRS = examples policies simulator console
+SHARE_DIRS = examples policies simulator console dev.d
 SHARE_FILES = $(call once,SHARE_FILES,find $(SHARE_DIRS:%=scripts/%) scripts/mjhook.cgi -type f | LC_ALL=C sort)
 SHARE_RUN = $(call once,SHARE_RUN,find $(SHARE_FILES) -perm -100)
-# A shell's own name for the file of a command, below share.
-COMPLETION_bash = bash-completion/completions/mjhook
-COMPLETION_zsh = zsh/site-functions/_mjhook
-COMPLETION_fish = fish/vendor_completions.d/mjhook.fish
-# In what these begin with, the Lua that is there is named.
+# Where a shell looks for what completes a command; a distribution may have another place for zsh.
+ZSHDIR ?= $(DATADIR)/zsh/site-functions
+PLACE_mjhook = $(DATADIR)/bash-completion/completions
+PLACE__mjhook = $(ZSHDIR)
+PLACE_mjhook.fish = $(DATADIR)/fish/vendor_completions.d
+# The first line of programs in Lua names the Lua that is there; a distribution wants its path.
 LUA_PROGRAMS = $(call once,LUA_PROGRAMS,grep -lE '^\#!.* lua5\.4( |$$)' scripts/mjhook $(SHARE_FILES))
-INTERPRETER = $(if $(filter 5.1,$(PROGRAM_LUA)),luajit,lua$(PROGRAM_LUA))
+RUNS_WITH ?= /usr/bin/env -S $(if $(filter 5.1,$(PROGRAM_LUA)),luajit,lua$(PROGRAM_LUA)) -E
 
 # The one list of what is installed, for "make install", "make uninstall", the rocks and
 # the Debian packages: $(call installed,DO) is $(call DO,mode,file,place) of each.
@@ -251,11 +254,10 @@ installed = $(foreach v,$(LUAS), \
 	$(foreach f,$(filter $(BUILD)/$(v)/%,$(MODULES) $(PQ_MODULES)),$(call $(1),755,$(f),$(LIBDIR_$(v))/$(f:$(BUILD)/$(v)/%=%)))) \
 	$(foreach f,$(PROGRAM) scripts/mjhook,$(call $(1),755,$(f),$(BINDIR)/$(notdir $(f)))) \
 	$(foreach f,$(MAN_FILES),$(call $(1),644,$(f),$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)))) \
-	$(foreach f,$(SHARE_FILES),$(call $(1),$(if $(filter $(f),$(SHARE_RUN)),755,644),$(f),$(DATADIR)/mjhook/$(f:scripts/%=%))) \
-	$(foreach s,bash zsh fish,$(foreach f,$(wildcard scripts/completion/mjhook.$(s)), \
-	  $(call $(1),644,$(f),$(DATADIR)/$(COMPLETION_$(s)))))
+	$(foreach f,$(SHARE_FILES),$(call $(1),$(if $(filter $(f),$(SHARE_RUN)),755,644),$(f),$(DATADIR)/mjhook/$(patsubst dev.d/%,dev/%,$(f:scripts/%=%)))) \
+	$(foreach f,$(wildcard scripts/completion/*),$(call $(1),644,$(f),$(PLACE_$(notdir $(f)))/$(notdir $(f))))
 put = @$(INSTALL) -D -m $(1) $(2) "$(DESTDIR)$(3)"$(newline)$(if $(filter $(LUA_PROGRAMS),$(2)), \
-	@sed -i '1s/ lua5\.4/ $(INTERPRETER)/' "$(DESTDIR)$(3)"$(newline))
+	@sed -i '1s|.*|\#!$(RUNS_WITH)|' "$(DESTDIR)$(3)"$(newline))
 away = @rm -f "$(DESTDIR)$(3)"$(newline)
 # Directories of ours that are empty now; those that others may use stay.
 ours = $(foreach v,$(LUAS),"$(DESTDIR)$(LUADIR_$(v))/mjhook" "$(DESTDIR)$(LUADIR_$(v))/resty/mjhook" \
@@ -282,6 +284,9 @@ DEPS = scripts/dev/install-deps
 
 deps-ci:
 	@$(DEPS) $(DEPS_TEST) $(DEPS_LINT) $(DEPS_DOC)
+
+DEPS_DEB = $(DEPS_BUILD) debhelper dh-lua dpkg-dev lintian libpq-dev pkg-config
+DEPS_DEB_CHECK = $(DEPS_DEB) mmdebstrap
 
 # ---- things to run ----
 
@@ -326,6 +331,15 @@ bench fuzz chaos:
 	@$(DEPS) $(DEPS_HERE)
 	$(AGAIN) all $(call spec_programs,$@,$@) VARIANT=$(VARIANT)
 	@BUILD=$(BUILD) VARIANT=$(VARIANT) spec/$@/run $(ARGS)
+
+# The packages, in build/deb; and installed, used, upgraded and removed in a clean root that systemd boots in.
+deb:
+	@$(DEPS) $(DEPS_DEB)
+	@scripts/dev/deb build/deb
+
+deb-check:
+	@$(DEPS) $(DEPS_DEB_CHECK)
+	@scripts/dev/deb-check
 
 doc:
 	@$(DEPS) $(DEPS_DOC)
