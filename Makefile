@@ -99,7 +99,7 @@ WITH_POSTGRES = $(filter-out 0,$(POSTGRES))
 # Debug information names no place of this machine: two builds are the same, byte by byte, wherever they are made.
 COMPILE = $(CC) -std=c11 -D_GNU_SOURCE $(CPPFLAGS) -Isrc $(INCDIRS) $(CFLAGS) $(WARN) $(HARDEN) \
 	-fPIC -fvisibility=hidden -pthread -ffile-prefix-map=$(CURDIR)=.
-LINK = $(CC) $(CFLAGS) $(HARDEN) -pthread -Wl,-z,relro,-z,now $(LDFLAGS)
+LINK = $(CC) $(CFLAGS) $(HARDEN) -pthread -Wl,-z,relro,-z,now,--as-needed $(LDFLAGS)
 
 # ---- what there is: every file is found, none is listed ----
 
@@ -122,7 +122,7 @@ OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d)))
 # What has a header in spec/support is linked to all of them; what has none is a library to be preloaded.
 SUPPORT_O = $(patsubst spec/%.h,$(BUILD)/spec/%.o,$(wildcard spec/support/*.h))
 
-.PHONY: deb deb-check
+.PHONY: deb deb-check install-postgres
 .PHONY: all postgres tests others demo test check lint sanitize valgrind bench fuzz chaos doc format clean install uninstall deps-ci faults-build \
 	lint-format lint-luacheck lint-layers lint-words lint-cppcheck lint-tidy lint-werror luas FORCE
 .DELETE_ON_ERROR:
@@ -266,6 +266,10 @@ ours = $(foreach v,$(LUAS),"$(DESTDIR)$(LUADIR_$(v))/mjhook" "$(DESTDIR)$(LUADIR
 install: all
 	$(call installed,put)
 	@echo "installed mjhook for $(foreach v,$(LUAS),$(NAME_$(v)),) programs in $(DESTDIR)$(BINDIR)"
+
+# The module for PostgreSQL alone: a package of its own.
+install-postgres: postgres
+	$(foreach v,$(LUAS),$(call put,755,$(BUILD)/$(v)/mjhook/store_postgres.so,$(LIBDIR_$(v))/mjhook/store_postgres.so))
 
 uninstall:
 	$(call installed,away)

@@ -48,6 +48,7 @@ build = {
     LUADIR = "$(LUADIR)",
     LIBDIR = "$(LIBDIR)",
     BINDIR = "$(BINDIR)",
+    POSTGRES = "0", -- a rock of its own: mjhook-postgresql
   },
 }
 -- "luarocks test" in a checkout: both Luas, on Debian with what it installs.
