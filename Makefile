@@ -118,7 +118,8 @@ PROGRAM = $(if $(PROGRAM_LUA),$(BUILD)/bin/mjhook-reconcile)
 spec_programs = $(sort $(patsubst spec/$(1)/%.c,$(BUILD)/$(1)/%,$(wildcard spec/$(1)/*_$(2).c)))
 TESTS = $(call spec_programs,c,test) $(PQ_TESTS)
 PQ_TESTS = $(if $(WITH_POSTGRES),$(call spec_programs,postgres,test))
-OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d)))
+PQ_BENCH = $(if $(WITH_POSTGRES),$(call spec_programs,postgres,bench))
+OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d))) $(PQ_BENCH)
 # What has a header in spec/support is linked to all of them; what has none is a library to be preloaded.
 SUPPORT_O = $(patsubst spec/%.h,$(BUILD)/spec/%.o,$(wildcard spec/support/*.h))
 
@@ -207,8 +208,8 @@ $(foreach v,5.4 5.1,$(eval $(call memory_for_lua,$(v))))
 $(TESTS) $(OTHERS): $(BUILD)/%: $(BUILD)/spec/%.o $(SUPPORT_O) $(CORE_O) $(BUILD)/linked
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $(filter %.o,$^) $(LIBS)
-$(PQ_TESTS): $(PQ_O)
-$(PQ_TESTS): LIBS += $(PQ_LIBS)
+$(PQ_TESTS) $(PQ_BENCH): $(PQ_O)
+$(PQ_TESTS) $(PQ_BENCH): LIBS += $(PQ_LIBS)
 $(BUILD)/spec/postgres/%.o: INCDIRS += $(filter -I%,$(PQ_LIBRARY))
 $(BUILD)/fuzz/http_fuzz: LIBS += -lssl # it serves TLS itself
 
