@@ -10,31 +10,59 @@
 
 #define COUNTERS "counters" /* the row of META that holds the sums */
 
+/* A test that looks into LMDB's own file is of no other database. */
 static inline mj_lmdb *lmdb_of(const mj_store *s)
 {
+    if (s->backend != &mj_backend_lmdb)
+        SKIP("of LMDB alone");
     return s->db;
 }
 
-static inline mj_store *open_durable_at(const char *dir, const mj_store_options *o)
+static inline mj_store *open_on(const mj_backend *b, const char *where, const mj_store_options *o)
 {
     char why[512];
     mj_store *s;
-    int rc = mj_store_open(dir, o, &s, why, sizeof why);
+    int rc = mj_store_open_on(b, where, o, &s, why, sizeof why);
 
     if (rc != MJ_OK)
-        MJ_TEST_FAIL("%s: %s: %s", dir, mj_error_name(rc), why);
+        MJ_TEST_FAIL("%s: %s: %s", where, mj_error_name(rc), why);
     return s;
 }
 
 /* Without waiting for the disk: what dies in these tests are processes, and a busy disk must not make them late.
  * Those about disks and deaths wait. */
-static inline mj_store *open_store_at(const char *dir, const mj_store_options *o)
+static inline mj_store *open_lmdb_at(const char *dir, const mj_store_options *o)
 {
-    mj_store *s = open_durable_at(dir, o);
+    mj_store *s = open_on(&mj_backend_lmdb, dir, o);
 
     CHECK_INT(mdb_env_set_flags(mj_env_lmdb(lmdb_of(s)->env), MDB_NOSYNC, 1), 0);
     return s;
 }
+
+#ifdef STORE_BACKEND /* the same tests on another database: an expression that gives its mj_backend */
+static inline mj_store *open_durable_at(const char *where, const mj_store_options *o)
+{
+    static mj_backend b;
+
+    b = STORE_BACKEND;
+    return open_on(&b, where, o);
+}
+
+static inline mj_store *open_store_at(const char *where, const mj_store_options *o)
+{
+    return open_durable_at(where, o);
+}
+#else
+static inline mj_store *open_durable_at(const char *dir, const mj_store_options *o)
+{
+    return open_on(&mj_backend_lmdb, dir, o);
+}
+
+static inline mj_store *open_store_at(const char *dir, const mj_store_options *o)
+{
+    return open_lmdb_at(dir, o);
+}
+#endif
 
 static inline mj_store *open_store(void)
 {

@@ -165,9 +165,13 @@ static size_t count_of(mj_store *s, const char *user)
     return n;
 }
 
+#ifndef AFTER_DEATHS /* another database may have to find out first */
+#define AFTER_DEATHS (void)0
+#endif
+
 static void verify(mj_store *s, const ledger *l, const char *user)
 {
-    size_t found = count_of(s, user);
+    size_t found = (AFTER_DEATHS, count_of(s, user));
     bool landed = found == l->created + CREATES; /* the batch in the air did */
     mj_buf b = {0};
 

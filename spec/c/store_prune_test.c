@@ -379,6 +379,7 @@ TEST("check finds an account that is said to hold other slots than its attempts 
 
 /* ---- backup ---- */
 
+#ifndef BACKEND_WITHOUT_BACKUP
 TEST("a backup made while others write is a store that check() finds clean")
 {
     mj_store *s = open_store(), *copy;
@@ -422,6 +423,7 @@ TEST("a backup never overwrites a store")
     CHECK_INT(mj_store_backup(s, "store"), MJ_EEXISTS);
     CHECK_INT(mj_store_backup(s, "no/such/parent"), MJ_EREADONLY);
 }
+#endif
 
 /* An account as LMDB has it. */
 static void read_account(const mj_buf *b, mj_held *h)

@@ -100,7 +100,8 @@ static void make_job(job *j, size_t n)
     uint64_t r = n * 0x9e3779b97f4a7c15u;
 
     memset(j, 0, sizeof *j);
-    snprintf(j->prompt, sizeof j->prompt, "a red fox in the snow, golden hour, 85mm lens, take %zu --ar 4:5 --s 250", n);
+    snprintf(j->prompt, sizeof j->prompt, "a red fox in the snow, golden hour, 85mm lens, take %zu --ar 4:5 --s 250",
+             n);
     snprintf(j->user, sizeof j->user, "user-%" PRIu64, r % 50000);
     snprintf(j->key, sizeof j->key, "order-%zu-%ld", n, (long)getpid());
     snprintf(j->id, sizeof j->id, "Mt%016" PRIx64 "%lx", r, (long)getpid());
@@ -116,9 +117,8 @@ static void make_job(job *j, size_t n)
 
 static mj_op op_create(job *j, bool adopted)
 {
-    mj_op op = {.kind = MJ_OP_CREATE,
-                .task = &j->task,
-                .sig = {.source = MJ_FROM_USER, .expect_state = -1, .wait_ms = -1}};
+    mj_op op = {
+        .kind = MJ_OP_CREATE, .task = &j->task, .sig = {.source = MJ_FROM_USER, .expect_state = -1, .wait_ms = -1}};
 
     if (adopted) {
         op.sig.account = MJ_LIT("a0");
@@ -231,9 +231,8 @@ static void events(worker *w)
 static void claims(worker *w)
 {
     for (size_t n = 0; n < w->n; n++) {
-        mj_op claim = {.kind = MJ_OP_CLAIM,
-                       .want = true,
-                       .sig = {.source = MJ_FROM_SUBMIT, .expect_state = -1, .wait_ms = -1}};
+        mj_op claim = {
+            .kind = MJ_OP_CLAIM, .want = true, .sig = {.source = MJ_FROM_SUBMIT, .expect_state = -1, .wait_ms = -1}};
         double began = now_ms();
         write_all(w->s, &claim, 1, EPOCH + 1000);
         if (claim.code == MJ_OK) {

@@ -1,0 +1,6 @@
+/* spec/c/store_prune_test.c, on PostgreSQL. */
+#include "pg_help.h"
+
+#define STORE_BACKEND pg_backend()
+#define BACKEND_WITHOUT_BACKUP
+#include "../c/store_prune_test.c"
