@@ -5,19 +5,20 @@ local kit = require "kit"
 
 local browser = {}
 
-local LIBRARY = "playwright-core@1.56.1" -- no browser comes with it: Debian's is taken
+local HERE = kit.root .. "/spec/e2e/browser"
 
--- Once for all runs of this build; a run that comes second finds it, whole.
+-- Once for all runs of this build and these versions; a run that comes second finds it, whole.
 local function modules()
-  local home = kit.build .. "/playwright"
+  local versions = core.sha256(kit.read(HERE .. "/package-lock.json")):sub(1, 6)
+  local home = kit.build .. "/playwright-" .. versions:gsub(".", function(c) return ("%02x"):format(c:byte()) end)
   if not core.stat(home .. "/node_modules/playwright-core") then
     local dir = kit.sh "mktemp -d"
-    local said, code = kit.sh(("cd %s && npm install --silent --no-audit --no-fund --no-package-lock %s && "
-      .. "mkdir -p %s && { mv node_modules %s/ 2>/dev/null || test -d %s/node_modules; }"):format(dir, LIBRARY,
-      kit.quote(home), kit.quote(home), kit.quote(home)))
+    local said, code = kit.sh(("cd %s && cp %s/package.json %s/package-lock.json . && npm ci --silent --no-audit "
+      .. "--no-fund && mkdir -p %s && { mv node_modules %s/ 2>/dev/null || test -d %s/node_modules; }"):format(dir,
+      kit.quote(HERE), kit.quote(HERE), kit.quote(home), kit.quote(home), kit.quote(home)))
     kit.sh("rm -rf " .. dir)
     if code ~= 0 then
-      return nil, ("npm can't install %s here: %s"):format(LIBRARY, said)
+      return nil, ("npm can't install what spec/e2e/browser/package.json names: %s"):format(said)
     end
   end
   return home .. "/node_modules"

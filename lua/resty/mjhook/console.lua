@@ -10,6 +10,7 @@ local core = require "mjhook.core"
 local json = require "mjhook.cli.json"
 local decode = require("mjhook.json").decode
 local listing = require "mjhook.listing"
+local history = require "resty.mjhook.console.history"
 local live = require "resty.mjhook.console.live"
 local log = require("resty.mjhook.log").log
 
@@ -191,7 +192,14 @@ end
 
 local API = {}
 
+local function keep_history(mj, options)
+  history.start(function()
+    return (read(mj, "counters", {}, options))
+  end)
+end
+
 function API.console(mj, options)
+  keep_history(mj, options)
   local names = json.array {}
   for i, account in ipairs(mj.config.accounts) do
     names[i] = account.name
@@ -221,11 +229,17 @@ function API.image(mj, options)
   local file = decode(text)
   local root = options.archive:gsub("/*$", "/")
   local below = file.path:sub(1, #root) == root and file.path:sub(#root + 1)
-  if not below or ("/" .. below .. "/"):find("/..?/") or not (file.type or ""):match "^image/%a+$" then
+  if not below or ("/" .. below .. "/"):find "/%.%.?/" or not (file.type or ""):match "^image/%a+$" then
     return refuse("not_found", "the file does not lie in the archive")
   end
   ngx.header["Content-Type"] = file.type
   ngx.exec(options.archive_location:gsub("/*$", "/") .. ngx.escape_uri(below):gsub("%%2F", "/"))
+end
+
+--- The counters of the last hour or day.
+function API.history(mj, options)
+  keep_history(mj, options)
+  send_json(history.json(ngx.var.arg_span))
 end
 
 function API.live(mj, options)

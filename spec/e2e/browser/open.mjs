@@ -17,7 +17,8 @@ const LOOKS = {
 // visit(async ({ context, shot }) => what was seen)
 export async function visit(steps) {
   const executablePath = spawnSync("sh", ["-c", "command -v chromium"]).stdout.toString().trim();
-  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync"] });
   const trouble = [];
   const context = async (look = "light", more = {}) => {
     const made = await browser.newContext({ ...LOOKS[look], ...more });

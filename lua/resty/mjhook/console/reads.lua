@@ -175,6 +175,12 @@ function M.pulse(mj)
                      ready = stats.ready, accounts = json.array(stats.accounts), webhook = stats.webhook }, err
 end
 
+--- A sample for the history.
+function M.counters(mj)
+  local stats, err = mj.exec:read("stats", core.now())
+  return stats and { at = core.now(), counts = stats.counts }, err
+end
+
 -- ---- gallery ----
 
 function M.gallery(mj, args, options)

@@ -1,0 +1,38 @@
+// Every view of the console in light, dark and on a phone: what axe-core finds, what is too wide, what the CSP blocked.
+// args: url, refs (by name)
+import { createRequire } from "node:module";
+import { args, faults, visit } from "./open.mjs";
+
+const axe = createRequire(process.env.PLAYWRIGHT_MODULES + "/").resolve("axe-core/axe.min.js");
+const VIEWS = [
+  ["tasks", "#/tasks", ".listing table"], ["filtered", "#/tasks?user_id=ann&q=fox&since=7d", ".listing table, .empty"],
+  ["none", "#/tasks?user_id=nobody", ".empty"],
+  ["story", `#/task/${args.refs.ambiguous}`, ".timeline"], ["story-hostile", `#/task/${args.refs.hostile}`, ".timeline"], ["story-done", `#/task/${args.refs.done}`, ".timeline"],
+  ["gone", "#/task/01ARZ3NDEKTSV4RRFFQ69G5FAV", ".empty"],
+  ["events", "#/events?show=failing", ".listing table"], ["callbacks", "#/callbacks", ".legend"], ["accounts", "#/accounts", ".account"],
+  ["health", "#/health", ".tiles"], ["gallery", "#/gallery", ".gallery"],
+];
+
+await visit(async ({ context, shot }) => {
+  const seen = { violations: [], wide: [], unnamed: [], blocked: [], alien: [] };
+  await Promise.all((args.looks || ["light", "dark", "phone"]).map(async (look) => {
+    // axe-core is put in as a script of the page: only then the policy is not in its way. Elsewhere it is in force.
+    const made = await context(look, { bypassCSP: true });
+    const page = await made.newPage();
+    page.on("request", (r) => { if (!r.url().startsWith(args.url) && !r.url().startsWith("data:")) seen.alien.push(r.url()); });
+    for (const [name, hash, ready] of VIEWS) {
+      await page.goto(`${args.url}/console/${hash}`);
+      await page.waitForSelector(ready);
+      await page.waitForTimeout(50); // the count beside the listing
+      const found = await faults(page);
+      if (found.overflow) seen.wide.push(`${name} ${look}`);
+      seen.unnamed.push(...found.unnamed);
+      await shot(page, `console-${name}-${look}`);
+      await page.addScriptTag({ path: axe });
+      const result = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+      for (const v of result.violations) for (const n of v.nodes) seen.violations.push(`${name} ${look}: ${v.id}: ${n.target.join(" ")}: ${n.failureSummary.replace(/\s+/g, " ").slice(0, 200)}`);
+    }
+    await made.close();
+  }));
+  return seen;
+});
