@@ -33,7 +33,8 @@
     X(MJ_EFORMAT,     -19, "format",        false, "not an mjhook store")                        \
     X(MJ_EREADONLY,   -20, "read_only",     true,  "the store can't be written")            \
     X(MJ_EAGAIN,      -21, "again",         true,  "nothing was stored: the same call may be made again") \
-    X(MJ_EUNSURE,     -22, "unsure",        true,  "the database does not say whether this was stored: look again later")
+    X(MJ_EUNSURE,     -22, "unsure",        true,  "the database does not say whether this was stored: look again later") \
+    X(MJ_EMOVED,      -23, "moved",         false, "the store is being moved to another database, or was")
 /* clang-format on */
 
 #define MJ_OK 0

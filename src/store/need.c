@@ -140,7 +140,7 @@ void mj_unit_expect_tasks(mj_unit *u, const mj_entry *entries, size_t n)
 
 void mj_unit_expect_ops(mj_unit *u, const mj_op *ops, size_t n)
 {
-    static const char *const meta[] = {MJ_JUDGED_KEY, MJ_MEASURES_KEY, MJ_REWIND_KEY, MJ_CLOCK_KEY};
+    static const char *const meta[] = {MJ_JUDGED_KEY, MJ_MEASURES_KEY, MJ_REWIND_KEY, MJ_CLOCK_KEY, MJ_MOVING_KEY};
     mj_need need = {.wait = u->s->hold_all};
     wants w = {mj_unit_alloc(u, (KEYS_OF_OP * n + KEYS_OF_UNIT) * sizeof *w.keys), 0};
     mj_scan scans[4];

@@ -13,6 +13,7 @@
 #define MJ_UPGRADE_KEY "upgrade"   /* in META: the ref up to which records are rewritten; absent: all are */
 #define MJ_PRUNE_KEY "prune_from"  /* in META: for each state whether a walk goes on, and from which ref */
 #define MJ_REWIND_KEY "rewind" /* in META: how far the walk after a clock that was set back has come; absent: done */
+#define MJ_MOVING_KEY "moving" /* in META: that the store is being copied, or was, and from or to where; see copy.h */
 #define MJ_CLOCK_KEY "clock"   /* in META: the time of a commit, and the time since boot then */
 
 typedef struct mj_held { /* an account as the store knows it */

@@ -1,6 +1,7 @@
 /* A unit of work: its beginning and its end. */
 #include "store/unit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,10 +42,25 @@ static bool prepare_holds(mj_unit *u)
     return u->holds != NULL;
 }
 
+/* A store whose copy is not finished takes no writes, nor one that was moved: a job would be sent from both. */
+static int check_moving(mj_unit *u)
+{
+    mj_entry key = {.index = MJ_IX_META, .name = MJ_LIT(MJ_MOVING_KEY)};
+    mj_str text;
+    int rc = u->s->backend->get(u->tx, &key, &text);
+
+    if (rc != MJ_OK)
+        return rc == MJ_ENOTFOUND ? MJ_OK : rc;
+    snprintf(u->s->detail, sizeof u->s->detail, "%.*s; see mjhook copy", (int)text.n, text.p);
+    return MJ_EMOVED;
+}
+
 static int load_meta(mj_unit *u)
 {
-    int rc = u->s->backend->totals(u->tx, &u->totals);
+    int rc = check_moving(u);
 
+    if (rc == MJ_OK)
+        rc = u->s->backend->totals(u->tx, &u->totals);
     if (rc == MJ_OK)
         rc = mj_read_judged(u->s, u->tx, &u->judged);
     u->rules = mj_measure_rules(&u->totals.measures, &u->judged, &u->s->options.rules);

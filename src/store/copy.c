@@ -1,0 +1,493 @@
+/* Copying a store: see copy.h.  Rows are read with the source's transaction ended before the destination's begins. */
+#include "store/copy.h"
+
+#include "store/copied.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct refs {
+    mj_side *x;
+    uint32_t n, limit;
+    uint8_t (*all)[MJ_ULID_BYTES];
+} refs;
+
+static bool one_ref(void *ctx, const mj_entry *e, mj_str bytes)
+{
+    refs *r = ctx;
+
+    (void)bytes;
+    memcpy(r->all[r->n++], e->ref, MJ_ULID_BYTES);
+    return r->n < r->limit;
+}
+
+/* The next refs of TASK or TOMB behind c->at. */
+static int read_refs(const mj_copy *c, mj_side *x, mj_index index, uint32_t limit, refs *out)
+{
+    mj_scan scan = {.index = index,
+                    .positioned = c->positioned,
+                    .after = c->positioned,
+                    .head = 1,
+                    .limit = limit,
+                    .from = mj_copied_key(index, c->at)};
+
+    *out = (refs){x, 0, limit, mj_unit_alloc(&x->u, (size_t)limit * MJ_ULID_BYTES)};
+    return out->all ? x->b->scan(x->u.tx, &scan, one_ref, out) : MJ_ENOMEM;
+}
+
+/* Brings the destination's rows of these refs to what `is` says (NULL: they go). */
+static int bring(mj_copy *c, uint8_t (*all)[MJ_ULID_BYTES], uint32_t n, const mj_copied *is)
+{
+    uint64_t changed = 0;
+    mj_changes w = {0};
+    mj_copied *was, *gone;
+    mj_side x;
+    size_t room = 1;
+    int rc = mj_side_begin(&x, c->to, true);
+
+    if (rc != MJ_OK)
+        return rc;
+    rc = mj_copied_read(&x, all, n, &was);
+    for (uint32_t i = 0; i < n && rc == MJ_OK; i++)
+        room += 4 + was[i].nevents + (is ? is[i].nevents : 0);
+    w.all = rc == MJ_OK ? mj_unit_alloc(&x.u, room * sizeof *w.all) : NULL;
+    gone = is || !w.all ? NULL : mj_unit_zero(&x.u, (n + 1) * sizeof *gone);
+    if (rc == MJ_OK && (!w.all || (!is && !gone)))
+        rc = MJ_ENOMEM;
+    for (uint32_t i = 0; i < n && rc == MJ_OK; i++) {
+        if (!is)
+            memcpy(gone[i].ref, all[i], MJ_ULID_BYTES);
+        if ((is && is[i].damaged) || mj_copied_same(&was[i], is ? &is[i] : &gone[i]))
+            continue;
+        changed++;
+        if (!c->verifying)
+            mj_changes_of(&w, &was[i], is ? &is[i] : &gone[i]);
+    }
+    rc = mj_side_end(&x, rc, &w);
+    mj_unit_reset(c->to);
+    if (rc != MJ_OK)
+        return rc;
+    *(c->verifying ? &c->differs : is ? &c->written : &c->removed) += changed;
+    return MJ_OK;
+}
+
+/* A write that may have to run again. */
+static int again(int rc, int *tries)
+{
+    if (rc != MJ_EAGAIN)
+        return 0;
+    return ++*tries <= MJ_MAX_RERUNS;
+}
+
+static int bring_again(mj_copy *c, uint8_t (*all)[MJ_ULID_BYTES], uint32_t n, const mj_copied *is)
+{
+    int rc, tries = 0;
+
+    do
+        rc = n > 0 ? bring(c, all, n, is) : MJ_OK;
+    while (again(rc, &tries));
+    return rc == MJ_EAGAIN ? MJ_EBUSY : rc;
+}
+
+/* ---- phases ---- */
+
+static void next_phase(mj_copy *c)
+{
+    c->phase++;
+    c->positioned = false;
+    memset(c->at, 0, sizeof c->at);
+}
+
+static void advance(mj_copy *c, const refs *r, uint32_t limit)
+{
+    if (r->n < limit) {
+        next_phase(c);
+        return;
+    }
+    c->positioned = true;
+    memcpy(c->at, r->all[r->n - 1], sizeof c->at);
+}
+
+/* Rows of the destination that the source has no more, or not as such. */
+static int remove_rows(mj_copy *c, mj_index index, uint32_t limit)
+{
+    mj_buf kept = {0};
+    mj_copied *there;
+    uint32_t n = 0;
+    refs r = {0}, gone;
+    mj_side to, from;
+    int rc = mj_side_begin(&to, c->to, false);
+
+    if (rc != MJ_OK)
+        return rc;
+    rc = read_refs(c, &to, index, limit, &r);
+    if (rc == MJ_OK)
+        mj_put_raw(&kept, r.all, (size_t)r.n * MJ_ULID_BYTES);
+    to.b->abort(to.u.tx);
+    if (rc == MJ_OK && kept.failed)
+        rc = MJ_ENOMEM;
+    r.all = (uint8_t(*)[MJ_ULID_BYTES])(void *)kept.p;
+    gone = r;
+    if (rc == MJ_OK)
+        rc = mj_side_begin(&from, c->from, false);
+    if (rc == MJ_OK) {
+        uint8_t last[MJ_ULID_BYTES] = {0};
+        if (r.n > 0)
+            memcpy(last, r.all[r.n - 1], sizeof last);
+        rc = mj_copied_read(&from, r.all, r.n, &there);
+        for (uint32_t i = 0; i < r.n && rc == MJ_OK; i++)
+            if (!there[i].damaged && there[i].kind != (index == MJ_IX_TASK ? MJ_ROW_TASK : MJ_ROW_TOMB))
+                memmove(gone.all[n++], r.all[i], MJ_ULID_BYTES);
+        from.b->abort(from.u.tx);
+        mj_unit_reset(c->from);
+        if (rc == MJ_OK)
+            rc = bring_again(c, gone.all, n, NULL);
+        if (rc == MJ_OK && r.n > 0)
+            memcpy(r.all[r.n - 1], last, sizeof last);
+    }
+    if (rc == MJ_OK)
+        advance(c, &r, limit);
+    mj_buf_free(&kept);
+    return rc;
+}
+
+static int put_rows(mj_copy *c, mj_index index, uint32_t limit)
+{
+    mj_copied *rows = NULL;
+    refs r = {0};
+    mj_side from;
+    int rc = mj_side_begin(&from, c->from, false);
+
+    if (rc != MJ_OK)
+        return rc;
+    rc = read_refs(c, &from, index, limit, &r);
+    if (rc == MJ_OK)
+        rc = mj_copied_read(&from, r.all, r.n, &rows);
+    from.b->abort(from.u.tx); /* what was read lies in memory of our own */
+    if (rc == MJ_OK)
+        rc = bring_again(c, r.all, r.n, rows);
+    for (uint32_t i = 0; i < r.n && rc == MJ_OK && !c->verifying; i++) {
+        c->looked++;
+        c->damaged += rows[i].damaged;
+    }
+    if (rc == MJ_OK)
+        advance(c, &r, limit);
+    mj_unit_reset(c->from);
+    return rc;
+}
+
+/* Rows of few kinds and few of each: refused callbacks, accounts, what the store keeps of itself. */
+typedef struct few {
+    mj_side *x;
+    size_t n, room;
+    struct few_row {
+        mj_entry key;
+        mj_str bytes;
+    } * all;
+} few;
+
+static void keep(few *f, const mj_entry *key, mj_str bytes)
+{
+    struct few_row *more;
+
+    if (f->n == f->room) {
+        f->room = f->room ? 2 * f->room : 64;
+        more = mj_unit_alloc(&f->x->u, f->room * sizeof *more);
+        if (!more)
+            return;
+        if (f->n)
+            memcpy(more, f->all, f->n * sizeof *more);
+        f->all = more;
+    }
+    f->all[f->n].key = *key;
+    f->all[f->n].key.name = mj_unit_copy(&f->x->u, key->name.p, key->name.n);
+    f->all[f->n++].bytes = mj_unit_copy(&f->x->u, bytes.p, bytes.n);
+}
+
+static bool one_of_few(void *ctx, const mj_entry *e, mj_str bytes)
+{
+    few *f = ctx;
+
+    if (bytes.n > 0) /* an account without a row has none */
+        keep(f, e, bytes);
+    return f->x->u.rc == MJ_OK;
+}
+
+static int read_few(mj_side *x, few *f)
+{
+    static const char *const meta[] = {MJ_JUDGED_KEY, MJ_UPGRADE_KEY, MJ_PRUNE_KEY, MJ_REWIND_KEY};
+    static const mj_index whole[] = {MJ_IX_REFUSED, MJ_IX_ACCOUNT};
+    int rc = MJ_OK;
+
+    *f = (few){.x = x};
+    for (size_t i = 0; i < sizeof whole / sizeof whole[0] && rc == MJ_OK; i++)
+        rc = x->b->scan(x->u.tx, &(mj_scan){.index = whole[i]}, one_of_few, f);
+    for (size_t i = 0; i < sizeof meta / sizeof meta[0] && rc == MJ_OK; i++) {
+        mj_entry key = {.index = MJ_IX_META, .name = {meta[i], (uint32_t)strlen(meta[i])}};
+        mj_str bytes;
+        rc = x->b->get(x->u.tx, &key, &bytes);
+        if (rc == MJ_OK)
+            keep(f, &key, bytes);
+        rc = rc == MJ_ENOTFOUND ? MJ_OK : rc;
+    }
+    return rc == MJ_OK ? x->u.rc : rc;
+}
+
+static const struct few_row *find_few(const few *f, const mj_entry *key)
+{
+    for (size_t i = 0; i < f->n; i++)
+        if (f->all[i].key.index == key->index && f->all[i].key.at == key->at &&
+            mj_copied_same_bytes(f->all[i].key.name, key->name))
+            return &f->all[i];
+    return NULL;
+}
+
+static int bring_few(mj_copy *c, const few *is)
+{
+    uint64_t changed = 0;
+    mj_changes w = {0};
+    few was = {0};
+    mj_side x;
+    int rc = mj_side_begin(&x, c->to, true);
+
+    if (rc != MJ_OK)
+        return rc;
+    rc = read_few(&x, &was);
+    w.all = rc == MJ_OK ? mj_unit_alloc(&x.u, (was.n + is->n + 1) * sizeof *w.all) : NULL;
+    if (rc == MJ_OK && !w.all)
+        rc = MJ_ENOMEM;
+    for (size_t i = 0; i < was.n && rc == MJ_OK; i++)
+        if (!find_few(is, &was.all[i].key)) {
+            changed++;
+            mj_changes_add(&w, was.all[i].key, true, (mj_str){0});
+        }
+    for (size_t i = 0; i < is->n && rc == MJ_OK; i++) {
+        const struct few_row *old = find_few(&was, &is->all[i].key);
+        if (old && mj_copied_same_bytes(old->bytes, is->all[i].bytes))
+            continue;
+        changed++;
+        mj_changes_add(&w, is->all[i].key, false, is->all[i].bytes);
+    }
+    if (c->verifying) {
+        w.n = 0;
+        c->differs += changed;
+    }
+    rc = mj_side_end(&x, rc, &w);
+    mj_unit_reset(c->to);
+    return rc;
+}
+
+static int put_few(mj_copy *c)
+{
+    int rc, tries = 0;
+    mj_side from;
+    few f;
+
+    rc = mj_side_begin(&from, c->from, false);
+    if (rc != MJ_OK)
+        return rc;
+    rc = read_few(&from, &f);
+    from.b->abort(from.u.tx);
+    if (rc == MJ_OK)
+        do
+            rc = bring_few(c, &f);
+        while (again(rc, &tries));
+    mj_unit_reset(c->from);
+    if (rc == MJ_OK)
+        next_phase(c);
+    return rc == MJ_EAGAIN ? MJ_EBUSY : rc;
+}
+
+/* ---- the notes in both stores ---- */
+
+#define MOVED "moved to "
+static const mj_entry moving = {.index = MJ_IX_META, .name = {MJ_MOVING_KEY, sizeof MJ_MOVING_KEY - 1}};
+
+static int look(mj_store *s, mj_buf *out, mj_tally *totals)
+{
+    mj_entry key = moving;
+    mj_str text = {0};
+    mj_side x;
+    int rc = mj_side_begin(&x, s, false);
+
+    if (rc != MJ_OK)
+        return rc;
+    rc = x.b->get(x.u.tx, &key, &text);
+    out->n = 0;
+    if (rc == MJ_OK)
+        mj_put_raw(out, text.p, text.n);
+    if (rc == MJ_ENOTFOUND)
+        rc = MJ_OK;
+    if (rc == MJ_OK)
+        rc = x.b->totals(x.u.tx, totals);
+    x.b->abort(x.u.tx);
+    mj_put_u8(out, 0);
+    return rc == MJ_OK && out->failed ? MJ_ENOMEM : rc;
+}
+
+/* Writes the note, or takes it away (text NULL), with what is added to the sums. */
+static int note(mj_store *s, const char *text, const mj_tally *tally)
+{
+    mj_change ch = {.key = moving, .gone = !text};
+    int rc, tries = 0;
+    mj_side x;
+
+    if (text)
+        ch.bytes = (mj_str){text, (uint32_t)strlen(text)};
+    do {
+        rc = mj_side_begin(&x, s, true);
+        if (rc == MJ_OK)
+            rc = mj_side_end(&x, rc, &(mj_changes){1, &ch, *tally});
+    } while (again(rc, &tries));
+    return rc == MJ_EAGAIN ? MJ_EBUSY : rc;
+}
+
+__attribute__((format(printf, 3, 4))) static int refuse(mj_store *s, int code, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(s->detail, sizeof s->detail, format, args); /* NOLINT(clang-analyzer-valist.Uninitialized) */
+    va_end(args);
+    return code;
+}
+
+static bool is_empty(const mj_tally *t)
+{
+    int64_t n = 0;
+
+    for (int s = 0; s < MJ_NSTATES; s++)
+        n += t->states[s];
+    return n == 0 && t->events == 0 && t->buried == 0;
+}
+
+static int prepare(mj_copy *c)
+{
+    char in[400], out[400], moved[400];
+    mj_buf text = {0};
+    mj_tally totals;
+    int rc;
+
+    snprintf(in, sizeof in, "from %s", c->from_name);
+    snprintf(out, sizeof out, "to %s", c->to_name);
+    snprintf(moved, sizeof moved, MOVED "%s", c->to_name);
+    rc = look(c->to, &text, &totals);
+    if (rc == MJ_OK && text.n > 1 && strcmp((const char *)text.p, in) != 0)
+        rc = refuse(c->to, MJ_EMOVED, "%s: its note says \"%s\"", c->to_name, (const char *)text.p);
+    else if (rc == MJ_OK && text.n <= 1 && !is_empty(&totals))
+        rc = refuse(c->to, MJ_EEXISTS, "%s holds tasks already", c->to_name);
+    else if (rc == MJ_OK && text.n <= 1)
+        rc = note(c->to, in, &(mj_tally){0});
+    if (rc == MJ_OK)
+        rc = look(c->from, &text, &totals);
+    if (rc == MJ_OK && text.n > 1 && strcmp((const char *)text.p, out) != 0 && strcmp((const char *)text.p, moved) != 0)
+        rc = refuse(c->from, MJ_EMOVED, "%s: its note says \"%s\"", c->from_name, (const char *)text.p);
+    else if (rc == MJ_OK && text.n <= 1 && c->finish)
+        rc = note(c->from, out, &(mj_tally){0});
+    mj_buf_free(&text);
+    if (rc == MJ_OK)
+        next_phase(c);
+    return rc;
+}
+
+static int totals_of(mj_store *s, mj_tally *out)
+{
+    mj_buf unused = {0};
+    int rc = look(s, &unused, out);
+
+    mj_buf_free(&unused);
+    return rc;
+}
+
+/* Whether all that is counted by records is counted alike. */
+static bool agree(const mj_tally *a, const mj_tally *b)
+{
+    return memcmp(a->states, b->states, sizeof a->states) == 0 && a->events == b->events && a->buried == b->buried &&
+           a->ready == b->ready;
+}
+
+enum { MOST_ROUNDS = 5 };
+
+/* After a comparison of all: from now on the destination is the store. */
+static int finish(mj_copy *c)
+{
+    char moved[400];
+    mj_tally from, to;
+    int rc = totals_of(c->from, &from);
+
+    if (rc == MJ_OK)
+        rc = totals_of(c->to, &to);
+    if (rc != MJ_OK)
+        return rc;
+    if (c->differs > 0 || (c->damaged == 0 && !agree(&from, &to))) { /* a batch that was under way when the note came */
+        c->differing = c->differs;
+        if (++c->rounds == MOST_ROUNDS)
+            return refuse(c->from, MJ_EBUSY, "%s still changes while it is copied to %s", c->from_name,
+                          c->to_name);
+        c->verifying = false;
+        c->phase = 0;
+        next_phase(c);
+        return MJ_OK;
+    }
+    c->differing = 0;
+    snprintf(moved, sizeof moved, MOVED "%s", c->to_name);
+    to = (mj_tally){.measures = from.measures, .latest = from.latest};
+    rc = note(c->from, moved, &(mj_tally){0});
+    if (rc == MJ_OK)
+        rc = note(c->to, NULL, &to);
+    c->done = rc == MJ_OK;
+    return rc;
+}
+
+int mj_copy_step(mj_copy *c, uint32_t limit)
+{
+    limit = limit < 1 ? 1 : limit > 4096 ? 4096 : limit;
+    switch (c->phase) {
+    case 0:
+        return prepare(c);
+    case 1: /* first what is to go: a key or an id may belong to another task by now */
+        return remove_rows(c, MJ_IX_TASK, limit);
+    case 2:
+        return remove_rows(c, MJ_IX_TOMB, limit);
+    case 3:
+        return put_rows(c, MJ_IX_TASK, limit);
+    case 4:
+        return put_rows(c, MJ_IX_TOMB, limit);
+    case 5:
+        return put_few(c);
+    default:
+        break;
+    }
+    if (!c->finish) {
+        c->done = true;
+        return MJ_OK;
+    }
+    if (c->verifying)
+        return finish(c);
+    c->verifying = true;
+    c->differs = 0;
+    c->phase = 0;
+    next_phase(c);
+    return MJ_OK;
+}
+
+const char *mj_copy_detail(const mj_copy *c)
+{
+    return c->to->detail[0] ? c->to->detail : c->from->detail;
+}
+
+int mj_copy_cancel(mj_store *from)
+{
+    mj_buf text = {0};
+    mj_tally unused;
+    int rc = look(from, &text, &unused);
+
+    if (rc == MJ_OK && (text.n <= 1 || strncmp((const char *)text.p, "to ", 3) != 0))
+        rc = refuse(from, MJ_ESTATE, "no copy of this store is being finished");
+    if (rc == MJ_OK)
+        rc = note(from, NULL, &(mj_tally){0});
+    mj_buf_free(&text);
+    return rc;
+}
