@@ -14,7 +14,7 @@
 --                      access_log off; error_log /var/log/nginx/mjhook.log emerg; }
 --   busybox httpd    /srv/www/cgi-bin/mjhook.cgi
 --
--- It has to run as the user who owns the store (suexec, or fcgiwrap as that user), or share it by store_mode.
+-- It has to run as the user that owns the store (suexec, or fcgiwrap as that user), or share it by store_mode.
 -- Its modules are found beside a source tree or an installation that it lies in or links to, in LUA_PATH and LUA_CPATH
 -- (only absolute names count), or in Lua's default path (which has /usr/local and /usr); the configuration is
 -- $MJHOOK_CONFIG, else /etc/mjhook/config.lua.  A request's header can set none of these: what headers become begins

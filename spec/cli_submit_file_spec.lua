@@ -462,7 +462,7 @@ describe("mjhook", function()
       local result = shell("mjhook submit --json --file jobs.jsonl | head -n 1; echo ${PIPESTATUS[0]}",
         { max_in_flight = 1 })
       assert.matches("\n1\n$", result.out)
-      assert.matches("nobody reads the report: what follows line %d+ was not submitted", result.err)
+      assert.matches("the report has no reader: what follows line %d+ was not submitted", result.err)
       assert.same({ 2000, 0 }, { #objects(run "--json"), run().code })
       assert.equal(1, #sim.jobs())
     end)

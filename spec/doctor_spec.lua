@@ -160,7 +160,7 @@ describe("mjhook doctor", function()
       local path = config_file()
       chmod("644", path)
       findings, count = doctor.run { config = path }
-      assert_fails("configuration.file", "everybody can read", "chmod o-rwx")
+      assert_fails("configuration.file", "all users can read", "chmod o-rwx")
       assert.is_true(count.config)
       path = config_file({}, receiver.config_text { store = kit.store, base_url = sim.url })
       chmod("644", path)
@@ -246,7 +246,7 @@ describe("mjhook doctor", function()
       local path = config_file()
       chmod("777", kit.store)
       findings, count = doctor.run { config = path }
-      assert_fails("store.directory", "everybody", "chmod o-w")
+      assert_fails("store.directory", "all users", "chmod o-w")
       chmod("1777", kit.store) -- as /tmp: nobody replaces the files of another
       findings, count = doctor.run { config = path }
       assert_finding("ok", "store.directory", "mode 1777")

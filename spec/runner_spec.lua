@@ -520,7 +520,7 @@ describe("a handler in a process of its own", function()
     die(75)
     assert.same({ delivered = 0, buried = 1, errors = 1 }, mj:deliver())
     assert.equal(1, calls)
-    assert.truthy(error_of(ref):find("whoever delivers it dies", 1, true))
+    assert.truthy(error_of(ref):find("the process that handles it dies", 1, true))
   end)
 
   it("begins no more than `limit`", function()

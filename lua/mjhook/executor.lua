@@ -31,7 +31,7 @@ local function undoing(op, result)
     return { op = "retry", ref = event.ref, seq = event.seq, tries = event.tries, ["until"] = core.now() }
   elseif op.op == "claim" and task then
     return { op = "signal", kind = "not_sent", source = "submit", ref = task.ref, attempt = task.attempt, wait_ms = 0,
-             error_code = "not_sent", error = "the store was so slow that nobody waited to send it" }
+             error_code = "not_sent", error = "the store was so slow that the caller did not wait: it was not sent" }
   elseif op.op == "create" and task and not (op.task.key or op.task_id) then
     return { op = "signal", kind = "cancel", source = "submit", ref = task.ref }
   end

@@ -28,7 +28,7 @@ return {
       file:write(task.ref, "\t", task.image or task.images[1] or "", "\n")
       file:close()
       local ok
-      ok, why = os.rename(path .. ".tmp", path) -- whoever looks sees all of it or nothing
+      ok, why = os.rename(path .. ".tmp", path) -- a reader sees all of it or nothing
       if not ok then
         return false, why
       end

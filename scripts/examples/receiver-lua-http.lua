@@ -1,13 +1,13 @@
 #!/usr/bin/env luajit
--- Receives the provider's callbacks on lua-http: for those who run neither nginx with Lua nor CGI programs.
+-- Receives the provider's callbacks on lua-http, where there is neither nginx with Lua nor a server for CGI programs.
 --
 --   MJHOOK_CONFIG=/etc/mjhook/config.lua luajit receiver-lua-http.lua [ADDRESS [PORT]]    (127.0.0.1 8787)
 --
--- It runs as the user who owns the store, and speaks plain HTTP: a proxy in front of it does the TLS, and
+-- It runs as the user that owns the store, and speaks plain HTTP: a proxy in front of it does the TLS, and
 -- trusted_proxies names that proxy if allow_cidr is to look beyond it.
 --
--- It is one thread, and commits in it: while the disk writes, nobody else is answered.  What it does while it waits
--- for bytes holds nobody up.  For thousands of callbacks a second take nginx with Lua, which commits beside its loop.
+-- It is one thread, and commits in it: while the disk writes, no other request is answered.  A request that waits for
+-- bytes delays no other.  For thousands of callbacks a second take nginx with Lua, which commits beside its loop.
 --
 -- Debian 12 has lua-http for LuaJIT, and of what Lua 5.4 needs all but the path:
 --   LUA_PATH_5_4=";;/usr/share/lua/5.3/?.lua;/usr/share/lua/5.1/?.lua" lua5.4 receiver-lua-http.lua

@@ -56,7 +56,7 @@ function command.input(task, ctx)
   local to = type(task.context) == "table" and task.context.email
   if type(to) == "string" and to:match "^[%w%.%+%-_=]+@[%w%.%-]+$" then
     return letter(task, ctx, to)
-  end -- nobody to tell
+  end -- without an address no mail is sent
 end
 
 local send = exec(command)

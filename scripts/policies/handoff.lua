@@ -1,4 +1,4 @@
--- A policy: hands every event on to another service, signed by the Standard Webhooks specification, and to nobody else.
+-- A policy: hands every event on to another service, signed by the Standard Webhooks specification.
 --
 -- HANDOFF_URL (https) and HANDOFF_SECRET_FILE, a private file with a secret a line: "whsec_" and base64, made by
 -- `printf 'whsec_%s\n' "$(openssl rand -base64 32)"`. The receiver drops repeats by webhook-id. For workers that fetch

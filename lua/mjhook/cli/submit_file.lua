@@ -300,7 +300,7 @@ function M.run(mj, given, out, describe)
   feed.next_line, feed.bytes = lines.each(given.file.handle)
   local reported, why = pcall(report, feed, describe)
   if not reported and type(why) == "table" and why.exit == fail.DONE and feed.next_line() then
-    fail.stop(fail.FAILED, ("nobody reads the report: what follows line %d was not submitted; submit the file again")
+    fail.stop(fail.FAILED, ("the report has no reader: what follows line %d was not submitted; submit the file again")
       :format(feed.last))
   elseif not reported then
     error(why, 0)

@@ -31,7 +31,7 @@ local FAIR_MS = 5000 -- one that had so long and was cut off by the end of the b
 local function handle(mj, lease)
   local event = lease.event
   if event.round - event.failed > DEATHS then
-    return false, ("whoever delivers it dies: %d times so far"):format(DEATHS), { bury = true }
+    return false, ("the process that handles it dies: %d times so far"):format(DEATHS), { bury = true }
   elseif core.now() + mj.config.handler_timeout * 1000 > event.next_at then
     return nil
   end

@@ -15,7 +15,7 @@ local function check_file(settings, report)
   end
   local st = core.stat(path)
   if settings.keys_inside and st and st.mode % 8 ~= 0 then
-    return report:fail("configuration.file", ("%s holds keys or secrets, and everybody can read it"):format(path),
+    return report:fail("configuration.file", ("%s holds keys or secrets, and all users can read it"):format(path),
       ("chmod o-rwx %s, or move them into an api_key_file and a secrets_file of their own"):format(path))
   end
   report:ok("configuration.file", owner_and_mode(path))
@@ -30,7 +30,7 @@ local function check_secret_file(settings, key, report)
   end
   local check = "configuration." .. key
   if st.uid ~= 0 and st.uid ~= core.uid() then
-    report:warn(check, ("%s belongs to uid %d, who can replace it"):format(path, st.uid),
+    report:warn(check, ("%s belongs to uid %d, which can replace it"):format(path, st.uid),
       ("chown it to root or to uid %d"):format(core.uid()))
   else
     report:ok(check, owner_and_mode(path))

@@ -19,9 +19,9 @@ local STRANGE = {
   [405] = "that location takes no POST: is nginx's location the path of hook_url?",
   [413] = "see client_max_body_size of nginx and of the proxies before it",
   [500] = "the receiver's error log says why",
-  [502] = "a proxy answers, and nobody is behind it: does the receiver run?",
+  [502] = "a proxy answers, but no server behind it: does the receiver run?",
   [503] = "the receiver can't commit: its error log says why. Is the disk full, does the store belong to its user?",
-  [504] = "a proxy answers, and who is behind it does not: does the receiver hang?",
+  [504] = "a proxy answers, but the server behind it does not: does the receiver hang?",
 }
 
 -- A ref that no task has: a ULID of now.
@@ -86,7 +86,7 @@ end
 
 function Hook:check_wrong_token()
   local secrets = self.config.secrets or {}
-  local keyring = assert(core.keyring(#secrets > 0 and secrets or { "no secret of anybody here" }))
+  local keyring = assert(core.keyring(#secrets > 0 and secrets or { "a secret of no installation" }))
   local answer = self:post(self:url_by(forger(keyring)), callback_of(SMALL))
   if answer.outcome ~= "answered" then
     web.unreachable(self.patient, self.report, self, answer)

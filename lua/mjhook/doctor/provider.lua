@@ -33,13 +33,13 @@ local function check_key(report, check, account, answer)
   end
 end
 
-local function check_reach(report, who, answer)
-  web.addresses(report, who)
-  web.certificate(report, who, answer, "keys and prompts belong into https")
-  web.clock(report, who, answer)
+local function check_reach(report, target, answer)
+  web.addresses(report, target)
+  web.certificate(report, target, answer, "keys and prompts belong into https")
+  web.clock(report, target, answer)
 end
 
-local function check_accounts(patient, report, who, client)
+local function check_accounts(patient, report, target, client)
   local config = patient.config
   local answers = {}
   for _, account in ipairs(config.accounts) do
@@ -51,27 +51,27 @@ local function check_accounts(patient, report, who, client)
       local request = provider.complete(config, { provider.status_request(account.name, { NO_TASK }) })[1]
       local answer = web.ask(client, request)
       if answer.outcome ~= "answered" then
-        return web.unreachable(patient, report, who, answer) -- it would not be there for the others, either
+        return web.unreachable(patient, report, target, answer) -- it would not be there for the others, either
       elseif #answers == 0 then
-        check_reach(report, who, answer)
+        check_reach(report, target, answer)
       end
       answers[#answers + 1] = answer
-      if web.redirects(report, who, answer) then
+      if web.redirects(report, target, answer) then
         return
       end
       check_key(report, "provider.key", account, answer)
     end
   end
   if #answers > 0 then
-    web.time(report, who, answers, SLOW_MS, "the provider is slow, or the way to it")
+    web.time(report, target, answers, SLOW_MS, "the provider is slow, or the way to it")
   end
 end
 
 return function(patient, report)
   local config = patient.config
-  local who = { name = "base_url", url = config.base_url, proxy = config.proxy, ca_file = config.ca_file }
-  local client = web.client(patient, who)
-  local ok, why = pcall(check_accounts, patient, report, who, client)
+  local target = { name = "base_url", url = config.base_url, proxy = config.proxy, ca_file = config.ca_file }
+  local client = web.client(patient, target)
+  local ok, why = pcall(check_accounts, patient, report, target, client)
   client:close()
   if not ok then
     error(why, 0)

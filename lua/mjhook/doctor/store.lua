@@ -42,7 +42,7 @@ local function check_directory(config, st, report)
     report:fail("store.directory", ("%s is no directory"):format(dir), "name another one as `store`")
     return false
   elseif bit(st.mode, 2) and not bit(st.mode, 512) then -- 0002 without 01000
-    report:fail("store.directory", ("everybody can write to %s"):format(dir), ("chmod o-w %s"):format(dir))
+    report:fail("store.directory", ("all users can write to %s"):format(dir), ("chmod o-w %s"):format(dir))
     return false -- no store is opened in it
   elseif config.store_mode == 432 and not (bit(st.mode, 1024) and bit(st.mode, 16)) then -- 0660: 02020
     report:fail("store.directory", ("%s is to be shared with a group, but has mode %03o"):format(dir, st.mode),
@@ -53,7 +53,7 @@ local function check_directory(config, st, report)
   return true
 end
 
--- A lock file that root made once keeps everybody else out.
+-- A lock file that root made once keeps all other users out.
 local function check_files(config, st, report)
   local bad = false
   for _, name in ipairs { "data.mdb", "lock.mdb", "reconcile.lock" } do
@@ -65,7 +65,7 @@ local function check_files(config, st, report)
         ("chown it to uid %d"):format(st.uid))
     elseif file and file.mode % 8 ~= 0 then
       bad = true
-      report:fail("store.files", ("%s has mode %03o: everybody can use it"):format(path, file.mode),
+      report:fail("store.files", ("%s has mode %03o: all users can use it"):format(path, file.mode),
         ("chmod o-rwx %s"):format(path))
     end
   end
