@@ -334,7 +334,7 @@ TEST("engine: new tasks, signals, claims and events are one trip or a few before
         mj_op_clear(&ops[i]);
     }
     for (int i = 0; i < MANY; i++)
-        ops[i] = (mj_op){.kind = MJ_OP_EVENT_DONE, .event = events[i], .body = str("{}")};
+        ops[i] = (mj_op){.kind = MJ_OP_EVENT_DONE, .event = events[i], .sig.files = str("{}")};
     CHECK_INT(trips_of(s, ops, MANY, T0), 1);
     CHECK_INT(stats(s).events, 0);
     check_clean(s);
@@ -373,6 +373,30 @@ TEST("engine: claims that find nothing, ticks and prunes take a few trips, howev
     CHECK(trips_of(s, ops, 1, T0 + HOUR) <= 3);
     CHECK_INT(ops[0].done, MANY);
     check_clean(s);
+    mj_store_close(s);
+}
+
+/* ---- intake ---- */
+
+TEST("engine: a row that asks for a task goes with it, and makes no second one")
+{
+    mj_entry row = {.index = MJ_IX_META, .name = str("intake/1")};
+    mj_change c = {.key = row, .bytes = str("{}")};
+    mj_task t = {.prompt = str("a fox"), .timeout = TIMEOUT_S, .key = str("k")};
+    mj_op op = {.kind = MJ_OP_CREATE, .task = &t, .sig = signal_of(SIG_CREATE), .intake = row.name};
+    mj_store *s = open_engine("store");
+    base b;
+
+    CHECK_INT(do_op(s, op, T0), MJ_ENOTFOUND);
+    open_base(&b, "store");
+    for (int i = 0; i < 2; i++) { /* the second asks for what is known */
+        batch(&b, &c, 1);
+        CHECK_INT(do_op(s, op, T0), i ? MJ_EDUPLICATE : MJ_OK);
+        CHECK(!is_there(&b, row));
+        CHECK_INT(do_op(s, op, T0), MJ_ENOTFOUND);
+    }
+    CHECK_INT(check_clean(s), 1);
+    close_base(&b);
     mj_store_close(s);
 }
 

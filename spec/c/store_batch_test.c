@@ -89,7 +89,7 @@ static mj_op random_event(rng *r, int64_t now)
     if (op.kind == MJ_OP_EVENT_TAKE)
         return op;
     if (op.kind == MJ_OP_EVENT_DONE && chance(r, 30))
-        op.body = str("[]");
+        op.sig.files = str("[]");
     if (op.kind == MJ_OP_EVENT_RETRY && chance(r, 40))
         op.until = 0;
     if (op.kind == MJ_OP_EVENT_RETRY && chance(r, 50))
@@ -311,7 +311,7 @@ static void compare(uint64_t seed)
 
     memset(&known, 0, sizeof known);
     for (int i = 0; i < 2; i++) /* both have the row of counts from now on */
-        CHECK_INT(do_op(i ? many : one, (mj_op){.kind = MJ_OP_SWEPT, .limit = 1}, now), MJ_OK);
+        CHECK_INT(do_op(i ? many : one, (mj_op){.kind = MJ_OP_SWEPT, .requests = 1}, now), MJ_OK);
     for (int i = 0; i < NNAMES; i++)
         snprintf(keys[i], sizeof keys[i], "k%d", i);
     for (int i = 0; i < NIDS; i++)

@@ -60,7 +60,7 @@ TEST("what a handler stored is the task's when its event is done, unless it is m
     for (uint32_t n = MJ_MAX_JSON; n <= sizeof large; n++) {
         ref r = with_events(s, 1, T0 + n);
         mj_event_record e = takes(s, r, 1, T0 + n);
-        mj_op op = {.kind = MJ_OP_EVENT_DONE, .body = {large, n}};
+        mj_op op = {.kind = MJ_OP_EVENT_DONE, .sig.files = {large, n}};
         op.event.tries = e.tries;
         op.event.seq = e.seq;
         memcpy(op.event.ref, e.ref, sizeof e.ref);

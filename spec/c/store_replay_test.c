@@ -44,7 +44,7 @@ TEST("a delivered event is replayed under its own id, and only the last one")
     CHECK_INT(settle(s, MJ_OP_EVENT_DONE, e, 0, T0), MJ_OK);
     CHECK_INT(kick(s, r, 1, T0), MJ_ENOTFOUND); /* by its number it is gone */
     CHECK_INT(kick(s, r, 0, T0), MJ_OK);
-    CHECK_INT(last.done, 1);
+    CHECK_INT(last.seq, 1);
     check_store(s);
     e = taken(s, T0);
     CHECK_INT(e.seq, 1);
@@ -178,7 +178,7 @@ TEST("files that a handler stored are the task's when its event is done")
 {
     mj_store *s = open_store();
     ref r = ended(s, "T1");
-    mj_op op = {.kind = MJ_OP_EVENT_DONE, .event = taken(s, T0), .body = str("[{\"path\":\"/a.png\"}]")};
+    mj_op op = {.kind = MJ_OP_EVENT_DONE, .event = taken(s, T0), .sig.files = str("[{\"path\":\"/a.png\"}]")};
     mj_buf b = {0};
     mj_task t;
 

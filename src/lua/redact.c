@@ -102,7 +102,9 @@ int mjl_redact_op(mj_op *op, mjl_hidden *h)
     for (unsigned i = 0; rc == MJ_OK && i < sig->nimages; i++)
         rc = redact(&sig->images[i], MJ_REDACT_URL, MJ_MAX_URL, h);
     if (rc == MJ_OK)
-        rc = op->kind == MJ_OP_REFUSE ? redact_body(&op->body, h) : redact_json(&op->body, h);
+        rc = redact_json(&sig->files, h);
+    if (rc == MJ_OK)
+        rc = redact_body(&op->body, h);
     return rc;
 }
 

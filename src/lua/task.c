@@ -228,15 +228,6 @@ static const char *source_name(unsigned i)
     return mj_source_name((mj_source)i);
 }
 
-static const char *op_name(unsigned i)
-{
-    static const char *const names[] = {"create", "signal", "claim",   "pause",     "tick",  "take",
-                                        "done",   "retry",  "kick",    "bury",      "swept", "refuse",
-                                        "prune",  "forget", "upgrade", "prune_from"};
-    return names[i];
-}
-enum { OP_COUNT = MJ_OP_PRUNE_FROM + 1 };
-
 static unsigned read_images(lua_State *L, int t, mj_str *images)
 {
     unsigned n = 0;
@@ -318,11 +309,14 @@ static void read_task(lua_State *L, int t, mj_task *task)
 
 void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
 {
-    op->kind = (mj_op_kind)named(L, mjl_str(L, t, "op"), "op", op_name, OP_COUNT);
+    op->kind = (mj_op_kind)named(L, mjl_str(L, t, "op"), "op", mj_op_name, MJ_NOPS);
     op->want = mjl_bool(L, t, "want");
     op->no_policy = mjl_bool(L, t, "no_policy");
     op->limit = (uint32_t)mjl_int(L, t, "limit", 100, 0, UINT32_MAX);
     op->until = mjl_ms(L, t, "until", 0);
+    op->judge = mjl_bool(L, t, "judge");
+    op->requests = (uint32_t)mjl_int(L, t, "requests", 0, 0, UINT32_MAX);
+    op->elapsed_ms = mjl_ms(L, t, "elapsed_ms", 0);
     op->body = mjl_str(L, t, "body");
     read_signal(L, t, &op->sig);
     mjl_field(L, t, "ref");
@@ -336,6 +330,7 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
         read_task(L, lua_gettop(L), task);
         lua_pop(L, 1);
         op->task = task;
+        op->intake = limited(L, t, "intake", MJ_MAX_NAME);
     } else if (op->kind == MJ_OP_CLAIM) {
         op->sig.has_owner = true;
         mj_owner_self(&op->sig.owner);
@@ -345,7 +340,7 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
         memcpy(op->event.ref, op->ref, sizeof op->ref);
         op->event.seq = (uint32_t)mjl_int(L, t, "seq", 0, 0, UINT32_MAX);
         op->event.tries = (uint32_t)mjl_int(L, t, "tries", 0, 0, UINT32_MAX);
-        op->body = limited(L, t, "files", MJ_MAX_JSON);
+        op->sig.files = limited(L, t, "files", MJ_MAX_JSON);
     }
 }
 
@@ -414,7 +409,7 @@ void mjl_push_result(lua_State *L, const mj_op *op)
     if (op->kind == MJ_OP_SWEPT && op->verdict != MJ_VERDICT_SAME)
         mjl_set_lit(L, "verdict", op->verdict == MJ_VERDICT_BROKEN ? "broken" : "mended");
     if (op->kind == MJ_OP_EVENT_KICK)
-        mjl_set_int(L, "seq", op->done);
+        mjl_set_int(L, "seq", op->seq);
     if (op->more) {
         lua_pushboolean(L, 1);
         lua_setfield(L, -2, "more");

@@ -12,7 +12,9 @@ enum { FORGET_MS = 86400000 /* an observed limit means nothing after a day: it h
 /* There is nothing to remember: names come and go. */
 static bool is_nothing(const mj_unit *u, const mj_held *h)
 {
-    return h->held == 0 && !mj_account_rests(h->paused_until, h->paused_at, u->now) && h->learned_at == 0;
+    bool over = h->held == 0 && !mj_account_rests(h->paused_until, h->paused_at, u->now);
+
+    return h->learned_at == 0 && (h->paused_until == 0 || over);
 }
 
 static bool one_account(void *ctx, const mj_entry *e, mj_str bytes)

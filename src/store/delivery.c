@@ -170,7 +170,8 @@ static void add_error(mj_event_record *e, int64_t now, mj_str text)
 /* What a handler stored is the task's, in the transaction in which its event is done. */
 static void keep_files(mj_unit *u, const mj_op *op)
 {
-    mj_signal sig = {.kind = SIG_KEPT, .source = MJ_FROM_POLICY, .expect_state = -1, .wait_ms = -1, .files = op->body};
+    mj_signal sig = {
+        .kind = SIG_KEPT, .source = MJ_FROM_POLICY, .expect_state = -1, .wait_ms = -1, .files = op->sig.files};
     mj_op own = {0};
 
     memcpy(own.ref, op->event.ref, MJ_ULID_BYTES);
@@ -192,7 +193,7 @@ static void done(mj_unit *u, mj_op *op, mj_unit_row *row, const mj_event_record 
     u->tally.events--;
     mj_measure_count(&u->tally.measures, MJ_EVENT_DELIVERED, 1);
     mj_unit_set_event(u, row, e->seq, (mj_str){0}, false, 0);
-    if (op->body.n > 0 && op->body.n <= MJ_MAX_JSON)
+    if (op->sig.files.n > 0 && op->sig.files.n <= MJ_MAX_JSON)
         keep_files(u, op);
 }
 
@@ -281,7 +282,7 @@ static void replay(mj_unit *u, mj_op *op)
         op->code = rc;
         return;
     }
-    op->done = t.event_seq;
+    op->seq = t.event_seq;
     if (fetch(u, op, row, t.event_seq, &e)) {
         if (is_leased(u, &e))
             op->code = MJ_ESTATE;
@@ -324,7 +325,7 @@ void mj_op_event(mj_unit *u, mj_op *op)
     }
     row = mj_unit_row_of(u, op->event.ref, false);
     if (op->kind == MJ_OP_EVENT_KICK || op->kind == MJ_OP_EVENT_BURY) {
-        op->done = op->event.seq;
+        op->seq = op->event.seq;
         if (fetch(u, op, row, op->event.seq, &e))
             by_hand(u, op, row, &e);
     } else if (fetch(u, op, row, op->event.seq, &e)) {

@@ -64,7 +64,7 @@ static void want_name(wants *w, mj_index index, mj_str name, size_t most)
         want(w, (mj_entry){.index = index, .name = name});
 }
 
-enum { KEYS_OF_OP = 2, KEYS_OF_UNIT = 8 };
+enum { KEYS_OF_OP = 3, KEYS_OF_UNIT = 8 };
 
 static void want_of(wants *w, const mj_op *op)
 {
@@ -72,6 +72,7 @@ static void want_of(wants *w, const mj_op *op)
     case MJ_OP_CREATE:
         want_name(w, MJ_IX_KEY, op->task->key, MJ_MAX_NAME);
         want_name(w, MJ_IX_TID, op->sig.task_id, MJ_MAX_TASK_ID);
+        want_name(w, MJ_IX_META, op->intake, MJ_MAX_NAME);
         return;
     case MJ_OP_SIGNAL:
         if (op->has_ref)

@@ -7,6 +7,7 @@
  * writers get their turn between two. */
 #include "store/rules.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct found {
@@ -228,35 +229,17 @@ void mj_op_forget(mj_unit *u, mj_op *op)
 /* ---- looking, without the writer's lock ---- */
 
 typedef struct look {
-    mj_store *s;
-    mj_tx *tx;
     mj_prunable *p;
     mj_buf *out;
     uint32_t seen;
-    int rc;
 } look;
 
-typedef struct held {
-    const mj_prunable *p;
-    int64_t now;
-    bool is;
-} held;
-
-static bool one_held(void *ctx, const mj_entry *e, mj_str bytes)
-{
-    held *h = ctx;
-
-    (void)e;
-    h->is = keeps(bytes, h->p->no_policy, h->now);
-    return !h->is;
-}
-
+/* Of a task that its record does not keep from going. */
 static bool one_prunable(void *ctx, const mj_entry *e, mj_str bytes)
 {
     look *l = ctx;
     mj_prunable *p = l->p;
-    mj_scan events = {.index = MJ_IX_EVENT, .fixed = 1, .from = {.index = MJ_IX_EVENT}};
-    held h = {p, p->now, false};
+    bool slot = false;
     mj_task t;
 
     if (mj_ulid_time(e->ref) > p->until)
@@ -268,16 +251,65 @@ static bool one_prunable(void *ctx, const mj_entry *e, mj_str bytes)
     }
     if (!bytes.p || mj_task_decode(bytes.p, bytes.n, &t) != MJ_OK) /* unreadable: check()'s to tell */
         return true;
-    if (!mj_state_final(t.state) || t.finished_at > p->until)
-        return true;
     for (unsigned i = 0; i < t.nattempts; i++)
-        h.is = h.is || t.attempts[i].slot;
-    memcpy(events.from.ref, e->ref, MJ_ULID_BYTES);
-    if (!h.is)
-        l->rc = l->s->backend->scan(l->tx, &events, one_held, &h);
-    if (!h.is && l->rc == MJ_OK)
+        slot = slot || t.attempts[i].slot;
+    if (mj_state_final(t.state) && t.finished_at <= p->until && !slot)
         mj_put_raw(l->out, e->ref, MJ_ULID_BYTES);
-    return l->rc == MJ_OK;
+    return true;
+}
+
+typedef struct held {
+    const mj_prunable *p;
+    bool is;
+} held;
+
+static bool one_held(void *ctx, const mj_entry *e, mj_str bytes)
+{
+    held *h = ctx;
+
+    (void)e;
+    h->is = keeps(bytes, h->p->no_policy, h->p->now);
+    return !h->is;
+}
+
+/* The events of these tasks are about to be read. */
+static int load_tasks(mj_store *s, mj_tx *tx, const uint8_t *refs, size_t n)
+{
+    mj_entry *keys;
+    int rc;
+
+    if (!s->backend->load || n == 0)
+        return MJ_OK;
+    keys = calloc(n, sizeof *keys);
+    if (!keys)
+        return MJ_ENOMEM;
+    for (size_t i = 0; i < n; i++) { /* in ascending order, as the scan gave them */
+        keys[i].index = MJ_IX_TASK;
+        memcpy(keys[i].ref, refs + i * MJ_ULID_BYTES, MJ_ULID_BYTES);
+    }
+    rc = s->backend->load(tx, &(mj_need){.keys = keys, .nkeys = n});
+    free(keys);
+    return rc;
+}
+
+/* Takes out the refs, from place `begin` on, of those that an event keeps. */
+static int drop_held(mj_store *s, mj_tx *tx, const mj_prunable *p, mj_buf *out, size_t begin)
+{
+    mj_scan events = {.index = MJ_IX_EVENT, .fixed = 1, .from = {.index = MJ_IX_EVENT}};
+    size_t end = out->n;
+    int rc = out->failed ? MJ_ENOMEM : load_tasks(s, tx, out->p + begin, (end - begin) / MJ_ULID_BYTES);
+
+    out->n = begin;
+    for (size_t at = begin; at < end && rc == MJ_OK; at += MJ_ULID_BYTES) {
+        held h = {p, false};
+        memcpy(events.from.ref, out->p + at, MJ_ULID_BYTES);
+        rc = s->backend->scan(tx, &events, one_held, &h);
+        if (rc == MJ_OK && !h.is) {
+            memmove(out->p + out->n, out->p + at, MJ_ULID_BYTES);
+            out->n += MJ_ULID_BYTES;
+        }
+    }
+    return rc;
 }
 
 static int find_prunable(mj_store *s, mj_tx *tx, mj_prunable *p, mj_buf *out)
@@ -287,7 +319,8 @@ static int find_prunable(mj_store *s, mj_tx *tx, mj_prunable *p, mj_buf *out)
                     .rows = true,
                     .limit = p->limit < UINT32_MAX ? p->limit + 1 : 0,
                     .from = {.index = MJ_IX_STATE, .n = p->state}};
-    look l = {s, tx, p, out, 0, MJ_OK};
+    look l = {p, out, 0};
+    size_t begin = out->n;
     mj_entry key = marks_key;
     mj_str bytes = {0};
     int rc = MJ_OK;
@@ -306,9 +339,7 @@ static int find_prunable(mj_store *s, mj_tx *tx, mj_prunable *p, mj_buf *out)
         memcpy(scan.from.ref, p->from, MJ_ULID_BYTES);
     if (rc == MJ_OK)
         rc = s->backend->scan(tx, &scan, one_prunable, &l);
-    if (rc == MJ_OK)
-        rc = l.rc;
-    return rc == MJ_OK && out->failed ? MJ_ENOMEM : rc;
+    return rc == MJ_OK ? drop_held(s, tx, p, out, begin) : rc;
 }
 
 int mj_store_prunable(mj_store *s, mj_prunable *p, mj_buf *out)

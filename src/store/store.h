@@ -93,55 +93,82 @@ typedef struct mj_account {
 } mj_account;
 int mj_store_accounts(mj_store *s, const mj_account *a, size_t n);
 
+/* The operations.
+ *
+ * MJ_OP_CREATE
+ *     A new task from `task` (ref is made here, ascending in this process) and `sig` (source; a task_id makes it
+ *     an adopted one).  MJ_EDUPLICATE: key or task_id known, record is the first task's.  MJ_EKEY.
+ * MJ_OP_SIGNAL
+ *     Applies `sig` to the task `ref` (has_ref) or to the one that sig.task_id is bound to.
+ *     Codes of mj_state_apply(); MJ_EUNKNOWN: no such task; MJ_ECORRUPT.
+ * MJ_OP_CLAIM
+ *     Claims the first task in the queue that a free slot can send: `sig` brings the owner.
+ *     MJ_ENOTFOUND: nothing is ready; MJ_ELIMIT: something is, but no slot or account.
+ * MJ_OP_PAUSE
+ *     Until `until` nothing is claimed for sig.account; sig.error_code and sig.error say why.  0 lifts it.
+ * MJ_OP_TICK
+ *     Ends slots whose time is over and readies queued tasks whose wait is over, at most `limit` of each;
+ *     `done` becomes their number.  After the clock was set back also goes over up to `limit` entries of what that put
+ *     off; `more`: it has not come to all.
+ * MJ_OP_EVENT_TAKE
+ *     Leases the first event that is due until `until`: event and record are filled.  MJ_ENOTFOUND.
+ * MJ_OP_EVENT_DONE
+ *     The handler returned: event {ref, seq, tries} is done.  MJ_ECHANGED: the lease is another process'.  sig.files:
+ *     what it stored, as JSON, for the task.
+ * MJ_OP_EVENT_RETRY
+ *     The handler failed with sig.error: to be tried again at `until`, or buried when that is 0.  Without an
+ *     error it was not run at all, and the try does not count.
+ * MJ_OP_EVENT_KICK
+ *     Hands an event out again now, with all its tries ahead: {ref, seq}, or with seq 0 the task's last one, also
+ *     when it was delivered.  MJ_ENOTFOUND; MJ_ESTATE: it, or another one of its task, is being handled at this
+ *     moment, or the task has none.
+ * MJ_OP_EVENT_BURY
+ *     Gives event {ref, seq} up, with sig.error as the reason.  MJ_ENOTFOUND, MJ_ESTATE as above, MJ_EDUPLICATE.
+ * MJ_OP_SWEPT
+ *     A sweep has ended, which took elapsed_ms and made `requests` status requests; `judge`: there is a webhook.
+ *     verdict: what it said of it.
+ * MJ_OP_REFUSE
+ *     Keeps a callback that was refused although its token was good: ref, sig.attempt, sig.error (why) and `body`, of
+ *     which at most MJ_MAX_REFUSED_BODY bytes are kept.  Only the newest MJ_MAX_REFUSED stay, of one task the newest
+ *     MJ_MAX_REFUSED_OF_ONE.  MJ_ELIMIT: not kept, since the task has as many and one of them came within a second.
+ * MJ_OP_PRUNE
+ *     Turns up to `limit` tasks in state sig.expect_state that finished at or before `until` into tombstones,
+ *     the oldest first, from `ref` (has_ref) on; passes over those with an event or a slot.  done: how many;
+ *     more: there may be others, from `next` on.
+ * MJ_OP_FORGET
+ *     Drops up to `limit` tombstones made at or before `until`: their keys and ids may be used again.
+ * MJ_OP_UPGRADE
+ *     Rewrites up to `limit` records of older versions in the newest one.  done: how many; more: as it says.
+ * MJ_OP_PRUNE_FROM
+ *     Remembers that the sweep's walk over the tasks in state sig.expect_state goes on from `ref` (has_ref), or from
+ *     the oldest one. */
+/* What an operation does; its name is what store:write() calls it.  Their order is not stored anywhere. */
+#define MJ_OPS(X)                                                                                                      \
+    X(MJ_OP_CREATE, "create")                                                                                          \
+    X(MJ_OP_SIGNAL, "signal")                                                                                          \
+    X(MJ_OP_CLAIM, "claim")                                                                                            \
+    X(MJ_OP_PAUSE, "pause")                                                                                            \
+    X(MJ_OP_TICK, "tick")                                                                                              \
+    X(MJ_OP_EVENT_TAKE, "take")                                                                                        \
+    X(MJ_OP_EVENT_DONE, "done")                                                                                        \
+    X(MJ_OP_EVENT_RETRY, "retry")                                                                                      \
+    X(MJ_OP_EVENT_KICK, "kick")                                                                                        \
+    X(MJ_OP_EVENT_BURY, "bury")                                                                                        \
+    X(MJ_OP_SWEPT, "swept")                                                                                            \
+    X(MJ_OP_REFUSE, "refuse")                                                                                          \
+    X(MJ_OP_PRUNE, "prune")                                                                                            \
+    X(MJ_OP_FORGET, "forget")                                                                                          \
+    X(MJ_OP_UPGRADE, "upgrade")                                                                                        \
+    X(MJ_OP_PRUNE_FROM, "prune_from")
+
 typedef enum {
-    /* A new task from `task` (ref is made here, ascending in this process) and `sig` (source; a task_id makes it
-     * an adopted one).  MJ_EDUPLICATE: key or task_id known, record is the first task's.  MJ_EKEY. */
-    MJ_OP_CREATE,
-    /* Applies `sig` to the task `ref` (has_ref) or to the one that sig.task_id is bound to.
-     * Codes of mj_state_apply(); MJ_EUNKNOWN: no such task; MJ_ECORRUPT. */
-    MJ_OP_SIGNAL,
-    /* Claims the first task in the queue that a free slot can send: `sig` brings the owner.
-     * MJ_ENOTFOUND: nothing is ready; MJ_ELIMIT: something is, but no slot or account. */
-    MJ_OP_CLAIM,
-    /* Until `until` nothing is claimed for sig.account; sig.error_code and sig.error say why.  0 lifts it. */
-    MJ_OP_PAUSE,
-    /* Ends slots whose time is over and readies queued tasks whose wait is over, at most `limit` of each;
-     * `done` becomes their number.  After the clock was set back also goes over up to `limit` entries of what that put
-     * off; `more`: it has not come to all. */
-    MJ_OP_TICK,
-    /* Leases the first event that is due until `until`: event and record are filled.  MJ_ENOTFOUND. */
-    MJ_OP_EVENT_TAKE,
-    /* The handler returned: event {ref, seq, tries} is done.  MJ_ECHANGED: the lease is somebody else's.  `body`: the
-     * files that it stored, as JSON, for the task. */
-    MJ_OP_EVENT_DONE,
-    /* The handler failed with sig.error: to be tried again at `until`, or buried when that is 0.  Without an
-     * error it was not run at all, and the try does not count. */
-    MJ_OP_EVENT_RETRY,
-    /* Hands an event out again now, with all its tries ahead: {ref, seq}, or with seq 0 the task's last one, also
-     * when it was delivered.  MJ_ENOTFOUND; MJ_ESTATE: it, or another one of its task, is being handled at this
-     * moment, or the task has none. */
-    MJ_OP_EVENT_KICK,
-    /* Gives event {ref, seq} up, with sig.error as the reason.  MJ_ENOTFOUND, MJ_ESTATE as above, MJ_EDUPLICATE. */
-    MJ_OP_EVENT_BURY,
-    /* A sweep has ended that took `until` ms and made `limit` status requests; `want`: there is a webhook to judge.
-     * verdict: what it said of it. */
-    MJ_OP_SWEPT,
-    /* Keeps a callback that was refused although its token was good: ref, sig.attempt, sig.error (why) and `body`, of
-     * which at most MJ_MAX_REFUSED_BODY bytes are kept.  Only the newest MJ_MAX_REFUSED stay, of one task the newest
-     * MJ_MAX_REFUSED_OF_ONE.  MJ_ELIMIT: not kept, since the task has as many and one of them came within a second. */
-    MJ_OP_REFUSE,
-    /* Turns up to `limit` tasks in state sig.expect_state that finished at or before `until` into tombstones,
-     * the oldest first, from `ref` (has_ref) on; passes over those with an event or a slot.  done: how many;
-     * more: there may be others, from `next` on. */
-    MJ_OP_PRUNE,
-    /* Drops up to `limit` tombstones made at or before `until`: their keys and ids may be used again. */
-    MJ_OP_FORGET,
-    /* Rewrites up to `limit` records of older versions in the newest one.  done: how many; more: as it says. */
-    MJ_OP_UPGRADE,
-    /* Remembers that the sweep's walk over the tasks in state sig.expect_state goes on from `ref` (has_ref), or from
-     * the oldest one. */
-    MJ_OP_PRUNE_FROM,
+#define X(sym, name) sym,
+    MJ_OPS(X)
+#undef X
+        MJ_NOPS
 } mj_op_kind;
+
+const char *mj_op_name(unsigned kind);
 
 typedef struct mj_event_error {
     int64_t at;
@@ -167,20 +194,25 @@ typedef struct mj_event_record {
 typedef struct mj_op {
     mj_op_kind kind;
     bool want;      /* give the record back */
+    bool judge;     /* SWEPT */
     bool no_policy; /* PRUNE: events that only wait for a handler hold no task back, and go with it */
     bool has_ref;
     uint8_t ref[MJ_ULID_BYTES]; /* in, or out of CREATE and CLAIM */
     mj_task *task;              /* CREATE: the user's fields; read only */
     mj_signal sig;
     mj_str body;           /* REFUSE */
+    mj_str intake;         /* CREATE: the row of META that asks for it, and goes with it; MJ_ENOTFOUND: there is none */
     mj_event_record event; /* EVENT_*: ref, seq and tries in; all of it out (its strings in event_bytes) */
     int64_t until;
     uint32_t limit;
+    uint32_t requests;  /* SWEPT */
+    int64_t elapsed_ms; /* SWEPT */
     /* out */
     int code;
     mj_event made;      /* the event that this operation stored */
     mj_verdict verdict; /* SWEPT */
-    uint32_t done;      /* TICK, PRUNE, FORGET, UPGRADE: how many; KICK: the event's seq */
+    uint32_t done;      /* TICK, PRUNE, FORGET, UPGRADE: how many */
+    uint32_t seq;       /* KICK: the event's */
     bool more;          /* TICK, PRUNE, FORGET, UPGRADE: there is more to do */
     uint8_t next[MJ_ULID_BYTES];
     bool pruned; /* CREATE: the key is a pruned task's; tomb tells of it */

@@ -8,7 +8,7 @@ void mj_op_reset(mj_op *op, int code)
     op->code = code;
     op->made = MJ_EVENT_NONE;
     op->verdict = MJ_VERDICT_SAME;
-    op->done = 0;
+    op->done = op->seq = 0;
     op->more = op->pruned = false;
     op->record.n = op->event_bytes.n = op->tomb.n = 0;
     op->record.failed = op->event_bytes.failed = op->tomb.failed = false;
@@ -75,6 +75,18 @@ static bool taken(mj_unit *u, mj_op *op, mj_index index, mj_str name, const uint
     return rc != MJ_ENOTFOUND;
 }
 
+/* The row of META that asks for the task goes, whatever comes of it: it was another process' if it is not there. */
+static bool take_in(mj_unit *u, mj_op *op)
+{
+    mj_entry row = {.index = MJ_IX_META, .name = op->intake};
+    mj_str bytes;
+
+    op->code = mj_unit_meta(u, row, &bytes);
+    if (op->code == MJ_OK)
+        mj_unit_change_of(u, row, true, (mj_str){0});
+    return u->rc == MJ_OK && op->code == MJ_OK;
+}
+
 void mj_op_create(mj_unit *u, mj_op *op)
 {
     mj_task t = *op->task;
@@ -88,6 +100,8 @@ void mj_op_create(mj_unit *u, mj_op *op)
         op->code = MJ_ELIMIT; /* unless u->rc says otherwise */
         return;
     }
+    if (op->intake.n > 0 && !take_in(u, op))
+        return;
     if (taken(u, op, MJ_IX_KEY, t.key, t.fingerprint) || taken(u, op, MJ_IX_TID, op->sig.task_id, NULL))
         return;
     u->rc = mj_refs_next(u->s->refs, u->now, t.ref);

@@ -4,6 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *mj_op_name(unsigned kind)
+{
+    static const char *const names[] = {
+#define X(sym, name) name,
+        MJ_OPS(X)
+#undef X
+    };
+    return kind < MJ_NOPS ? names[kind] : "?";
+}
+
 static void swept(mj_unit *u, mj_op *op)
 {
     mj_entry key = {.index = MJ_IX_META, .name = MJ_LIT(MJ_JUDGED_KEY)};
@@ -11,9 +21,9 @@ static void swept(mj_unit *u, mj_op *op)
     mj_buf *b = &u->s->scratch;
 
     mj_measure_count(&u->tally.measures, MJ_SWEEPS, 1);
-    mj_measure_count(&u->tally.measures, MJ_POLL_REQUESTS, op->limit);
+    mj_measure_count(&u->tally.measures, MJ_POLL_REQUESTS, op->requests);
     mj_measures_add(&all, &u->tally.measures, false, u->now);
-    op->verdict = mj_measure_sweep(&all, &u->judged, op->want, op->until, u->now);
+    op->verdict = mj_measure_sweep(&all, &u->judged, op->judge, op->elapsed_ms, u->now);
     b->n = 0;
     if (mj_judged_encode(&u->judged, b) != MJ_OK)
         u->rc = MJ_ENOMEM;
@@ -64,6 +74,8 @@ static void run(mj_unit *u, mj_op *op)
     case MJ_OP_UPGRADE:
         mj_op_upgrade(u, op);
         return;
+    case MJ_NOPS:
+        break;
     }
     op->code = MJ_EINVAL;
 }

@@ -357,8 +357,8 @@ local VERDICTS = {
 -- The last step: the sweep is noted, and what it shows of the webhook is said once.
 function Sweep:judge(started)
   local verdict = self:commit({ {
-    op = "swept", ["until"] = core.clock() - started, limit = self.report.requests,
-    want = self.mj.config.hook_url ~= nil,
+    op = "swept", elapsed_ms = core.clock() - started, requests = self.report.requests,
+    judge = self.mj.config.hook_url ~= nil,
   } })[1].verdict
   if verdict then
     self.mj.log(VERDICTS[verdict][1], VERDICTS[verdict][2])
