@@ -25,7 +25,9 @@ local function describe(model, f, out, level)
     out[#out + 1] = ("-- @param%s %s %s %s"):format(optional, p.name, kind(model, p.type.text), p.text)
   end
   for _, r in ipairs(f.described) do
-    out[#out + 1] = ("-- @return %s %s"):format(kind(model, r.type.text), r.text)
+    local name, more = r.text:match "^([%a_][%w_]*)%s*(.*)$"
+    local said = name and ("<em>%s</em>%s"):format(name, more ~= "" and ": " .. more or "") or r.text
+    out[#out + 1] = ("-- @return %s %s"):format(kind(model, r.type.text), said)
   end
   out[#out + 1] = ""
 end
