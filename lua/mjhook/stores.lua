@@ -62,10 +62,10 @@ local function not_there(scheme)
   return nil, core.error("config", "store: " .. why)
 end
 
---- The backend of a store.
+--- The module of a store's database.
 -- @tparam string where as in the configuration
--- @treturn userdata|false|nil the backend; false for a directory, whose backend core.open() has; nil and an error
-function M.backend(where)
+-- @treturn table|false|nil the module; false for a directory; nil and an error
+function M.module(where)
   local scheme = M.scheme(where)
   if not scheme then
     return false
@@ -73,11 +73,22 @@ function M.backend(where)
   local name = "mjhook.store_" .. scheme
   local ok, module = pcall(require, name)
   if ok then
-    return module.backend
+    return module
   elseif tostring(module):find(("module '%s' not found"):format(name), 1, true) then
     return not_there(scheme)
   end
   return nil, core.error("config", ("store: the module %s can't be loaded: %s"):format(name, tostring(module)))
+end
+
+--- The backend of a store.
+-- @tparam string where as in the configuration
+-- @treturn userdata|false|nil the backend; false for a directory, whose backend core.open() has; nil and an error
+function M.backend(where)
+  local module, err = M.module(where)
+  if not module then
+    return module, err
+  end
+  return module.backend
 end
 
 --- Options of mjhook.core.open() for a configuration.

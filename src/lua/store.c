@@ -13,13 +13,18 @@ typedef struct box {
     mj_lock *lock; /* the one that this handle holds; NULL: none */
 } box;
 
-mj_store *mjl_store(lua_State *L)
+mj_store *mjl_store_at(lua_State *L, int index)
 {
-    box *b = luaL_checkudata(L, 1, STORE);
+    box *b = luaL_checkudata(L, index, STORE);
 
     if (!b->store)
         luaL_error(L, "the store is closed");
     return b->store;
+}
+
+mj_store *mjl_store(lua_State *L)
+{
+    return mjl_store_at(L, 1);
 }
 
 static void unlock(box *b)

@@ -17,7 +17,7 @@ local text = require "mjhook.cli.text"
 --   run(mj, values, arguments, out)     gives the exit code, nothing for 0; ends early through mjhook.cli.fail
 local COMMANDS = {
   "submit", "get", "list", "watch", "refresh", "cancel", "resubmit", "events", "kick", "bury", "replay", "refused",
-  "readmit", "stats", "metrics", "prune", "check", "backup", "restore", "policy", "doctor",
+  "readmit", "stats", "metrics", "prune", "check", "backup", "restore", "migrate", "copy", "policy", "doctor",
 }
 
 local GLOBAL = {
