@@ -32,7 +32,7 @@
 ---| "busy"         # Another process holds what is needed, or too much waits. Try again later.
 ---| "again"        # Nothing was stored. Make the same call again.
 ---| "unsure"       # The database did not say whether it stored this. Look the task up, by its key, and decide then.
----| "moved"        # The store is being moved to another database, or was: see `mjhook copy`. Name the other one in `store`.
+---| "moved"        # The store moves to another database, or did: see `mjhook copy`. Name that one in `store`.
 ---| "changed"      # The task changed during the call. Read it and decide again.
 ---| "stale"        # The news came too late to matter; only the timeline has it.
 ---| "unknown"      # The news is about no task of this store.

@@ -3,14 +3,19 @@
 #include "store/copy.h"
 #include "store_random.h"
 
-static mj_store *open_memory(const char *where)
+#ifndef COPY_TO
+#define COPY_TO mj_backend_memory
+#endif
+
+static mj_store *open_other(const char *where)
 {
+    static mj_backend backend;
     mj_account list[NACCOUNTS];
     char why[512];
     mj_store *s;
 
-    CHECK_INT(mj_store_open_on(&mj_backend_memory, where, &(mj_store_options){.rules = mj_rules_default}, &s, why,
-                               sizeof why),
+    backend = COPY_TO;
+    CHECK_INT(mj_store_open_on(&backend, where, &(mj_store_options){.rules = mj_rules_default}, &s, why, sizeof why),
               MJ_OK);
     for (int i = 0; i < NACCOUNTS; i++)
         list[i] = (mj_account){str(senders[i]), (uint32_t)i + 1};
@@ -128,7 +133,7 @@ static void there_and_back(uint64_t seed)
 
     names();
     a = open_sending("a");
-    m = open_memory("m");
+    m = open_other("m");
     b = open_sending("b");
     now = fill(a, &r, 120, T0);
     for (int round = 0; round < 6; round++) { /* the source goes on, and copies stop anywhere */
@@ -177,7 +182,7 @@ TEST("a second pass over what has not changed writes nothing")
 
     names();
     a = open_sending("a");
-    m = open_memory("m2");
+    m = open_other("m2");
     fill(a, &r, 60, T0);
     c = copy_all(a, m, false, 10);
     CHECK(c.written > 0);
@@ -198,7 +203,7 @@ TEST("a copy goes into an empty store only, or on with its own")
     names();
     a = open_sending("a");
     b = open_sending("b");
-    m = open_memory("m3");
+    m = open_other("m3");
     fill(a, &r, 10, T0);
     fill(b, &r, 20, T0);
     c = copy_of(a, b, false);
@@ -221,7 +226,7 @@ TEST("what is being finished takes no write, and does again when that is given u
 
     names();
     a = open_sending("a");
-    m = open_memory("m4");
+    m = open_other("m4");
     fill(a, &r, 30, T0);
     c = copy_of(a, m, true);
     CHECK_INT(step(&c, 5), MJ_OK);
@@ -249,7 +254,7 @@ TEST("a record that can't be read is left out and counted, and the rest is copie
 
     names();
     a = open_sending("a");
-    m = open_memory("m5");
+    m = open_other("m5");
     fill(a, &r, 30, T0);
     memset(broken, 7, sizeof broken);
     memcpy(at.ref, broken, sizeof broken);

@@ -424,8 +424,7 @@ static int finish(mj_copy *c)
     if (c->differs > 0 || (c->damaged == 0 && !agree(&from, &to))) { /* a batch that was under way when the note came */
         c->differing = c->differs;
         if (++c->rounds == MOST_ROUNDS)
-            return refuse(c->from, MJ_EBUSY, "%s still changes while it is copied to %s", c->from_name,
-                          c->to_name);
+            return refuse(c->from, MJ_EBUSY, "%s still changes while it is copied to %s", c->from_name, c->to_name);
         c->verifying = false;
         c->phase = 0;
         next_phase(c);

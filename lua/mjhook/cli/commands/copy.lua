@@ -120,8 +120,8 @@ more, and TO is the store from then on. Then name TO in the configuration and st
                   written = done.written, removed = done.removed, damaged = done.damaged,
                   elapsed_ms = math.floor(seconds * 1000) }
     else
-      out:line(("looked at %d records: %d copied, %d removed, in %.1f s"):format(done.looked, done.written, done.removed,
-        seconds))
+      out:line(("looked at %d records: %d copied, %d removed, in %.1f s"):format(done.looked, done.written,
+        done.removed, seconds))
       if done.damaged > 0 then
         out:line(("%d records can't be read and were left out: `mjhook check` tells which"):format(done.damaged))
       end
