@@ -73,7 +73,7 @@ function show() {
   shown = route.view;
 }
 
-// What is drawn anew at most every two seconds, and never while it is paused or a dialog is open.
+// What is drawn anew at most once a second, and never while it is paused or a dialog is open.
 let due = null, drawn = 0;
 live.onChange((state) => {
   drawLive(state);
@@ -83,7 +83,7 @@ live.onChange((state) => {
     if (live.state.paused || document.querySelector("dialog[open]")) return;
     drawn = Date.now();
     view?.refresh?.(live.state);
-  }, Math.max(0, drawn + 2000 - Date.now()));
+  }, Math.max(0, drawn + 1000 - Date.now()));
 });
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && !live.state.paused) view?.refresh?.(live.state);

@@ -25,6 +25,9 @@ http {
     location = /hook { content_by_lua_block { require("resty.mjhook").callback() } }
     location /console/ { client_body_buffer_size 64k; content_by_lua_block { require("resty.mjhook").console {
       actions = true, images = "archived", archive = "@DIR@/images", archive_location = "/images/" } } }
+    location = /jobs { content_by_lua_block {
+      local args = ngx.req.get_uri_args()
+      ngx.print(require("resty.mjhook").submit { prompt = args.prompt, user_id = args.user }.ref, " stored") } }
     location /look/ { content_by_lua_block { require("resty.mjhook").console() } }
     location /private/ { content_by_lua_block { require("resty.mjhook").console { private = true } } }
     location /images/ { internal; alias @DIR@/images/; }
@@ -146,5 +149,58 @@ describe("the console", function()
       assert.matches("status of 404", said)
     end
     assert.equal(3, #seen.trouble)
+  end)
+
+  it("finds, shows, acts and watches, through the page alone", function()
+    local why = browser.missing()
+    if why then
+      pending(why)
+      return
+    end
+    local refs = furnish()
+    local crowd = {}
+    for i = 1, 120 do
+      crowd[i] = { prompt = "one of many " .. i, user_id = "crowd" }
+    end
+    crowd = put(crowd)
+    local seen = browser.visit("console_acts", { url = web.url, pid = web:pid(), refs = refs })
+
+    assert.same({ "q", 1, true }, { seen.searches, seen.filtered, seen.found })
+    assert.matches("prompt%s+OWL", seen.shared)
+    assert.same({ true, true, 0, true, "U+202E" }, { seen.exact, seen.context, seen.markup, seen.shown, seen.reversed })
+    assert.same({ true, "solid", "1 selected:" }, { seen.second, seen.outlined, seen.chosen })
+    assert.matches("next, previous row", seen.help)
+
+    assert.equal("120 tasks", seen.total)
+    assert.matches("Picked by: user “crowd”", seen.asked, 1, true)
+    assert.matches("120 queued", seen.asked, 1, true)
+    assert.matches("120 tasks cancelled", seen.report, 1, true)
+    assert.equal("cancelled", mj:get(crowd[1]).state)
+    assert.equal("cancelled", mj:get(crowd[120]).state)
+
+    assert.matches("billed twice", seen.warned, 1, true)
+    assert.equal(2, mj:get(refs.ambiguous).attempt)
+
+    assert.same({ true, true }, { seen.error, seen.body })
+    assert.matches("JSON", seen.readmitted) -- it is still none
+    local fates = {}
+    for event in mj:events {} do
+      fates[event.event_id] = event.buried
+    end
+    assert.is_false(fates[refs.hostile .. "-1"])
+    assert.is_true(fates[refs.failed .. "-1"])
+
+    assert.matches("it was paused by hand", seen.rests, 1, true)
+    assert.equal("by_hand", mj:stats().accounts[1].reason)
+    assert.is_true(seen.findings > 3)
+
+    assert.equal(0, seen.paused)
+    assert.equal("Connection lost", seen.lost)
+    assert.same({ 0, true, true }, { seen.readonly, seen.hidden, seen.hiddenstory })
+    assert.same({ {}, {}, false }, { seen.broken, seen.quiet, seen.alarmed })
+    assert.is_true(seen.bytes < 100000)
+    if os.getenv "MJHOOK_SHOTS" then
+      print(("first paint after %d ms, %d bytes"):format(seen.paint, seen.bytes))
+    end
   end)
 end)
