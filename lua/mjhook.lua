@@ -41,7 +41,7 @@ local function outcome(...)
   return memory.outcome(run, ...)
 end
 
-local submit, submit_many = flow "submission.submit", flow "submission.submit_many"
+local submit, submit_many, wait = flow "submission.submit", flow "submission.submit_many", flow "submission.wait"
 local poll, prune, reconcile = flow "reconcile.poll", flow "reconcile.prune", flow "reconcile.reconcile"
 local deliver, events = flow "delivery.deliver", flow "delivery.events"
 local bulk, listing, metrics = flow "bulk", flow "listing", flow "metrics"
@@ -296,6 +296,19 @@ function Mjhook:refresh(ref)
   check_open(self, 2)
   check_string("refresh", ref, 2)
   return outcome(poll, "refresh", self, ref)
+end
+
+--- Waits until a task has ended. It works also in a program of its own, without a reconciler: then it polls by itself.
+--- Under nginx it does not block the worker. It runs no handler.
+---@param ref string
+---@param options? {timeout?: number} seconds; without it until the task has ended
+---@return mjhook.Task? task final: look at its `state`
+---@return mjhook.Error? err `timeout`: it has no end yet, and goes on; `not_found`
+function Mjhook:wait(ref, options)
+  check_open(self, 2)
+  check_string("wait", ref, 2)
+  options = check_options("wait", options, { timeout = "number", seen = "function" }, 2)
+  return memory.outcome(wait.wait, self, ref, options)
 end
 
 --- Takes a callback in a server of your own. Never raises for anything that a request contains.

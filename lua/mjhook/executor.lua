@@ -132,6 +132,11 @@ function Direct:http(requests, deadline)
   return answers or not err and lost or nil, err
 end
 
+--- Nothing happens for a while, here.
+function Direct.sleep(_, seconds)
+  core.sleep(seconds)
+end
+
 function Direct:close()
   if self.client then
     self.client:close()

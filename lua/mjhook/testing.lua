@@ -277,11 +277,23 @@ local function noting(self, policy)
   return functions
 end
 
+local DAY_MS = 86400000
+
+-- What waits lets the kit's clock go on.
+local function sleep(self, seconds)
+  self.slept = self.slept + seconds * 1000
+  self.at = self.at + math.ceil(seconds * 1000)
+  if self.slept > DAY_MS then
+    self.slept = 0
+    error("mjhook.testing: a day of the kit's time was waited for a task that has no end", 0)
+  end
+end
+
 --- Makes a kit. Close it in teardown.
 ---@param options? mjhook.Config also `policy`; false takes a default of the kit away (`hook_url`, `secrets`)
 ---@return mjhook.testing.Kit
 function M.new(options)
-  local self = setmetatable({ log = {}, events = {}, at = core.now(), real_now = core.now }, Kit)
+  local self = setmetatable({ log = {}, events = {}, at = core.now(), slept = 0, real_now = core.now }, Kit)
   self.provider = setmetatable({
     kit = self, jobs = {}, requests = {}, script = {}, status_script = {}, polls = 0,
   }, Provider)
@@ -302,6 +314,9 @@ function M.new(options)
     local exec = assert(executor.direct(conf))
     exec.http = function(_, requests)
       return answer(self.provider, requests)
+    end
+    exec.sleep = function(_, seconds)
+      sleep(self, seconds)
     end
     return exec
   end

@@ -37,6 +37,7 @@
 ---| "stale"        # The news came too late to matter; only the timeline has it.
 ---| "unknown"      # The news is about no task of this store.
 ---| "closed"       # The object was closed. Open it again.
+---| "timeout"      # `wait` has seen no end within its time. The task goes on; wait again, or ask with `get`.
 ---| "owner"        # The store belongs to another user. Run the program as the user that the message names.
 ---| "read_only"    # The store cannot be written. Check the file system and the permissions.
 ---| "no_space"     # The disk or `map_max` is full. Make room; nothing that was acknowledged is lost.

@@ -317,6 +317,20 @@ function M.status(ref, options)
   return mj:get(ref)
 end
 
+--- Waits until a task has ended, without blocking the worker. See `mj:wait`. Limit the number of such requests
+--- (`limit_conn`): each keeps its connection for as long as it waits.
+---@param ref string
+---@param options? {timeout?: number} seconds; without it until the task has ended
+---@return mjhook.Task? task
+---@return mjhook.Error? err
+function M.wait(ref, options)
+  local mj = open()
+  if not mj then
+    return nil, core.error("io", "the store can't be opened: see the error log", true)
+  end
+  return mj:wait(ref, options)
+end
+
 --- Sends Prometheus' metrics, as a content handler. With `lua_shared_dict mjhook 1m` they count also unauthenticated
 --- requests, which write nothing to disk, over all workers since nginx started.
 function M.metrics()

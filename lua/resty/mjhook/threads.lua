@@ -305,6 +305,11 @@ function Threads:callback(ref, attempt, body)
   return core.codes[lot.outcomes:byte(index)]
 end
 
+--- This request waits; the worker does not.
+function Threads.sleep(_, seconds)
+  ngx.sleep(seconds)
+end
+
 function Threads:http(requests, deadline)
   return self:in_thread(M.HTTP_POOL, "http", requests, deadline)
 end
