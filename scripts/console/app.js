@@ -91,6 +91,9 @@ document.addEventListener("visibilitychange", () => {
 
 // ---- keys ----
 
+// The link that skips to the content is no route.
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
+
 let leading = 0;
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;

@@ -54,7 +54,9 @@ export function badge(state, label) {
 // A message in the corner, said by screen readers.
 export function toast(message, bad) {
   const node = h("div", { class: bad ? "toast bad" : "toast" }, message);
-  document.getElementById("toasts").append(node);
+  const all = document.getElementById("toasts");
+  all.append(node);
+  while (all.children.length > 3) all.firstChild.remove();
   setTimeout(() => node.remove(), bad ? 9000 : 5000);
 }
 
