@@ -17,6 +17,7 @@ local environment = require "mjhook.environment"
 local delivery = require "resty.mjhook.deliver"
 local guard = require "resty.mjhook.guard"
 local journal = require "resty.mjhook.log"
+local intake = require "mjhook.submission.intake"
 local look_soon = require "resty.mjhook.look"
 local metrics = require "mjhook.metrics"
 local mjhook = require "mjhook"
@@ -32,6 +33,7 @@ local log = journal.log
 local REOPEN_MS = 1000
 local BUSY_S = 0.1
 local DISPATCH_REST_MS = 1000
+local INTAKE_S = 2 -- between two looks for jobs that SQL has put into the database
 local POLICY_S = 1 -- between two looks at the policy's file
 
 -- ---- set-up ----
@@ -112,6 +114,27 @@ local function prepare()
   end
 end
 
+-- Jobs that SQL has put into the database: no commit of ours tells of them, so one worker of a host looks.
+local function watch_intake(mj, dispatch)
+  if ngx.worker.id() ~= 0 or mj.store then -- LMDB has none
+    return
+  end
+  ngx.timer.every(INTAKE_S, function(premature)
+    if premature or mj.closed then
+      return
+    end
+    local made, err
+    guard("taking in jobs of the database", function() end, function()
+      made, err = intake.take_in(mj)
+    end)
+    if made and made > 0 then
+      dispatch()
+    elseif err and not made then
+      log("error", "jobs that SQL enqueued could not be taken in: " .. err.message)
+    end
+  end)
+end
+
 local open_in_thread
 
 -- A store that another process is making or restoring is opened as soon as that is done.
@@ -145,6 +168,7 @@ local function open_here()
   end
   local dispatch, deliver = dispatcher(instance), delivery.new(instance, given)
   watch_policy(instance)
+  watch_intake(instance, dispatch)
   function instance.exec.committed()
     dispatch()
     deliver()

@@ -64,6 +64,38 @@ static int store_by_key(lua_State *L)
     return rc == MJ_OK ? 1 : mjl_store_fail(L, s, rc);
 }
 
+/* store:intake(limit) -> {{name=, job= (text, a JSON object)}, ...} | nil, err.  See mj_store_intake(). */
+static int store_intake(lua_State *L)
+{
+    mj_store *s = mjl_store(L);
+    lua_Integer limit = luaL_checkinteger(L, 2);
+    mj_buf *b = mjl_buf(L);
+    mj_reader r;
+    int rc, n = 0;
+
+    luaL_argcheck(L, limit >= 0 && limit <= 65536, 2, "0 to 65536 expected");
+    rc = mj_store_intake(s, (uint32_t)limit, b);
+    if (rc != MJ_OK) {
+        mj_buf_free(b);
+        return mjl_store_fail(L, s, rc);
+    }
+    lua_newtable(L);
+    r = strings_of(b);
+    while (r.p < r.end) {
+        mj_str name = mj_get_str(&r), job = mj_get_str(&r);
+        if (r.bad)
+            break;
+        lua_createtable(L, 0, 2);
+        lua_pushlstring(L, name.p, name.n);
+        lua_setfield(L, -2, "name");
+        lua_pushlstring(L, job.p, job.n);
+        lua_setfield(L, -2, "job");
+        lua_rawseti(L, -2, ++n);
+    }
+    mj_buf_free(b);
+    return 1;
+}
+
 /* No Lua here: its errors must not unwind through the walk. */
 static void add_finding(void *ctx, const char *text)
 {
@@ -368,10 +400,10 @@ static int store_prunable(lua_State *L)
 void mjl_open_store_read(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"get", store_get},     {"find", store_find},         {"by_key", store_by_key},
-        {"page", store_page},   {"prunable", store_prunable}, {"refused", store_refused},
-        {"check", store_check}, {"backup", store_backup},     {"trim", store_trim},
-        {NULL, NULL},
+        {"get", store_get},         {"find", store_find},   {"by_key", store_by_key},
+        {"intake", store_intake},   {"page", store_page},   {"prunable", store_prunable},
+        {"refused", store_refused}, {"check", store_check}, {"backup", store_backup},
+        {"trim", store_trim},       {NULL, NULL},
     };
 
     mjl_store_methods(L, methods);

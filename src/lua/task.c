@@ -318,6 +318,7 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
     op->requests = (uint32_t)mjl_int(L, t, "requests", 0, 0, UINT32_MAX);
     op->elapsed_ms = mjl_ms(L, t, "elapsed_ms", 0);
     op->body = mjl_str(L, t, "body");
+    op->intake = limited(L, t, "intake", MJ_MAX_NAME);
     read_signal(L, t, &op->sig);
     mjl_field(L, t, "ref");
     op->has_ref = !lua_isnil(L, -1);
@@ -330,7 +331,6 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
         read_task(L, lua_gettop(L), task);
         lua_pop(L, 1);
         op->task = task;
-        op->intake = limited(L, t, "intake", MJ_MAX_NAME);
     } else if (op->kind == MJ_OP_CLAIM) {
         op->sig.has_owner = true;
         mj_owner_self(&op->sig.owner);

@@ -90,6 +90,8 @@ typedef struct mj_tx mj_tx;
  * A backend whose connection dies under a commit looks that up itself, and gives MJ_OK or MJ_EAGAIN. */
 enum { MJ_MAX_RERUNS = 16 };
 
+typedef void (*mj_intake_fn)(void *ctx, mj_str name, mj_str job);
+
 struct mj_backend {
     unsigned abi; /* MJ_BACKEND_ABI */
     size_t bytes; /* sizeof(mj_backend) */
@@ -161,7 +163,10 @@ struct mj_backend {
      * host. */
     int (*host)(void *db, const uint8_t boot[16], int64_t *ago);
     int (*facts)(void *db, mj_fact_fn tell, void *ctx); /* see mj_store_facts().  NULL: none */
-    const char *(*library)(void *db);                   /* the software below; db NULL: without a store */
+    /* Jobs that were put into the database by its own means: rows of META named "intake/ID", oldest first, without
+     * those that have been refused.  To refuse one is to put the reason as its bytes.  NULL: there are none. */
+    int (*intake)(void *db, uint32_t limit, mj_intake_fn each, void *ctx);
+    const char *(*library)(void *db); /* the software below; db NULL: without a store */
 };
 
 extern const mj_backend mj_backend_lmdb;

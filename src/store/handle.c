@@ -72,6 +72,22 @@ int64_t mj_store_now(mj_store *s)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+static void one_job(void *ctx, mj_str name, mj_str job)
+{
+    mj_put_str(ctx, name);
+    mj_put_str(ctx, job);
+}
+
+int mj_store_intake(mj_store *s, uint32_t limit, mj_buf *out)
+{
+    int rc = mj_store_ready(s);
+
+    s->detail[0] = '\0';
+    if (rc == MJ_OK && s->backend->intake && limit > 0)
+        rc = s->backend->intake(s->db, limit, one_job, out);
+    return rc == MJ_OK && out->failed ? MJ_ENOMEM : rc;
+}
+
 int mj_store_facts(mj_store *s, mj_fact_fn tell, void *ctx)
 {
     int rc;

@@ -74,6 +74,9 @@ static void want_of(wants *w, const mj_op *op)
         want_name(w, MJ_IX_TID, op->sig.task_id, MJ_MAX_TASK_ID);
         want_name(w, MJ_IX_META, op->intake, MJ_MAX_NAME);
         return;
+    case MJ_OP_REFUSE_INTAKE:
+        want_name(w, MJ_IX_META, op->intake, MJ_MAX_NAME);
+        return;
     case MJ_OP_SIGNAL:
         if (op->has_ref)
             want_ref(w, op->ref);

@@ -7,6 +7,7 @@
 /* task.c */
 void mj_op_reset(mj_op *op, int code);
 void mj_op_create(mj_unit *u, mj_op *op);
+void mj_op_refuse_intake(mj_unit *u, mj_op *op);
 void mj_op_signal(mj_unit *u, mj_op *op);
 /* Applies a signal to the task op->ref. */
 void mj_apply(mj_unit *u, mj_op *op, const mj_signal *sig);

@@ -79,6 +79,10 @@ int mj_store_marked(mj_store *s, const char *name, mj_buf *out); /* MJ_ENOTFOUND
 typedef void (*mj_fact_fn)(void *ctx, const char *level, const char *name, const char *text, const char *advice);
 int mj_store_facts(mj_store *s, mj_fact_fn tell, void *ctx);
 
+/* Jobs that were put into the database by its own means, such as SQL, and wait to become tasks: the oldest ones, at
+ * most `limit`.  Appends name (for mj_op.intake) and job (text, a JSON object) of each with mj_put_str(). */
+int mj_store_intake(mj_store *s, uint32_t limit, mj_buf *out);
+
 /* Opens a file of a store for writing, and makes it with this mode, whatever the umask, when it is not there.  `at`:
  * descriptor of its directory, or AT_FDCWD; `dir`: the directory's name, for messages, or "".  A link, a pipe, a
  * device, a file with a second name or of another user is refused.  MJ_EOWNER, MJ_EREADONLY, MJ_ENOSPC, MJ_ENOMEM. */
@@ -97,7 +101,11 @@ int mj_store_accounts(mj_store *s, const mj_account *a, size_t n);
  *
  * MJ_OP_CREATE
  *     A new task from `task` (ref is made here, ascending in this process) and `sig` (source; a task_id makes it
- *     an adopted one).  MJ_EDUPLICATE: key or task_id known, record is the first task's.  MJ_EKEY.
+ *     an adopted one).  MJ_EDUPLICATE: key or task_id known, record is the first task's.  MJ_EKEY.  `intake`: the row
+ *     that asks for it (mj_store_intake()), which goes with it, or when the task is known; MJ_ENOTFOUND: it is gone.
+ * MJ_OP_REFUSE_INTAKE
+ *     Row `intake` asks for what can't be a task: it stays with sig.error as the reason, and is not given out again.
+ *     MJ_ENOTFOUND.
  * MJ_OP_SIGNAL
  *     Applies `sig` to the task `ref` (has_ref) or to the one that sig.task_id is bound to.
  *     Codes of mj_state_apply(); MJ_EUNKNOWN: no such task; MJ_ECORRUPT.
@@ -145,6 +153,7 @@ int mj_store_accounts(mj_store *s, const mj_account *a, size_t n);
 /* What an operation does; its name is what store:write() calls it.  Their order is not stored anywhere. */
 #define MJ_OPS(X)                                                                                                      \
     X(MJ_OP_CREATE, "create")                                                                                          \
+    X(MJ_OP_REFUSE_INTAKE, "refuse_intake")                                                                            \
     X(MJ_OP_SIGNAL, "signal")                                                                                          \
     X(MJ_OP_CLAIM, "claim")                                                                                            \
     X(MJ_OP_PAUSE, "pause")                                                                                            \
@@ -201,7 +210,7 @@ typedef struct mj_op {
     mj_task *task;              /* CREATE: the user's fields; read only */
     mj_signal sig;
     mj_str body;           /* REFUSE */
-    mj_str intake;         /* CREATE: the row of META that asks for it, and goes with it; MJ_ENOTFOUND: there is none */
+    mj_str intake;         /* CREATE, REFUSE_INTAKE: a row's name */
     mj_event_record event; /* EVENT_*: ref, seq and tries in; all of it out (its strings in event_bytes) */
     int64_t until;
     uint32_t limit;

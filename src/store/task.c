@@ -75,16 +75,28 @@ static bool taken(mj_unit *u, mj_op *op, mj_index index, mj_str name, const uint
     return rc != MJ_ENOTFOUND;
 }
 
-/* The row of META that asks for the task goes, whatever comes of it: it was another process' if it is not there. */
-static bool take_in(mj_unit *u, mj_op *op)
+/* The row of META that asks for a task; another process has taken it if it is not there. */
+static bool is_asked_for(mj_unit *u, mj_op *op)
 {
     mj_entry row = {.index = MJ_IX_META, .name = op->intake};
     mj_str bytes;
 
     op->code = mj_unit_meta(u, row, &bytes);
-    if (op->code == MJ_OK)
-        mj_unit_change_of(u, row, true, (mj_str){0});
     return u->rc == MJ_OK && op->code == MJ_OK;
+}
+
+/* It goes with the task that it asked for. */
+static void take_in(mj_unit *u, const mj_op *op)
+{
+    mj_unit_change_of(u, (mj_entry){.index = MJ_IX_META, .name = op->intake}, true, (mj_str){0});
+}
+
+void mj_op_refuse_intake(mj_unit *u, mj_op *op)
+{
+    mj_str why = op->sig.error.n ? op->sig.error : (mj_str)MJ_LIT("refused");
+
+    if (is_asked_for(u, op))
+        mj_unit_change_of(u, (mj_entry){.index = MJ_IX_META, .name = op->intake}, false, mj_unit_copy(u, why.p, why.n));
 }
 
 void mj_op_create(mj_unit *u, mj_op *op)
@@ -100,10 +112,13 @@ void mj_op_create(mj_unit *u, mj_op *op)
         op->code = MJ_ELIMIT; /* unless u->rc says otherwise */
         return;
     }
-    if (op->intake.n > 0 && !take_in(u, op))
+    if (op->intake.n > 0 && !is_asked_for(u, op))
         return;
-    if (taken(u, op, MJ_IX_KEY, t.key, t.fingerprint) || taken(u, op, MJ_IX_TID, op->sig.task_id, NULL))
+    if (taken(u, op, MJ_IX_KEY, t.key, t.fingerprint) || taken(u, op, MJ_IX_TID, op->sig.task_id, NULL)) {
+        if (op->intake.n > 0 && op->code == MJ_EDUPLICATE)
+            take_in(u, op);
         return;
+    }
     u->rc = mj_refs_next(u->s->refs, u->now, t.ref);
     row = u->rc == MJ_OK ? mj_unit_row_of(u, t.ref, false) : NULL;
     if (!row || !mj_unit_before(u, row, NULL))
@@ -111,8 +126,11 @@ void mj_op_create(mj_unit *u, mj_op *op)
     memcpy(op->ref, t.ref, MJ_ULID_BYTES);
     mj_state_create(&t, &op->sig, &u->rules, u->now);
     op->code = mj_unit_put(u, row, &t);
-    if (u->rc == MJ_OK && op->code == MJ_OK)
-        give_back(u, op, row);
+    if (u->rc != MJ_OK || op->code != MJ_OK)
+        return;
+    if (op->intake.n > 0)
+        take_in(u, op);
+    give_back(u, op, row);
 }
 
 /* ---- signals ---- */

@@ -37,6 +37,9 @@ static void run(mj_unit *u, mj_op *op)
     case MJ_OP_CREATE:
         mj_op_create(u, op);
         return;
+    case MJ_OP_REFUSE_INTAKE:
+        mj_op_refuse_intake(u, op);
+        return;
     case MJ_OP_SIGNAL:
         mj_op_signal(u, op);
         return;

@@ -2,6 +2,7 @@
 -- recover dead submitters → decide on ambiguous tasks → poll → submit what waits → deliver → report.
 local core = require "mjhook.core"
 local deliver = require "mjhook.delivery.deliver"
+local intake = require "mjhook.submission.intake"
 local memory = require "mjhook.memory"
 local poll = require "mjhook.reconcile.poll"
 local prune = require "mjhook.reconcile.prune"
@@ -238,6 +239,19 @@ function Sweep:tick()
   until result.done < PAGE and not result.more or not self:time_left()
 end
 
+-- Jobs that SQL put into the database.
+function Sweep:take_in()
+  local made, refused = intake.take_in(self.mj, function()
+    return self:time_left()
+  end)
+  if not made then
+    self:trouble(refused)
+  elseif refused > 0 then
+    self:trouble(core.error("invalid", ("%d jobs that SQL enqueued were refused: the table intake has the reasons")
+      :format(refused), false))
+  end
+end
+
 -- Why an account rests until a person has mended something: what is said when this pass met no refusal of its own.
 local NEEDS_A_PERSON = {
   quota = "the provider says that the quota is used up",
@@ -283,6 +297,7 @@ function Sweep:tell_unsent()
 end
 
 function Sweep:submit()
+  self:take_in()
   self:send_queued()
   self:tell_unsent()
   self:resting_accounts()
