@@ -43,12 +43,24 @@ static void same_outcome(const mj_op *a, const mj_op *b, int i)
 typedef struct listing {
     mj_store *s;
     mj_tx *tx;
-    size_t n;
+    size_t n, used;
+    char strings[4 << 20];
     struct {
         mj_entry e;
         mj_str bytes;
     } all[4 * NREFS * MJ_MAX_ATTEMPTS];
 } listing;
+
+static mj_str keep(listing *l, mj_str s)
+{
+    char *to = l->strings + l->used;
+
+    CHECK(l->used + s.n <= sizeof l->strings);
+    if (s.n)
+        memcpy(to, s.p, s.n);
+    l->used += s.n;
+    return (mj_str){to, s.n};
+}
 
 static bool list_one(void *ctx, const mj_entry *e, mj_str bytes)
 {
@@ -56,7 +68,8 @@ static bool list_one(void *ctx, const mj_entry *e, mj_str bytes)
 
     CHECK(l->n < sizeof l->all / sizeof l->all[0]);
     l->all[l->n].e = *e;
-    l->all[l->n++].bytes = bytes;
+    l->all[l->n].e.name = keep(l, e->name); /* a reader's strings live until this returns */
+    l->all[l->n++].bytes = keep(l, bytes);
     return true;
 }
 
@@ -67,7 +80,7 @@ static int by_entry(const void *a, const void *b)
 
 static void list_index(listing *l, mj_index index)
 {
-    l->n = 0;
+    l->n = l->used = 0;
     CHECK_INT(l->s->backend->scan(l->tx, &(mj_scan){.index = index, .from = {.index = index}}, list_one, l), MJ_OK);
     qsort(l->all, l->n, sizeof l->all[0], by_entry);
 }

@@ -31,13 +31,27 @@ static inline const char *pg_schema(const char *where)
     return schema;
 }
 
-static inline int pg_open_named(const char *where, const mj_store_options *o, void **db, char *why, size_t why_size)
+static inline mj_store_options pg_options(const char *where, const mj_store_options *o)
 {
     mj_store_options own = *o;
 
     own.schema = pg_schema(where);
     own.careful = getenv("MJHOOK_POSTGRES_CAREFUL") != NULL;
+    return own;
+}
+
+static inline int pg_open_named(const char *where, const mj_store_options *o, void **db, char *why, size_t why_size)
+{
+    mj_store_options own = pg_options(where, o);
+
     return mj_backend_postgres.open(pg_url(), &own, db, why, why_size);
+}
+
+static inline int pg_exists_named(const char *where, const mj_store_options *o, char *why, size_t why_size)
+{
+    mj_store_options own = pg_options(where, o);
+
+    return mj_backend_postgres.exists(pg_url(), &own, why, why_size);
 }
 
 /* ---- a person's connection, beside those of the stores ---- */
@@ -79,6 +93,7 @@ static inline mj_backend pg_backend(void)
     mj_backend b = mj_backend_postgres;
 
     b.open = pg_open_named;
+    b.exists = pg_exists_named;
     return b;
 }
 

@@ -143,6 +143,25 @@ static int by_key(const void *a, const void *b)
     return mj_entry_order(&(*(mark *const *)a)->key, &(*(mark *const *)b)->key);
 }
 
+/* Jobs that were enqueued in SQL, and are tasks now. */
+static int send_intake(batch *b)
+{
+    mj_pg_args *args = &b->tx->db->conn.args;
+    size_t n = 0;
+    int64_t id;
+
+    for (mark *m = b->of[MJ_IX_META]; m; m = m->next)
+        n += m->gone && mj_pg_is_intake(&m->key, &id);
+    if (n == 0)
+        return MJ_OK;
+    mj_pg_no_args(args);
+    mj_pg_arg_array(args, 'n', n);
+    for (mark *m = b->of[MJ_IX_META]; m; m = m->next)
+        if (m->gone && mj_pg_is_intake(&m->key, &id))
+            mj_pg_item_int(args, id);
+    return mj_pg_send(&b->tx->db->conn, MJ_PG_INTAKE_GONE);
+}
+
 typedef enum { DELETED, PUT, MADE } kind;
 
 static bool is_of(const mark *m, kind k)
@@ -206,6 +225,8 @@ int mj_pg_apply(mj_tx *tx, const mj_change *changes, size_t n, const mj_tally *a
     sorted = rc == MJ_OK ? mj_pg_alloc(tx, (b.n + 1) * sizeof(mark *)) : NULL;
     if (rc == MJ_OK && !sorted)
         rc = MJ_ENOMEM;
+    if (rc == MJ_OK)
+        rc = send_intake(&b);
     for (mj_index i = 0; i < MJ_NINDEXES && rc == MJ_OK; i++)
         rc = send_table(&b, i, sorted);
     if (rc == MJ_OK)

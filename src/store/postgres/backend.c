@@ -390,5 +390,6 @@ const mj_backend mj_backend_postgres = {
     .tidy = pg_tidy,
     .size = pg_size,
     .backup = pg_backup,
+    .host = mj_pg_host,
     .library = pg_library,
 };

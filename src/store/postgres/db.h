@@ -59,6 +59,7 @@ typedef enum {
     MJ_PG_PUT,         /* (columns as arrays) INSERT, or replace */
     MJ_PG_NEW,         /* (columns as arrays) INSERT of what has to be new */
     MJ_PG_DELETE,      /* (key columns as arrays) */
+    MJ_PG_MANY,        /* (key columns as arrays) what is there of them */
     MJ_PG_COUNT,       /* () */
     MJ_PG_SCAN,        /* (see mj_pg_where) entries in order */
     MJ_PG_SCAN_LOCK,   /* rows of the tasks (tombstones for GRAVE) of what SCAN gives: FOR UPDATE, those that are locked
@@ -82,6 +83,10 @@ typedef enum {
     MJ_PG_LOAD_TIDS,     /* (task ids) */
     MJ_PG_LOAD_KEYS,     /* (keys) */
     MJ_PG_LOAD_META,     /* (names) */
+    MJ_PG_LOAD_INTAKE,   /* (ids) FOR UPDATE */
+    MJ_PG_INTAKE_GONE,   /* (ids) */
+    MJ_PG_INTAKE_LIST,   /* (number) */
+    MJ_PG_INTAKE_FAIL,   /* (id, reason) */
     MJ_PG_LOAD_ACCOUNTS, /* (names) FOR UPDATE; the same without locks; of all */
     MJ_PG_LOOK_ACCOUNTS,
     MJ_PG_ALL_ACCOUNTS,
@@ -243,7 +248,9 @@ int mj_pg_unreachable(mj_pg_conn *c, const char *message);
 /* Of one that was lost. */
 int mj_pg_lost(mj_pg_conn *c, const char *message);
 
-/* ---- version.c, schema.c ---- */
+/* ---- version.c, views.c, schema.c ---- */
+
+extern const char *const mj_pg_views[]; /* ... of version 1; NULL ends them */
 
 /* The version of the schema: 0 when there is none. */
 int mj_pg_version(mj_pg_conn *c, int *version);
@@ -319,6 +326,7 @@ bool mj_pg_same(const mj_entry *a, const mj_entry *b);
 uint64_t mj_pg_hash(const mj_entry *e);
 const PGresult *mj_pg_keep(mj_tx *tx, PGresult *r); /* until the transaction ends; NULL: no memory */
 void mj_pg_drop(mj_tx *tx);
+void mj_pg_forget_rows(mj_tx *tx); /* what it knows; the transaction goes on */
 void mj_pg_note_rows(mj_tx *tx, const PGresult *r, mj_index index);
 void mj_pg_note_events(mj_tx *tx, const PGresult *r);
 /* tx.c */
@@ -326,6 +334,8 @@ int mj_pg_begun(mj_tx *tx); /* its BEGIN is sent, or on its way */
 /* A round trip in a transaction.  MJ_EAGAIN: the batch has to run again. */
 int mj_pg_go(mj_tx *tx);
 int mj_pg_again(mj_pg *db, int rc);
+/* A row of META that is one of the table `intake`: "intake/ID". */
+bool mj_pg_is_intake(const mj_entry *key, int64_t *id);
 /* load.c */
 int mj_pg_load(mj_tx *tx, const mj_need *need);
 int mj_pg_get(mj_tx *tx, mj_entry *key, mj_str *bytes);
@@ -360,6 +370,7 @@ void mj_pg_unlock(mj_lock *held);
 void mj_pg_keep_locks(mj_pg *db); /* renews them, now and again */
 void mj_pg_leave_locks(mj_pg *db);
 void mj_pg_beat(mj_pg *db);
+int mj_pg_host(void *db, const uint8_t boot[16], int64_t *ago);
 
 int mj_pg_facts(void *db, mj_fact_fn tell, void *ctx);
 

@@ -197,3 +197,24 @@ void mj_pg_beat(mj_pg *db)
         db->beaten = mj_pg_ms();
     mj_pg_clear(c);
 }
+
+int mj_pg_host(void *handle, const uint8_t boot[16], int64_t *ago)
+{
+    mj_pg *db = handle;
+    mj_pg_conn *c = &db->conn;
+    int rc;
+
+    c->why[0] = '\0';
+    rc = db->no_wait ? MJ_EBUSY : mj_pg_connect(c);
+    if (rc != MJ_OK)
+        return rc;
+    mj_pg_no_args(&c->args);
+    mj_pg_arg_ref(&c->args, boot);
+    rc = mj_pg_run(c, MJ_PG_HOST, mj_pg_ms() + MJ_PG_WRITE_MS);
+    if (rc == MJ_OK && (c->nresults != 1 || PQntuples(c->results[0]) != 1))
+        rc = MJ_ENOTFOUND;
+    if (rc == MJ_OK)
+        *ago = mj_pg_int(c->results[0], 0, 0);
+    mj_pg_clear(c);
+    return rc;
+}

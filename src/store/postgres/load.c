@@ -7,15 +7,21 @@
 /* What a trip asks for, and what its results become. */
 typedef struct asked {
     const mj_need *need;
-    unsigned n;                                                                             /* statements sent so far */
-    unsigned holds, meta, accounts, slots, tasks, tombs, events, tids, keys, totals, clock; /* which; NONE */
-    unsigned scans[32], scans_sent[32];
+    unsigned n; /* statements sent so far */
+    unsigned holds, meta, intake, accounts, slots, tasks, tombs, events, tids, keys, totals, clock; /* which; NONE */
+    unsigned scans[32], scans_sent[32], many[MJ_NINDEXES];
     bool one_by_one; /* wait for one account, instead of passing over those that are held */
 } asked;
 
-enum { NONE = 9999, MOST_SCANS = 32, FIRST_ENTRIES = 128 };
+enum { NONE = 9999, MOST_SCANS = 32, FIRST_ENTRIES = 128, MOST_KNOWN = 200000 };
 
 /* ---- sending ---- */
+
+/* Kinds of keys that have statements of their own. */
+static bool is_loaded(mj_index i)
+{
+    return i == MJ_IX_TASK || i == MJ_IX_TID || i == MJ_IX_KEY || i == MJ_IX_ACCOUNT || i == MJ_IX_META;
+}
 
 static int send(mj_tx *tx, asked *a, unsigned statement, unsigned *which)
 {
@@ -72,6 +78,25 @@ static int send_names(mj_tx *tx, asked *a, mj_index index, unsigned statement, u
     mj_pg_no_args(&tx->db->conn.args);
     add_keys(tx, a->need, index);
     return send(tx, a, statement, which);
+}
+
+/* Jobs that were enqueued in SQL: see mj_pg_is_intake(). */
+static int send_intake(mj_tx *tx, asked *a)
+{
+    mj_pg_args *args = &tx->db->conn.args;
+    size_t n = 0;
+    int64_t id;
+
+    for (size_t i = 0; i < a->need->nkeys; i++)
+        n += mj_pg_is_intake(&a->need->keys[i], &id);
+    if (n == 0)
+        return MJ_OK;
+    mj_pg_no_args(args);
+    mj_pg_arg_array(args, 'n', n);
+    for (size_t i = 0; i < a->need->nkeys; i++)
+        if (mj_pg_is_intake(&a->need->keys[i], &id))
+            mj_pg_item_int(args, id);
+    return send(tx, a, MJ_PG_LOAD_INTAKE, &a->intake);
 }
 
 /* The accounts whose slots are given out: those that are free; or all; or one, each time another. */
@@ -141,6 +166,30 @@ static int send_accounts(mj_tx *tx, asked *a)
     return rc == MJ_OK ? send(tx, a, all ? MJ_PG_ALL_SLOTS : MJ_PG_SLOTS, &a->slots) : rc;
 }
 
+/* Keys of the other indexes. */
+static int send_many(mj_tx *tx, asked *a)
+{
+    mj_pg_args *args = &tx->db->conn.args;
+    int rc = MJ_OK;
+
+    for (mj_index index = 0; index < MJ_NINDEXES && rc == MJ_OK; index++) {
+        const mj_pg_table *t = &mj_pg_tables[index];
+        size_t n = is_loaded(index) ? 0 : count_of(a->need, index);
+        a->many[index] = NONE;
+        if (n == 0)
+            continue;
+        mj_pg_no_args(args);
+        for (unsigned k = 0; k < t->nkey; k++) {
+            mj_pg_arg_array(args, t->columns[k].letter, n);
+            for (size_t i = 0; i < a->need->nkeys; i++)
+                if (a->need->keys[i].index == index)
+                    mj_pg_item_field(args, t->columns[k].letter, &a->need->keys[i], (mj_str){0});
+        }
+        rc = send(tx, a, mj_pg_of(MJ_PG_MANY, index, 0), &a->many[index]);
+    }
+    return rc;
+}
+
 static int send_all(mj_tx *tx, asked *a)
 {
     int rc = mj_pg_begun(tx);
@@ -153,12 +202,16 @@ static int send_all(mj_tx *tx, asked *a)
         rc = send_accounts(tx, a);
     if (rc == MJ_OK)
         rc = send_names(tx, a, MJ_IX_META, MJ_PG_LOAD_META, &a->meta);
+    if (rc == MJ_OK)
+        rc = send_intake(tx, a);
     if (rc == MJ_OK && count_of(a->need, MJ_IX_TASK) + count_of(a->need, MJ_IX_TID) + count_of(a->need, MJ_IX_KEY) > 0)
         rc = send_tasks(tx, a);
     if (rc == MJ_OK)
         rc = send_names(tx, a, MJ_IX_TID, MJ_PG_LOAD_TIDS, &a->tids);
     if (rc == MJ_OK)
         rc = send_names(tx, a, MJ_IX_KEY, MJ_PG_LOAD_KEYS, &a->keys);
+    if (rc == MJ_OK)
+        rc = send_many(tx, a);
     return rc == MJ_OK ? send_scans(tx, a) : rc;
 }
 
@@ -178,7 +231,7 @@ static void note_asked(mj_tx *tx, const mj_need *need, mj_index index, mj_index 
         if (e.index != index)
             continue;
         e.index = as;
-        e.n = 0;
+        e.n = is_loaded(index) ? 0 : e.n;
         name = e.name.n ? mj_pg_alloc(tx, e.name.n) : NULL;
         if (e.name.n && !name)
             return;
@@ -245,6 +298,22 @@ static void note_accounts(mj_tx *tx, const asked *a)
         i->there = true;
         i->key.n = (uint32_t)mj_pg_int(slots, row, 1);
     }
+}
+
+static void note_intake(mj_tx *tx, const asked *a)
+{
+    const PGresult *r = take(tx, a->intake);
+    int64_t id;
+
+    for (size_t i = 0; r && i < a->need->nkeys; i++)
+        for (int row = 0; row < PQntuples(r); row++)
+            if (mj_pg_is_intake(&a->need->keys[i], &id) && id == mj_pg_int(r, row, 0)) {
+                mj_pg_item *item = mj_pg_note(tx, &a->need->keys[i], false);
+                if (!item)
+                    return;
+                item->there = true;
+                item->bytes = mj_pg_bytes(r, row, 1);
+            }
 }
 
 static void note_totals(mj_tx *tx, const asked *a, int64_t began)
@@ -345,10 +414,16 @@ static int fetch(mj_tx *tx, asked *a)
     if (a->meta != NONE) {
         note_asked(tx, a->need, MJ_IX_META, MJ_IX_META, false);
         mj_pg_note_rows(tx, take(tx, a->meta), MJ_IX_META);
+        note_intake(tx, a);
     }
     note_tasks(tx, a);
     note_names(tx, a->need, take(tx, a->tids), MJ_IX_TID);
     note_names(tx, a->need, take(tx, a->keys), MJ_IX_KEY);
+    for (mj_index index = 0; index < MJ_NINDEXES; index++)
+        if (a->many[index] != NONE) {
+            note_asked(tx, a->need, index, index, false);
+            mj_pg_note_rows(tx, take(tx, a->many[index]), index);
+        }
     note_scans(tx, a);
     mj_pg_clear(&tx->db->conn);
     return MJ_OK;
@@ -359,6 +434,7 @@ static asked ask(const mj_need *need)
     return (asked){.need = need,
                    .holds = NONE,
                    .meta = NONE,
+                   .intake = NONE,
                    .accounts = NONE,
                    .slots = NONE,
                    .tasks = NONE,
@@ -374,7 +450,11 @@ int mj_pg_load(mj_tx *tx, const mj_need *need)
 {
     asked a = ask(need);
     bool first = !tx->begun;
-    int rc = need->nholds > 0 ? make_holds(tx, need) : MJ_OK;
+    int rc;
+
+    if (!tx->write && tx->nitems > MOST_KNOWN) /* a walk over the whole store: what it knows would be all of it */
+        mj_pg_forget_rows(tx);
+    rc = need->nholds > 0 ? make_holds(tx, need) : MJ_OK;
 
     if (rc != MJ_OK)
         return rc;
@@ -449,11 +529,6 @@ static int known(const mj_pg_item *i, mj_entry *key, mj_str *bytes)
     if (name.n) /* the caller's */
         key->name = name;
     return MJ_OK;
-}
-
-static bool is_loaded(mj_index i)
-{
-    return i == MJ_IX_TASK || i == MJ_IX_TID || i == MJ_IX_KEY || i == MJ_IX_ACCOUNT || i == MJ_IX_META;
 }
 
 int mj_pg_get(mj_tx *tx, mj_entry *key, mj_str *bytes)

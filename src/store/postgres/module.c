@@ -4,8 +4,11 @@
  *   .migrate(url, options)    makes or upgrades the schema: {from =, to =}
  *   .migration(url, options)  what that would run: its text, the version it starts from
  *   .status(url, options)     {version =, needed =, server =, schema =, database =}; version 0: there is none
+ *   .intake(url, options)     jobs that SQL has enqueued, the oldest first: a list of {id =, prompt =, key =, context =
+ *                             (JSON), mode =, timeout =, user_id =, priority =, account =, expires =}
+ *   .intake_failed(url, options, id, reason)  one that can't become a task: it is passed over from now on
  *
- * options: {schema =, careful =}.  Outcomes: nil, code, message. */
+ * options: {schema =, careful =, limit = (100)}.  Outcomes: nil, code, message. */
 #include "store/postgres/db.h"
 
 #include <lauxlib.h>
@@ -13,31 +16,39 @@
 
 #include <string.h>
 
+enum { INT8 = 20 /* the type's number */ };
+
 typedef struct request {
     mj_pg_url url;
     mj_pg_conn conn;
     char why[512];
 } request;
 
-static int fail(lua_State *L, int code, const char *why)
+static void end(request *r)
 {
+    if (!r->conn.url)
+        return;
+    mj_pg_disconnect(&r->conn);
+    mj_pg_args_free(&r->conn.args);
+    mj_pg_url_free(&r->url);
+    r->conn.url = NULL;
+}
+
+static int collect(lua_State *L)
+{
+    end(lua_touserdata(L, 1));
+    return 0;
+}
+
+static int fail(lua_State *L, int code, request *r)
+{
+    const char *why = r->why;
+
+    end(r);
     lua_pushnil(L);
     lua_pushstring(L, mj_error_name(code));
     lua_pushstring(L, why[0] ? why : mj_error_text(code));
     return 3;
-}
-
-static int end(lua_State *L)
-{
-    request *r = lua_touserdata(L, 1);
-
-    if (r->conn.url) {
-        mj_pg_disconnect(&r->conn);
-        mj_pg_args_free(&r->conn.args);
-        mj_pg_url_free(&r->url);
-        r->conn.url = NULL;
-    }
-    return 0;
 }
 
 /* Pushes a request, which lets go of all it holds when it is collected. */
@@ -56,7 +67,7 @@ static request *begin(lua_State *L, int *code)
     r = lua_newuserdata(L, sizeof *r);
     memset(r, 0, sizeof *r);
     if (luaL_newmetatable(L, "mjhook.store_postgres")) {
-        lua_pushcfunction(L, end);
+        lua_pushcfunction(L, collect);
         lua_setfield(L, -2, "__gc");
     }
     lua_setmetatable(L, -2);
@@ -67,15 +78,6 @@ static request *begin(lua_State *L, int *code)
     if (*code == MJ_OK)
         r->conn.url = &r->url;
     return r;
-}
-
-static int finish(lua_State *L, request *r)
-{
-    (void)r;
-    lua_pushcfunction(L, end);
-    lua_insert(L, -2);
-    lua_call(L, 1, 0);
-    return 0;
 }
 
 static void set_int(lua_State *L, const char *name, int v)
@@ -98,8 +100,8 @@ static int migrate(lua_State *L)
     if (code == MJ_OK)
         code = mj_pg_migrate(&r->conn, &from);
     if (code != MJ_OK)
-        return fail(L, code, r->why);
-    finish(L, r);
+        return fail(L, code, r);
+    end(r);
     lua_newtable(L);
     set_int(L, "from", from);
     set_int(L, "to", MJ_PG_SCHEMA);
@@ -127,8 +129,9 @@ static int migration(lua_State *L)
         code = MJ_ENOMEM;
     if (code != MJ_OK) {
         mj_buf_free(&sql);
-        return fail(L, code, r->why);
+        return fail(L, code, r);
     }
+    end(r);
     lua_pushlstring(L, (const char *)sql.p, sql.n - 1);
     mj_buf_free(&sql);
     lua_pushinteger(L, version);
@@ -143,21 +146,110 @@ static int status(lua_State *L)
     if (code == MJ_OK)
         code = look(r, &version);
     if (code != MJ_OK)
-        return fail(L, code, r->why);
+        return fail(L, code, r);
     lua_newtable(L);
     set_int(L, "version", version);
     set_int(L, "needed", MJ_PG_SCHEMA);
     set_int(L, "server", PQserverVersion(r->conn.c));
     set_text(L, "schema", r->url.schema);
     set_text(L, "database", r->url.shown);
+    end(r);
+    return 1;
+}
+
+static void push_number(lua_State *L, int64_t v)
+{
+#if LUA_VERSION_NUM < 503
+    lua_pushnumber(L, (lua_Number)v);
+#else
+    lua_pushinteger(L, v);
+#endif
+}
+
+/* The columns of INTAKE_LIST. */
+static void push_job(lua_State *L, const PGresult *r, int row)
+{
+    static const char *const names[] = {"id",      "prompt",  "key",      "context", "mode",
+                                        "timeout", "user_id", "priority", "account", "expires"};
+
+    lua_newtable(L);
+    for (int i = 0; i < (int)(sizeof names / sizeof names[0]); i++) {
+        if (PQgetisnull(r, row, i))
+            continue;
+        if (PQftype(r, i) == INT8)
+            push_number(L, mj_pg_int(r, row, i));
+        else
+            lua_pushlstring(L, PQgetvalue(r, row, i), (size_t)PQgetlength(r, row, i));
+        lua_setfield(L, -2, names[i]);
+    }
+}
+
+static int ready(request *r)
+{
+    int code;
+
+    r->conn.keep_schema = false; /* it has to be there, and of this version */
+    code = mj_pg_connect(&r->conn);
+    mj_pg_no_args(&r->conn.args);
+    return code;
+}
+
+static int intake(lua_State *L)
+{
+    lua_Number limit = 100;
+    request *r;
+    int code;
+
+    if (lua_istable(L, 2)) {
+        lua_getfield(L, 2, "limit");
+        limit = luaL_optnumber(L, -1, limit);
+        lua_pop(L, 1);
+    }
+    r = begin(L, &code);
+    if (code == MJ_OK)
+        code = ready(r);
+    if (code == MJ_OK) {
+        mj_pg_arg_int(&r->conn.args, (int64_t)limit);
+        code = mj_pg_run(&r->conn, MJ_PG_INTAKE_LIST, mj_pg_ms() + MJ_PG_READ_MS);
+    }
+    if (code != MJ_OK)
+        return fail(L, code, r);
+    lua_newtable(L);
+    for (int row = 0; r->conn.nresults == 1 && row < PQntuples(r->conn.results[0]); row++) {
+        push_job(L, r->conn.results[0], row);
+        lua_rawseti(L, -2, row + 1);
+    }
+    end(r);
+    return 1;
+}
+
+static int intake_failed(lua_State *L)
+{
+    lua_Number id = luaL_checknumber(L, 3);
+    size_t n;
+    const char *reason = luaL_checklstring(L, 4, &n);
+    int code;
+    request *r = begin(L, &code);
+
+    if (code == MJ_OK)
+        code = ready(r);
+    if (code == MJ_OK) {
+        mj_pg_arg_int(&r->conn.args, (int64_t)id);
+        mj_pg_arg_bytes(&r->conn.args, (mj_str){reason, (uint32_t)n});
+        code = mj_pg_run(&r->conn, MJ_PG_INTAKE_FAIL, mj_pg_ms() + MJ_PG_WRITE_MS);
+    }
+    if (code != MJ_OK)
+        return fail(L, code, r);
+    end(r);
+    lua_pushboolean(L, 1);
     return 1;
 }
 
 __attribute__((visibility("default"))) int luaopen_mjhook_store_postgres(lua_State *L);
 int luaopen_mjhook_store_postgres(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"migrate", migrate}, {"migration", migration}, {"status", status}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"migrate", migrate}, {"migration", migration},         {"status", status},
+                                         {"intake", intake},   {"intake_failed", intake_failed}, {NULL, NULL}};
 
     lua_newtable(L);
     for (const luaL_Reg *f = functions; f->name; f++) {

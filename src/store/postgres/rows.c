@@ -54,7 +54,7 @@ const PGresult *mj_pg_keep(mj_tx *tx, PGresult *r)
     return r;
 }
 
-void mj_pg_drop(mj_tx *tx)
+void mj_pg_forget_rows(mj_tx *tx)
 {
     mj_pg_block *next;
 
@@ -66,6 +66,17 @@ void mj_pg_drop(mj_tx *tx)
         next = b->next;
         free(b);
     }
+    tx->results = NULL;
+    tx->buckets = NULL;
+    tx->memory = NULL;
+    tx->fetched = NULL;
+    tx->nresults = tx->room = tx->nbuckets = tx->nitems = 0;
+    memset(tx->looked, 0, sizeof tx->looked);
+}
+
+void mj_pg_drop(mj_tx *tx)
+{
+    mj_pg_forget_rows(tx);
     *tx = (struct mj_tx){.db = tx->db};
 }
 
@@ -213,4 +224,20 @@ void mj_pg_note_events(mj_tx *tx, const PGresult *r)
         g->from = row;
         g->to = next;
     }
+}
+
+bool mj_pg_is_intake(const mj_entry *key, int64_t *id)
+{
+    static const char prefix[] = "intake/";
+    uint32_t n = sizeof prefix - 1;
+
+    if (key->index != MJ_IX_META || key->name.n <= n || key->name.n > n + 18 || memcmp(key->name.p, prefix, n) != 0)
+        return false;
+    *id = 0;
+    for (; n < key->name.n; n++) {
+        if (key->name.p[n] < '0' || key->name.p[n] > '9')
+            return false;
+        *id = 10 * *id + (key->name.p[n] - '0');
+    }
+    return true;
 }

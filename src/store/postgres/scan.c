@@ -111,10 +111,23 @@ static int scan_accounts(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *
     return rc;
 }
 
+/* The name of a place outlives the result in which it lies. */
+static bool copy_place(mj_entry *e, char name[MJ_MAX_NAME])
+{
+    if (e->name.n > MJ_MAX_NAME)
+        return false;
+    if (e->name.n)
+        memcpy(name, e->name.p, e->name.n);
+    e->name.p = name;
+    return true;
+}
+
 int mj_pg_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx)
 {
+    char name[MJ_MAX_NAME];
     mj_scan next = *scan;
     const PGresult *r = NULL;
+    PGresult *own = NULL; /* a reader's: its strings live until the callback returns */
     uint32_t given = 0, limit = 0;
     int rc = MJ_OK;
 
@@ -144,15 +157,23 @@ int mj_pg_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx)
                 rc = mj_pg_go(tx);
             if (rc != MJ_OK)
                 return rc;
-            r = mj_pg_scan_take(tx, &next, 0, sent);
+            r = tx->write ? mj_pg_scan_take(tx, &next, 0, sent) : (own = mj_pg_take(&tx->db->conn, 0));
             if (!r)
                 return MJ_ENOMEM;
         }
         if (!give(tx, scan, r, &given, each, ctx) || (uint32_t)PQntuples(r) < limit ||
             (scan->limit && given >= scan->limit))
-            return MJ_OK;
+            break;
         mj_pg_entry(r, PQntuples(r) - 1, scan->index, &next.from, &unused);
         next.positioned = next.after = true;
+        if (own && !copy_place(&next.from, name)) {
+            PQclear(own);
+            return MJ_ECORRUPT;
+        }
+        PQclear(own);
+        own = NULL;
         r = NULL;
     }
+    PQclear(own);
+    return MJ_OK;
 }

@@ -72,10 +72,21 @@ static void add(mj_buf *out, const mj_pg_url *u, const char *s)
             mj_put_u8(out, (uint8_t)*s);
 }
 
-void mj_pg_migration(const mj_pg_url *u, int from, mj_buf *out)
+/* All statements of the step from version `from` on, which end with its row. */
+static void add_step(mj_buf *out, const mj_pg_url *u, int from)
 {
     char line[160];
 
+    add(out, u, versions[from]);
+    for (unsigned i = 0; from == 0 && mj_pg_views[i]; i++)
+        add(out, u, mj_pg_views[i]);
+    snprintf(line, sizeof line,
+             "INSERT INTO @.migration (version) VALUES (%d);\nUPDATE @.writer SET epoch = epoch + 1;\n", from + 1);
+    add(out, u, line);
+}
+
+void mj_pg_migration(const mj_pg_url *u, int from, mj_buf *out)
+{
     if (from == 0)
         add(out, u,
             "CREATE SCHEMA IF NOT EXISTS @;\n"
@@ -83,10 +94,7 @@ void mj_pg_migration(const mj_pg_url *u, int from, mj_buf *out)
             "at timestamptz NOT NULL DEFAULT clock_timestamp());\n");
     for (int v = from; v < MJ_PG_SCHEMA; v++) {
         add(out, u, "BEGIN;\n");
-        add(out, u, versions[v]);
-        snprintf(line, sizeof line,
-                 "INSERT INTO @.migration (version) VALUES (%d);\nUPDATE @.writer SET epoch = epoch + 1;\n", v + 1);
-        add(out, u, line);
+        add_step(out, u, v);
         add(out, u, "COMMIT;\n");
     }
     mj_put_u8(out, 0);
@@ -106,10 +114,7 @@ static int step(mj_pg_conn *c, int *version)
     if (rc == MJ_OK)
         rc = mj_pg_version(c, &is);
     if (rc == MJ_OK && is < MJ_PG_SCHEMA) {
-        add(&sql, c->url, versions[is]);
-        snprintf(line, sizeof line,
-                 "INSERT INTO @.migration (version) VALUES (%d); UPDATE @.writer SET epoch = epoch + 1", is + 1);
-        add(&sql, c->url, line);
+        add_step(&sql, c->url, is);
         mj_put_u8(&sql, 0);
         rc = sql.failed ? MJ_ENOMEM : mj_pg_text(c, (const char *)sql.p, NULL, INT64_MAX);
         mj_buf_free(&sql);

@@ -35,6 +35,13 @@ static const char *const others[MJ_PG_NOTHERS] = {
     [MJ_PG_TOTALS] = "SELECT tally, latest FROM @.writer WHERE id <> $1::int8",
     [MJ_PG_SET_BACK] = "UPDATE @.writer SET latest = $1::int8 WHERE latest > $1::int8",
     [MJ_PG_LOAD_META] = "SELECT name, bytes FROM @.meta WHERE name = ANY($1::bytea[])",
+    [MJ_PG_LOAD_INTAKE] = "SELECT id, convert_to(prompt, 'UTF8') FROM @.intake WHERE id = ANY($1::int8[]) ORDER BY id "
+                          "FOR UPDATE",
+    [MJ_PG_INTAKE_GONE] = "DELETE FROM @.intake WHERE id = ANY($1::int8[])",
+    [MJ_PG_INTAKE_LIST] =
+        "SELECT id, prompt, key, context::text, mode, timeout::int8, user_id, priority::int8, account, "
+        "expires::int8 FROM @.intake WHERE error IS NULL ORDER BY id LIMIT $1::int8",
+    [MJ_PG_INTAKE_FAIL] = "UPDATE @.intake SET error = convert_from($2::bytea, 'UTF8') WHERE id = $1::int8",
     [MJ_PG_LOAD_ACCOUNTS] = "SELECT name, record FROM @.account WHERE name = ANY($1::bytea[]) ORDER BY name FOR UPDATE",
     [MJ_PG_LOOK_ACCOUNTS] = "SELECT name, record FROM @.account WHERE name = ANY($1::bytea[])",
     [MJ_PG_ALL_ACCOUNTS] = "SELECT name, record FROM @.account ORDER BY name",
@@ -150,6 +157,19 @@ static void add_get(const text *t, const mj_pg_table *of, bool lock)
         add_param(t, i + 1, of->columns[i].letter, false);
     }
     add(t, lock ? " FOR UPDATE" : "");
+}
+
+/* Those of many keys that are there. */
+static void add_many(const text *t, const mj_pg_table *of)
+{
+    add(t, "SELECT ");
+    add_columns(t, of, 0, of->ncolumns, "", "");
+    add_from(t, of);
+    add(t, " WHERE (");
+    add_columns(t, of, 0, of->nkey, "", "");
+    add(t, ") IN (SELECT * FROM ");
+    add_unnest(t, of, of->nkey);
+    add(t, ")");
 }
 
 static void add_put(const text *t, const mj_pg_table *of, bool must_be_new)
@@ -402,6 +422,9 @@ void mj_pg_sql(const mj_pg_url *u, unsigned statement, mj_buf *out)
             break;
         case MJ_PG_DELETE:
             add_delete(&t, &mj_pg_tables[index]);
+            break;
+        case MJ_PG_MANY:
+            add_many(&t, &mj_pg_tables[index]);
             break;
         case MJ_PG_COUNT:
             add(&t, "SELECT count(*)");
