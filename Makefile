@@ -124,7 +124,7 @@ OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d))) $(PQ_BENC
 SUPPORT_O = $(patsubst spec/%.h,$(BUILD)/spec/%.o,$(wildcard spec/support/*.h))
 
 .PHONY: deb deb-check install-postgres
-.PHONY: all postgres tests others demo test check lint sanitize valgrind bench fuzz chaos doc format clean install uninstall deps-ci faults-build \
+.PHONY: all postgres tests others demo test check lint sanitize valgrind bench fuzz chaos doc format completion clean install uninstall deps-ci faults-build \
 	lint-format lint-luacheck lint-layers lint-words lint-cppcheck lint-tidy lint-werror luas FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -282,7 +282,7 @@ DEPS_BUILD = gcc libc6-dev make lua5.4 liblua5.4-dev luajit2 libluajit2-5.1-dev 
 	libcurl4-openssl-dev libssl-dev zlib1g-dev libpq-dev
 DEPS_DEMO = $(DEPS_BUILD) nginx libnginx-mod-http-lua curl procps
 DEPS_TEST = $(DEPS_DEMO) locales lua-busted lua-socket libfaketime cron logrotate openssl groff-base python3 lua-http lua-zlib busybox \
-	redis-server chromium lua-check nodejs $(if $(shell command -v npm),,npm)
+	redis-server zsh fish chromium lua-check nodejs $(if $(shell command -v npm),,npm)
 DEPS_LINT = clang-format clang-tidy cppcheck lua-check luarocks git
 DEPS_DOC = lua-ldoc mandoc lowdown
 DEPS = scripts/dev/install-deps
@@ -389,6 +389,11 @@ lint-werror:
 	@for so in build-strict/5.?/mjhook/core.so; do \
 	  names=$$(nm -D --defined-only $$so | awk '{print $$3}'); \
 	  test "$$names" = luaopen_mjhook_core || { echo "$$so shows: $$names" >&2; exit 1; }; done
+
+# Checked in, since the shells' files have to be there without a Lua that runs; a spec compares them.
+completion: all
+	@set -e; for s in bash:mjhook zsh:_mjhook fish:mjhook.fish; do \
+	  scripts/mjhook help --completion $${s%:*} >scripts/completion/$${s#*:}; done
 
 clean:
 	rm -rf build build-*

@@ -21,6 +21,8 @@ local function read_states(text)
   return states
 end
 
+options.words[read_states] = options.words[read_state]
+
 --- What a task must be. `field` is the filter's name for it, where that is another one.
 M.OF_TASKS = {
   { name = "state", arg = "STATE", help = "only tasks in this state; several: a,b", read = read_states },

@@ -1,87 +1,21 @@
 --- mjhook(1): from a command line to an exit code.
+local catalog = require "mjhook.cli.catalog"
 local fail = require "mjhook.cli.fail"
+local help = require "mjhook.cli.help"
 local options = require "mjhook.cli.options"
-local suggest = require "mjhook.suggest"
 local text = require "mjhook.cli.text"
 
--- In the order of the help. Each is a module mjhook.cli.<name>, a table:
---   name, arguments, summary, details   for the help
---   options                             see mjhook.cli.options
---   least, most, too_many               how many arguments, and what to say when there are more
---   check(values, arguments)            may be there: what else there is to find fault with, before a store is opened
---   dash                                what to add about words that begin with a dash
---   makes_store                         the store need not be there yet
---   opens_nothing                       it gets no mj: it is about what keeps one from being opened; or a function of
---                                       values that says whether
---   needs_policy                        the policy is loaded; otherwise a broken one keeps nobody from looking
---   run(mj, values, arguments, out)     gives the exit code, nothing for 0; ends early through mjhook.cli.fail
-local COMMANDS = {
-  "submit", "get", "list", "watch", "refresh", "cancel", "resubmit", "events", "kick", "bury", "replay", "refused",
-  "readmit", "stats", "metrics", "prune", "check", "backup", "restore", "migrate", "copy", "policy", "doctor",
-}
-
-local GLOBAL = {
-  { name = "config", short = "c", arg = "FILE", read = options.text,
-    help = "configuration (else $MJHOOK_CONFIG, else /etc/mjhook/config.lua)" },
-  { name = "store", arg = "DIR", help = "the store, instead of the configuration's", read = options.store },
-  { name = "json", help = "print JSON" },
-  { name = "help", short = "h", help = "print help" },
-  { name = "version", help = "print the version" },
-}
-
-local function load_command(name)
-  for _, known in ipairs(COMMANDS) do
-    if known == name then
-      return require("mjhook.cli.commands." .. name)
-    end
-  end
-  fail.stop(fail.USAGE, ('unknown command "%s"%s'):format(name, suggest(name, COMMANDS)), "")
-end
-
-local function option_help(list)
-  local lines = {}
-  for _, option in ipairs(list) do
-    local written = (option.short and "-" .. option.short .. ", " or "") .. "--" .. option.name ..
-      (option.arg and " " .. option.arg or "")
-    lines[#lines + 1] = "  " .. text.pad(written, 20) .. "  " .. option.help
-  end
-  return table.concat(lines, "\n")
-end
-
-local function synopsis(command)
-  local given = #command.options > 0 and " [options]" or ""
-  return "mjhook " .. command.name .. given .. (command.arguments ~= "" and " " .. command.arguments or "")
-end
-
-local function command_help(command)
-  local own = #command.options > 0 and "\n" .. option_help(command.options) .. "\n" or ""
-  local details = command.details ~= "" and command.details .. "\n" or ""
-  return ("usage: %s\nTo %s.\n%s%s\n%s\n"):format(synopsis(command), command.summary, details, own, option_help(GLOBAL))
-end
-
-local function general_help()
-  local lines = { "usage: mjhook [-c FILE] [--store DIR] [--json] COMMAND ...",
-                  "The operator's tool of mjhook: Midjourney API jobs, made dependable.", "" }
-  for _, name in ipairs(COMMANDS) do
-    lines[#lines + 1] = "  " .. text.pad(name, 20) .. "  " .. load_command(name).summary
-  end
-  lines[#lines + 1] = "  " .. text.pad("help [COMMAND]", 20) .. "  say more about a command"
-  lines[#lines + 1] = "\n" .. option_help(GLOBAL) .. "\n"
-  lines[#lines + 1] = "exit: 0 done, 1 what was asked for failed, 64 usage, 73 cannot write, 75 busy, 78 configuration"
-  lines[#lines + 1] = ""
-  return table.concat(lines, "\n")
-end
-
-local HELP = { name = "help", options = {} }
-
-local function help_text(command, arguments)
-  if command == HELP then
+-- The text that help prints.
+local function help_text(command, values, arguments)
+  if command == catalog.HELP then
     if #arguments > 1 then
       fail.stop(fail.USAGE, "help takes one command", "")
+    elseif values.completion then
+      return require("mjhook.cli.completion")[values.completion]()
     end
-    command = arguments[1] and arguments[1] ~= "help" and load_command(arguments[1]) or nil
+    command = arguments[1] and arguments[1] ~= "help" and catalog.command(arguments[1]) or nil
   end
-  return command and command_help(command) or general_help()
+  return command and help.command(command) or help.general()
 end
 
 local function check_arguments(command, values, arguments)
@@ -144,17 +78,15 @@ end
 
 local function dispatch(argv)
   require("mjhook.core").standard_files() -- before anything else is opened
-  local values, command, arguments = options.parse(argv, GLOBAL, function(name)
-    return name == "help" and HELP or load_command(name)
-  end)
-  if values.help or command == HELP then
-    require("mjhook.cli.output").print(help_text(command, arguments))
+  local values, command, arguments = options.parse(argv, catalog.GLOBAL, catalog.command)
+  if values.help or command == catalog.HELP then
+    require("mjhook.cli.output").print(help_text(command, values, arguments))
     return fail.DONE
   elseif values.version then
     print_version()
     return fail.DONE
   elseif not command then
-    io.stderr:write(general_help())
+    io.stderr:write(help.general())
     return fail.USAGE
   end
   check_arguments(command, values, arguments)

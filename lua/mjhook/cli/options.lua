@@ -27,10 +27,13 @@ function M.seconds(text)
   return tonumber(n) * (UNITS[unit] or 1)
 end
 
+--- What a reader takes, for completion: a list of words by reader, where there are but a few.
+M.words = setmetatable({}, { __mode = "k" })
+
 --- Reads one of a few words.
 function M.one_of(...)
   local words = { ... }
-  return function(text)
+  local function read(text)
     for _, word in ipairs(words) do
       if text == word then
         return text
@@ -38,6 +41,8 @@ function M.one_of(...)
     end
     return nil, ("one of %s expected%s"):format(table.concat(words, ", "), suggest(text, words))
   end
+  M.words[read] = words
+  return read
 end
 
 --- Reads a text that is not empty.

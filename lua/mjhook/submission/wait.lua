@@ -1,7 +1,7 @@
 --- Waiting for a task's end. The store is looked at; nothing is held open, and other callers go on.
 --
--- A program that only waits gets its result, too: when a poll is overdue because no reconciler has made it, the provider
--- is asked from here, and a queued task is sent when there is a slot for it.
+-- A program that only waits gets its result, too: when a poll is overdue because no reconciler has made it, the
+-- provider is asked from here, and a queued task is sent when there is a slot for it.
 local core = require "mjhook.core"
 local poll = require "mjhook.reconcile.poll"
 local submit = require "mjhook.submission.submit"
@@ -9,8 +9,8 @@ local submit = require "mjhook.submission.submit"
 local M = {}
 
 local FIRST_S, LONGEST_S, GROWTH = 0.02, 0.5, 1.5 -- between two looks
-local OVERDUE_MS = 2000 -- leaves a reconciler its turn
-local REST_MS = 2000    -- between two steps of our own
+local OVERDUE_MS = 1000 -- leaves a reconciler its turn
+local REST_MS = 1000    -- between two steps of our own
 
 local FINAL = {}
 for _, state in ipairs(core.final_states) do

@@ -5,6 +5,8 @@ return {
   name = "backup",
   arguments = "DIRECTORY",
   summary = "make a consistent copy of the store while others write",
+  example = "mjhook backup /var/backups/mjhook-2026-01-31",
+  words = { "FILE" },
   least = 1, most = 1,
   too_many = "backup takes one directory",
   options = {},

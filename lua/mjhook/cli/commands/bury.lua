@@ -8,6 +8,7 @@ return {
   name = "bury",
   arguments = "EVENT... | FILTER",
   summary = "give events up",
+  example = "mjhook bury 01K7Q3M8Z4T5V6W7X8Y9ZABCDE-1 --reason 'no such order'",
   least = 0, most = math.huge,
   options = filters.options(filters.OF_TASKS, {
     { name = "failing", help = "only events whose handler has failed" },

@@ -19,6 +19,7 @@ return {
   name = "cancel",
   arguments = "REF... | FILTER",
   summary = "give tasks up",
+  example = "mjhook cancel --state queued --user u1 --dry-run",
   least = 0, most = math.huge,
   dash = " (an id that begins with a dash goes after --)",
   options = filters.options(filters.OF_TASKS, ALL, filters.OF_ACTIONS),

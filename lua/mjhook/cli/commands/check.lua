@@ -6,6 +6,7 @@ return {
   name = "check",
   arguments = "",
   summary = "compare every record with every index, both ways",
+  example = "mjhook check",
   least = 0, most = 0,
   too_many = "check takes no arguments",
   options = {},

@@ -26,6 +26,7 @@ return {
   name = "doctor",
   arguments = "",
   summary = "check an installation from outside in, and say what to do",
+  example = "mjhook doctor",
   least = 0, most = 0,
   too_many = "doctor takes no arguments",
   opens_nothing = true,

@@ -35,6 +35,7 @@ return {
   name = "events",
   arguments = "[REF]",
   summary = "show events that wait to be delivered or were given up",
+  example = "mjhook events --buried",
   least = 0, most = 1,
   too_many = "events takes at most one ref",
   options = filters.options(filters.OF_TASKS, {

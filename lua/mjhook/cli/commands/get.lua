@@ -73,6 +73,7 @@ return {
   name = "get",
   arguments = "REF",
   summary = "show a task and its story",
+  example = "mjhook get 01K7Q3M8Z4T5V6W7X8Y9ZABCDE",
   least = 1, most = 1,
   too_many = "one ref expected",
   dash = " (an id that begins with a dash goes after --)",

@@ -21,6 +21,7 @@ return {
   name = "kick",
   arguments = "EVENT... | FILTER",
   summary = "hand events out again at once, buried ones too",
+  example = "mjhook kick --all",
   least = 0, most = math.huge,
   options = filters.options(filters.OF_TASKS, {
     { name = "failing", help = "waiting events whose handler has failed, instead of buried ones" },

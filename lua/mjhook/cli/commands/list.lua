@@ -97,6 +97,7 @@ return {
   name = "list",
   arguments = "",
   summary = "list tasks, newest first",
+  example = "mjhook list --state failed --since 7d",
   least = 0, most = 0,
   too_many = "list takes no arguments; tasks are chosen with --state, --user, --since and the like",
   options = filters.options(filters.OF_TASKS, {

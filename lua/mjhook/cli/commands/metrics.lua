@@ -5,6 +5,7 @@ return {
   name = "metrics",
   arguments = "",
   summary = "print what there is to watch, for Prometheus",
+  example = "mjhook metrics",
   least = 0, most = 0,
   too_many = "metrics takes no arguments",
   options = {},

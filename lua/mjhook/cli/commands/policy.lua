@@ -346,6 +346,8 @@ return {
   name = "policy",
   arguments = "test FILE | diff OLD NEW",
   summary = "try a policy's decisions on recorded tasks, or compare two",
+  example = "mjhook policy test policy.lua --since 7d",
+  words = { "test", "diff" },
   least = 1, most = 3,
   too_many = "policy diff takes two policies",
   check = check,

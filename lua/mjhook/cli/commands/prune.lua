@@ -6,6 +6,7 @@ return {
   name = "prune",
   arguments = "",
   summary = "forget old final tasks",
+  example = "mjhook prune --older-than 90d",
   least = 0, most = 0,
   too_many = "prune takes no arguments",
   needs_policy = true, -- without one, events hold nothing back

@@ -9,6 +9,7 @@ return {
   name = "readmit",
   arguments = "ID...",
   summary = "take refused callbacks in after all",
+  example = "mjhook readmit 12",
   least = 1, most = math.huge,
   options = {},
   details = [[

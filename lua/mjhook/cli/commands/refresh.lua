@@ -11,6 +11,7 @@ return {
   name = "refresh",
   arguments = "REF... | FILTER",
   summary = "ask the provider about tasks now",
+  example = "mjhook refresh 01K7Q3M8Z4T5V6W7X8Y9ZABCDE",
   least = 0, most = math.huge,
   dash = " (an id that begins with a dash goes after --)",
   needs_policy = true, -- next_poll

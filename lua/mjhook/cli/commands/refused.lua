@@ -26,6 +26,7 @@ return {
   name = "refused",
   arguments = "",
   summary = "show callbacks that could not be taken",
+  example = "mjhook refused --limit 5",
   least = 0, most = 0,
   too_many = "refused takes no arguments; readmit takes ids",
   options = { { name = "limit", arg = "N", help = "at most N, the newest (20)", read = options.whole(1, 256) } },

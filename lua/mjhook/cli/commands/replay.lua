@@ -10,6 +10,7 @@ return {
   name = "replay",
   arguments = "REF... | FILTER",
   summary = "hand out tasks' last events again, also delivered ones",
+  example = "mjhook replay 01K7Q3M8Z4T5V6W7X8Y9ZABCDE",
   least = 0, most = math.huge,
   dash = " (an id that begins with a dash goes after --)",
   options = filters.options(filters.OF_TASKS, ALL, filters.OF_ACTIONS),

@@ -12,6 +12,8 @@ return {
   name = "restore",
   arguments = "FILE|DIRECTORY",
   summary = "put a backup in the place of the store",
+  example = "mjhook restore /var/backups/mjhook-2026-01-31",
+  words = { "FILE" },
   least = 1, most = 1,
   too_many = "restore takes one backup",
   opens_nothing = true,

@@ -21,6 +21,7 @@ return {
   name = "resubmit",
   arguments = "REF... | FILTER",
   summary = "submit ambiguous, lost or failed tasks once more",
+  example = "mjhook resubmit --state lost --since 1d --dry-run",
   least = 0, most = math.huge,
   dash = " (an id that begins with a dash goes after --)",
   needs_policy = true, -- on_refused

@@ -79,6 +79,7 @@ return {
   name = "stats",
   arguments = "",
   summary = "count tasks, events, slots and bytes",
+  example = "mjhook stats",
   least = 0, most = 0,
   too_many = "stats takes no arguments",
   options = {},

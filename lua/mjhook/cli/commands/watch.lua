@@ -25,6 +25,7 @@ return {
   name = "watch",
   arguments = "REF...",
   summary = "follow tasks until they end",
+  example = "mjhook watch 01K7Q3M8Z4T5V6W7X8Y9ZABCDE --timeout 600",
   least = 1, most = math.huge,
   dash = " (an id that begins with a dash goes after --)",
   options = { { name = "timeout", arg = "SECONDS", help = "give up watching after so long",
