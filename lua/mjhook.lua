@@ -301,7 +301,7 @@ end
 --- Waits until a task has ended. It works also in a program of its own, without a reconciler: then it polls by itself.
 --- Under nginx it does not block the worker. It runs no handler.
 ---@param ref string
----@param options? {timeout?: number} seconds; without it until the task has ended
+---@param options? {timeout?: number, seen?: fun(task: mjhook.Task)} `timeout`: seconds; `seen`: called with each look
 ---@return mjhook.Task? task final: look at its `state`
 ---@return mjhook.Error? err `timeout`: it has no end yet, and goes on; `not_found`
 function Mjhook:wait(ref, options)

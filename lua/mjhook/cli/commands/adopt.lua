@@ -47,9 +47,9 @@ return {
     { name = "account", arg = "NAME", help = "the account whose key submitted it", read = options.text },
   },
   details = [[
-TASK_ID is the provider's id of a job. From now on it is a task like any other: it is polled, holds a slot while it
-runs, and makes an event when it ends. The provider calls back where the job was submitted, not here. An id that is known
-already gives its task.]],
+TASK_ID is the provider's id of a job. From now on it is a task like any other: it is polled, holds a slot while
+it runs, and makes an event when it ends. The provider calls back where the job was submitted, not here. An id that is
+known already gives its task.]],
   check = function(given, arguments)
     if given.key and #arguments > 1 then
       fail.stop(fail.USAGE, "adopt: --key names one job", "adopt")
