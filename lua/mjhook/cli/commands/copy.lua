@@ -71,6 +71,7 @@ return {
   name = "copy",
   arguments = "[FROM] TO",
   summary = "copy a store to another database, or move to it",
+  example = "mjhook copy /var/lib/mjhook postgresql://mjhook@db.example/mjhook",
   least = 1, most = 2,
   too_many = "copy takes two stores",
   opens_nothing = true,

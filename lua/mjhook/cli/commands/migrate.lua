@@ -18,6 +18,7 @@ return {
   name = "migrate",
   arguments = "[URL]",
   summary = "make the tables of a database, or bring them to this version",
+  example = "mjhook migrate postgresql://mjhook@db.example/mjhook --print",
   least = 0, most = 1,
   too_many = "migrate takes one URL",
   opens_nothing = true,

@@ -31,7 +31,7 @@ local function usage(message)
 end
 
 -- What is seen of a task that is waited for, on a terminal: one line, which the end takes away.
-local function progress(out, begun)
+local function progress(begun)
   if not core.isatty(2) then
     return nil
   end
@@ -46,7 +46,7 @@ end
 -- Until the job has ended; the last line is where its image is.
 local function wait(mj, task, given, out)
   out.finish()
-  local seen, clear = progress(out, core.clock())
+  local seen, clear = progress(core.clock())
   local ok, final, err = pcall(mj.wait, mj, task.ref, { timeout = given["wait-for"], seen = seen })
   if clear then
     clear()
@@ -95,7 +95,7 @@ return {
   name = "submit",
   arguments = "PROMPT | - | --file FILE",
   summary = "store a job, or a file of them, and send it when a slot is free",
-  example = "mjhook submit 'a fox --ar 4:5' --key order-7 --wait",
+  example = "mjhook submit 'a fox on a postcard' --key order-7 --wait",
   least = 0, most = 1,
   too_many = "one prompt expected: quote it, as in mjhook submit 'a fox --ar 4:5'",
   dash = " (a prompt has to be quoted as a whole: mjhook submit 'a fox --ar 4:5')",
