@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <sys/resource.h>
 
-enum { KEPT = 1 << 20 }; /* bytes of a buffer that is kept for the next lot */
+enum { KEPT = 1 << 20 }; /* bytes of a buffer that is kept for the next batch */
 
 static mj_inbox *inbox(const char *name)
 {
@@ -16,11 +16,12 @@ static mj_inbox *inbox(const char *name)
 }
 
 /* Puts it in, and under this name it has to be. */
-static void put(mj_inbox *b, const char *head, const char *body, uint64_t lot, uint32_t index)
+static void put(mj_inbox *b, const char *head, const char *body, uint64_t batch, uint32_t index)
 {
     uint32_t i = 77;
 
-    CHECK_INT(mj_inbox_put(b, (mj_str){head, (uint32_t)strlen(head)}, (mj_str){body, (uint32_t)strlen(body)}, &i), lot);
+    CHECK_INT(mj_inbox_put(b, (mj_str){head, (uint32_t)strlen(head)}, (mj_str){body, (uint32_t)strlen(body)}, &i),
+              batch);
     CHECK_INT(i, index);
 }
 
@@ -35,76 +36,76 @@ static void check_item(mj_reader *r, const char *want)
 
 static bool is_empty(mj_inbox *b)
 {
-    mj_inbox_batch lot = {0};
-    bool none = !mj_inbox_take(b, &lot);
+    mj_inbox_batch batch = {0};
+    bool none = !mj_inbox_take(b, &batch);
 
-    mj_buf_free(&lot.items);
+    mj_buf_free(&batch.items);
     return none;
 }
 
 TEST("hands over everything that was put in, in its order, once")
 {
     mj_inbox *b = inbox(NULL);
-    mj_inbox_batch lot = {0};
+    mj_inbox_batch batch = {0};
     mj_reader r;
 
     put(b, "head ", "one", 1, 1);
     put(b, "", "two", 1, 2);
     put(b, "three", "", 1, 3);
     put(b, "", "", 1, 4);
-    CHECK(mj_inbox_take(b, &lot));
-    CHECK_INT(lot.number, 1);
-    CHECK_INT(lot.count, 4);
-    r = mj_reader_of(lot.items.p, lot.items.n);
+    CHECK(mj_inbox_take(b, &batch));
+    CHECK_INT(batch.number, 1);
+    CHECK_INT(batch.count, 4);
+    r = mj_reader_of(batch.items.p, batch.items.n);
     check_item(&r, "head one");
     check_item(&r, "two");
     check_item(&r, "three");
     check_item(&r, "");
     CHECK(r.p == r.end);
-    CHECK(!mj_inbox_take(b, &lot));
-    CHECK_INT(lot.count, 0);
-    CHECK_INT(lot.items.n, 0);
-    mj_buf_free(&lot.items);
+    CHECK(!mj_inbox_take(b, &batch));
+    CHECK_INT(batch.count, 0);
+    CHECK_INT(batch.items.n, 0);
+    mj_buf_free(&batch.items);
     mj_inbox_close(b);
 }
 
-TEST("numbers lots from 1 and the items of each from 1, without gaps, also when nothing was there")
+TEST("numbers batches from 1 and the items of each from 1, without gaps, also when nothing was there")
 {
     mj_inbox *b = inbox(NULL);
-    mj_inbox_batch lot = {0};
+    mj_inbox_batch batch = {0};
 
-    CHECK(!mj_inbox_take(b, &lot));
-    CHECK(!mj_inbox_take(b, &lot));
+    CHECK(!mj_inbox_take(b, &batch));
+    CHECK(!mj_inbox_take(b, &batch));
     for (uint64_t n = 1; n <= 100; n++) {
         for (uint32_t i = 1; i <= n % 7 + 1; i++)
             put(b, "h", "b", n, i);
-        CHECK(mj_inbox_take(b, &lot));
-        CHECK_INT(lot.number, n);
-        CHECK_INT(lot.count, n % 7 + 1);
-        CHECK(n % 3 || !mj_inbox_take(b, &lot));
+        CHECK(mj_inbox_take(b, &batch));
+        CHECK_INT(batch.number, n);
+        CHECK_INT(batch.count, n % 7 + 1);
+        CHECK(n % 3 || !mj_inbox_take(b, &batch));
     }
-    mj_buf_free(&lot.items);
+    mj_buf_free(&batch.items);
     mj_inbox_close(b);
 }
 
 TEST("an item is bytes: it may hold NULs, and its parts are put together as they are")
 {
     mj_inbox *b = inbox(NULL);
-    mj_inbox_batch lot = {0};
+    mj_inbox_batch batch = {0};
     uint32_t index;
     mj_reader r;
     mj_str s;
 
     CHECK_INT(mj_inbox_put(b, (mj_str){"\0a\0", 3}, (mj_str){"\0\xff", 2}, &index), 1);
     CHECK_INT(mj_inbox_put(b, (mj_str){0}, (mj_str){0}, &index), 1);
-    CHECK(mj_inbox_take(b, &lot));
-    r = mj_reader_of(lot.items.p, lot.items.n);
+    CHECK(mj_inbox_take(b, &batch));
+    r = mj_reader_of(batch.items.p, batch.items.n);
     s = mj_get_str(&r);
     CHECK_INT(s.n, 5);
     CHECK_MEM(s.p, "\0a\0\0\xff", 5);
     CHECK_INT(mj_get_str(&r).n, 0);
     CHECK(!r.bad && r.p == r.end);
-    mj_buf_free(&lot.items);
+    mj_buf_free(&batch.items);
     mj_inbox_close(b);
 }
 
@@ -189,80 +190,80 @@ static void put_large(mj_inbox *b, size_t n)
     CHECK(mj_inbox_put(b, MJ_LIT("head"), (mj_str){large, (uint32_t)n}, &index) != 0);
 }
 
-TEST("a lot stays as it was taken while the next one is gathered")
+TEST("a batch stays as it was taken while the next one is gathered")
 {
     mj_inbox *b = inbox(NULL);
-    mj_inbox_batch lot = {0};
+    mj_inbox_batch batch = {0};
     mj_reader r;
 
     put(b, "", "first", 1, 1);
-    CHECK(mj_inbox_take(b, &lot));
+    CHECK(mj_inbox_take(b, &batch));
     for (uint32_t i = 1; i <= 1000; i++)
         put(b, "", "other", 2, i);
-    r = mj_reader_of(lot.items.p, lot.items.n);
+    r = mj_reader_of(batch.items.p, batch.items.n);
     check_item(&r, "first");
     CHECK(r.p == r.end);
-    mj_buf_free(&lot.items);
+    mj_buf_free(&batch.items);
     mj_inbox_close(b);
 }
 
 TEST("two buffers are used in turn, and no third")
 {
     mj_inbox *b = inbox(NULL);
-    mj_inbox_batch lot = {0};
+    mj_inbox_batch batch = {0};
     const uint8_t *seen[2] = {NULL, NULL};
 
     for (uint64_t n = 1; n <= 20; n++) {
         put(b, "", "x", n, 1);
-        CHECK(mj_inbox_take(b, &lot));
+        CHECK(mj_inbox_take(b, &batch));
         if (n <= 2)
-            seen[n % 2] = lot.items.p;
-        CHECK(lot.items.p == seen[n % 2]);
-        CHECK_INT(lot.items.n, 2);
-        CHECK(n % 2 || !mj_inbox_take(b, &lot)); /* which changes nothing about that */
+            seen[n % 2] = batch.items.p;
+        CHECK(batch.items.p == seen[n % 2]);
+        CHECK_INT(batch.items.n, 2);
+        CHECK(n % 2 || !mj_inbox_take(b, &batch)); /* which changes nothing about that */
     }
     CHECK(seen[0] != seen[1]);
-    mj_buf_free(&lot.items);
+    mj_buf_free(&batch.items);
     mj_inbox_close(b);
 }
 
 TEST("a buffer that a rush made huge is not kept, one below is")
 {
     mj_inbox *b = inbox(NULL);
-    mj_inbox_batch lot = {0};
+    mj_inbox_batch batch = {0};
 
     put_large(b, KEPT - 100); /* which takes a buffer of just that size */
-    CHECK(mj_inbox_take(b, &lot));
-    CHECK_INT(lot.items.cap, KEPT);
-    CHECK(!mj_inbox_take(b, &lot));
-    CHECK_INT(lot.items.cap, KEPT);
+    CHECK(mj_inbox_take(b, &batch));
+    CHECK_INT(batch.items.cap, KEPT);
+    CHECK(!mj_inbox_take(b, &batch));
+    CHECK_INT(batch.items.cap, KEPT);
     put(b, "", "x", 2, 1);
-    CHECK(mj_inbox_take(b, &lot)); /* gives it back */
+    CHECK(mj_inbox_take(b, &batch)); /* gives it back */
     put(b, "", "x", 3, 1);
-    CHECK(mj_inbox_take(b, &lot));
-    CHECK_INT(lot.items.cap, KEPT);
+    CHECK(mj_inbox_take(b, &batch));
+    CHECK_INT(batch.items.cap, KEPT);
 
     put_large(b, KEPT + 1);
-    CHECK(mj_inbox_take(b, &lot));
-    CHECK(lot.items.cap > KEPT);
-    CHECK(!mj_inbox_take(b, &lot));
-    CHECK(lot.items.p == NULL);
-    CHECK_INT(lot.items.cap, 0);
+    CHECK(mj_inbox_take(b, &batch));
+    CHECK(batch.items.cap > KEPT);
+    CHECK(!mj_inbox_take(b, &batch));
+    CHECK(batch.items.p == NULL);
+    CHECK_INT(batch.items.cap, 0);
     put_large(b, KEPT + 1);
-    CHECK(mj_inbox_take(b, &lot));
+    CHECK(mj_inbox_take(b, &batch));
     for (uint64_t n = 6; n < 10; n++) { /* and is not found again by those that follow */
         put(b, "", "x", n, 1);
-        CHECK(mj_inbox_take(b, &lot));
-        CHECK(lot.items.cap <= KEPT);
+        CHECK(mj_inbox_take(b, &batch));
+        CHECK(batch.items.cap <= KEPT);
     }
-    mj_buf_free(&lot.items);
+    mj_buf_free(&batch.items);
     mj_inbox_close(b);
 }
 
 TEST("large bodies are whole, beside small ones")
 {
     mj_inbox *b = inbox(NULL);
-    mj_inbox_batch lot = {0};
+    mj_inbox_batch batch = {0};
     mj_reader r;
     mj_str s;
 
@@ -271,15 +272,15 @@ TEST("large bodies are whole, beside small ones")
     put(b, "", "before", 1, 1);
     put_large(b, sizeof large);
     put(b, "", "after", 1, 3);
-    CHECK(mj_inbox_take(b, &lot));
-    r = mj_reader_of(lot.items.p, lot.items.n);
+    CHECK(mj_inbox_take(b, &batch));
+    r = mj_reader_of(batch.items.p, batch.items.n);
     check_item(&r, "before");
     s = mj_get_str(&r);
     CHECK_INT(s.n, 4 + sizeof large);
     CHECK_MEM(s.p, "head", 4);
     CHECK_MEM(s.p + 4, large, sizeof large);
     check_item(&r, "after");
-    mj_buf_free(&lot.items);
+    mj_buf_free(&batch.items);
     mj_inbox_close(b);
 }
 
@@ -291,7 +292,7 @@ TEST("when there is no memory for one, it is not put in, and those before and af
     size_t n = (size_t)256 << 20, pages = 0;
     struct rlimit limit;
     mj_inbox *b = inbox(NULL);
-    mj_inbox_batch lot = {0};
+    mj_inbox_batch batch = {0};
     uint32_t index = 77;
     char *huge = malloc(n);
     FILE *f = fopen("/proc/self/statm", "r");
@@ -309,13 +310,13 @@ TEST("when there is no memory for one, it is not put in, and those before and af
     CHECK_INT(mj_inbox_put(b, MJ_LIT("head"), (mj_str){huge, (uint32_t)n}, &index), 0);
     CHECK_INT(index, 77);
     put(b, "", "after", 1, 2);
-    CHECK(mj_inbox_take(b, &lot));
-    CHECK_INT(lot.count, 2);
-    r = mj_reader_of(lot.items.p, lot.items.n);
+    CHECK(mj_inbox_take(b, &batch));
+    CHECK_INT(batch.count, 2);
+    r = mj_reader_of(batch.items.p, batch.items.n);
     check_item(&r, "before");
     check_item(&r, "after");
     CHECK(r.p == r.end);
-    mj_buf_free(&lot.items);
+    mj_buf_free(&batch.items);
     free(huge);
     mj_inbox_close(b);
 #endif
@@ -326,7 +327,7 @@ TEST("when there is no memory for one, it is not put in, and those before and af
 enum { ITEMS = 100000 };
 
 typedef struct named { /* under which name an item was put in */
-    uint64_t lot;
+    uint64_t batch;
     uint32_t index;
 } named;
 
@@ -345,10 +346,11 @@ static void *put_all(void *arg)
     for (uint32_t i = 0; i < ITEMS; i++) {
         uint32_t head[2] = {s->who, i};
         named *n = &s->names[i];
-        uint64_t lot;
-        lot = mj_inbox_put(s->b, (mj_str){(const char *)head, sizeof head}, (mj_str){body, i % sizeof body}, &n->index);
-        CHECK(lot != 0);
-        __atomic_store_n(&n->lot, lot, __ATOMIC_RELEASE);
+        uint64_t batch;
+        batch =
+            mj_inbox_put(s->b, (mj_str){(const char *)head, sizeof head}, (mj_str){body, i % sizeof body}, &n->index);
+        CHECK(batch != 0);
+        __atomic_store_n(&n->batch, batch, __ATOMIC_RELEASE);
     }
     return NULL;
 }
@@ -357,18 +359,18 @@ static void *put_all(void *arg)
 static uint64_t take_all(mj_inbox *b, side *sides, uint32_t nsides)
 {
     uint32_t next[2] = {0, 0}, total = 0;
-    mj_inbox_batch lot = {0};
-    uint64_t lots = 0;
+    mj_inbox_batch batch = {0};
+    uint64_t batches = 0;
 
     while (total < nsides * ITEMS) {
         mj_reader r;
-        if (!mj_inbox_take(b, &lot)) {
+        if (!mj_inbox_take(b, &batch)) {
             sched_yield();
             continue;
         }
-        CHECK_INT(lot.number, ++lots);
-        r = mj_reader_of(lot.items.p, lot.items.n);
-        for (uint32_t k = 1; k <= lot.count; k++) {
+        CHECK_INT(batch.number, ++batches);
+        r = mj_reader_of(batch.items.p, batch.items.n);
+        for (uint32_t k = 1; k <= batch.count; k++) {
             mj_str item = mj_get_str(&r);
             uint32_t head[2];
             const named *n;
@@ -378,17 +380,17 @@ static uint64_t take_all(mj_inbox *b, side *sides, uint32_t nsides)
             CHECK_INT(head[1], next[head[0]]++); /* each once, in its order */
             CHECK_INT(item.n - sizeof head, head[1] % 200);
             n = &sides[head[0]].names[head[1]];
-            while (__atomic_load_n(&n->lot, __ATOMIC_ACQUIRE) == 0) /* it may be written only now */
+            while (__atomic_load_n(&n->batch, __ATOMIC_ACQUIRE) == 0) /* it may be written only now */
                 sched_yield();
-            CHECK_INT(n->lot, lot.number);
+            CHECK_INT(n->batch, batch.number);
             CHECK_INT(n->index, k);
             total++;
         }
         CHECK(!r.bad && r.p == r.end);
     }
-    CHECK(!mj_inbox_take(b, &lot));
-    mj_buf_free(&lot.items);
-    return lots;
+    CHECK(!mj_inbox_take(b, &batch));
+    mj_buf_free(&batch.items);
+    return batches;
 }
 
 static void put_and_take(uint32_t nsides)
@@ -396,19 +398,19 @@ static void put_and_take(uint32_t nsides)
     mj_inbox *b = inbox("shared");
     side sides[2];
     pthread_t threads[2];
-    uint64_t lots;
+    uint64_t batches;
 
     for (uint32_t i = 0; i < nsides; i++) {
         sides[i] = (side){inbox("shared"), i, calloc(ITEMS, sizeof(named))};
         CHECK(sides[i].b == b && sides[i].names != NULL);
         CHECK(pthread_create(&threads[i], NULL, put_all, &sides[i]) == 0);
     }
-    lots = take_all(b, sides, nsides);
+    batches = take_all(b, sides, nsides);
     for (uint32_t i = 0; i < nsides; i++) {
         CHECK(pthread_join(threads[i], NULL) == 0);
         mj_inbox_close(sides[i].b);
     }
-    CHECK(lots > 1);
+    CHECK(batches > 1);
     for (uint32_t i = 0; i < nsides; i++)
         free(sides[i].names);
     mj_inbox_close(b);
@@ -419,7 +421,7 @@ TEST("loses and doubles nothing, and keeps the order, while another thread takes
     put_and_take(1);
 }
 
-TEST("nor when two put in at once, and each is told the lot in which its item is taken")
+TEST("nor when two put in at once, and each is told the batch in which its item is taken")
 {
     put_and_take(2);
 }

@@ -53,7 +53,7 @@ mj_mac *mj_mac_new(const void *key, size_t n)
     return (mj_mac *)ctx;
 }
 
-/* The keyed context is copied for each use, not used: several threads share one. */
+/* Each use copies the keyed context, so several threads can share it. */
 int mj_mac_of(const mj_mac *keyed, const void *data, size_t n, uint8_t out[32])
 {
     EVP_MAC_CTX *ctx = EVP_MAC_CTX_dup((const EVP_MAC_CTX *)keyed);

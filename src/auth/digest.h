@@ -6,17 +6,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Equal in time that depends on n only. */
+/* Whether they are equal, in a time that depends on n only. */
 bool mj_equal(const void *a, const void *b, size_t n);
 /* SHA-256 of the data (key fingerprints of arguments, archives); MJ_ENOMEM: the library could not compute it. */
 int mj_sha256(const void *data, size_t n, uint8_t out[32]);
-/* The same of data that comes in pieces: new (NULL: out of memory), add any number of times, end, which also frees. */
+/* The same for data in pieces: new (NULL: out of memory), add any number of times, end, which also frees. */
 typedef struct mj_hash mj_hash;
 mj_hash *mj_hash_new(void);
 int mj_hash_add(mj_hash *h, const void *data, size_t n);
 int mj_hash_end(mj_hash *h, uint8_t out[32]);
 int mj_hmac_sha256(const void *key, size_t key_len, const void *data, size_t n, uint8_t out[32]);
-/* The same with a key that is set up once: new (NULL: out of memory), of any data and from any thread (MJ_ENOMEM),
+/* The same with a key that is set up once: new (NULL: out of memory), any number of MACs from any thread (MJ_ENOMEM),
  * free, which wipes the key. */
 typedef struct mj_mac mj_mac;
 mj_mac *mj_mac_new(const void *key, size_t n);

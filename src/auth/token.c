@@ -53,8 +53,8 @@ int mj_keyring_add(mj_keyring *k, const void *secret, size_t len)
     return MJ_OK;
 }
 
-/* The text is put together by hand: printf takes longer than the hash, and the ref of an unauthenticated
- * request may hold a NUL. */
+/* The text is put together by hand: printf takes longer than the hash, and the ref of an unauthenticated request may
+ * hold a NUL. */
 static int sign(const mj_mac *key, const char *ref, uint32_t attempt, char sig[MJ_SIG_TEXT + 1])
 {
     static const char label[] = "mjhook1"; /* its NUL is part of the text */
@@ -89,14 +89,14 @@ int mj_token_sign(const mj_keyring *k, const char ref[MJ_ULID_TEXT + 1], uint32_
     return sign(k->keys[0].mac, ref, attempt, sig);
 }
 
-/* Whether some secret with this kid made sig for (ref, attempt): MJ_OK; MJ_EINVAL: none did; or why that could not be
- * computed.  All lengths are right. */
+/* MJ_OK: a secret with this kid made sig for (ref, attempt).  MJ_EINVAL: none did.  Others: it could not be computed.
+ * All lengths are right. */
 static int verify(const mj_keyring *k, const char *ref, uint32_t attempt, const char *kid, const char *sig)
 {
     char made[MJ_SIG_TEXT + 1];
     int rc = MJ_EINVAL;
 
-    /* A kid is public, so finding it may take any time; two secrets may share one. */
+    /* A kid is public, so the search may take any time; two secrets may share one. */
     for (size_t i = 0; i < k->n && rc == MJ_EINVAL; i++) {
         if (memcmp(k->keys[i].kid, kid, MJ_KID_TEXT) != 0)
             continue;
@@ -104,7 +104,7 @@ static int verify(const mj_keyring *k, const char *ref, uint32_t attempt, const 
         if (rc == MJ_OK && !mj_equal(made, sig, MJ_SIG_TEXT))
             rc = MJ_EINVAL;
     }
-    OPENSSL_cleanse(made, sizeof made); /* for a ref that an attacker sent this would be the right answer */
+    OPENSSL_cleanse(made, sizeof made); /* for an attacker's ref this would be the right signature */
     return rc;
 }
 
@@ -132,11 +132,11 @@ int mj_token_check(const mj_keyring *k, const mj_token *t, const char **ref, uin
 }
 /* ---- the token in a URI ----
  *
- * What comes back is not always the URL that the provider was given: software on the way escapes it for HTML or once
- * more for URLs, puts it into quotes, adds a query of its own behind it or repeats parameters.  None of that can forge
- * a signature, so all of it is undone, and the signature alone decides. */
+ * The callback's URL is not always the one that the provider was given: software on the way escapes it for HTML, or
+ * once more for URLs, puts it into quotes, adds a query of its own or repeats parameters.  None of that can forge a
+ * signature, so all of it is undone, and the signature alone decides. */
 
-enum { ESCAPED = 3 }; /* how often over it may be */
+enum { ESCAPED = 3 }; /* times, at most */
 
 static size_t unescape(char *text, size_t n)
 {
@@ -169,7 +169,7 @@ static bool is_named(const char *name, size_t n, const char *wanted)
     return n == strlen(wanted) && memcmp(name, wanted, n) == 0;
 }
 
-/* A value that is exactly as long as it has to be; otherwise nothing. */
+/* The value if it has exactly the right length, else "". */
 static void take(const char *value, size_t n, size_t want, char *out)
 {
     bool fits = n == want && !memchr(value, 0, n);

@@ -25,7 +25,7 @@ int64_t mj_ulid_time(const uint8_t id[MJ_ULID_BYTES])
     return t;
 }
 
-/* getrandom gives up to 256 bytes whole; only before the pool is ready, early in boot, a signal can interrupt it. */
+/* getrandom gives up to 256 bytes at once; a signal can interrupt it only early in boot, before the pool is ready. */
 static bool random_bytes(uint8_t *p, size_t n)
 {
     ssize_t got;
@@ -45,7 +45,7 @@ int mj_ulid_next(uint8_t last[MJ_ULID_BYTES], int64_t now_ms)
         return MJ_EINVAL;
     memcpy(next, last, sizeof next);
     if (!is_zero(last, MJ_ULID_BYTES) && now_ms <= mj_ulid_time(last)) {
-        /* Same millisecond, or a clock that stepped back: the next number, carried up into the time if need be. */
+        /* The same millisecond, or a clock that stepped back: the next number, with a carry into the time if needed. */
         for (i = MJ_ULID_BYTES - 1; i >= 0 && ++next[i] == 0; i--)
             ;
         if (i < 0)

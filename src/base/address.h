@@ -1,9 +1,9 @@
 /* mj_addr: IP addresses: read from text, compared with ranges, judged.  Pure.
  *
- * Public is an address on the internet.  Anything else could be this machine, its network or a cloud's metadata
- * service.  Everything in the IANA special-purpose registries is refused, also the few entries that are globally
- * reachable (anycast relays, AS112: no server of images is there), and so is every IPv6 address that carries an IPv4
- * address in it, whatever that is.  Of IPv6, what is not global unicast (2000::/3) is refused as a whole. */
+ * A public address is one on the internet.  Any other can be this machine, its network or a cloud's metadata service.
+ * Not public is all of the IANA special-purpose registries, also their few entries that are globally reachable
+ * (anycast relays, AS112: no server of images is there), and every IPv6 address that carries an IPv4 address.  Of
+ * IPv6, only global unicast (2000::/3) can be public. */
 #ifndef MJ_ADDR_H
 #define MJ_ADDR_H
 
@@ -17,9 +17,10 @@ typedef struct mj_addr {
     uint8_t bytes[16]; /* in network order */
 } mj_addr;
 
-/* Reads "192.0.2.1" or "2001:db8::1".  "::ffff:192.0.2.1" is 192.0.2.1: a listener on both families sees callers so. */
+/* Reads "192.0.2.1" or "2001:db8::1".  "::ffff:192.0.2.1" gives 192.0.2.1: a listener on both families sees IPv4
+ * callers like that. */
 bool mj_addr_parse(const char *text, mj_addr *out);
-/* The address of a socket, as it is.  False for other families, and when n is too short for the family. */
+/* The address of a socket, unchanged.  False: another family, or n is too short for the family. */
 bool mj_addr_of(const struct sockaddr *a, size_t n, mj_addr *out);
 
 typedef struct mj_addr_range {

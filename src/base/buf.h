@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A slice of somebody else's bytes. {NULL, 0} is the empty string. */
+/* A slice of bytes that another object owns. {NULL, 0} is the empty string. */
 typedef struct mj_str {
     const char *p;
     uint32_t n;
@@ -27,7 +27,7 @@ typedef struct mj_buf {
 } mj_buf;
 
 void mj_buf_free(mj_buf *b);
-/* Room for n more bytes: until they are used up nothing moves.  False (and failed): no memory. */
+/* Makes room for n more bytes: nothing moves until they are used up.  False (and failed): no memory. */
 bool mj_buf_reserve(mj_buf *b, size_t n);
 void mj_put_raw(mj_buf *b, const void *p, size_t n);
 void mj_put_u8(mj_buf *b, uint8_t v);

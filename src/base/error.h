@@ -1,9 +1,8 @@
 /* mj_error: the one list of error codes.
  *
- * Every function of the core that can fail returns an int: 0 (MJ_OK) or one of
- * the negative codes below.  The name is what Lua sees as `err.code`; the text
- * is the start of `err.message`; `retryable` says whether the same call may
- * succeed later without anybody changing anything. */
+ * Every function of the core that can fail returns an int: 0 (MJ_OK) or one of the negative codes below.  Lua sees the
+ * name as `err.code`; the text is the start of `err.message`; `retryable` says whether the same call may succeed
+ * later, although no person changes anything. */
 #ifndef MJ_ERROR_H
 #define MJ_ERROR_H
 
@@ -25,11 +24,11 @@
     X(MJ_ESTATE,      -11, "state",         false, "the task's state does not allow this")       \
     X(MJ_ESTALE,      -12, "stale",         false, "late: only the timeline changed")            \
     X(MJ_EDUPLICATE,  -13, "duplicate",     false, "already known")                              \
-    X(MJ_EUNKNOWN,    -14, "unknown",       false, "the provider's word is about no task here")  \
+    X(MJ_EUNKNOWN,    -14, "unknown",       false, "the provider's status is about no task here")  \
     X(MJ_ECLOSED,     -15, "closed",        false, "already closed")                             \
     X(MJ_ECHANGED,    -16, "changed",       true,  "the task changed in between")                \
     X(MJ_ELIMIT,      -17, "limit",         false, "a limit was reached")                        \
-    X(MJ_EBUSY,       -18, "busy",          true,  "somebody else is at it")                     \
+    X(MJ_EBUSY,       -18, "busy",          true,  "another process has it")                      \
     X(MJ_EFORMAT,     -19, "format",        false, "not an mjhook store")                        \
     X(MJ_EREADONLY,   -20, "read_only",     true,  "the store can't be written")            \
     X(MJ_EAGAIN,      -21, "again",         true,  "nothing was stored: the same call may be made again") \

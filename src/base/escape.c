@@ -11,7 +11,7 @@ static int hex(char c)
                                   : -1;
 }
 
-/* The ASCII character that n hexadecimal digits tell; -1: none. */
+/* The ASCII character that n hexadecimal digits name; -1: none. */
 static int hex_ascii(const char *p, size_t n)
 {
     int v = 0;

@@ -13,8 +13,8 @@
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static char wanted[64];      /* a name, "*" for any, "" for none */
-static long at;              /* which passage of it is the last */
-static atomic_long passages; /* of what is wanted */
+static long at;              /* the passage at which the process dies */
+static atomic_long passages; /* so far, of the wanted point */
 static const char *log_path;
 static const char *hold; /* "name:path" */
 
@@ -28,7 +28,7 @@ static void configure(void)
     if (!spec || !*spec)
         return;
     at = colon ? strtol(colon + 1, &end, 10) : 0;
-    /* A test that does not say what it means would pass without having tested anything. */
+    /* Stop here: a test with a mistake in this variable would pass and test nothing. */
     if (at < 1 || *end || (size_t)(colon - spec) >= sizeof wanted || colon == spec) {
         fprintf(stderr, "MJHOOK_FAULT: NAME:N expected, got %s\n", spec);
         _exit(64);

@@ -2,10 +2,13 @@
 
 #include "base/error.h"
 
-#define ZLIB_CONST /* what is read is not written to */
+#define ZLIB_CONST /* zlib then takes const input */
 #include <zlib.h>
 
-enum { ROOM = 16384, ANY_HEADER = 32 }; /* the latter added to the window's bits: gzip or zlib, whichever it is */
+enum {
+    ROOM = 16384,
+    ANY_HEADER = 32
+}; /* ANY_HEADER is added to the window bits: zlib then takes a gzip or a zlib header */
 
 static bool is_gzip(const uint8_t *p, size_t n)
 {
@@ -17,7 +20,7 @@ static bool is_zlib(const uint8_t *p, size_t n)
     return n >= 2 && p[0] == 0x78 && (p[0] << 8 | p[1]) % 31 == 0; /* RFC 1950, 2.2 */
 }
 
-/* One byte more than allowed is asked for, so that a text of just max bytes is told from a longer one. */
+/* Ask for one byte more than allowed: a longer text then differs from one of exactly max bytes. */
 static int inflate_all(z_stream *z, size_t max, mj_buf *out)
 {
     for (;;) {
@@ -41,7 +44,7 @@ static int inflate_all(z_stream *z, size_t max, mj_buf *out)
                 return MJ_OK;
             rc = inflateReset(z);
         }
-        if (rc != Z_OK) /* Z_BUF_ERROR, too: the text ended before its end */
+        if (rc != Z_OK) /* also Z_BUF_ERROR: the input is cut short */
             return MJ_EINVAL;
     }
 }

@@ -10,10 +10,10 @@ static locale_t c_locale;
 
 static void make_locale(void)
 {
-    c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0); /* glibc's and musl's needs no memory */
+    c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0); /* needs no memory in glibc and musl */
 }
 
-/* Makes it this thread's locale; gives the one before. */
+/* Makes it this thread's locale; returns the one before. */
 static locale_t enter(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;

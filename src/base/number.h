@@ -9,12 +9,12 @@
 
 enum { MJ_NUMBER_TEXT = 32 };
 
-/* The number that begins at p, as JSON writes it; what follows it must not be a part of one (a NUL, say).  Infinite
- * when it is too large. */
+/* Reads the number at p, as JSON writes it; the byte after it must not belong to a number (NUL is fine).  A number
+ * that is too large gives infinity. */
 double mj_number_read(const char *p);
 
-/* The shortest text that reads back as v, whole numbers below 2^53 without an exponent; or with `digits` significant
- * digits (1 to 17; 0: the shortest), as %.*g writes it.  The length.  v is finite. */
+/* Writes the shortest text that reads back as v, whole numbers below 2^53 without an exponent; or with `digits`
+ * significant digits (1 to 17; 0: the shortest), as %.*g does.  Returns the length.  v is finite. */
 size_t mj_number_write(double v, int digits, char out[MJ_NUMBER_TEXT]);
 
 #endif

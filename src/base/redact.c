@@ -10,15 +10,15 @@
 #include <strings.h>
 
 enum {
-    MOST = 4096,   /* strings to hide */
-    SHORTEST = 6,  /* of them */
-    FREE = 16,     /* from this length on a string is found also inside of a word, and cut short */
-    LAYERS = 4,    /* of escapes */
-    SIG_LEAST = 8, /* bytes of a token that are worth hiding: of a `sig=`, and of a `sig:`, which may be prose */
+    MOST = 4096,   /* strings to hide, at most */
+    SHORTEST = 6,  /* bytes of such a string, at least */
+    FREE = 16,     /* a string of this length is also found inside a word, and when it is cut short */
+    LAYERS = 4,    /* of escapes that are undone */
+    SIG_LEAST = 8, /* a shorter `sig=` value is no token; nor is a shorter `sig:` value, which may be prose */
     SIG_PROSE = 16,
     SIG_OURS = 22,   /* auth/token.h: MJ_SIG_TEXT */
-    VALUE_LEAST = 6, /* of a header */
-    VALUE_LONG = 20, /* one that is certainly no word */
+    VALUE_LEAST = 6, /* bytes of a header's value, at least */
+    VALUE_LONG = 20, /* a value of this length is no word of prose */
 };
 
 /* ---- what is hidden: a list that only grows, read without a lock ---- */
@@ -55,7 +55,7 @@ int mj_redact_add(const char *p, size_t n)
             d->n = n;
             memcpy(d->p, p, n);
             atomic_store(&starts[(unsigned char)p[0]], 1);
-            atomic_store(&needles, d); /* complete before others see it */
+            atomic_store(&needles, d); /* the string is complete before other threads see it */
         }
     }
     pthread_mutex_unlock(&adding);
@@ -67,7 +67,7 @@ int mj_redact_add(const char *p, size_t n)
 typedef struct view {
     char *p;
     size_t n;
-    uint32_t *from, *to; /* where each byte stands in the original text; NULL: the original itself */
+    uint32_t *from, *to; /* where each byte is in the original text; NULL: this is the original */
 } view;
 
 static bool is_word(char c)
@@ -80,7 +80,7 @@ static bool is_token(char c)
     return is_word(c) || c == '-' || c == '_';
 }
 
-/* Undoes one layer of escapes, into `out`, which has room for as much.  False: there is none. */
+/* Undoes one layer of escapes, into `out`, which has as much room.  False: there is none. */
 static bool undo(const view *in, view *out)
 {
     bool changed = false;
@@ -106,11 +106,11 @@ static bool undo(const view *in, view *out)
 
 typedef struct search {
     mj_redact_kind kind;
-    uint8_t *hide; /* for each byte of the original text whether it is hidden */
+    uint8_t *hide; /* for each byte of the original text: is it hidden? */
     bool found;
 } search;
 
-/* Gives where to go on: behind it. */
+/* Returns where to go on: after the match. */
 static size_t hide(search *s, const view *v, size_t from, size_t to)
 {
     size_t a = v->from ? v->from[from] : from, b = v->to ? v->to[to - 1] : to;
@@ -120,14 +120,14 @@ static size_t hide(search *s, const view *v, size_t from, size_t to)
     return to;
 }
 
-/* How much of a string to hide stands at i. */
+/* How many bytes of a string to hide are at i. */
 static size_t match(const view *v, size_t i, const needle *d)
 {
     size_t n = 0, left = v->n - i;
 
     while (n < d->n && n < left && v->p[i + n] == d->p[n])
         n++;
-    if (n == left && n >= SHORTEST) /* the text ends in it: it may have been cut */
+    if (n == left && n >= SHORTEST) /* the text ends inside the string: it may have been cut */
         return n;
     if (d->n >= FREE)
         return n == d->n || n >= d->n / 2 ? n : 0;
@@ -158,8 +158,8 @@ static size_t past(const view *v, size_t i, const char *set)
     return i;
 }
 
-/* Where a value begins behind a name that ends at i: a sign, and whatever quotes and blanks are around it.  The next
- * string of a list is a value, too, and so is what is called one.  0: no. */
+/* Where the value of a name that ends at i begins: after a sign, with any quotes and blanks around it.  The next
+ * string of a list is a value, too; so is a string that is labelled as one.  0: no value. */
 static size_t value_at(const view *v, size_t i, char *sign)
 {
     static const char around[] = "\"' \\";
@@ -183,8 +183,8 @@ static size_t value_at(const view *v, size_t i, char *sign)
     return i < v->n && !named(v, i - 1, MJ_REDACTED, strlen(MJ_REDACTED)) ? i : 0;
 }
 
-/* These give where to go on when something was hidden, and 0 when not.  What was hidden is looked at no more: a text in
- * which each of many names has the rest of it as its value would take a time that grows with its square. */
+/* These return where to go on when they hid something, else 0.  Hidden bytes are not searched again: otherwise a text
+ * in which the value of each of many names is the whole rest would take quadratic time. */
 
 static size_t find_sig(search *s, const view *v, size_t i)
 {
@@ -202,7 +202,7 @@ static size_t find_sig(search *s, const view *v, size_t i)
     return hide(s, v, at, at + n);
 }
 
-/* Whether it looks like a key rather than like a word. */
+/* Whether it looks like a key, not like a word. */
 static bool is_key(const char *p, size_t n)
 {
     if (n >= VALUE_LONG)
@@ -226,8 +226,8 @@ static size_t find_header(search *s, const view *v, size_t i)
 {
     static const struct {
         const char *name;
-        bool whole_line; /* the value may have blanks in it, */
-        char sign;       /* and this in it tells it from prose */
+        bool whole_line; /* the value may contain blanks, */
+        char sign;       /* and this character, which prose does not have */
     } headers[] = {{"api-key", false, 0},        {"api_key", false, 0}, {"apikey", false, 0},    {"api key", false, 0},
                    {"authorization", true, ' '}, {"cookie", true, '='}, {"auth-token", false, 0}};
     size_t at, n;
@@ -353,7 +353,7 @@ static void put(mj_buf *out, const char *p, size_t n, const uint8_t *hidden)
     }
 }
 
-/* Room for two views of n bytes: one is made from the other. */
+/* Room for two views of n bytes: each layer is made from the other. */
 static bool make_views(view v[2], size_t n)
 {
     for (int i = 0; i < 2; i++) {

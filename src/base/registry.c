@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static pthread_mutex_t kinds = PTHREAD_MUTEX_INITIALIZER; /* the lists of all kinds */
+static pthread_mutex_t kinds = PTHREAD_MUTEX_INITIALIZER; /* guards the lists of all kinds */
 
 static mj_registered *find(mj_registered *list, const char *name, size_t n)
 {

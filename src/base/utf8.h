@@ -12,7 +12,7 @@ bool mj_utf8_valid(const char *s, size_t n);
 size_t mj_utf8_length(const char *s, size_t n);
 /* The code point of a sequence of that length. */
 int32_t mj_utf8_read(const char *s, size_t length);
-/* Writes a code point, at most 4 bytes; how many. */
+/* Writes a code point, at most 4 bytes; returns how many. */
 size_t mj_utf8_put(char *out, int32_t c);
 
 #endif

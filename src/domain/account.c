@@ -4,8 +4,8 @@
 
 enum { RECOVER_MS = 60000 }; /* an observed limit rises by one slot in that time */
 
-/* The provider says that the account is full while the ledger knows of fewer jobs: others use the key, too.  Set the
- * limit to the current slot count; a slot more each minute finds out when those jobs are done. */
+/* The provider says that the account is full, while the store knows of fewer jobs: other programs use the key, too.
+ * Set the limit to the current slot count.  One more slot a minute finds out when those jobs are done. */
 uint32_t mj_account_cap(uint32_t learned, int64_t learned_at, uint32_t max, int64_t now)
 {
     int64_t since = now - learned_at, cap;

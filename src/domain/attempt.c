@@ -90,9 +90,9 @@ bool mj_attempt_can_look(const mj_task *t, const mj_attempt *a)
     return t->state != MJ_CANCELLED || a->slot;
 }
 
-/* A task id that belongs to another task, or to another attempt than the signal names, is a conflict: the URL of an
- * attempt is good for that attempt alone, and what comes with it is no word about another one.  Only the answer to a
- * submission tells something all the same: the request arrived, and under which id is not known. */
+/* A task id of another task, or of another attempt than the signal names, is a conflict: the URL of an attempt is good
+ * for that attempt alone, so the signal says nothing about the other one.  The answer to a submission still tells
+ * something: the request arrived, under an id that is not known. */
 bool mj_attempt_conflicts(mj_signal *sig, const mj_attempt *a, uint32_t n, uint32_t known)
 {
     if (!sig->foreign_id && (known == 0 || known == n))

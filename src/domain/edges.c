@@ -76,7 +76,8 @@ static const uint8_t edges[MJ_NSTATES][SIG_COUNT] = {
                       [SIG_KEPT] = STAY},
     [MJ_FAILED] = {[SIG_CLAIM] = DENY,
                    [SIG_ACCEPTED] = DUP,
-                   [SIG_SUCCEEDED] = TO(MJ_SUCCEEDED), /* these three only over a failure that we decided */
+                   [SIG_SUCCEEDED] =
+                       TO(MJ_SUCCEEDED), /* SUCCEEDED, HINT and FAILED: only over a failure that we decided */
                    [SIG_HINT] = STAY,
                    [SIG_FAILED] = STAY,
                    [SIG_ABSENT] = STAY,

@@ -6,9 +6,9 @@
 
 /* What a signal about the current attempt does to the task. */
 enum {
-    MJ_EDGE_LATE, /* goes on the timeline and changes nothing else: all that the table does not list */
-    MJ_EDGE_DUP,  /* tells what is known already */
-    MJ_EDGE_STAY, /* leaves the state as it is, and means something there */
+    MJ_EDGE_LATE, /* only the timeline changes: everything that the table does not list */
+    MJ_EDGE_DUP,  /* known already */
+    MJ_EDGE_STAY, /* the state stays, but the signal has an effect */
     MJ_EDGE_DENY, /* not allowed in this state */
     MJ_EDGE_GO    /* from here on: enters the state MJ_EDGE_TO(state) */
 };

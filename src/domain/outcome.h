@@ -6,7 +6,7 @@
 
 /* Takes from the provider's status what the task does not have yet. */
 void mj_outcome_fill(mj_task *t, const mj_signal *sig);
-/* Forgets the result so far, so that it is not mixed with the next one. */
+/* Clears the result, so that it is not mixed with the next one. */
 void mj_outcome_forget(mj_task *t);
 /* Sets the error; empty: there is none. */
 void mj_outcome_error(mj_task *t, mj_str code, mj_str text);

@@ -9,7 +9,7 @@ bool mj_state_rewind(mj_task *t, const mj_rules *rules, int64_t now)
 {
     mj_signal told = {.kind = SIG_READY, .source = MJ_FROM_SWEEP, .error = MJ_LIT("the clock was set back")};
     int64_t wait = t->due_at - t->updated_at, end = now + (int64_t)t->timeout * 1000 + rules->grace_ms;
-    bool ahead = is_ahead(t->updated_at, now); /* is so once: what is bounded is stored under the time that is right */
+    bool ahead = is_ahead(t->updated_at, now); /* true only once: the record is then stored with the right time */
     mj_task before = *t;
 
     for (unsigned i = 0; i < t->nattempts; i++) {

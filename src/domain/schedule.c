@@ -1,9 +1,9 @@
 #include "domain/schedule.h"
 
-enum { RETRY_CAP_MS = 900000 }; /* n^4 seconds between sendings, 15 minutes at most */
+enum { RETRY_CAP_MS = 900000 }; /* n^4 seconds between submissions, at most 15 minutes */
 
-/* `ms` give or take `percent`, by a number drawn from the ref: the same input
- * gives the same schedule, and a thousand tasks do not come back as one. */
+/* `ms` plus or minus up to `percent`.  The number is drawn from the ref: the same input gives the same schedule, and a
+ * thousand tasks are spread. */
 static int64_t jitter(const mj_task *t, uint32_t salt, int64_t ms, int64_t percent)
 {
     uint64_t h = 0xcbf29ce484222325u ^ salt; /* FNV-1a, 64 bit: offset basis and prime below */
@@ -19,9 +19,8 @@ int64_t mj_earlier(int64_t a, int64_t b)
     return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
-/* The whole second next to `at`, towards `middle` but not past it.  Tasks of one age then lie side by side in the
- * due index, in a few runs instead of scattered over all of it, and a batch of callbacks dirties a few of its pages
- * instead of one each. */
+/* The whole second next to `at`, towards `middle` but not past it.  Tasks of one age are then neighbours in the due
+ * index, and a batch of callbacks changes a few of its pages instead of one each. */
 static int64_t whole_second(int64_t middle, int64_t at)
 {
     int64_t down = at / 1000 * 1000, up = (at + 999) / 1000 * 1000;
@@ -29,7 +28,7 @@ static int64_t whole_second(int64_t middle, int64_t at)
     return at < middle ? (up < middle ? up : middle) : (down > middle ? down : middle);
 }
 
-/* When a callback last gave a reason to ask about the current attempt: it told of an end that was not believed yet, or
+/* When a callback last gave a reason to poll the current attempt: it told of an end that was not believed yet, or
  * could not be read.  0: never. */
 static int64_t hinted_at(const mj_task *t)
 {
@@ -42,7 +41,7 @@ static int64_t hinted_at(const mj_task *t)
     return 0;
 }
 
-/* Whether there was such a reason since the provider was last asked. */
+/* Whether there was such a reason since the last poll. */
 bool mj_schedule_hinted(const mj_task *t)
 {
     int64_t at = hinted_at(t);
@@ -50,8 +49,8 @@ bool mj_schedule_hinted(const mj_task *t)
     return at != 0 && at >= t->asked_at;
 }
 
-/* What a callback told of is probably true, and the provider's status will say so in a moment: ask again after as long
- * as has passed since then, ten seconds at least.  `ms` is the wait without that. */
+/* What a callback told is probably true, and the provider's status will soon say so: poll again after the time that
+ * has passed since the callback, at least after ten seconds.  `ms` is the wait without such a callback. */
 static int64_t soon_after_hint(const mj_task *t, int64_t ms, int64_t now)
 {
     int64_t at = hinted_at(t), since = now - at;

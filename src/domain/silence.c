@@ -9,8 +9,7 @@ bool mj_silence_lost(mj_task *t, const mj_signal *sig, const mj_rules *rules, in
 {
     const mj_attempt *a = mj_task_current(t);
 
-    /* A gap longer than two waits was an outage, ours or theirs, and is no silence of the provider's;
-     * neither is a clock that was stepped. */
+    /* A gap of more than two waits was an outage, not the provider's silence; nor is a stepped clock silence. */
     if (gap > 2 * rules->poll_max_ms)
         gap = 2 * rules->poll_max_ms;
     if (gap > 0)

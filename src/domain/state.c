@@ -9,10 +9,10 @@
 #include "domain/timeline.h"
 
 enum {
-    BELIEVE_HINTS = 3 /* PRODUCT.md: status 1 without an image, polled so often, is believed */
+    BELIEVE_HINTS = 3 /* PRODUCT.md: after so many polls, status 1 without an image is believed */
 };
 
-static const int64_t WAIT_CAP_MS = (int64_t)31 * 86400000; /* a month: nobody's Retry-After is worth more */
+static const int64_t WAIT_CAP_MS = (int64_t)31 * 86400000; /* a month: a longer Retry-After is not believed */
 
 const mj_rules mj_rules_default = {
     .poll_first_ms = 60000, .poll_max_ms = 900000, .lost_after_ms = 86400000, .grace_ms = 300000};
@@ -54,8 +54,8 @@ static void queue(mj_task *t, const mj_signal *sig, int64_t now)
         t->due_at = 0;
         return;
     }
-    /* A refusal that names its wait (the account rests, the policy says when) costs no try: only failures that are
-     * answered by the backoff make it longer. */
+    /* A refusal that names its wait (the account rests, or the policy says when) costs no try: only failures without
+     * one make the backoff longer. */
     if (wait < 0) {
         t->tries++;
         wait = mj_schedule_retry(t);
@@ -73,11 +73,11 @@ static bool slot_with_id(const mj_task *t)
     return false;
 }
 
-/* Enters a state: the one place that assigns it, and what belongs to being in it. */
+/* Enters a state: the only place that assigns it, with all that belongs to being in it. */
 static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules *rules, int64_t now, mj_effect *effect)
 {
     mj_state from = t->state;
-    bool yielded = from == MJ_LOST || from == MJ_FAILED; /* our word, to the provider's */
+    bool yielded = from == MJ_LOST || from == MJ_FAILED; /* the provider's status replaces our decision */
 
     t->state = to;
     t->has_owner = false;
@@ -105,7 +105,7 @@ static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules 
         return;
     case MJ_PENDING:
         t->ready = t->decided = false;
-        t->late = yielded; /* and stays so: its end will come after we had said that it was lost */
+        t->late = yielded; /* stays set: the end will come after we declared the task lost */
         t->finished_at = 0;
         t->absent = 0;
         t->silent_ms = 0;
@@ -135,7 +135,7 @@ static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules 
         return;
     case MJ_CANCELLED:
         t->late = false;
-        /* What was sent is asked about while it holds a slot, so that the slot is freed early. */
+        /* A sent job is polled while it holds a slot, so that the slot is freed early. */
         if (slot_with_id(t))
             t->due_at = now + rules->poll_first_ms;
         return;
@@ -144,10 +144,10 @@ static void enter(mj_task *t, mj_state to, const mj_signal *sig, const mj_rules 
     }
 }
 
-/* A signal that leaves the state as it is but means something there. */
+/* A signal that leaves the state and still has an effect. */
 static int stay(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
 {
-    /* Asked about regularly; the others only after a hint, until the provider has answered once. */
+    /* Polled regularly; tasks in other states only after a hint, until the provider has answered once. */
     bool asked = t->state == MJ_PENDING || t->state == MJ_CANCELLED;
     int64_t before = t->due_at;
 
@@ -193,7 +193,7 @@ static int stay(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t
     }
 }
 
-/* The edge to take, after the rules that a table can't mj_attempt_hold. */
+/* The edge, after the rules that a table can't hold. */
 static unsigned edge(mj_task *t, const mj_attempt *a, const mj_signal *sig, const mj_rules *rules, int64_t gap,
                      int64_t now)
 {
@@ -205,7 +205,7 @@ static unsigned edge(mj_task *t, const mj_attempt *a, const mj_signal *sig, cons
     if ((sig->kind == SIG_LOOK || sig->kind == SIG_HINT) && !mj_attempt_can_look(t, a))
         return e == MJ_EDGE_DUP ? MJ_EDGE_DUP : MJ_EDGE_LATE;
     if (!current) {
-        /* Of an older attempt only its success is the task's, and what may lead to it. */
+        /* Of an older attempt only its success counts for the task, and what may lead to it. */
         if (sig->kind == SIG_LOOK)
             return e == MJ_EDGE_STAY ? MJ_EDGE_STAY : MJ_EDGE_LATE;
         if (sig->kind != SIG_SUCCEEDED)
@@ -228,7 +228,7 @@ static unsigned edge(mj_task *t, const mj_attempt *a, const mj_signal *sig, cons
     return e;
 }
 
-/* What is written down when the provider gave no reason of its own. */
+/* The reason that is stored when the provider gave none. */
 static void reason(mj_signal *sig, unsigned e)
 {
     if (sig->error.n > 0)
@@ -247,7 +247,7 @@ static void reason(mj_signal *sig, unsigned e)
         sig->error_code = MJ_LIT("provider");
 }
 
-/* When there is nothing more to ask about, nothing is due; and no poll leaves the task due at once. */
+/* When nothing is left to poll, nothing is due; and a poll never leaves the task due at once. */
 static void plan_poll(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now)
 {
     bool polled = sig->source == MJ_FROM_POLL && (mj_signal_is_answer(sig->kind) || sig->kind == SIG_UNANSWERED);
@@ -266,7 +266,7 @@ typedef struct taking {
     mj_task *t;
     mj_attempt *a; /* the attempt that it is about ... */
     bool current;  /* ... which is the current one */
-    mj_signal sig; /* as it is understood: a rule may read it as another kind */
+    mj_signal sig; /* as a rule understands it, perhaps as another kind */
     const mj_rules *rules;
     int64_t now;
     mj_result result; /* how it is taken, in the end */
@@ -287,7 +287,7 @@ static int admit(const taking *in)
     if (sig->kind == SIG_RESUBMIT && t->nattempts == MJ_MAX_ATTEMPTS)
         return MJ_ELIMIT;
     if (sig->kind == SIG_RESUBMIT && t->prompt.n == 0)
-        return MJ_ESTATE; /* adopted, and its prompt never learned: there is nothing to send */
+        return MJ_ESTATE; /* adopted with an unknown prompt: there is nothing to send */
     if (sig->kind == SIG_CLAIM && (!t->ready || (t->expires_at && in->now >= t->expires_at)))
         return MJ_ESTATE;
     return MJ_OK;
@@ -304,7 +304,7 @@ static unsigned understand(taking *in)
     if (sig->source == MJ_FROM_CALLBACK && t->called_at == 0 &&
         (mj_signal_is_status(sig->kind) || (sig->kind == SIG_LOOK && sig->task_id.n > 0)))
         t->called_at = in->now;
-    /* Heard often enough, "succeeded, without an image" is the truth. */
+    /* After enough polls, "succeeded without an image" is the truth. */
     if (sig->kind == SIG_HINT && sig->source == MJ_FROM_POLL && in->current && ++t->hints >= BELIEVE_HINTS)
         sig->kind = SIG_SUCCEEDED;
     in->result = mj_attempt_hear(t, in->a, sig, in->rules, in->now);
@@ -365,7 +365,7 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
         return mj_timeline_tell(t, &before, &in.sig, MJ_RESULT_CONFLICT, now, effect, MJ_ESTALE);
     e = understand(&in);
     if (in.sig.kind == SIG_SLOT_END && in.result == MJ_RESULT_STALE)
-        return MJ_ESTALE; /* the slot is free already, or its time is not over: not worth a timeline entry */
+        return MJ_ESTALE; /* the slot is free already, or still within its time: not worth a timeline entry */
     rc = follow(&in, e, effect);
     plan_poll(t, &in.sig, rules, now);
     return mj_timeline_tell(t, &before, &in.sig, conflict ? MJ_RESULT_CONFLICT : in.result, now, effect, rc);

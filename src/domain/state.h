@@ -11,24 +11,24 @@
 
 #include "domain/signal.h"
 
-/* Durations that the machine goes by; defaults as in PRODUCT.md, Configuration. */
+/* Durations, in milliseconds; defaults as in PRODUCT.md, Configuration. */
 typedef struct mj_rules {
     int64_t poll_first_ms, poll_max_ms; /* the first wait for a callback; the longest between polls */
-    int64_t lost_after_ms;              /* silence of a provider that answers */
-    int64_t grace_ms;                   /* beyond `timeout` before an absence or ambiguity counts */
-    bool polled;                        /* no callback can come: polls alone tell */
-    bool learn;                         /* what follows is taken from how callbacks came so far (mj_measure) */
+    int64_t lost_after_ms;              /* how long a provider that answers may say nothing new */
+    int64_t grace_ms;                   /* grace period after `timeout`, before absence or ambiguity counts */
+    bool polled;                        /* no callback can come, so polls must tell */
+    bool learn;                         /* adapt the schedule to how callbacks came so far (mj_measure) */
     int64_t first_ms[2]; /* by mode: when a callback is late, or a job may be done; 0: poll_first_ms says */
 } mj_rules;
 extern const mj_rules mj_rules_default;
 
-/* The facts that a policy hears of. On disk: keep the order. */
+/* The events for the policy. On disk: keep the order. */
 typedef enum { MJ_EVENT_NONE, MJ_EVENT_SUCCEEDED, MJ_EVENT_FAILED, MJ_EVENT_LOST, MJ_EVENT_AMBIGUOUS } mj_event;
 
 typedef struct mj_effect {
-    bool changed;     /* the record differs and has to be written */
-    bool withheld;    /* it would differ in its timeline alone, which was written less than a second ago */
-    uint32_t attempt; /* which one the signal turned out to be about */
+    bool changed;     /* the record changed and must be written */
+    bool withheld;    /* only its timeline would change, which was written less than a second ago */
+    uint32_t attempt; /* the attempt that the signal is about */
     mj_event event;   /* to be stored with the record */
 } mj_effect;
 
@@ -39,27 +39,28 @@ const char *mj_event_name(mj_event e);
 void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now);
 
 /* Applies a signal to a task, in place.
- *   MJ_OK         taken, the task's facts changed
- *   MJ_EDUPLICATE said before; at most the timeline and empty fields changed
- *   MJ_ESTALE     too late, contradicting or in conflict; at most the timeline changed
- * A callback's word that changes the timeline alone is written at most once a second; one that tells of progress and
- * changes no fact is never written.  Neither makes a difference to what is returned.
+ *
+ *   MJ_OK         taken; the task's facts changed
+ *   MJ_EDUPLICATE known before; at most the timeline and empty fields changed
+ *   MJ_ESTALE     too late, a contradiction or a conflict; at most the timeline changed
+ * A callback that changes only the timeline is written at most once a second; one that reports progress and changes no
+ * fact is never written.  The returned code is the same.
  *   MJ_ESTATE     a command that this state does not allow; nothing changed
- *   MJ_ECHANGED   expect_state or attempt did not hold; nothing changed
- *   MJ_EINVAL     it names an attempt that never was; nothing changed
+ *   MJ_ECHANGED   expect_state or attempt did not match; nothing changed
+ *   MJ_EINVAL     there is no such attempt; nothing changed
  *   MJ_ELIMIT     resubmitted MJ_MAX_ATTEMPTS times; nothing changed */
 int mj_state_apply(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now, mj_effect *effect);
 
-/* The clock that stored the task was ahead, and was set right: what waits is due at `now`, or, where it is the careful
- * side to wait, bounded by the wait that it was given, from now on.  False: nothing changed. */
+/* The clock that stored the task was ahead and was set right.  What waits is due at `now`; where waiting is the
+ * careful choice, it waits at most its original wait from now on.  False: nothing changed. */
 bool mj_state_rewind(mj_task *t, const mj_rules *rules, int64_t now);
 
-/* A wall clock that is off by no more than this was not stepped: nobody minds to wait so long, and a writer may have
- * waited for its turn as long since it looked at the clock. */
+/* A wall clock that is off by no more than this was not stepped: the wait does no harm, and a writer may have waited
+ * as long for its turn since it read the clock. */
 enum { MJ_CLOCK_STEP_MS = 60000 };
 
-/* What a sweep has to do with a task when its due_at has come. Part of the due
- * index' key, so that each job reads only its own. On disk: keep the order. */
+/* What reconcile does with a task when its due_at has come. Part of the due index' key, so that each job reads only
+ * its own entries. On disk: keep the order. */
 typedef enum { MJ_DUE_NONE, MJ_DUE_POLL, MJ_DUE_QUEUE, MJ_DUE_RESOLVE, MJ_DUE_OWNER } mj_due;
 mj_due mj_state_due(const mj_task *t);
 

@@ -148,7 +148,7 @@ int mj_task_encode(const mj_task *t, mj_buf *b)
     return b->failed ? MJ_ENOMEM : MJ_OK;
 }
 
-/* A byte that must be below `limit`, else the record is bad. */
+/* A byte below `limit`; any other makes the record bad. */
 static unsigned get_below(mj_reader *r, unsigned limit)
 {
     unsigned v = mj_get_u8(r);
@@ -173,7 +173,7 @@ static int64_t get_time(mj_reader *r)
     return checked_time(r, mj_get_int(r));
 }
 
-static int64_t get_time_from(mj_reader *r, int64_t base) /* itself within the limit */
+static int64_t get_time_from(mj_reader *r, int64_t base) /* the result is within the limit, too */
 {
     int64_t d = mj_get_int(r);
     return checked_time(r, d > MJ_MAX_TIME ? d : d < -MJ_MAX_TIME ? d : base + d);
@@ -189,7 +189,7 @@ static int32_t get_i32(mj_reader *r)
     return 0;
 }
 
-/* What goes into keys of the store must not be longer than they are. */
+/* Strings that go into keys of the store must fit there. */
 static mj_str get_name(mj_reader *r, uint32_t max)
 {
     mj_str s = mj_get_str(r);

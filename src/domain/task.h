@@ -40,7 +40,7 @@
 
 typedef enum { MJ_STATES(MJ_SYMBOL) MJ_NSTATES } mj_state;
 
-/* What is known of one attempt, from the provider's side. On disk: keep the order. */
+/* The status of one attempt, as far as it is known. On disk: keep the order. */
 #define MJ_ATTEMPT_STATUSES(X)                                                                                         \
     X(MJ_ATTEMPT_NONE, "unsent")                                                                                       \
     X(MJ_ATTEMPT_INTENT, "submitting")                                                                                 \
@@ -81,9 +81,9 @@ typedef struct mj_attempt {
 } mj_attempt;
 
 typedef struct mj_timeline_entry {
-    int64_t at;     /* ms, of the first of `count` like ones */
+    int64_t at;     /* ms, of the first of `count` equal ones */
     int64_t until;  /* ms, of the last */
-    uint32_t count; /* 1, or how often the same happened in a row */
+    uint32_t count; /* how often the same happened in a row */
     uint32_t attempt;
     uint8_t signal; /* mj_signal_kind */
     uint8_t result; /* mj_result: how it was taken */
@@ -96,21 +96,21 @@ typedef struct mj_task {
     uint8_t ref[MJ_ULID_BYTES];
     mj_state state;
     mj_mode mode;
-    mj_source source; /* of the word that made it final */
+    mj_source source; /* where the status that made it final came from */
     bool ready;       /* queued and may be sent as soon as a slot is free */
-    bool late;        /* final by a word that came after we had decided otherwise */
-    bool decided;     /* failed by our decision, not by the provider's word on the job */
+    bool late;        /* final by a status that came after we had decided otherwise */
+    bool decided;     /* failed by our decision, not by the provider's status */
     bool adopted;     /* submitted elsewhere: its callback carries no token of ours */
     bool has_owner;
     uint32_t timeout;   /* seconds */
     int32_t priority;   /* higher goes first */
     uint32_t polls;     /* job-status answers that were asked for it */
-    uint32_t absent;    /* answers that did not have it and count */
+    uint32_t absent;    /* counting answers that did not have it */
     uint32_t hints;     /* polled answers that said succeeded without an image */
-    uint32_t tries;     /* sendings of this attempt that failed without naming a wait: they make the backoff */
+    uint32_t tries;     /* submissions of this attempt that failed without naming a wait; they make the backoff */
     uint32_t event_seq; /* sequence number of its newest event; 0: none yet */
     int64_t created_at, updated_at, finished_at;
-    int64_t due_at;     /* when a sweep has to look at it; 0: never */
+    int64_t due_at;     /* when reconcile must look at it; 0: never */
     int64_t expires_at; /* queued no longer than that; 0: for ever */
     int64_t absent_since, silent_ms;
     int64_t called_at; /* when a callback first came for it; 0: none did (since version 2) */
@@ -118,7 +118,7 @@ typedef struct mj_task {
     mj_str account;    /* the one the user asked for; empty: any */
     mj_str prompt, mj_prompt, user_id, context, key, image, meta, error_code, error;
     mj_str files;            /* what a handler stored of it, as JSON (since version 3) */
-    uint8_t fingerprint[16]; /* of the arguments, to tell a repeated key from a conflicting one */
+    uint8_t fingerprint[16]; /* of the arguments: tells a repeated key from a conflicting one */
     unsigned nimages;
     mj_str images[MJ_MAX_IMAGES];
     unsigned nattempts; /* >= 1; the last is the current one */
@@ -145,8 +145,8 @@ uint32_t mj_task_attempt_of(const mj_task *t, mj_str id);
 
 /* Encodes in the newest version. MJ_ENOMEM. */
 int mj_task_encode(const mj_task *t, mj_buf *out);
-/* Decodes every version ever written; *t is untouched on error. MJ_ECORRUPT, MJ_ESCHEMA (a newer version).
- * What it lets through is safe to compute with: counts, enums, key lengths and times are within their limits. */
+/* Decodes every version that was ever written; *t is untouched on error. MJ_ECORRUPT, MJ_ESCHEMA (a newer version). A
+ * decoded record is safe to compute with: counts, enums, key lengths and times are within their limits. */
 int mj_task_decode(const void *p, size_t n, mj_task *t);
 
 #endif

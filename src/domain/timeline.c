@@ -6,8 +6,8 @@
 #include <string.h>
 
 enum {
-    FIRST_ENTRIES = 4, /* of a full timeline the first ones stay: they tell how it began */
-    GAP_MS = 1000,     /* what changes the timeline alone is written so often at most */
+    FIRST_ENTRIES = 4, /* a full timeline keeps its first entries: they tell how it began */
+    GAP_MS = 1000,     /* a change of the timeline alone is written at most this often */
 };
 
 static bool same_entry(const mj_timeline_entry *a, const mj_timeline_entry *b)
@@ -47,7 +47,7 @@ bool mj_timeline_fresh(const mj_task *t, int64_t now)
 {
     const mj_timeline_entry *m = t->ntimeline > 0 ? &t->timeline[t->ntimeline - 1] : NULL;
 
-    /* A hint that is repeated is taken each time, and yet tells nothing new. */
+    /* A repeated hint is taken each time, but tells nothing new. */
     return m && (m->result != MJ_RESULT_TAKEN || m->signal == SIG_HINT) && now >= m->until && now - m->until < GAP_MS;
 }
 
@@ -87,7 +87,7 @@ bool mj_timeline_only(const mj_task *a, const mj_task *b)
     return true;
 }
 
-/* A callback that tells of progress: no fact in it but that the job still runs. */
+/* A callback that reports progress: its only fact is that the job still runs. */
 static bool is_progress(const mj_signal *sig, mj_result result)
 {
     return sig->kind == SIG_RUNNING && sig->source == MJ_FROM_CALLBACK && result != MJ_RESULT_CONFLICT;
@@ -105,8 +105,8 @@ int mj_timeline_tell(mj_task *t, const mj_task *before, const mj_signal *sig, mj
         t->called_at = called_at;
     }
     if (mj_timeline_only(before, t)) {
-        /* It asks for no earlier poll than the one that is due.  That there was such a callback is noted all the same,
-         * once before each poll, for the schedule. */
+        /* It asks for no earlier poll than the due one.  That it came is noted once before each poll, for the
+         * schedule. */
         if (sig->kind == SIG_LOOK && result != MJ_RESULT_CONFLICT && (rc != MJ_EDUPLICATE || mj_schedule_hinted(t)))
             return rc;
         effect->withheld = sig->source == MJ_FROM_CALLBACK && mj_timeline_fresh(t, now);

@@ -10,8 +10,8 @@ enum { HEAD = MJ_ULID_BYTES + 1 }; /* of an item: ref and attempt */
 
 typedef struct box {
     mj_inbox *inbox;
-    mj_inbox_batch lot; /* the one that was taken last */
-    mj_buf scratch;     /* for reading it */
+    mj_inbox_batch batch; /* the batch that was taken last */
+    mj_buf scratch;       /* for reading the batch */
 } box;
 
 static box *check(lua_State *L)
@@ -28,13 +28,13 @@ static int inbox_close(lua_State *L)
     box *b = luaL_checkudata(L, 1, INBOX);
 
     mj_inbox_close(b->inbox);
-    mj_buf_free(&b->lot.items);
+    mj_buf_free(&b->batch.items);
     mj_buf_free(&b->scratch);
     memset(b, 0, sizeof *b);
     return 0;
 }
 
-/* inbox:put(ref, attempt, body) -> number of its lot, its own number in that | nil, err */
+/* inbox:put(ref, attempt, body) -> number of its batch, its own number in the batch | nil, err */
 static int inbox_put(lua_State *L)
 {
     box *b = check(L);
@@ -43,27 +43,27 @@ static int inbox_put(lua_State *L)
     const char *body = luaL_checklstring(L, 4, &n);
     uint8_t attempt = (uint8_t)mjl_arg_int(L, 3, 1, MJ_MAX_ATTEMPTS);
     uint32_t index = 0;
-    uint64_t lot;
+    uint64_t batch;
 
     luaL_argcheck(L, mjl_ref(L, 2, head), 2, "not a ref");
     luaL_argcheck(L, n <= UINT32_MAX - sizeof head, 4, "too long");
     head[MJ_ULID_BYTES] = attempt;
-    lot = mj_inbox_put(b->inbox, (mj_str){(const char *)head, sizeof head}, (mj_str){body, (uint32_t)n}, &index);
-    if (lot == 0)
+    batch = mj_inbox_put(b->inbox, (mj_str){(const char *)head, sizeof head}, (mj_str){body, (uint32_t)n}, &index);
+    if (batch == 0)
         return mjl_fail(L, MJ_ENOMEM, NULL);
-    mjl_push_int(L, (int64_t)lot);
+    mjl_push_int(L, (int64_t)batch);
     mjl_push_int(L, index);
     return 2;
 }
 
-/* inbox:take() -> number of the lot, which store:write() takes from here | nil: nothing is there */
+/* inbox:take() -> number of the batch, which store:write() takes from here | nil: there is none */
 static int inbox_take(lua_State *L)
 {
     box *b = check(L);
 
-    if (!mj_inbox_take(b->inbox, &b->lot))
+    if (!mj_inbox_take(b->inbox, &b->batch))
         return 0;
-    mjl_push_int(L, (int64_t)b->lot.number);
+    mjl_push_int(L, (int64_t)b->batch.number);
     return 1;
 }
 
@@ -71,7 +71,7 @@ size_t mjl_batch_size(lua_State *L, int i)
 {
     box *b = luaL_checkudata(L, i, INBOX);
 
-    return b->lot.count;
+    return b->batch.count;
 }
 
 /* An item as inbox_put() made it: ref, attempt, body. */
@@ -87,16 +87,16 @@ static mj_str read_item(mj_str item, mj_op *op)
 int mjl_batch_read(lua_State *L, int i, mj_op *ops, bool *readable, size_t *n)
 {
     box *b = luaL_checkudata(L, i, INBOX);
-    mj_reader r = mj_reader_of(b->lot.items.p, b->lot.items.n);
+    mj_reader r = mj_reader_of(b->batch.items.p, b->batch.items.n);
     char why[MJ_WIRE_WHY];
 
-    lua_pushnil(L); /* until something can't be read */
+    lua_pushnil(L); /* until an item can't be read */
     b->scratch.n = 0;
     b->scratch.failed = false;
     *n = 0;
-    if (!mj_buf_reserve(&b->scratch, mj_wire_room(b->lot.items.n)))
+    if (!mj_buf_reserve(&b->scratch, mj_wire_room(b->batch.items.n)))
         return MJ_ENOMEM;
-    for (uint32_t k = 0; k < b->lot.count; k++) {
+    for (uint32_t k = 0; k < b->batch.count; k++) {
         mj_str item = mj_get_str(&r), body = read_item(item, &ops[*n]);
         readable[k] = mj_wire_callback(&mj_midjourney, body, &b->scratch, &ops[*n].sig, why);
         if (readable[k]) {
@@ -115,7 +115,7 @@ int mjl_batch_read(lua_State *L, int i, mj_op *ops, bool *readable, size_t *n)
     return MJ_OK;
 }
 
-/* core.inbox(name) -> the inbox of that name in this process; without a name one of its own.  Raises without memory. */
+/* core.inbox(name) -> the inbox of that name in this process; without a name a private one.  Raises without memory. */
 static int core_inbox(lua_State *L)
 {
     size_t n = 0;

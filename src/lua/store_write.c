@@ -6,13 +6,13 @@
 
 #define BATCH "mjhook.batch"
 
-/* A batch in a box of its own: whatever raises, its buffers are freed. */
+/* A batch in a userdata: its buffers are freed, whatever raises. */
 typedef struct batch {
     size_t n;
     mj_op *ops;
     mj_task *tasks;
-    bool *readable;    /* of the callbacks of an inbox's batch, those that ops have */
-    mjl_hidden hidden; /* texts of ops, without the secrets that were in them */
+    bool *readable;    /* which callbacks of the inbox's batch are in ops */
+    mjl_hidden hidden; /* texts of ops without secrets */
 } batch;
 
 static void clear_batch(batch *b)
@@ -56,14 +56,14 @@ static size_t count_creates(lua_State *L, size_t n)
     return creates;
 }
 
-/* The batch for n operations, which are read, and a lot of callbacks; MJ_ENOMEM. */
-static int fill_batch(lua_State *L, batch *b, size_t n, size_t lot)
+/* The batch for n operations, which were read, and ncalls callbacks; MJ_ENOMEM. */
+static int fill_batch(lua_State *L, batch *b, size_t n, size_t ncalls)
 {
     size_t creates = count_creates(L, n);
 
-    b->ops = calloc(n + lot + 1, sizeof *b->ops); /* one more, since none is no pointer */
+    b->ops = calloc(n + ncalls + 1, sizeof *b->ops); /* one more: calloc(0) may give NULL */
     b->tasks = calloc(creates + 1, sizeof *b->tasks);
-    b->readable = calloc(lot + 1, sizeof *b->readable);
+    b->readable = calloc(ncalls + 1, sizeof *b->readable);
     if (!b->ops || !b->tasks || !b->readable)
         return MJ_ENOMEM;
     creates = 0;
@@ -77,25 +77,25 @@ static int fill_batch(lua_State *L, batch *b, size_t n, size_t lot)
     return MJ_OK;
 }
 
-/* How the callbacks of a lot went: a byte each, which is an index into core.codes. */
-static void push_outcomes(lua_State *L, const batch *b, const mj_op *op, size_t lot)
+/* How each callback of the inbox's batch went: a byte, which is an index into core.codes. */
+static void push_outcomes(lua_State *L, const batch *b, const mj_op *op, size_t ncalls)
 {
     luaL_Buffer bytes;
 
     luaL_buffinit(L, &bytes);
-    for (size_t i = 0; i < lot; i++) {
+    for (size_t i = 0; i < ncalls; i++) {
         int code = b->readable[i] ? (op++)->code : MJ_EINVAL;
         luaL_addchar(&bytes, (char)(1 - code));
     }
     luaL_pushresult(&bytes);
 }
 
-/* A write on its way: what push_results() needs. */
+/* A write that is running: what push_results() needs. */
 typedef struct writing {
     lua_State *L;
     const batch *b;
-    size_t n, lot; /* operations that were given; callbacks */
-    int at;        /* results go above this index, where push_results() lies */
+    size_t n, ncalls; /* operations; callbacks */
+    int at;           /* results go above this index, where push_results() is */
 } writing;
 
 /* The results, as store:write gives them. */
@@ -108,13 +108,13 @@ static int push_results(lua_State *L)
         mjl_push_result(L, &w->b->ops[i]);
         lua_rawseti(L, -2, (int)i + 1);
     }
-    push_outcomes(L, w->b, w->b->ops + w->n, w->lot);
+    push_outcomes(L, w->b, w->b->ops + w->n, w->ncalls);
     return 2;
 }
 
-/* Before the commit: the results become Lua values, or nothing is stored.  After it there would be no way back when
- * memory runs out.  Values are made, and no Lua code runs inside the transaction: the collector rests, which could
- * call a finalizer that writes, too. */
+/* Before the commit: the results become Lua values, or nothing is stored; after it, memory that runs out would lose
+ * them. Values are made, and no Lua code runs inside the transaction: the collector is stopped, since it could call a
+ * finalizer that writes, too. */
 static int take_over(void *ctx)
 {
     writing *w = ctx;
@@ -122,7 +122,7 @@ static int take_over(void *ctx)
     bool collects = lua_gc(L, LUA_GCISRUNNING, 0);
     int rc;
 
-    lua_settop(L, w->at); /* a batch that runs again */
+    lua_settop(L, w->at); /* the batch may run again */
     lua_pushvalue(L, w->at);
     lua_pushlightuserdata(L, w);
     if (collects)
@@ -138,24 +138,24 @@ static int try_write(lua_State *L, mj_store *s, batch *b, writing *w, int64_t no
 {
     const mj_ready ready = {take_over, w};
     size_t read = 0;
-    int rc = fill_batch(L, b, w->n, w->lot);
+    int rc = fill_batch(L, b, w->n, w->ncalls);
 
-    if (rc == MJ_OK && w->lot > 0)
+    if (rc == MJ_OK && w->ncalls > 0)
         rc = mjl_batch_read(L, 4, b->ops + w->n, b->readable, &read);
     else
         lua_pushnil(L);
     b->n += read;
     for (size_t i = 0; rc == MJ_OK && i < b->n; i++)
         rc = mjl_redact_op(&b->ops[i], &b->hidden);
-    lua_pushcfunction(L, push_results); /* here: LuaJIT takes memory for it */
+    lua_pushcfunction(L, push_results); /* here, since LuaJIT takes memory for it */
     w->at = lua_gettop(L);
     return rc == MJ_OK ? mj_store_write_ready(s, b->ops, b->n, now, &ready) : rc;
 }
 
 /* store:write(ops, now, inbox) -> {results}, outcomes, unreadable | nil, err.  With an inbox (optional), the callbacks
- * of the lot that was taken last out of it are in the same transaction: `outcomes` has a byte for each, an index into
- * core.codes; `unreadable` is nil, or tells by their numbers why some could not be read, whatever their byte says.
- * Whatever it raises, and whatever error it gives: nothing was stored. */
+ * of its batch, the one that was taken last, are in the same transaction: `outcomes` has a byte for each, an index
+ * into core.codes; `unreadable` is nil, or tells by their numbers why some could not be read, whatever their byte
+ * says. When it raises or gives an error, nothing was stored. */
 static int store_write(lua_State *L)
 {
     mj_store *s = mjl_store(L);
@@ -167,11 +167,11 @@ static int store_write(lua_State *L)
     lua_settop(L, 4);
     luaL_checktype(L, 2, LUA_TTABLE);
     w.n = lua_rawlen(L, 2);
-    w.lot = lua_isnil(L, 4) ? 0 : mjl_batch_size(L, 4);
+    w.ncalls = lua_isnil(L, 4) ? 0 : mjl_batch_size(L, 4);
     w.b = b = new_batch(L);
     top = lua_gettop(L);
     rc = try_write(L, s, b, &w, now);
-    if (rc == MJ_ENOMEM) { /* LuaJIT collects nothing before it gives up, and C's memory may be back by now */
+    if (rc == MJ_ENOMEM) { /* LuaJIT collects nothing before it gives up, and C may have memory again by now */
         clear_batch(b);
         lua_settop(L, top);
         lua_gc(L, LUA_GCCOLLECT, 0);

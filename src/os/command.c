@@ -28,10 +28,11 @@ static void close_pair(int *ends)
 
 /* ---- in the guard ---- */
 
-enum { REPORT = 3 }; /* the guard's socket; the program does not get it */
+enum { REPORT = 3 }; /* the guard's socket, which the program does not get */
 
-/* Puts these files where the program expects them.  First out of the way: where a parent was started without standard
- * input, a pipe may have got its number.  0, or an errno value, and *report is where the socket is by then. */
+/* Puts these files where the program expects them.  First they move out of the way: in a parent that was started
+ * without standard input, a pipe may have that number.  0, or an errno value, and *report is where the socket is then.
+ */
 static int arrange(int in, int err, int *report)
 {
     int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
@@ -54,12 +55,12 @@ static int arrange(int in, int err, int *report)
 static _Noreturn void guard(const mj_command *c, int in, int err, int report)
 {
     pid_t self = getpid(), pid;
-    volatile int why = arrange(in, err, &report); /* vfork(): the program's process writes it, too */
+    volatile int why = arrange(in, err, &report); /* volatile: under vfork() the program's process writes it, too */
 
     if (why != 0)
         mj_guard_failed(report, why);
-    /* The guard is a copy of a process that may be large; this is none again.  What runs before execve() is two system
-     * calls, and the guard has one thread. */
+    /* vfork(): the guard may be a copy of a large process, and no second copy is needed.  Only two system calls run
+     * before execve(), and the guard has one thread. */
     pid = vfork(); /* NOLINT(clang-analyzer-security.insecureAPI.vfork) */
     if (pid == 0) {
         mj_guard_settle(self); /* NOLINT(clang-analyzer-unix.Vfork) */
@@ -77,7 +78,7 @@ static _Noreturn void guard(const mj_command *c, int in, int err, int report)
 
 enum { READ = 4096, PIPE_READS = 1048576 / READ }; /* bytes; a pipe holds at most a MiB */
 
-/* Keeps the end of what the program says. */
+/* Keeps the end of the program's standard error. */
 static bool listen_to(int fd, mj_ended *out, size_t *n)
 {
     char some[READ];
@@ -99,7 +100,7 @@ static bool listen_to(int fd, mj_ended *out, size_t *n)
     return true;
 }
 
-/* Feeds and hears the program until it has ended or its time is over. */
+/* Feeds and hears the program until it has ended or its time is up. */
 static void attend(const mj_command *c, mj_guard *g, int in, int err, mj_ended *out)
 {
     int64_t stop_at = clock_ms() + c->timeout_ms, left;
@@ -116,7 +117,7 @@ static void attend(const mj_command *c, mj_guard *g, int in, int err, mj_ended *
             ssize_t n = write(in, c->input.p + fed, c->input.n - fed);
             fed += n > 0 ? (size_t)n : 0;
             if (fed == c->input.n || (n < 0 && errno != EAGAIN && errno != EINTR)) {
-                close(in); /* it has all of it, or does not want to hear more */
+                close(in); /* all input was written, or the program closed its end */
                 in = -1;
             }
         }
@@ -128,7 +129,7 @@ static void attend(const mj_command *c, mj_guard *g, int in, int err, mj_ended *
             break;
     }
     out->timed_out = left <= 0;
-    /* What the pipe still holds; not more, since a process that it left behind may write for ever. */
+    /* Reads what the pipe still holds, and no more: a process that the program left behind may write for ever. */
     for (int i = 0; i < PIPE_READS && err >= 0 && poll(&(struct pollfd){err, POLLIN, 0}, 1, 0) > 0; i++)
         if (!listen_to(err, out, &said))
             break;
@@ -157,7 +158,7 @@ int mj_command_run(const mj_command *c, mj_ended *out)
     close(in[0]), close(err[1]);
     fcntl(in[1], F_SETFL, O_NONBLOCK);
     fcntl(err[0], F_SETFL, O_NONBLOCK);
-    /* A program that closes its input early must not end us. */
+    /* A program that closes its input early must not end this process. */
     sigemptyset(&pipe_only);
     sigaddset(&pipe_only, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &pipe_only, &before);

@@ -14,14 +14,14 @@ bool mj_fd_fill_standard(void)
     do {
         fd = open("/dev/null", O_RDONLY);
         if (fd < 0)
-            fd = open("/", O_RDONLY | O_DIRECTORY); /* no /dev in here */
+            fd = open("/", O_RDONLY | O_DIRECTORY); /* there is no /dev here */
     } while (fd >= 0 && fd <= STDERR_FILENO);
     if (fd >= 0)
         close(fd);
     return fd >= 0;
 }
 
-/* As the kernel gives it; readdir() would allocate. */
+/* Reads the directory by system call: readdir() would allocate. */
 struct entry {
     uint64_t ino;
     int64_t next;
@@ -30,7 +30,7 @@ struct entry {
     char name[];
 };
 
-/* Closes the descriptors from `low` on that are of this file; NULL: of any. */
+/* Closes the descriptors from `low` on that are of this file; NULL: all of them. */
 static void close_all(int low, const struct stat *file)
 {
     _Alignas(struct entry) char some[2048];
@@ -57,7 +57,7 @@ void mj_fd_close_from(int low)
     if (syscall(SYS_close_range, (unsigned)low, ~0U, 0U) == 0)
         return;
 #endif
-    close_all(low, NULL); /* a kernel before 5.9, or a filter of system calls that does not know it */
+    close_all(low, NULL); /* close_range() is missing: a kernel before 5.9, or a filter of system calls */
 }
 
 void mj_fd_close_file(dev_t dev, ino_t ino)

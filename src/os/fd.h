@@ -5,11 +5,11 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* Opens standard input, output and error where this process was started without them, so that no other file gets these
- * numbers: what is meant for people must not go there.  Writing to what is opened so fails.  false: errno is set. */
+/* Opens standard input, output and error if this process was started without them, so that no other file gets these
+ * numbers: text for people must not go there.  Writing to them then fails.  false: errno is set. */
 bool mj_fd_fill_standard(void);
-/* Closes all descriptors from this one on; those of a file, but standard input, output and error.  Safe after fork() in
- * a process with threads. */
+/* Closes all descriptors from this one on; and: those of one file, except standard input, output and error.  Safe
+ * after fork() in a process with threads. */
 void mj_fd_close_from(int low);
 void mj_fd_close_file(dev_t dev, ino_t ino);
 

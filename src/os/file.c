@@ -88,7 +88,7 @@ static const char *base(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* The directory that holds the file.  One that may not be read can't be synced alone: see sync_place(). */
+/* Opens the directory that holds the file.  One without read permission can't be synced alone: see sync_place(). */
 static int open_place(const char *path)
 {
     char dir[PATH_MAX];
@@ -110,7 +110,7 @@ static int sync_place(const mj_file *f)
     return mj_sync_dir(f->dir) == 0 || (errno == EBADF && syncfs(f->fd) == 0) ? 0 : -1;
 }
 
-/* Whether the path is one for a regular file: what is there is one, or nothing is. */
+/* Whether a regular file is at the path, or nothing is. */
 static int check_target(int dir, const char *path, char why[MJ_FILE_WHY])
 {
     const char *name = base(path);
@@ -164,8 +164,9 @@ static int take_name(mj_file *f, bool fresh)
         return renameat(f->dir, f->temporary, f->dir, name);
     if (renameat2(f->dir, f->temporary, f->dir, name, RENAME_NOREPLACE) == 0)
         return 0;
-    if (errno != EINVAL || linkat(f->dir, f->temporary, f->dir, name, 0) != 0) /* a file system that can't; nor does */
-        return -1;                                                             /* a link replace anything */
+    if (errno != EINVAL ||
+        linkat(f->dir, f->temporary, f->dir, name, 0) != 0) /* a file system that can't do it; a link */
+        return -1;                                          /* replaces nothing, either */
     unlinkat(f->dir, f->temporary, 0);
     return 0;
 }
@@ -183,7 +184,7 @@ int mj_file_commit(mj_file *f, bool fresh, char why[MJ_FILE_WHY])
         rc = mj_file_failed(why, f->path);
     MJ_FAULT("file.renamed");
     if (rc == MJ_OK) {
-        f->temporary[0] = '\0'; /* it has its name: a sync that fails leaves it there */
+        f->temporary[0] = '\0'; /* it has its name: it stays there even if the sync fails */
         if (sync_place(f) != 0)
             rc = mj_file_failed(why, f->path);
     }
@@ -217,7 +218,7 @@ int mj_file_write(const char *path, const void *p, size_t n, unsigned mode, char
     return mj_file_commit(&f, false, why);
 }
 
-/* Opens the file, or creates it with exactly that mode: two steps, since only the creator may set a mode. */
+/* Opens the file, or creates it with exactly that mode.  Two steps, since only the creator may set a mode. */
 static int open_log(const char *path, unsigned mode)
 {
     const int flags = O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC; /* NONBLOCK: for a FIFO */

@@ -10,7 +10,7 @@
 __attribute__((format(printf, 3, 4))) int mj_file_refuse(char why[MJ_FILE_WHY], int code, const char *format, ...);
 /* The same after a system call that failed, by errno. */
 int mj_file_failed(char why[MJ_FILE_WHY], const char *path);
-/* What it is instead of a regular file: "a directory". */
+/* Names what is not a regular file: "a directory". */
 const char *mj_file_kind_of(mode_t mode);
 
 #endif

@@ -16,11 +16,11 @@
 
 static void woken(int sig)
 {
-    (void)sig; /* it cuts ppoll() short; that is all */
+    (void)sig; /* the signal only interrupts ppoll() */
 }
 
-/* fork(), but without an exit signal: only a wait with __WALL finds the child.  Locks of the C library stay as they
- * were, so the child may take none. */
+/* fork() without an exit signal: only a wait with __WALL finds the child.  Locks of the C library stay as they were,
+ * so the child must take none. */
 static pid_t fork_hidden(void)
 {
     return (pid_t)syscall(SYS_clone, 0UL, NULL, NULL, NULL, 0UL);
@@ -36,11 +36,11 @@ int mj_guard_start(mj_guard *g, mj_guard_kind kind, int *fd)
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return -1;
     sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before); /* a handler of the parent's must not run in the guard */
+    pthread_sigmask(SIG_BLOCK, &all, &before); /* the parent's signal handlers must not run in the guard */
     pid = kind == MJ_GUARD_PROGRAM ? fork_hidden() : fork();
     if (pid == 0) {
-        sigaction(SIGCHLD, &wake, NULL); /* also where the parent ignores it, and its children leave no status */
-        if (kind == MJ_GUARD_PROGRAM)    /* what a handler's own code starts in a session of its own is the user's */
+        sigaction(SIGCHLD, &wake, NULL); /* needed if the parent ignores SIGCHLD: its children would leave no status */
+        if (kind == MJ_GUARD_PROGRAM)    /* what a handler's code starts in a session of its own is the user's */
             prctl(PR_SET_CHILD_SUBREAPER, 1);
         close(ends[0]);
         *fd = ends[1];
@@ -72,8 +72,8 @@ static _Noreturn void report(int fd, const mj_ending *how)
     _exit(0);
 }
 
-/* A pidfd, if there is one, is of this guard even when another child has got its pid by then.  Of a guard without one
- * nobody else takes the status, so that the pid is still its own. */
+/* A pidfd means this guard even when another child has its pid by now.  Without one, no other wait takes the guard's
+ * status, so the pid is still its own. */
 static void signal_guard(const mj_guard *g, int sig)
 {
     if (g->pidfd >= 0)
@@ -84,7 +84,7 @@ static void signal_guard(const mj_guard *g, int sig)
 
 enum { PATIENCE_MS = 100 };
 
-/* false: the guard ended without a word.  It may have been stopped, by what it guards, and is told to go on. */
+/* false: the guard ended without a report.  The guarded program may have stopped it, so it is continued. */
 static bool hear(const mj_guard *g, mj_ending *how)
 {
     struct pollfd said = {g->fd, POLLIN, 0};
@@ -137,8 +137,8 @@ static pid_t some_child(void)
     return pid;
 }
 
-/* What left the process group, as setsid() does, became a child of the guard when its parent ended.  With a bound,
- * since there may be one that multiplies faster. */
+/* A process that left the group, as setsid() does, became a child of the guard when its parent ended.  The loop has a
+ * bound: a process may multiply faster than it is killed. */
 static void end_strays(void)
 {
     enum { MOST = 10000 };
@@ -160,14 +160,15 @@ void mj_guard_watch(int fd, pid_t pid, bool leave)
     sigdelset(&all_but_sigchld, SIGCHLD);
     while (!ended(pid)) {
         struct pollfd parent = {fd, POLLIN, 0};
-        if (ppoll(&parent, 1, NULL, &all_but_sigchld) > 0) { /* it sends nothing: it wants an end, or has come to one */
+        if (ppoll(&parent, 1, NULL, &all_but_sigchld) >
+            0) { /* the parent never sends: it asks for the end, or has ended */
             leave = false;
             break;
         }
     }
     if (!leave) {
         kill(-pid, SIGKILL);
-        kill(pid, SIGKILL); /* where it has joined another group */
+        kill(pid, SIGKILL); /* in case it has joined another group */
     }
     while (waitpid(pid, &how.status, 0) < 0 && errno == EINTR)
         ;
@@ -182,7 +183,7 @@ void mj_guard_settle(pid_t guard)
 
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != guard) /* it ended before that was said */
+    if (getppid() != guard) /* the guard ended before prctl() took effect */
         _exit(0);
     for (int i = 1; i < NSIG; i++)
         signal(i, SIG_DFL);
@@ -190,7 +191,7 @@ void mj_guard_settle(pid_t guard)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* ECHILD: another part of this process took the status, and there is nothing to wait for. */
+/* ECHILD: another part of this process took the status; there is nothing to wait for. */
 static void wait_for(mj_guard *g)
 {
     siginfo_t info;
@@ -210,7 +211,7 @@ void mj_guard_end(mj_guard *g, mj_ending *how)
     shutdown(g->fd, SHUT_WR); /* not close(): a child that was forked meanwhile may hold a copy */
     if (!hear(g, how))
         *how = (mj_ending){.status = SIGKILL};
-    signal_guard(g, SIGKILL); /* it has nothing left to do; and what it could not kill might stop it again */
+    signal_guard(g, SIGKILL); /* the guard has nothing left to do, and a process that it could not kill might stop it */
     close(g->fd);
     g->fd = -1;
     wait_for(g);

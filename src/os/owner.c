@@ -17,7 +17,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static mj_owner cached; /* of process cached.pid; 0: none yet */
 
 typedef struct stat_line { /* of /proc/PID/stat */
-    uint32_t pid;          /* as that /proc sees it */
+    uint32_t pid;          /* in the view of that /proc */
     char letter;           /* of the process state */
     uint64_t threads, started;
 } stat_line;
@@ -62,7 +62,7 @@ static bool read_boot(uint8_t out[16])
     return n == 32;
 }
 
-/* The command's name may hold anything, even ") R 1": the fields begin behind the last parenthesis. */
+/* The command's name may hold anything, even ") R 1": the fields begin after the last parenthesis. */
 static bool read_stat(const char *path, stat_line *s)
 {
     char text[1024], *p, *end;
@@ -89,7 +89,7 @@ static bool read_self(mj_owner *o)
     struct stat ns;
     stat_line s;
 
-    /* A /proc of another namespace (unshare --pid without a mount of its own) tells of other processes. */
+    /* A /proc of another namespace (unshare --pid without a mount of its own) shows other processes. */
     if (!read_boot(o->boot) || stat("/proc/self/ns/pid", &ns) != 0 || !read_stat("/proc/self/stat", &s) ||
         s.pid != o->pid)
         return false;
@@ -103,7 +103,7 @@ int mj_owner_self(mj_owner *o)
     mj_owner self = {.pid = (uint32_t)getpid()};
     bool known = false;
 
-    /* Never waits: a fork at the wrong moment leaves a child with a lock that nobody will open. */
+    /* Try the lock, never wait: a fork at the wrong moment leaves the child with a lock that stays locked. */
     if (pthread_mutex_trylock(&lock) == 0) {
         known = cached.pid == self.pid;
         if (known)
@@ -129,22 +129,22 @@ mj_owner_state mj_owner_look(const mj_owner *o)
     mj_owner self;
     stat_line s;
 
-    /* kill() takes 0 and what is negative for groups. */
+    /* For kill(), 0 and negative numbers mean groups. */
     if (o->pidns == 0 || o->pid == 0 || o->pid > INT32_MAX || memcmp(o->boot, none, 16) == 0 ||
         mj_owner_self(&self) != MJ_OK)
         return MJ_OWNER_FOREIGN;
     if (memcmp(o->boot, self.boot, 16) != 0)
-        return MJ_OWNER_DEAD; /* nothing outlives a boot */
+        return MJ_OWNER_DEAD; /* no process outlives a boot */
     if (o->pidns != self.pidns)
         return MJ_OWNER_FOREIGN;
-    if (o->pid == self.pid) /* who asks is alive, and has been the same one since it began */
+    if (o->pid == self.pid) /* this very process: alive, and the same since it began */
         return o->started == self.started ? MJ_OWNER_ALIVE : MJ_OWNER_DEAD;
     snprintf(path, sizeof path, "/proc/%lu/stat", (unsigned long)o->pid);
     if (read_stat(path, &s)) {
-        /* A main thread that ended before the others is a zombie, too; the process lives. */
+        /* A zombie can also be a main thread that ended before the others: then the process lives. */
         bool dead = s.started != o->started || ((s.letter == 'Z' || s.letter == 'X') && s.threads <= 1);
         return dead ? MJ_OWNER_DEAD : MJ_OWNER_ALIVE;
     }
-    /* Not to be seen: gone, or hidden by hidepid; a signal can tell. */
+    /* Not visible: gone, or hidden by hidepid; a signal can tell. */
     return kill((pid_t)o->pid, 0) != 0 && errno == ESRCH ? MJ_OWNER_DEAD : MJ_OWNER_ALIVE;
 }

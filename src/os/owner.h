@@ -1,7 +1,6 @@
-/* mj_owner: who is sending, provably: boot id, PID namespace, pid, start time.
+/* mj_owner: which process is sending, provably: boot id, PID namespace, pid, start time.
  *
- * Linux only (/proc).  A submitter's death is shown by evidence, not by age:
- * see PRODUCT.md, Edges. */
+ * Linux only (/proc).  A submitter's death is shown by evidence, not by age: see PRODUCT.md, Edges. */
 #ifndef MJ_OWNER_H
 #define MJ_OWNER_H
 
@@ -15,15 +14,16 @@ typedef struct mj_owner {
 } mj_owner;
 
 typedef enum {
-    MJ_OWNER_ALIVE,   /* that very process runs */
-    MJ_OWNER_DEAD,    /* shown dead: other boot, no such pid, zombie, or pid reused */
-    MJ_OWNER_FOREIGN, /* another namespace: nothing can be said but by age */
+    MJ_OWNER_ALIVE,   /* that process runs */
+    MJ_OWNER_DEAD,    /* proved dead: another boot, no such pid, a zombie, or the pid was reused */
+    MJ_OWNER_FOREIGN, /* another namespace: only age tells */
 } mj_owner_state;
 
-/* This process; cached, refreshed after fork (pid differs); from any thread.  0, MJ_EIO when /proc can't be
- * read or is of another PID namespace (then *o is pid and zeros, which every process judges as foreign). */
+/* This process; cached, and refreshed after a fork (the pid differs); from any thread.  0; MJ_EIO: /proc can't be
+ * read, or is of another PID namespace (then *o is pid and zeros, and every process judges it as foreign). */
 int mj_owner_self(mj_owner *o);
-/* Where /proc hides others' processes (hidepid), one that exists is alive: its start time can't be compared. */
+/* Where /proc hides other users' processes (hidepid), an existing pid counts as alive: its start time can't be
+ * compared. */
 mj_owner_state mj_owner_look(const mj_owner *o);
 
 #endif

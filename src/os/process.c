@@ -9,28 +9,28 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Those of this process, so that a new one can close what belongs to the others. */
+/* The children of this process, so that a new child can close what belongs to the others. */
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
 static mj_child *list;
 
-/* Of the number of claims: there are no more to be had. */
+/* Set in `begun`: the parent has taken the rest back. */
 #define TAKEN_BACK 0x80000000U
 
 enum { FREE, HELD, FORBIDDEN };
 
 struct mj_child_shared {
-    atomic_uint claimed; /* how many pieces of its work the child has begun */
-    atomic_uint hold;    /* FREE, HELD or FORBIDDEN */
+    atomic_uint begun; /* how many pieces of its work the child has begun */
+    atomic_uint hold;  /* FREE, HELD or FORBIDDEN */
 };
 
-static struct mj_child_shared *own; /* in a child */
+static struct mj_child_shared *own; /* this child's; NULL in other processes */
 
-/* Memory that stays the same for both sides of a fork; NULL. */
+/* Memory that both sides of a fork share; NULL: there is none. */
 static struct mj_child_shared *share(void)
 {
     void *p = mmap(NULL, sizeof(struct mj_child_shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-    return p == MAP_FAILED ? NULL : p; /* zeroed, as both begin */
+    return p == MAP_FAILED ? NULL : p; /* zeroed, as both numbers begin */
 }
 
 static void unshare_memory(mj_child *c)
@@ -66,7 +66,7 @@ static int failed(mj_child *c, int *ends, int why)
     return -1;
 }
 
-/* In a process that was forked: the parent's children are not its own. */
+/* In a forked process: the parent's children are not its own. */
 static void let_go_of_list(void)
 {
     for (mj_child *c = list; c; c = c->next) {
@@ -79,7 +79,7 @@ static void let_go_of_list(void)
     list = NULL;
 }
 
-/* In the guard: forks once more, and never comes back but in the child. */
+/* In the guard: forks once more; returns only in the child. */
 static void fork_guarded(mj_child *c, int end, int report)
 {
     pid_t self = getpid(), pid = fork();
@@ -87,7 +87,7 @@ static void fork_guarded(mj_child *c, int end, int report)
     if (pid < 0)
         mj_guard_failed(report, errno);
     if (pid > 0) {
-        setpgid(pid, pid); /* whichever of the two is first */
+        setpgid(pid, pid); /* parent and child both set it; the first call counts */
         if (dup2(report, 0) == 0) {
             mj_fd_close_from(1);
             report = 0;
@@ -110,7 +110,7 @@ int mj_child_fork(mj_child *c)
     *c = (mj_child){.fd = -1, .guard = {.fd = -1, .pidfd = -1}, .shared = share()};
     if (!c->shared || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return failed(c, ends, errno);
-    pthread_mutex_lock(&list_lock); /* nothing is opened or closed meanwhile, and the child finds the list whole */
+    pthread_mutex_lock(&list_lock); /* no descriptor is opened or closed meanwhile, and the child finds a whole list */
     rc = mj_guard_start(&c->guard, MJ_GUARD_FORK, &report);
     if (rc == 0) {
         close(ends[0]);
@@ -134,17 +134,17 @@ int mj_child_fork(mj_child *c)
 
 bool mj_child_begin(mj_child *c)
 {
-    return c->shared && (atomic_fetch_add(&c->shared->claimed, 1) & TAKEN_BACK) == 0;
+    return c->shared && (atomic_fetch_add(&c->shared->begun, 1) & TAKEN_BACK) == 0;
 }
 
 unsigned mj_child_take_back(mj_child *c)
 {
-    unsigned word = c->shared ? atomic_fetch_or(&c->shared->claimed, TAKEN_BACK) : 0;
+    unsigned word = c->shared ? atomic_fetch_or(&c->shared->begun, TAKEN_BACK) : 0;
 
     return word & ~TAKEN_BACK;
 }
 
-/* Whether the hold is, or was already, what it should become. */
+/* Whether the hold becomes, or is already, what is wanted. */
 static bool change(struct mj_child_shared *s, unsigned wanted)
 {
     unsigned seen = FREE;
@@ -196,7 +196,7 @@ bool mj_child_tell(int fd, mj_str message)
     return send_all(fd, head, sizeof head) && send_all(fd, message.p, message.n);
 }
 
-/* The first whole message in the buffer: its length and 4, or 0. */
+/* The length of the first whole message in the buffer, with its head; 0: there is none. */
 static size_t whole(const mj_buf *b, bool *bad)
 {
     uint32_t n = b->n < 4 ? 0 : mj_be32_get(b->p);

@@ -1,7 +1,7 @@
 /* mj_child: processes of our own code that may hang, crash or leak without harm to this one.
  *
- * Each is the leader of a process group of its own, which is killed with it, and
- * dies when its parent does: see mj_guard.  No Lua in here. */
+ * Each leads a process group of its own, which is killed with it, and dies when its parent does: see mj_guard.  No Lua
+ * in here. */
 #ifndef MJ_CHILD_H
 #define MJ_CHILD_H
 
@@ -13,34 +13,35 @@
 
 #define MJ_MAX_FRAME 1048576 /* bytes of one message from a child */
 
-/* A child tells how it goes in messages. */
+/* A child, which reports by messages. */
 typedef struct mj_child {
     mj_guard guard;                 /* its parent */
     int fd;                         /* our end of its socket; -1: closed */
     mj_buf got;                     /* bytes of messages ... */
     size_t used;                    /* ... of which so many were given */
-    struct mj_child_shared *shared; /* memory of both; NULL: none */
+    struct mj_child_shared *shared; /* memory that both share; NULL: none */
     struct mj_child *next;
 } mj_child;
 
-/* Forks.  Parent: 1.  Child: 0.  In both, *c is filled: in the child, fd is its own end.  An error: negative, errno is
- * set, *c is as mj_child_end() leaves it.  A child inherits no socket of other children. */
+/* Forks.  Parent: 1.  Child: 0.  Both get *c filled; in the child, fd is its own end.  Error: negative, errno is set,
+ * *c is as mj_child_end() leaves it.  A child inherits no socket of other children. */
 int mj_child_fork(mj_child *c);
-/* In the child, before each piece of work that it was forked for: false when the parent has taken the rest back. */
+/* In the child, before each piece of its work: false when the parent has taken the rest back. */
 bool mj_child_begin(mj_child *c);
-/* In the child: until mj_child_release() the parent does not end it, or has ended it by now.  Elsewhere: nothing. */
+/* In the child: until mj_child_release() the parent does not end it (or has ended it by now).  In other processes:
+ * nothing. */
 void mj_child_hold(void);
 void mj_child_release(void);
-/* Before the parent ends it: false while it holds; true: it can begin no more to hold. */
+/* Before the parent ends the child: false while the child holds; true: the child can't begin to hold any more. */
 bool mj_child_forbid(mj_child *c);
-/* Takes back what it has not begun, and gives how many pieces it has; it begins no more. */
+/* Takes back the pieces that the child has not begun, and returns how many it has begun; it begins no more. */
 unsigned mj_child_take_back(mj_child *c);
-/* In the child: sends one message, whole.  false: the parent is gone, or it is too long. */
+/* In the child: sends one message, whole.  false: the parent is gone, or the message is too long. */
 bool mj_child_tell(int fd, mj_str message);
-/* Reads what there is, without waiting.  1: *message is the next one, valid until the next call; 0: none yet;
- * -1: it has ended (or talks nonsense). */
+/* Reads what there is, without waiting.  1: *message is the next one, valid until the next call.  0: none yet.  -1:
+ * the child has ended, or sent nonsense. */
 int mj_child_hear(mj_child *c, mj_str *message);
-/* Kills it and its process group if they still run, waits; *status as from waitpid(). */
+/* Kills the child and its process group if they still run, and waits; *status as from waitpid(). */
 void mj_child_end(mj_child *c, int *status);
 
 #endif

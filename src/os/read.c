@@ -15,10 +15,10 @@ static const int LOOK = O_PATH | O_CLOEXEC | O_NOFOLLOW; /* a directory is enter
 typedef struct walk {
     const char *path;    /* as it was given */
     char at[PATH_MAX];   /* the directory that `dir` is; no link and no ".." in it; "" for / */
-    char rest[PATH_MAX]; /* what is still to be walked */
+    char rest[PATH_MAX]; /* what is still to walk */
     int dir;
-    bool shared; /* others may write to `dir`; it is sticky, so that what lies there tells by its owner whose it is */
-    size_t closed_at; /* length of `at` at the topmost directory that not everybody may enter; 0: there is none */
+    bool shared;      /* others may write to `dir`, which is sticky: then the owner of each entry counts */
+    size_t closed_at; /* length of `at` at the topmost directory that not every user may enter; 0: there is none */
     int links;
 } walk;
 
@@ -27,7 +27,7 @@ static bool trusted(uid_t owner)
     return owner == 0 || owner == geteuid();
 }
 
-/* What was last walked to, for people. */
+/* The directory that was walked to last, for people. */
 static const char *place(const walk *w)
 {
     return w->at[0] ? w->at : "/";
@@ -80,7 +80,7 @@ static int start_at_root(walk *w, char why[MJ_FILE_WHY])
     return w->dir < 0 ? mj_file_failed(why, "/") : check_dir(w, why);
 }
 
-/* Takes the next component off `rest`.  False: there is none. */
+/* Takes the next name off `rest`.  False: there is none. */
 static bool next_name(walk *w, char name[PATH_MAX])
 {
     size_t skip = strspn(w->rest, "/"), n = strcspn(w->rest + skip, "/");
@@ -91,7 +91,7 @@ static bool next_name(walk *w, char name[PATH_MAX])
     return n > 0;
 }
 
-/* The link's target is walked instead of the link. */
+/* Walks the link's target instead of the link. */
 static int follow(walk *w, const char *name, const struct stat *st, char why[MJ_FILE_WHY])
 {
     char target[PATH_MAX], rest[PATH_MAX];
@@ -113,7 +113,7 @@ static int follow(walk *w, const char *name, const struct stat *st, char why[MJ_
     return target[0] == '/' ? start_at_root(w, why) : MJ_OK;
 }
 
-/* Up one directory, whose name `at` loses. */
+/* Goes up one directory, which `at` drops. */
 static int leave(walk *w, char why[MJ_FILE_WHY])
 {
     char *slash = strrchr(w->at, '/');
@@ -134,7 +134,7 @@ static int descend(walk *w, const char *name, char why[MJ_FILE_WHY])
     return enter(w, name, why);
 }
 
-/* Walks to the directory that holds the file; `name` is the file's in it. */
+/* Walks to the directory that holds the file; `name` becomes the file's name in it. */
 static int walk_to(walk *w, char name[PATH_MAX], char why[MJ_FILE_WHY])
 {
     struct stat st;
@@ -153,7 +153,7 @@ static int walk_to(walk *w, char name[PATH_MAX], char why[MJ_FILE_WHY])
             rc = follow(w, name, &st, why);
         else if (w->rest[0] || S_ISDIR(st.st_mode))
             rc = descend(w, name, why);
-        else if (!S_ISREG(st.st_mode)) /* opening a device may do something */
+        else if (!S_ISREG(st.st_mode)) /* opening a device may have an effect */
             rc = mj_file_refuse(why, MJ_EINVAL, "%s: a regular file expected, got %s", w->path,
                                 mj_file_kind_of(st.st_mode));
         else
@@ -162,7 +162,7 @@ static int walk_to(walk *w, char name[PATH_MAX], char why[MJ_FILE_WHY])
     return rc;
 }
 
-/* What was opened: the file that will be read. */
+/* Checks the open file, the one that will be read. */
 static int check_file(const walk *w, int fd, mj_file_kind kind, char why[MJ_FILE_WHY])
 {
     struct stat st;
@@ -205,7 +205,7 @@ static int read_all(const char *path, int fd, size_t max, mj_buf *out, char why[
     }
 }
 
-/* An absolute path in `rest`. */
+/* Puts an absolute path into `rest`. */
 static int begin_walk(walk *w, const char *path, char why[MJ_FILE_WHY])
 {
     char here[PATH_MAX] = "";

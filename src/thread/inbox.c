@@ -2,14 +2,14 @@
 
 #include "base/registry.h"
 
-/* A buffer that a rush made larger is not kept for the quiet afterwards. */
+/* A larger buffer, made in a rush, is not kept. */
 enum { KEEP = 1 << 20 };
 
 struct mj_inbox {
     mj_registered reg;
-    uint64_t taken; /* lots so far */
-    uint32_t count; /* of the one that is being gathered ... */
-    mj_buf items;   /* ... and what is in it */
+    uint64_t taken; /* batches so far */
+    uint32_t count; /* of the batch that is being gathered ... */
+    mj_buf items;   /* ... and its items */
 };
 
 static mj_registered *all;
@@ -39,7 +39,7 @@ uint64_t mj_inbox_put(mj_inbox *b, mj_str head, mj_str body, uint32_t *index)
     mj_put_raw(items, head.p, head.n);
     mj_put_raw(items, body.p, body.n);
     if (items->failed) {
-        items->n = before; /* this one does not fit; those before it are whole, and the next one may be smaller */
+        items->n = before; /* this item does not fit; those before it are whole, and the next one may be smaller */
         items->failed = false;
     } else {
         number = b->taken + 1;
@@ -49,20 +49,20 @@ uint64_t mj_inbox_put(mj_inbox *b, mj_str head, mj_str body, uint32_t *index)
     return number;
 }
 
-bool mj_inbox_take(mj_inbox *b, mj_inbox_batch *lot)
+bool mj_inbox_take(mj_inbox *b, mj_inbox_batch *batch)
 {
     mj_buf empty;
     bool any;
 
-    lot->count = 0;
-    lot->items.n = 0;
-    if (lot->items.cap > KEEP)
-        mj_buf_free(&lot->items);
-    empty = lot->items;
+    batch->count = 0;
+    batch->items.n = 0;
+    if (batch->items.cap > KEEP)
+        mj_buf_free(&batch->items);
+    empty = batch->items;
     pthread_mutex_lock(&b->reg.lock);
     any = b->count > 0;
     if (any) {
-        *lot = (mj_inbox_batch){.number = ++b->taken, .count = b->count, .items = b->items};
+        *batch = (mj_inbox_batch){.number = ++b->taken, .count = b->count, .items = b->items};
         b->items = empty;
         b->count = 0;
     }

@@ -1,10 +1,9 @@
-/* mj_inbox: what came in on one thread, for another one that takes all of it at once.
+/* mj_inbox: items that one thread puts in and another thread takes, all at once.
  *
- * The event loop puts callbacks in, one by one; the thread that commits takes what
- * is there at the moment when it is free, not what was there when it was called.
- * What is put in is bytes.  All that was put in between two takes is a lot: lots are
- * numbered from 1, without gaps, and so are the items of each, so that whoever put
- * something in knows under which name its outcome will be told. */
+ * The event loop puts callbacks in, one by one.  The committing thread takes what is there when it is free, not what
+ * was there when it was called.  An item is bytes.  A batch is all items between two takes.  Batches are numbered from
+ * 1 without gaps, and so are the items of each batch: so the thread that put an item in knows the number of its
+ * result. */
 #ifndef MJ_INBOX_H
 #define MJ_INBOX_H
 
@@ -12,14 +11,14 @@
 
 typedef struct mj_inbox mj_inbox;
 
-/* The inbox of that name in this process, made when it is new: so two threads find the same one.  Without a name
- * (NULL) one that nobody else finds.  Goes when all who opened it have closed it, with what is in it.  NULL: no memory.
- */
+/* The inbox of that name in this process, made if it is new: so two threads find the same one.  Without a name (NULL),
+ * one that no other call finds.  It is freed, with what is in it, when each of its users has closed it.  NULL: no
+ * memory. */
 mj_inbox *mj_inbox_open(const char *name, size_t n);
 void mj_inbox_close(mj_inbox *b);
 
-/* Puts in an item whose bytes are head and body.  0: no memory, and nothing was put in; otherwise the number of its
- * lot, and *index is its own in it. */
+/* Puts in an item: the bytes of head and body.  0: no memory, and nothing was put in; otherwise the number of its
+ * batch, and *index becomes its number in the batch. */
 uint64_t mj_inbox_put(mj_inbox *b, mj_str head, mj_str body, uint32_t *index);
 
 typedef struct mj_inbox_batch {
@@ -28,8 +27,8 @@ typedef struct mj_inbox_batch {
     mj_buf items; /* each as mj_put_str() writes it */
 } mj_inbox_batch;
 
-/* Takes what is there.  The lot's buffer is handed over for what comes next, emptied, so begin with {0} and keep it;
- * mj_buf_free() its items in the end.  False: nothing was there, and no lot begins anew. */
-bool mj_inbox_take(mj_inbox *b, mj_inbox_batch *lot);
+/* Takes the batch that is there.  *batch's buffer is handed over for the next one, emptied: begin with {0}, keep it,
+ * and call mj_buf_free() for its items in the end.  False: there is none, and no batch begins. */
+bool mj_inbox_take(mj_inbox *b, mj_inbox_batch *batch);
 
 #endif

@@ -5,9 +5,9 @@
 struct mj_workqueue {
     mj_registered reg;
     mj_buf pieces;
-    size_t at;     /* bytes of those that were begun */
-    uint32_t left; /* that were not */
-    int64_t since; /* when the last one was begun */
+    size_t at;     /* bytes of the pieces that were begun */
+    uint32_t left; /* pieces that were not begun */
+    int64_t since; /* when the last piece was begun */
 };
 
 static mj_registered *all;

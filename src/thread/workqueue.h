@@ -14,17 +14,17 @@
 
 typedef struct mj_workqueue mj_workqueue;
 
-/* As mj_inbox_open() and mj_inbox_close(): of that name in this process. */
+/* The queue of that name in this process, as mj_inbox_open() and mj_inbox_close(). */
 mj_workqueue *mj_workqueue_open(const char *name, size_t n);
 void mj_workqueue_close(mj_workqueue *c);
 
-/* Lays out `count` pieces, in *pieces as mj_put_str() writes them; what lay there is forgotten.  The buffer is swapped
- * for the one before.  `now`: monotonic, in milliseconds. */
+/* Fills the queue with `count` pieces, in *pieces as mj_put_str() writes them, in place of the former ones.  The
+ * buffers are swapped.  `now`: monotonic, in milliseconds. */
 void mj_workqueue_fill(mj_workqueue *c, mj_buf *pieces, uint32_t count, int64_t now);
-/* The next piece is begun.  False: there is none, or no more. */
+/* Begins the next piece.  False: there is none. */
 bool mj_workqueue_begin(mj_workqueue *c, int64_t now);
-/* Appends the pieces that were not begun to *out, if the one at hand was begun before `before`, and gives their number:
- * nobody will begin them.  0: there are none, or it is too early, or there is no memory (they stay where they are). */
+/* Takes back the pieces that were not begun, if the current one was begun before `before`: appends them to *out and
+ * returns their number.  0: there are none, or it is too early, or there is no memory (then they stay). */
 uint32_t mj_workqueue_take_back(mj_workqueue *c, int64_t before, mj_buf *out);
 
 #endif
