@@ -62,7 +62,10 @@ function show() {
   aborter?.abort();
   aborter = new AbortController();
   for (const node of nav.children) {
-    if (node.dataset.view === route.view || (route.view === "task" && node.dataset.view === "tasks")) node.setAttribute("aria-current", "page");
+    if (node.dataset.view === route.view || (route.view === "task" && node.dataset.view === "tasks")) {
+      node.setAttribute("aria-current", "page");
+      nav.scrollLeft = Math.max(0, node.offsetLeft - nav.offsetLeft - nav.clientWidth / 3); // on a phone not all fit
+    }
     else node.removeAttribute("aria-current");
   }
   const title = (text) => { document.title = text ? `${text} · mjhook` : "mjhook"; };

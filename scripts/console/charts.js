@@ -17,13 +17,13 @@ function frame(label, max, children) {
 export function columns(label, names, list) {
   W = Math.max(280, Math.min(1100, document.getElementById("main").clientWidth - 60));
   const max = Math.max(1, ...list.map((c) => c.values.reduce((a, b) => a + b, 0)));
-  const step = (W - LEFT) / Math.max(list.length, 1), high = H - BOTTOM - 8;
+  const step = (W - LEFT) / Math.max(list.length, 1), high = H - BOTTOM - 8, wide = Math.max(1, Math.min(step * 0.8, 56));
   const bars = list.map((column, i) => {
     let y = H - BOTTOM;
     return svg("g", null, svg("title", null, `${column.label}: ${names.map((n, k) => `${column.values[k]} ${n}`).join(", ")}`), column.values.map((value, k) => {
       const height = (value / max) * high;
       y -= height;
-      return height > 0 ? svg("rect", { x: LEFT + i * step + step * 0.1, y, width: Math.max(step * 0.8, 1), height, class: "bar " + names[k] }) : null;
+      return height > 0 ? svg("rect", { x: LEFT + (i + 0.5) * step - wide / 2, y, width: wide, height, class: "bar " + names[k] }) : null;
     }));
   });
   const ticks = list.length ? [0, Math.floor(list.length / 2), list.length - 1].filter((v, i, all) => all.indexOf(v) === i).map((i, n, all) =>

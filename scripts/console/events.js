@@ -2,7 +2,7 @@
 import { get, settings } from "./api.js";
 import { onFilter, onIds } from "./dialog.js";
 import { badge, button, empty, foreign, h, link, put, trouble } from "./dom.js";
-import { filterChips, filterForm, filterOf } from "./filter.js";
+import { filterChips, filterForm, filterOf, focusFilter } from "./filter.js";
 import { number, relative, time } from "./format.js";
 import { Rows } from "./list.js";
 import * as live from "./live.js";
@@ -100,5 +100,5 @@ export function show(ctx) {
   toolbar();
   draw();
   return { refresh: () => { if (!params.after) draw(); }, key: (event) => rows.key(event),
-    focusSearch: () => ctx.root.querySelector(".filters input, .filters select")?.focus() };
+    focusSearch: () => focusFilter(ctx.root) };
 }

@@ -85,6 +85,11 @@ export function filterForm(view, params) {
     h("summary", null, "Filter"), form);
 }
 
+export function focusFilter(root) {
+  root.querySelector(".filterbox").open = true;
+  root.querySelector(".filters input, .filters select").focus();
+}
+
 // A button for each state, with how many tasks are in it; several can be chosen.
 export function stateChips(view, params, counts) {
   const chosen = new Set(params.state ? params.state.split(",") : []);

@@ -1,8 +1,9 @@
 // Gallery: finished images, the archived files first.
 import { get, settings } from "./api.js";
 import { foreign, h, link, put, trouble } from "./dom.js";
-import { filterChips, filterForm, filterOf } from "./filter.js";
+import { filterChips, filterForm, filterOf, focusFilter } from "./filter.js";
 import { time } from "./format.js";
+import { Rows } from "./list.js";
 import { href, taskHref } from "./route.js";
 
 function choice(images) {
@@ -20,7 +21,7 @@ function item(it) {
 
 export function show(ctx) {
   const { params } = ctx;
-  const body = h("div", null, h("div", { class: "skeleton" }));
+  const rows = new Rows(), body = h("div", null, h("div", { class: "skeleton" }));
   put(ctx.root, h("h1", { class: "unseen", tabindex: "-1" }, "Gallery"),
     settings.images === "off" ? h("p", { class: "dim note" }, 'Images are not loaded: console{ images = "archived" } shows those that were archived.') : "",
     filterForm("gallery", params), filterChips("gallery", params) || "", body);
@@ -33,6 +34,7 @@ export function show(ctx) {
       h("div", { class: "toolbar end" }, h("div", { class: "pages" },
         link(href("gallery", { ...params, before: "", after: page.newer || "" }), { class: "button", "aria-disabled": String(!page.newer), tabindex: page.newer ? "0" : "-1" }, "← Newer"),
         link(href("gallery", { ...params, after: "", before: page.older || "" }), { class: "button", "aria-disabled": String(!page.older), tabindex: page.older ? "0" : "-1" }, "Older →"))));
+      rows.settle(rows.hasFocus());
       latest = page.items[0]?.ref;
     } catch (err) {
       if (err.name !== "AbortError") put(body, trouble(err, draw));
@@ -43,5 +45,5 @@ export function show(ctx) {
   return { refresh: (state) => { // images that are loaded stay, unless there is a new one
     const n = state.last?.tasks?.succeeded;
     if (n !== succeeded && !params.before && !params.after && latest !== undefined) { if (succeeded !== null) draw(); succeeded = n; }
-  } };
+  }, key: (event) => rows.key(event), focusSearch: () => focusFilter(ctx.root) };
 }

@@ -25,12 +25,12 @@ function happenings(story) {
   const list = task.timeline.map((entry) => ({ at: entry.at, kind: entry.source, text: entry.text,
     state: entry.moved && entry.to, order: 0 }));
   for (const event of story.events) {
-    list.push({ at: event.created_at, kind: "event", text: `event ${event.type} stored`, order: 1 });
+    list.push({ at: event.created_at, kind: "event", text: `“${event.type}” event stored`, order: 1 });
     for (const err of event.errors)
-      list.push({ at: err.at, kind: "event", text: `event ${event.type}: ${err.message || "a try failed"}`, bad: true, order: 2 });
-    if (event.buried) list.push({ at: event.errors.at(-1)?.at || event.created_at, kind: "event", text: `event ${event.type} is buried: kick hands it out again`, bad: true, order: 3 });
-    else if (event.leased && event.next_at > story.now) list.push({ at: story.now, kind: "event", text: `event ${event.type} is being handled`, order: 4 });
-    else list.push({ at: event.next_at, kind: "event", text: `event ${event.type} is handed to the policy`, next: true, order: 5 });
+      list.push({ at: err.at, kind: "event", text: `“${event.type}” event: ${err.message || "a try failed"}`, bad: true, order: 2 });
+    if (event.buried) list.push({ at: event.errors.at(-1)?.at || event.created_at, kind: "event", text: `“${event.type}” event is buried: kick hands it out again`, bad: true, order: 3 });
+    else if (event.leased && event.next_at > story.now) list.push({ at: story.now, kind: "event", text: `“${event.type}” event is being handled`, order: 4 });
+    else list.push({ at: event.next_at, kind: "event", text: `“${event.type}” event is handed to the policy`, next: true, order: 5 });
   }
   for (const kept of story.refused)
     list.push({ at: kept.at, kind: "callback", text: `callback refused (${bytes(kept.size)})${kept.reason ? ": " + kept.reason : ""}`, bad: true, order: 1 });

@@ -2,7 +2,7 @@
 import { get, settings } from "./api.js";
 import { onFilter, onIds, labelOf } from "./dialog.js";
 import { badge, button, empty, foreign, h, link, put, trouble } from "./dom.js";
-import { filterChips, filterForm, filterOf, isFiltered, stateChips, updateCounts } from "./filter.js";
+import { filterChips, filterForm, filterOf, focusFilter, isFiltered, stateChips, updateCounts } from "./filter.js";
 import { number, time } from "./format.js";
 import { Rows } from "./list.js";
 import * as live from "./live.js";
@@ -114,7 +114,7 @@ export function show(ctx) {
       if (!params.before && !params.after) draw();
     },
     key: (event) => rows.key(event),
-    focusSearch: () => ctx.root.querySelector("input[name=q], input[name=user_id], .filters select")?.focus(),
+    focusSearch: () => focusFilter(ctx.root),
   };
 }
 

@@ -119,6 +119,7 @@ error_log @DIR@/error.log warn;
 events { worker_connections 2048; }
 thread_pool mjhook threads=1;
 thread_pool mjhook_http threads=1;
+thread_pool mjhook_read threads=1;
 http {
   access_log off;
   keepalive_requests 1000000000;
@@ -139,6 +140,7 @@ http {
     client_max_body_size 1m; client_body_buffer_size 1m;
     location = /ping { return 200 "pong\n"; }
     location = /hook { content_by_lua_block { require("resty.mjhook").callback() } }
+    location /mjhook/ { content_by_lua_block { require("resty.mjhook").console() } }
     location = /decode { content_by_lua_block {
       ngx.req.read_body()
       local doc = cjson.decode(ngx.req.get_body_data())
@@ -285,9 +287,28 @@ local function during_sweep(url, worker)
   print(("  p99 is %.1f times what it is without a sweep (aim: 2)"):format(ratios(beside, alone, "p99")))
 end
 
+-- Callbacks alone, and while eight clients ask the console for what takes longest: a text that no prompt has.
+local function beside_console(url, worker)
+  local alone, beside = {}, {}
+  for i = 1, ROUNDS do
+    alone[i] = run(url .. "/hook", worker, 64, true)
+    local pid = must(sh(("wrk -t1 -c8 -d%ds '%s/mjhook/api/tasks?q=nothing&since=0' >%s/console.out 2>&1 & echo $!")
+      :format(SECONDS + 2, url, dir)))
+    beside[i] = run(url .. "/hook", worker, 64, true)
+    must(sh(("kill -0 %s"):format(pid))) -- it was at work all the time
+    sh(("while kill -0 %s 2>/dev/null; do sleep 0.02; done"):format(pid))
+  end
+  say("mjhook, nothing beside it", 64, alone)
+  say("mjhook, a console is hammered", 64, beside)
+  print(("  %s requests to the console a second; callbacks are %.2f of those without (aim: 0.9), p99 %.1f times"):format(
+    (read(dir .. "/console.out") or ""):match "Requests/sec:%s*([%d.]+)" or "?", ratios(beside, alone, "rate"),
+      ratios(beside, alone, "p99")))
+end
+
 local function main()
   write_config()
-  local needed = 90000 + 20000 -- a second: two workers at most; those during a sweep and before
+  -- A second: two workers at most; those during a sweep and before, those beside a console and before.
+  local needed = 90000 + 20000 + 100000
   for _, c in ipairs(CONNECTIONS) do
     needed = needed + 2 * math.min(60000, 4000 * c) + 5000
   end
@@ -329,6 +350,7 @@ local function main()
   print(("  nginx worker's own memory: %.1f MiB at start, then after each round %s MiB, at last after %d callbacks")
     :format(table.remove(memory, 1), table.concat(memory, ", "), acknowledged))
   during_sweep(url, worker)
+  beside_console(url, worker)
   stop(master)
   url, master = start_nginx(2)
   local two = {}

@@ -331,4 +331,28 @@ describe("the console's API", function()
     put { {} }
     kit.wait_until(function() return stream():find('"queued":1', 1, true) end)
   end)
+
+  it("has its page, and says so, while the store can't be opened", function()
+    web:stop()
+    kit.sh(("chmod 600 %s/config.lua; mkdir -p %s/other; echo x >%s/other/data.mdb"):format(web.dir, web.dir, web.dir))
+    web.settings.store = web.dir .. "/other"
+    kit.write(web.dir .. "/config.lua", receiver.config_text(web.settings))
+    web:start()
+    local status, body = request("GET", "/look/")
+    assert.equal(200, status)
+    assert.truthy(body:find("assets/app.js", 1, true))
+    local answer
+    answer, status = get "/look/api/tasks"
+    assert.same({ 503, "unavailable" }, { status, answer.error.code })
+  end)
+
+  it("answers what is asked too fast slowly, and still answers", function()
+    put { {} }
+    local begun = core.clock()
+    local out = kit.sh(("%s -s -o /dev/null -w '%%{http_code} ' '%s/look/api/tasks?limit=[1-200]'"):format(kit.curl,
+      web.url))
+    assert.equal(200, select(2, out:gsub("200", "")))
+    assert.is_true(core.clock() - begun > 1000) -- sixty at once, the others 8 ms apart
+    assert.equal(200, (request("GET", "/look/")))
+  end)
 end)

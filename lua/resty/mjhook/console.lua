@@ -65,15 +65,18 @@ end
 
 -- ---- pace: what the console may take of the event loop ----
 
-local PACE_MS = 8     -- between two answers of a worker, whatever is asked
-local WAIT_MS = 4000  -- more would wait longer than this: they are told to come later
+local PACE_MS = 8      -- between two answers of a worker, whatever is asked
+local BURST_MS = 480   -- sixty are given at once: a page and what it loads
+local WAIT_MS = 4000   -- what would wait longer is told to come later
+local REFUSED_S = 1    -- and is told so only after this time: a client in a loop gains nothing
 
 local free_at = 0
 
 local function pace()
   local now = core.clock()
-  local at = math.max(free_at, now)
+  local at = math.max(free_at, now - BURST_MS)
   if at - now > WAIT_MS then
+    ngx.sleep(REFUSED_S)
     return false
   end
   free_at = at + PACE_MS
@@ -178,8 +181,6 @@ local function answer_read(mj, name, options)
   local args, fault = READS[name](query)
   if fault then
     return refuse("invalid", fault)
-  elseif not pace() then
-    return refuse("slow_down", "too many requests at a time")
   end
   local text, why = read(mj, name, args, options)
   if not text then
@@ -375,6 +376,9 @@ function M.handle(mj, given, doctor)
   end
   local method, uri = ngx.req.get_method(), ngx.var.uri
   access.headers(options)
+  if not pace() then
+    return refuse("slow_down", "too many requests at a time")
+  end
   if method == "HEAD" then
     method = "GET"
   end

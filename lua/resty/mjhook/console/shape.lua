@@ -13,7 +13,8 @@ local M = {}
 local PROMPT_BYTES = 500 -- of a row
 
 local DUE = {
-  queued = "it may be sent again", submitting = "its sender is looked for", ambiguous = "it is decided on",
+  queued = "it may be sent again", submitting = "its sender is looked for",
+  ambiguous = "it becomes lost, unless a callback comes or the policy decides otherwise",
 }
 
 -- At most n bytes, not cut inside a character.
