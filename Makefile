@@ -5,7 +5,7 @@
 #   make test           the same, then every suite; ends with "N passed, N failed"
 #   make check          the suites without installing anything; SUITES="c lua5.4 luajit faults e2e"
 #   make lint           format, luacheck, layers, words, cppcheck, clang-tidy, -Werror
-#   make sanitize       the suites under AddressSanitizer and UBSan
+#   make sanitize       the suites under AddressSanitizer and UBSan; sanitize-gc with a collector that never rests
 #   make valgrind       the C suite under valgrind
 #   make bench chaos    spec/*/run, with ARGS
 #   make fuzz           mutated callbacks, answers, tokens, records and HTTP, sanitized; ARGS="wire|http SECONDS SEED CASE"
@@ -203,7 +203,7 @@ $(BUILD)/$(1)/mjhook/store_memory.so: $(BUILD)/spec/$(1)/support/store_memory.o 
 	@mkdir -p $$(@D)
 	$$(LINK) -shared -Wl,-z,nodelete -o $$@ $$(filter %.o,$$^) $$(LIBS)
 endef
-$(foreach v,5.4 5.1,$(eval $(call memory_for_lua,$(v))))
+$(foreach v,$(KNOWN),$(eval $(call memory_for_lua,$(v))))
 
 $(TESTS) $(OTHERS): $(BUILD)/%: $(BUILD)/spec/%.o $(SUPPORT_O) $(CORE_O) $(BUILD)/linked
 	@mkdir -p $(@D)
@@ -313,7 +313,7 @@ test:
 	$(AGAIN) check
 
 check: all tests $(NEEDS)
-	@BUILD=$(BUILD) FAULTS_BUILD=$(FAULTS_BUILD) VARIANT=$(VARIANT) CC="$(CC)" scripts/dev/run-tests $(SUITES)
+	@BUILD=$(BUILD) FAULTS_BUILD=$(FAULTS_BUILD) VARIANT=$(VARIANT) CC="$(CC)" SPECS="$(SPECS)" scripts/dev/run-tests $(SUITES)
 
 faults-build:
 	$(AGAIN) all VARIANT=faults BUILD=$(FAULTS_BUILD)
@@ -321,6 +321,19 @@ faults-build:
 sanitize:
 	@$(DEPS) $(DEPS_TEST)
 	$(AGAIN) check VARIANT=asan
+
+# The specs that call the C module from their own process: once with a collector that never rests, on both Luas, and once
+# on Lua 5.3.
+BINDING_SPECS ?= $(patsubst %,spec/%_spec.lua,answers binding callback callback_repeated cidr clock hold json_reader \
+	json_text listing metrics model questions redact refused store submit_unsent wire)
+sanitize-gc:
+	@$(DEPS) $(DEPS_TEST)
+	$(AGAIN) check VARIANT=asan SUITES="lua5.4 luajit" SPECS="$(BINDING_SPECS)" \
+	  BUSTED_ARGS=--helper=spec/support/collect_hard.lua SUITE_TIMEOUT=1800
+
+check-lua5.3:
+	@$(DEPS) $(DEPS_TEST) lua5.3 liblua5.3-dev
+	$(AGAIN) check LUAS=5.3 BUILD=build-5.3 SUITES=lua5.3 SPECS="$(BINDING_SPECS)"
 
 valgrind: tests
 	@$(DEPS) valgrind
