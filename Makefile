@@ -333,7 +333,7 @@ sanitize-gc:
 
 check-lua5.3:
 	@$(DEPS) $(DEPS_TEST) lua5.3 liblua5.3-dev
-	$(AGAIN) check LUAS=5.3 BUILD=build-5.3 SUITES=lua5.3 SPECS="$(BINDING_SPECS)"
+	$(AGAIN) check LUAS="5.3 5.1" BUILD=build-5.3 SUITES=lua5.3 SPECS="$(BINDING_SPECS)"
 
 valgrind: tests
 	@$(DEPS) valgrind

@@ -42,6 +42,19 @@ describe("the example", function()
       assert.equal(0, code)
     end)
 
+    it("leaves little to attack", function()
+      if not here "systemd-analyze" then
+        return pending "systemd is not installed"
+      end
+      for _, name in ipairs { UNITS[1], UNITS[3] } do
+        local path = kit.write(kit.tmp() .. "/" .. name, put(kit.read(EXAMPLES .. name), "/usr/local/bin/mjhook-reconcile",
+          PROGRAM))
+        local out = kit.sh("systemd-analyze security --no-pager --offline=true " .. path)
+        local exposure = tonumber(out:match "Overall exposure level for [^:]*: ([%d.]+)")
+        assert.is_true(exposure and exposure < 2.0, out)
+      end
+    end)
+
     -- What the unit starts, on a store with something to do. Gives the process and the task.
     local function start(unit)
       local command = put(kit.read(EXAMPLES .. unit):match "\nExecStart=([^\n]+)\n", "/usr/local/bin/mjhook-reconcile",
