@@ -123,7 +123,6 @@ OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d))) $(PQ_BENC
 # What has a header in spec/support is linked to all of them; what has none is a library to be preloaded.
 SUPPORT_O = $(patsubst spec/%.h,$(BUILD)/spec/%.o,$(wildcard spec/support/*.h))
 
-.PHONY: deb deb-check install-postgres
 .PHONY: all postgres tests others demo test check lint sanitize valgrind bench fuzz chaos doc format completion clean install uninstall deps-ci faults-build \
 	lint-format lint-luacheck lint-layers lint-words lint-cppcheck lint-tidy lint-werror luas FORCE
 .DELETE_ON_ERROR:
@@ -269,6 +268,7 @@ install: all
 	@echo "installed mjhook for $(foreach v,$(LUAS),$(NAME_$(v)),) programs in $(DESTDIR)$(BINDIR)"
 
 # The module for PostgreSQL alone: a package of its own.
+.PHONY: install-postgres
 install-postgres: postgres
 	$(foreach v,$(LUAS),$(call put,755,$(BUILD)/$(v)/mjhook/store_postgres.so,$(LIBDIR_$(v))/mjhook/store_postgres.so))
 
@@ -326,6 +326,7 @@ sanitize:
 # on Lua 5.3.
 BINDING_SPECS ?= $(patsubst %,spec/%_spec.lua,answers binding callback callback_repeated cidr clock hold json_reader \
 	json_text listing metrics model questions redact refused store submit_unsent wire)
+.PHONY: sanitize-gc check-lua5.3
 sanitize-gc:
 	@$(DEPS) $(DEPS_TEST)
 	$(AGAIN) check VARIANT=asan SUITES="lua5.4 luajit" SPECS="$(BINDING_SPECS)" \
@@ -351,6 +352,7 @@ bench fuzz chaos:
 	@BUILD=$(BUILD) VARIANT=$(VARIANT) spec/$@/run $(ARGS)
 
 # The packages, in build/deb; and installed, used, upgraded and removed in a clean root that systemd boots in.
+.PHONY: deb deb-check
 deb:
 	@$(DEPS) $(DEPS_DEB)
 	@scripts/dev/deb build/deb

@@ -177,8 +177,8 @@ describe("a container as the guide has it", function()
       if needs_root() then
         return
       end
-      kit.sh(("mkdir -m 755 %s/secrets; echo test-key >%s/secrets/key; chown %d %s/secrets/key; chmod 400 %s/secrets/key")
-        :format(dir, dir, USER, dir, dir))
+      kit.sh(("cd %s; mkdir -m 755 secrets; echo test-key >secrets/key; chown %d secrets/key; chmod 400 secrets/key")
+        :format(dir, USER))
       local out, code = accepted(dir .. "/secrets/key")
       assert.equal(0, code, out)
     end)
@@ -192,7 +192,8 @@ describe("a container as the guide has it", function()
         mkdir %s/secrets; cd %s/secrets
         mkdir ..2026_11_28; echo test-key >..2026_11_28/key
         ln -s ..2026_11_28 ..data; ln -s ..data/key key
-        chown -R root:%d . && chmod 3777 . && chmod 750 ..2026_11_28 && chmod 440 ..2026_11_28/key]]):format(dir, dir, USER))
+        chown -R root:%d . && chmod 3777 . && chmod 750 ..2026_11_28 && chmod 440 ..2026_11_28/key]]):format(dir, dir,
+        USER))
       local out, code = accepted(dir .. "/secrets/key")
       assert.equal(0, code, out)
     end)
@@ -201,7 +202,7 @@ describe("a container as the guide has it", function()
       if needs_root() then
         return
       end
-      kit.sh(("mkdir -m 755 %s/secrets; echo test-key >%s/secrets/key; chmod 444 %s/secrets/key"):format(dir, dir, dir))
+      kit.sh(("cd %s; mkdir -m 755 secrets; echo test-key >secrets/key; chmod 444 secrets/key"):format(dir))
       local out, code = accepted(dir .. "/secrets/key")
       assert.not_equal(0, code)
       assert.matches("secrets/key", out)

@@ -47,8 +47,8 @@ describe("the example", function()
         return pending "systemd is not installed"
       end
       for _, name in ipairs { UNITS[1], UNITS[3] } do
-        local path = kit.write(kit.tmp() .. "/" .. name, put(kit.read(EXAMPLES .. name), "/usr/local/bin/mjhook-reconcile",
-          PROGRAM))
+        local text = put(kit.read(EXAMPLES .. name), "/usr/local/bin/mjhook-reconcile", PROGRAM)
+        local path = kit.write(kit.tmp() .. "/" .. name, text)
         local out = kit.sh("systemd-analyze security --no-pager --offline=true " .. path)
         local exposure = tonumber(out:match "Overall exposure level for [^:]*: ([%d.]+)")
         assert.is_true(exposure and exposure < 2.0, out)

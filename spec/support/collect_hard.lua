@@ -1,5 +1,5 @@
--- For busted's --helper: the collector never rests, and each of its steps is as long as it can be. An object that C still
--- uses and no Lua value holds is freed at the next allocation, and the sanitizer names it.
+-- For busted's --helper: the collector never rests, and each of its steps is as long as it can be. An object that C
+-- still uses and no Lua value holds is freed at the next allocation, and the sanitizer names it.
 local jit = rawget(_G, "jit")
 collectgarbage("setpause", 0)
 -- LuaJIT: 0 is a whole cycle in each step. Lua 5.4 keeps a byte: 1000 is what its manual allows.
