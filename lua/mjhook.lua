@@ -44,7 +44,8 @@ end
 local submit, submit_many, wait = flow "submission.submit", flow "submission.submit_many", flow "submission.wait"
 local poll, prune, reconcile = flow "reconcile.poll", flow "reconcile.prune", flow "reconcile.reconcile"
 local deliver, events = flow "delivery.deliver", flow "delivery.events"
-local bulk, listing, metrics = flow "bulk", flow "listing", flow "metrics"
+local accounts, bulk = flow "accounts", flow "bulk"
+local listing, metrics = flow "listing", flow "metrics"
 
 ---@class mjhook
 ---@field version string of mjhook, such as "1.0.0"
@@ -553,6 +554,31 @@ function Mjhook:backup(path)
   check_open(self, 2)
   check_string("backup", path, 2)
   return self.exec:read("backup", path)
+end
+
+--- Sends nothing new under an account: for so many seconds, or until it is resumed. What was sent goes on, and its
+--- slots become free. A refusal of the provider does not shorten it.
+---@param account string
+---@param seconds? number
+---@return boolean? paused
+---@return mjhook.Error? err `not_found`
+function Mjhook:pause(account, seconds)
+  check_open(self, 2)
+  check_string("pause", account, 2)
+  if seconds ~= nil and (type(seconds) ~= "number" or not (seconds > 0 and seconds < 1e10)) then
+    error(("pause: seconds expected, got %s"):format(tostring(seconds)), 2)
+  end
+  return hold(accounts.pause, self, account, seconds)
+end
+
+--- Ends an account's rest, whatever its reason: a refusal, such as a used up quota, or a pause by hand.
+---@param account string
+---@return boolean? resumed
+---@return mjhook.Error? err `not_found`
+function Mjhook:resume(account)
+  check_open(self, 2)
+  check_string("resume", account, 2)
+  return hold(accounts.resume, self, account)
 end
 
 --- Gives the metrics in Prometheus' text format, in constant time.

@@ -1,5 +1,6 @@
 -- mjhook submit --wait, adopt and resume: the real program against the simulated provider.
 local cjson = require "cjson"
+local core = require "mjhook.core"
 local cli = require "cli"
 local kit = require "kit"
 local sim = require "sim"
@@ -132,6 +133,38 @@ describe("mjhook", function()
       assert.matches("^%w+ pending\n$", result.out)
       assert.equal(64, run({ "adopt", "a", "b", "--key", "k" }).code)
       assert.equal(64, run({ "adopt" }).code)
+    end)
+  end)
+
+  describe("pause", function()
+    it("keeps an account from sending until it is resumed, whatever the provider says meanwhile", function()
+      local mj = kit.open({}, sim)
+      local result = run { "pause" }
+      assert.same({ 0, "", "account default: nothing new is sent until `mjhook resume default`\n" },
+        { result.code, result.err, result.out })
+      local task = assert(mj:submit { prompt = "a fox" })
+      assert.equal("queued", task.state)
+      assert(mj.exec:commit { { op = "pause", account = "default", ["until"] = 0 } }) -- as a refusal's rest ends
+      assert(mj:reconcile { budget = 5 })
+      assert.equal(0, #sim.jobs())
+      assert.truthy(run({ "get", task.ref }).out:find("rests until it is resumed: it was paused by hand", 1, true))
+      assert.truthy(run({ "stats" }).out:find("rests until `mjhook resume`", 1, true))
+      run { "resume" }
+      assert(mj:reconcile { budget = 5 })
+      assert.equal(1, #sim.jobs())
+    end)
+
+    it("takes a time, and names what is wrong", function()
+      local mj = kit.open({}, sim)
+      assert.equal("account default: nothing new is sent for 30 min\n", run({ "pause", "--for", "30m" }).out)
+      assert.is_true(math.abs(mj:stats().accounts[1].paused_until - core.now() - 1800000) < 60000)
+      assert.same({ account = "default", seconds = 5 }, cjson.decode(run({ "pause", "--for=5s", "--json" }).out))
+      assert.equal(64, run({ "pause", "--for", "0" }).code)
+      assert.equal(64, run({ "pause", "--for", "soon" }).code)
+      assert.equal(1, run({ "pause", "nobody" }).code)
+      assert.is_true(mj:resume "default")
+      assert.equal("not_found", select(2, mj:pause "nobody").code)
+      assert.has_error(function() mj:pause("default", 0) end)
     end)
   end)
 

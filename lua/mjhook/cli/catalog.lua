@@ -23,7 +23,7 @@ M.GROUPS = {
   { "Set up", "doctor" },
   { "Jobs", "submit", "get", "list", "watch", "refresh", "cancel", "resubmit", "adopt" },
   { "Results", "events", "kick", "bury", "replay", "refused", "readmit", "policy" },
-  { "Numbers and accounts", "stats", "metrics", "resume" },
+  { "Numbers and accounts", "stats", "metrics", "pause", "resume" },
   { "Store", "prune", "check", "backup", "restore", "migrate", "copy" },
 }
 

@@ -1,25 +1,8 @@
 -- mjhook resume
+local account_of = require "mjhook.cli.account"
 local accounts = require "mjhook.accounts"
 local fail = require "mjhook.cli.fail"
-local suggest = require "mjhook.suggest"
 local text = require "mjhook.cli.text"
-
--- The account that is meant: the one that is named, or the only one.
-local function account_of(mj, name)
-  local names = {}
-  for i, account in ipairs(mj.config.accounts) do
-    names[i] = account.name
-    if account.name == name then
-      return name
-    end
-  end
-  if name then
-    fail.stop(fail.FAILED, ("no account has the name %s%s"):format(name, suggest(name, names)))
-  elseif #names > 1 then
-    fail.stop(fail.USAGE, ("resume: ACCOUNT expected, one of %s"):format(table.concat(names, ", ")), "resume")
-  end
-  return names[1]
-end
 
 local function seen(mj, name)
   local stats, err = mj:stats()
@@ -47,7 +30,7 @@ An account rests after a refusal that is about the account: its quota, its key, 
 finds out whether that helped. Without ACCOUNT the only one is meant. Queued jobs are sent with the next pass of
 mjhook-reconcile, or at once by nginx.]],
   run = function(mj, _, arguments, out)
-    local name = account_of(mj, arguments[1])
+    local name = account_of(mj, arguments[1], "resume")
     local before, stats = seen(mj, name)
     local rested = (before.paused_until or 0) > out.now
     local ok, err = accounts.resume(mj, name)

@@ -5,9 +5,13 @@ local health = require "mjhook.doctor.health"
 local json = require "mjhook.cli.json"
 local text = require "mjhook.cli.text"
 
+local FOR_EVER = 2 ^ 52 -- ms: a rest without an end ends later
+
 local function account(out, a)
   local words = ("%d of %d slots held"):format(a.held, a.max_in_flight)
-  if a.paused_until and a.paused_until > out.now then
+  if a.paused_until and a.paused_until > FOR_EVER then
+    words = words .. ", rests until `mjhook resume`"
+  elseif a.paused_until and a.paused_until > out.now then
     words = ("%s, rests for %s more (%s)"):format(words, text.duration(a.paused_until - out.now), a.reason or "?")
   end
   if a.learned then
