@@ -1,9 +1,7 @@
 /* mjhook-reconcile: one pass of the reconciler, for cron.
  *
- * Options, signals, exit codes and progress are here; the pass itself is
- * mj:reconcile() in Lua, which this program embeds.  The single-run lock is
- * taken there, too, so that a pass from Lua and one from cron exclude each
- * other. */
+ * Options, signals, exit codes and progress are here.  The pass itself is mj:reconcile() in Lua, which this program
+ * embeds and which takes the single-run lock, so that a pass from Lua and one from cron exclude each other. */
 #include "lua/compat.h"
 #include "os/fd.h"
 #include "store/store.h"
@@ -28,7 +26,7 @@ int luaopen_mjhook_core(lua_State *L);
 /* sysexits.h, as PRODUCT.md promises them. */
 enum { EXIT_DONE = 0, EXIT_SOME = 1, EXIT_USAGE = 64, EXIT_CANTWRITE = 73, EXIT_BUSY = 75, EXIT_CONFIG = 78 };
 
-static const double LOOK_SECONDS = 0.1; /* how soon with --interval somebody is sent for whom a slot became free */
+static const double LOOK_SECONDS = 0.1; /* with --interval: how soon a queued job is sent when a slot becomes free */
 
 typedef struct options {
     const char *config, *store, *metrics;
@@ -55,7 +53,7 @@ static void usage(FILE *to)
           "  --budget SECONDS    stop after so long (45); what is left is for the next pass\n"
           "  --limit N           poll and deliver at most N\n"
           "  --interval SECONDS  do not exit: a pass every so often\n"
-          "  --dry-run           say what would be done, write nothing, ask nobody\n"
+          "  --dry-run           print what would be done; change nothing, ask nothing\n"
           "  --json              print the report as one JSON object\n"
           "  --metrics FILE      write the report for Prometheus' textfile collector\n"
           "  -q, -v              only errors; also what is normal\n"
@@ -63,7 +61,7 @@ static void usage(FILE *to)
           to);
 }
 
-/* Says what may quote anything: one line, of what a terminal shows as it is. */
+/* Prints a message that may quote anything: one line, printable. */
 __attribute__((format(printf, 1, 2))) static void complain(const char *format, ...)
 {
     char text[4096];
@@ -90,7 +88,7 @@ static bool number(const char *name, const char *text, double low, double high, 
     return false;
 }
 
-/* -1: go on; otherwise the exit code. */
+/* Returns -1: go on; otherwise the exit code. */
 static int parse(int argc, char **argv, options *o)
 {
     enum { STORE = 256, BUDGET, LIMIT, INTERVAL, DRY, JSON, METRICS, VERSION };
@@ -104,7 +102,7 @@ static int parse(int argc, char **argv, options *o)
     double n;
     int c;
 
-    opterr = 0; /* its messages quote the option as it is */
+    opterr = 0; /* getopt's messages quote the option as it is */
     while ((c = getopt_long(argc, argv, "c:qvh", longs, NULL)) != -1) {
         switch (c) {
         case 'c':
@@ -161,7 +159,7 @@ static int parse(int argc, char **argv, options *o)
     return -1;
 }
 
-/* Adds the templates with absolute names.  A relative one would load what lies in the working directory. */
+/* Adds the templates with absolute names.  A relative one would load code from the working directory. */
 static void add_absolute(luaL_Buffer *b, const char *templates)
 {
     const char *end;
@@ -175,7 +173,7 @@ static void add_absolute(luaL_Buffer *b, const char *templates)
     }
 }
 
-/* package[field]: our own place, then the environment's, then Lua's. */
+/* Sets package[field]: our own place, then the environment's templates, then Lua's. */
 static void set_templates(lua_State *L, const char *field, const char *own, const char *variable)
 {
     char versioned[32];
@@ -196,8 +194,8 @@ static void set_templates(lua_State *L, const char *field, const char *own, cons
     lua_pop(L, 2);
 }
 
-/* cron sets no LUA_PATH: the modules are found from where the program is, PREFIX/bin beside PREFIX/share/lua, or
- * build/bin in a source tree, which is known by what the Makefile leaves in build. */
+/* cron sets no LUA_PATH.  So modules are found from where the program is: PREFIX/bin is beside PREFIX/share/lua, and
+ * build/bin is in a source tree, which a file that the Makefile leaves in build shows. */
 static void set_path(lua_State *L)
 {
     char exe[PATH_MAX], path[PATH_MAX + 32] = "", cpath[PATH_MAX + 32] = "", stamp[PATH_MAX + 32];
@@ -250,13 +248,13 @@ static void set_options(lua_State *L, const options *o)
     lua_pushcfunction(L, l_stopping), lua_setfield(L, -2, "stopping");
 }
 
-/* Waits, or less when a signal comes. */
+/* Waits; a signal ends it early. */
 static void nap(double seconds)
 {
     struct timespec t = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
     sigset_t ours, before;
 
-    /* Held back until ppoll() lets them in: none can come between the look and the rest, and be slept through. */
+    /* Signals are blocked until ppoll() lets them in, so none can come between the check and the wait. */
     sigemptyset(&ours);
     sigaddset(&ours, SIGTERM);
     sigaddset(&ours, SIGINT);
@@ -266,8 +264,8 @@ static void nap(double seconds)
     sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
-/* As the first process of a container this one inherits what handlers leave behind, and nobody else waits for it.
- * Between passes there are no children of our own. */
+/* As the first process of a container this one inherits the children that handlers leave behind, and must wait for
+ * them.  Between passes it has no children of its own. */
 static void reap_orphans(void)
 {
     if (getpid() == 1)
@@ -275,7 +273,8 @@ static void reap_orphans(void)
             ;
 }
 
-/* Waits until the next pass, or until the function on top of the stack wants it sooner: looking costs microseconds. */
+/* Waits until the next pass, or until the function on top of the stack wants it sooner.  Asking it costs microseconds.
+ */
 static void rest(lua_State *L, double seconds)
 {
     bool wanted = false;
@@ -298,15 +297,17 @@ static int run(lua_State *L, const options *o)
     lua_pushstring(L, "mjhook.reconcile.report");
     if (lua_pcall(L, 1, 1, -3) != LUA_OK) {
         const char *why = lua_tostring(L, -1);
-        complain("%s", why ? why : "an error without words");
-        return why && strstr(why, "not enough memory") ? EXIT_SOME : EXIT_CONFIG; /* a service tries EXIT_SOME again */
+        complain("%s", why ? why : "an error without a message");
+        return why && strstr(why, "not enough memory")
+                   ? EXIT_SOME
+                   : EXIT_CONFIG; /* systemd starts the service again after EXIT_SOME */
     }
-    set_options(L, o); /* the sweeper keeps what it opened between passes */
+    set_options(L, o); /* it keeps what it opened between passes */
     lua_call(L, 1, 2); /* sweeper(options) -> pass() -> exit code, wanted() -> boolean; raises nothing */
     do {
         lua_pushvalue(L, -2);
         if (lua_pcall(L, 0, 1, -5) != LUA_OK) {
-            complain("%s", lua_tostring(L, -1) ? lua_tostring(L, -1) : "an error without words");
+            complain("%s", lua_tostring(L, -1) ? lua_tostring(L, -1) : "an error without a message");
             rc = EXIT_SOME;
         } else {
             rc = (int)lua_tointeger(L, -1);
@@ -319,13 +320,13 @@ static int run(lua_State *L, const options *o)
     return EXIT_DONE;
 }
 
-/* All that may raise: outside of a protected call Lua ends the process with SIGABRT. */
+/* Everything that may raise: outside a protected call Lua ends the process with SIGABRT. */
 static int start(lua_State *L)
 {
     const options *o = lua_touserdata(L, 1);
 
     lua_pushboolean(L, 1);
-    lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV"); /* set_path() reads what counts of it */
+    lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV"); /* set_path() reads the variables that count */
     luaL_openlibs(L);
     set_path(L);
     lua_getglobal(L, "package");
@@ -339,14 +340,14 @@ static int start(lua_State *L)
 
 int main(int argc, char **argv)
 {
-    struct sigaction sa = {.sa_handler = on_signal}; /* no SA_RESTART: a rest is to be cut short */
+    struct sigaction sa = {.sa_handler = on_signal}; /* no SA_RESTART: a signal ends a wait */
     options o = {.budget = -1};
     lua_State *L;
     int rc;
 
     mj_fd_fill_standard(); /* before anything else is opened */
     rc = parse(argc, argv, &o);
-    if (rc == EXIT_DONE && fflush(stdout) != 0) { /* the version or the help was asked for */
+    if (rc == EXIT_DONE && fflush(stdout) != 0) { /* version or help was printed */
         perror("mjhook-reconcile: standard output can't be written");
         return EXIT_CANTWRITE;
     }
@@ -364,7 +365,7 @@ int main(int argc, char **argv)
     if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
         rc = (int)lua_tointeger(L, -1);
     } else {
-        complain("%s", lua_tostring(L, -1) ? lua_tostring(L, -1) : "an error without words");
+        complain("%s", lua_tostring(L, -1) ? lua_tostring(L, -1) : "an error without a message");
         rc = EXIT_SOME;
     }
     lua_close(L);

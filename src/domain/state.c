@@ -239,7 +239,7 @@ static void reason(mj_signal *sig, unsigned e)
         sig->error_code = MJ_LIT("expired");
         sig->error = MJ_LIT("it waited as queued for longer than `expires` allows");
     } else if (sig->kind == SIG_RUNNING && e == MJ_EDGE_TO(MJ_LOST)) {
-        sig->error = MJ_LIT("the provider said nothing but \"running\" for longer than lost_after");
+        sig->error = MJ_LIT("the provider answered only \"running\" for longer than lost_after");
     } else if (sig->kind == SIG_GIVE_UP) {
         sig->error = MJ_LIT("its submission may have arrived, and nothing was heard of it");
     }

@@ -77,7 +77,7 @@ static void put_attempt(mj_buf *b, const mj_attempt *a)
         mj_put_str(b, a->ids[i]);
 }
 
-static void put_moment(mj_buf *b, const mj_timeline_entry *m, int64_t base)
+static void put_entry(mj_buf *b, const mj_timeline_entry *m, int64_t base)
 {
     mj_put_int(b, m->at - base);
     mj_put_int(b, m->until - m->at);
@@ -142,7 +142,7 @@ int mj_task_encode(const mj_task *t, mj_buf *b)
     mj_put_uint(b, t->forgotten);
     mj_put_u8(b, (uint8_t)t->ntimeline);
     for (unsigned i = 0; i < t->ntimeline; i++)
-        put_moment(b, &t->timeline[i], t->created_at);
+        put_entry(b, &t->timeline[i], t->created_at);
     mj_put_int(b, t->called_at);
     mj_put_str(b, t->files);
     return b->failed ? MJ_ENOMEM : MJ_OK;
@@ -224,7 +224,7 @@ static void get_attempt(mj_reader *r, mj_attempt *a)
         a->ids[i] = get_name(r, MJ_MAX_TASK_ID);
 }
 
-static void get_moment(mj_reader *r, mj_timeline_entry *m, int64_t base)
+static void get_entry(mj_reader *r, mj_timeline_entry *m, int64_t base)
 {
     unsigned fromto;
 
@@ -297,7 +297,7 @@ static void get_v1(mj_reader *r, mj_task *t)
     t->forgotten = mj_get_u32(r);
     t->ntimeline = get_below(r, MJ_MAX_TIMELINE + 1);
     for (unsigned i = 0; i < t->ntimeline; i++)
-        get_moment(r, &t->timeline[i], t->created_at);
+        get_entry(r, &t->timeline[i], t->created_at);
     r->bad = r->bad || t->nattempts == 0;
 }
 

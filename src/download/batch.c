@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* After a fork the sockets are the parent's, too: a TLS goodbye from here would harm it. */
+/* After a fork the sockets belong to the parent, too: a TLS shutdown from here would harm it. */
 static bool forked(const mj_fetch *f)
 {
     return f->pid != getpid();
@@ -89,7 +89,7 @@ int mj_fetch_add(mj_fetch *f, const mj_fetch_request *r, size_t *index)
     t->url = curl_url();
     t->result.retry_after = -1;
     t->at = r->have;
-    /* One byte is asked for again: of a file that has them all there would be nothing to give, which is an error. */
+    /* Ask for the last byte again: a range after a complete file is empty, which is an error. */
     t->req.have = r->have - 1;
     if (t->req.have >= MJ_IMAGE_HEAD && r->etag)
         t->etag = strdup(r->etag);

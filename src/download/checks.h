@@ -1,4 +1,4 @@
-/* mj_fetch_judge: what mj_fetch makes of words of strangers.  Pure. */
+/* mj_fetch_judge: how mj_fetch reads a host and a header from outside.  Pure. */
 #ifndef MJ_FETCH_JUDGE_H
 #define MJ_FETCH_JUDGE_H
 
@@ -6,10 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Whether that host is meant by "name", or by ".name" as one below it.  In any case; a trailing dot is the same host.
- */
+/* Whether the host equals "name", or is below ".name".  In any case; a trailing dot makes no difference. */
 bool mj_fetch_host_is(const char *host, const char *allowed);
-/* A Content-Range (may be NULL) of "bytes FROM-TO/TOTAL" that is all of the rest from there on. */
+/* Whether a Content-Range (may be NULL) "bytes FROM-TO/TOTAL" is the whole rest from `from` on. */
 bool mj_fetch_is_rest(const char *range, int64_t from, int64_t *total);
 
 #endif

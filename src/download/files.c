@@ -21,7 +21,7 @@ static int code(void)
     return mj_errno_code(errno);
 }
 
-/* For failures whose errno must survive the cleaning up. */
+/* Closes fd; keeps errno, and returns its code. */
 static int closing(int fd)
 {
     int why = errno;
@@ -44,19 +44,19 @@ static int sync_dir(int fd)
     return mj_sync_dir(fd) == 0 ? MJ_OK : code();
 }
 
-/* The directory above: it has this one's name. */
+/* Syncs the directory above, which holds this one's name. */
 static int sync_name(int fd)
 {
     int up = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc;
 
-    if (up < 0 && errno == EACCES) /* it may be entered, but not read */
+    if (up < 0 && errno == EACCES) /* no read permission */
         return syncfs(fd) == 0 ? MJ_OK : code();
     rc = up < 0 ? code() : sync_dir(up);
     closing(up);
     return rc;
 }
 
-/* at/name, made when missing; then its own name is synced, too. */
+/* Opens at/name, and makes it if it is missing; then its name is synced, too. */
 static int open_dir(int at, const char *name, int flags, unsigned mode, int *out)
 {
     int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags), rc;
@@ -65,7 +65,7 @@ static int open_dir(int at, const char *name, int flags, unsigned mode, int *out
         if (mkdirat(at, name, 0700) != 0 && errno != EEXIST)
             return code();
         fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags);
-        /* The owner goes on writing to it, also when the files are for reading only. */
+        /* The owner must be able to write to it, even when the files are read-only. */
         if (fd < 0 || fchmod(fd, (0700 | mode | (mode & 0444) >> 2) & 0777) != 0)
             return closing(fd);
         rc = sync_name(fd);
@@ -102,7 +102,7 @@ void mj_download_dir_close(mj_download_dir *s)
     s->fd = -1;
 }
 
-/* The directory's own name, too: who made it may have died before that was synced, or not be there yet. */
+/* Also the directory's own name: the process that made it may have died before it was synced. */
 int mj_download_dir_sync(const mj_download_dir *s)
 {
     int rc = sync_dir(s->fd);
@@ -112,7 +112,7 @@ int mj_download_dir_sync(const mj_download_dir *s)
 
 /* ---- whole files ---- */
 
-/* A regular file to read, or -1.  O_NONBLOCK: what lies there may be a pipe. */
+/* Opens a regular file for reading; -1: see errno.  O_NONBLOCK: it may be a pipe. */
 static int open_file(const mj_download_dir *s, const char *name)
 {
     struct stat st;
@@ -162,8 +162,8 @@ int mj_download_dir_hash(const mj_download_dir *s, const char *name, uint8_t sha
 
 /* ---- parts ---- */
 
-/* A part that was about to get its name has its last mode already, and that may be one for reading only.  It is made
- * writable again, unless it is another's who is about to. */
+/* A part that was about to get its final name already has its final mode, perhaps read-only.  Makes it writable again,
+ * unless another process is at it. */
 static bool make_writable(const mj_download_dir *s, const char *name)
 {
     int fd = open_file(s, name);
@@ -173,8 +173,8 @@ static bool make_writable(const mj_download_dir *s, const char *name)
     return ok;
 }
 
-/* A regular file with this one name, to write to; whatever else is in its place is removed, but for a directory.
- * -1: see errno. */
+/* Opens a regular file with this one name for writing; removes anything else in its place, except a directory.  -1:
+ * see errno. */
 static int open_own(const mj_download_dir *s, const char *name)
 {
     struct stat st;
@@ -201,7 +201,7 @@ static int open_own(const mj_download_dir *s, const char *name)
     return -1;
 }
 
-/* MJ_EBUSY: that name is another file's. */
+/* MJ_EBUSY: the name is another file's by now. */
 static int still_named(const mj_download_dir *s, const char *name, int fd)
 {
     struct stat ours, there;
@@ -214,8 +214,8 @@ static int still_named(const mj_download_dir *s, const char *name, int fd)
     return MJ_EBUSY;
 }
 
-/* As open_own, and locked.  Between opening and locking another process may have given the file its final name, and
- * it would be written to under that one. */
+/* Like open_own, and locked.  Between opening and locking another process may have given the file its final name, and
+ * it would be written under that one. */
 static int open_locked(const mj_download_dir *s, const char *name, int *out)
 {
     for (int i = 0; i < TRIES; i++) {
@@ -237,7 +237,7 @@ static int open_locked(const mj_download_dir *s, const char *name, int *out)
     return MJ_EBUSY;
 }
 
-/* The first words of a note: which boot, which source.  False: the boot is not known, so nothing can be resumed. */
+/* The start of a note: boot and source.  False: the boot is not known, so nothing can be resumed. */
 static bool note_head(const mj_part *p, char out[NOTE_ROOM], int *n)
 {
     mj_owner o;
@@ -254,7 +254,7 @@ static bool note_head(const mj_part *p, char out[NOTE_ROOM], int *n)
     return true;
 }
 
-/* Of a weak ETag two entities may share one. */
+/* A weak ETag may belong to two entities. */
 static bool strong(const char *etag)
 {
     size_t n = etag ? strlen(etag) : 0;
@@ -267,7 +267,7 @@ static bool strong(const char *etag)
     return true;
 }
 
-/* Sets have and etag if the note says that the bytes can be gone on from. */
+/* Sets have and etag if the note says that the download can be resumed. */
 static void read_note(mj_part *p)
 {
     char head[NOTE_ROOM], note[NOTE_ROOM + 1];
@@ -278,7 +278,7 @@ static void read_note(mj_part *p)
     if (got <= 0 || note[got - 1] != '\n' || !note_head(p, head, &n) || got <= n || memcmp(note, head, (size_t)n) != 0)
         return;
     note[got - 1] = '\0';
-    /* No more in it than the ETag: strong() stops at a NUL. */
+    /* The note ends with the ETag: strong() stops at a NUL. */
     if (!strong(note + n) || strlen(note + n) != (size_t)(got - n) - 1 || fstat(p->fd, &st) != 0)
         return;
     memcpy(p->etag, note + n, (size_t)(got - n));
@@ -320,7 +320,7 @@ int mj_part_fresh(mj_part *p, const char *etag)
     if (!strong(etag) || !note_head(p, note, &n))
         return MJ_OK;
     n += snprintf(note + n, sizeof note - (size_t)n, "%s\n", etag);
-    /* One that broke off has no newline, and counts as none. */
+    /* A note that broke off has no newline and does not count. */
     return mj_write_all(p->from, note, (size_t)n) ? MJ_OK : code();
 }
 
@@ -335,7 +335,7 @@ int mj_part_keep(const mj_download_dir *s, mj_part *p, const char *final, uint8_
         return code();
     MJ_FAULT("download.synced");
     hidden(file, p->name, "part");
-    rc = still_named(s, file, p->fd); /* somebody may have cleaned up, and another process have begun anew */
+    rc = still_named(s, file, p->fd); /* a cleaner may have removed it, and another process begun a new one */
     if (rc != MJ_OK)
         return rc;
     if (renameat(s->fd, file, s->fd, final) != 0)
@@ -361,7 +361,7 @@ void mj_part_drop(const mj_download_dir *s, mj_part *p)
     char file[NAME_ROOM];
 
     hidden(file, p->name, "part");
-    if (p->fd >= 0 && still_named(s, file, p->fd) == MJ_OK) { /* unlocked it may be another's by now */
+    if (p->fd >= 0 && still_named(s, file, p->fd) == MJ_OK) { /* without the lock it may be another process' by now */
         hidden(file, p->name, "from");
         unlinkat(s->fd, file, 0);
         hidden(file, p->name, "part");

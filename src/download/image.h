@@ -1,11 +1,11 @@
-/* mj_image: which kind of image, by its first bytes and by what a header says.  Pure. */
+/* mj_image: the kind of an image, by its first bytes and by a header.  Pure. */
 #ifndef MJ_IMAGE_H
 #define MJ_IMAGE_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { MJ_IMAGE_HEAD = 12 }; /* so many first bytes tell */
+enum { MJ_IMAGE_HEAD = 12 }; /* first bytes that are needed */
 
 typedef enum { MJ_IMAGE_NONE, MJ_IMAGE_PNG, MJ_IMAGE_JPEG, MJ_IMAGE_WEBP, MJ_IMAGE_GIF } mj_image;
 

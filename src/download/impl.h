@@ -20,13 +20,13 @@ typedef struct item {
     struct curl_slist *headers;
     char *etag; /* ours; NULL: starts from the first byte */
     char host[80];
-    bool open;                   /* the URL is https on port 443, so any public address will do */
-    bool judged;                 /* the header was looked at, and is good */
-    bool over;                   /* the outcome is known, whatever libcurl says */
-    bool again;                  /* it can't be gone on with: once more, from its start */
-    unsigned forbidden, allowed; /* addresses that were tried */
+    bool open;                   /* https on port 443: any public address is allowed */
+    bool judged;                 /* the header was checked, and is good */
+    bool over;                   /* the outcome is decided, whatever libcurl says */
+    bool again;                  /* it can't be resumed: start over */
+    unsigned forbidden, allowed; /* addresses, by what became of them */
     int64_t at;                  /* bytes in the file */
-    int64_t total;               /* bytes that a 206 said there would be; 0: not known */
+    int64_t total;               /* total size by a 206; 0: not known */
     mj_framing framing;
     unsigned char head[MJ_IMAGE_HEAD];
     size_t nhead;
@@ -37,22 +37,22 @@ struct mj_fetch {
     CURLM *multi;
     mj_fetch_options o;
     char *ca_file;
-    bool listed; /* hosts are the only ones, also when they are none */
+    bool listed; /* only `hosts` are allowed, also when that list is empty */
     struct curl_slist *hosts;
-    pid_t pid;    /* whose connections these are */
+    pid_t pid;    /* the process that owns the connections */
     item **items; /* libcurl keeps pointers to them */
     size_t n, running;
 };
 
-/* Reads the URL.  False: it may not be fetched, and has its verdict. */
+/* Reads the URL.  False: it may not be fetched; its result says why. */
 bool mj_fetch_url(item *t, const char *url);
-/* Starts a transfer: RUNNING, or ENDED with its verdict. */
+/* Starts a transfer: RUNNING, or ENDED with a result. */
 void mj_fetch_begin(mj_fetch *f, item *t);
-/* libcurl is done with it: ENDED, or WAITING for another time. */
+/* libcurl is done with it: ENDED, or WAITING to start over. */
 void mj_fetch_finish(mj_fetch *f, item *t, CURLcode rc);
-/* ENDED from outside; a verdict that it has already stays. */
+/* Ends it from outside; a result that is there stays. */
 void mj_fetch_end(mj_fetch *f, item *t, mj_fetch_outcome outcome, const char *why);
-/* What libcurl has of it. */
+/* Frees what libcurl has of it. */
 void mj_fetch_release(mj_fetch *f, item *t);
 
 #endif

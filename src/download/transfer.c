@@ -57,7 +57,7 @@ static bool host_allowed(const mj_fetch *f, const char *host)
     return false;
 }
 
-/* What is checked here is what libcurl goes by: it is given this very CURLU. */
+/* libcurl gets this very CURLU, so what is checked is what is used. */
 bool mj_fetch_url(item *t, const char *url)
 {
     char *scheme = NULL, *host = NULL, *port = NULL;
@@ -99,7 +99,7 @@ bool mj_fetch_url(item *t, const char *url)
 
 /* ---- what libcurl calls ---- */
 
-/* Each address, when it is about to be connected to.  libcurl goes on with the next one of the name. */
+/* Judges each address before it is connected to.  libcurl then tries the next one of the name. */
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
 {
     item *t = arg;
@@ -115,7 +115,7 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
     return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
 }
 
-/* A header of the answer that is there once; NULL. */
+/* A header of the answer that appears once; NULL. */
 static const char *header(const item *t, const char *name)
 {
     struct curl_header *h;
@@ -142,7 +142,7 @@ static bool judge_rest(item *t)
     const char *etag = header(t, "ETag");
     ssize_t n;
 
-    /* Beside If-Range a 206 need not say the type again. */
+    /* With If-Range, a 206 may omit the type. */
     if (!etag || strcmp(etag, t->etag) != 0 || !mj_fetch_is_rest(header(t, "Content-Range"), t->req.have, &t->total) ||
         (header(t, "Content-Type") && !mj_image_named(header(t, "Content-Type")))) {
         t->again = true;
@@ -162,7 +162,7 @@ static bool judge_rest(item *t)
     return true;
 }
 
-/* The header, when the body begins or there is none.  False: no more of it. */
+/* Judges the header, when the body begins or there is none.  False: stop. */
 static bool judge(item *t)
 {
     long status = 0;
@@ -198,9 +198,9 @@ static bool judge(item *t)
         verdict(t, MJ_FETCH_SIZE, "larger than allowed");
         return false;
     }
-    /* libcurl takes a connection that was torn off for the end of such a one, also within TLS. */
+    /* For such an answer libcurl takes a cut connection for its end, also within TLS. */
     if (length < 0 && !t->framing.chunked) {
-        verdict(t, MJ_FETCH_NET, "an answer without a length, of which nobody knows whether it is whole");
+        verdict(t, MJ_FETCH_NET, "an answer without a length can't be known to be complete");
         return false;
     }
     return begin_fresh(t);
@@ -238,7 +238,7 @@ static bool judge_once(item *t)
     return t->judged;
 }
 
-/* True as long as it may still become an image. */
+/* True while it may still become an image. */
 static bool sniff(item *t, const char *p, size_t n)
 {
     if (t->nhead < sizeof t->head) {
@@ -253,7 +253,7 @@ static bool sniff(item *t, const char *p, size_t n)
     return true;
 }
 
-/* False, with a verdict: no more of it. */
+/* False, with a result: stop. */
 static bool put(item *t, mj_str piece)
 {
     if ((int64_t)piece.n > t->f->o.max_bytes - t->at) {
@@ -365,7 +365,7 @@ static void net_verdict(item *t, CURLcode rc)
         verdict(t, MJ_FETCH_NET, t->error[0] ? t->error : curl_easy_strerror(rc));
 }
 
-/* The body is complete, by what libcurl knows of its length. */
+/* The body is complete, as far as libcurl knows its length. */
 static void complete(item *t)
 {
     mj_image kind = mj_image_of(t->head, t->nhead);
@@ -391,7 +391,7 @@ void mj_fetch_finish(mj_fetch *f, item *t, CURLcode rc)
         net_verdict(t, rc);
     mj_fetch_release(f, t);
     f->running--;
-    if (t->again) { /* once: then it has no ETag any more */
+    if (t->again) { /* only once, since the ETag is gone then */
         free(t->etag);
         t->etag = NULL;
         t->step = WAITING;

@@ -1,4 +1,4 @@
-/* mjhook.core's names and proofs: keyrings, hashes. */
+/* mjhook.core's keyrings and hashes. */
 #include "auth/digest.h"
 #include "auth/token.h"
 #include "lua/core.h"
@@ -48,7 +48,7 @@ static int keyring_sign(lua_State *L)
     return 2;
 }
 
-/* Whether a token is good.  Raises when that can't be computed: then it is no stranger's. */
+/* Whether a token is good.  Raises when that can't be computed: the token may be good. */
 static bool is_good(lua_State *L, const mj_keyring *ring, mj_str ref, uint32_t attempt, mj_str kid, mj_str sig)
 {
     int rc = mj_token_verify(ring, ref.p, ref.n, attempt, kid.p, kid.n, sig.p, sig.n);
@@ -58,7 +58,7 @@ static bool is_good(lua_State *L, const mj_keyring *ring, mj_str ref, uint32_t a
     return rc == MJ_OK;
 }
 
-/* keyring:verify(ref, attempt, kid, sig) -> boolean; strings of any length are fine, they are just wrong */
+/* keyring:verify(ref, attempt, kid, sig) -> boolean; strings of wrong lengths are simply wrong */
 static int keyring_verify(lua_State *L)
 {
     const mj_keyring *ring = check(L);
@@ -166,7 +166,7 @@ static int core_base64(lua_State *L)
     return 1;
 }
 
-/* core.unbase64(text) -> data; nil when it is not base64, padding and all */
+/* core.unbase64(text) -> data; nil: it is not padded base64 */
 static int core_unbase64(lua_State *L)
 {
     size_t n;

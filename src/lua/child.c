@@ -26,7 +26,7 @@ static int child_close(lua_State *L)
     return 0;
 }
 
-/* tell(message): what the function in the child is given. */
+/* tell(message): the child's function sends a message to the parent. */
 static int tell(lua_State *L)
 {
     mj_child *c = lua_touserdata(L, lua_upvalueindex(1));
@@ -36,11 +36,11 @@ static int tell(lua_State *L)
     if (n > MJ_MAX_FRAME)
         return luaL_error(L, "message too long");
     if (!mj_child_tell(c->fd, (mj_str){p, (uint32_t)n}))
-        _exit(1); /* nobody is left to hear it */
+        _exit(1); /* the parent is gone */
     return 0;
 }
 
-/* claim() -> boolean: what the function in the child asks before each piece of its work. */
+/* claim() -> boolean: the child's function asks before each piece of its work. */
 static int claim(lua_State *L)
 {
     lua_pushboolean(L, mj_child_begin(lua_touserdata(L, lua_upvalueindex(1))));
@@ -58,9 +58,9 @@ static void push_ending(lua_State *L, int status)
     }
 }
 
-/* core.fork(function(tell, claim)) -> child | nil, err.  The function runs in a process of its own, which ends with it;
- * what it raises is lost.  Work that may be taken back from it is begun piece by piece, each once claim() gave true.
- * Not from a process with threads that hold locks the function needs. */
+/* core.fork(function(tell, claim)) -> child | nil, err.  The function runs in a process of its own, which ends with
+ * it; what it raises is lost.  Work that the parent may take back is begun piece by piece, each after claim() gave
+ * true.  Not from a process whose threads hold locks that the function needs. */
 static int core_fork(lua_State *L)
 {
     mj_child *c;
@@ -71,8 +71,8 @@ static int core_fork(lua_State *L)
     *c = (mj_child){.fd = -1, .guard = {.fd = -1, .pidfd = -1}};
     luaL_getmetatable(L, CHILD);
     lua_setmetatable(L, -2);
-    /* All that the call takes is made before the fork: an error between fork and call would be caught by code of the
-     * parent's, which would then run in the child. */
+    /* Everything that the call needs is made before the fork: code of the parent's would catch an error between fork
+     * and call, and run in the child. */
     lua_pushvalue(L, 1);
     lua_pushvalue(L, 2);
     lua_pushcclosure(L, tell, 1);
@@ -80,12 +80,13 @@ static int core_fork(lua_State *L)
     lua_pushcclosure(L, claim, 1);
     rc = mj_child_fork(c);
     if (rc == 0) {
-        /* A handler's submissions use what was read from them; the programs that it starts have no use for them. */
+        /* Submissions of a handler use the keys that were read from these variables; the programs that it starts do
+         * not need them. */
         unsetenv(mj_midjourney.environment.api_key);
         unsetenv("MJHOOK_SECRET");
         mjl_forget_watch();
         rc = lua_pcall(L, 2, 0, 0);
-        _exit(rc == LUA_OK ? 0 : 1); /* without what this process and its libraries do at exit: that is the parent's */
+        _exit(rc == LUA_OK ? 0 : 1); /* skips exit handlers: they belong to the parent */
     }
     if (rc < 0) {
         lua_pushfstring(L, "no process can be started: %s", strerror(errno));
@@ -111,7 +112,7 @@ static int child_hear(lua_State *L)
     return 1;
 }
 
-/* child:take_back() -> how many pieces of its work it has begun; it begins no more */
+/* child:take_back() -> how many pieces of its work the child has begun; it begins no more */
 static int child_take_back(lua_State *L)
 {
     mj_child *c = luaL_checkudata(L, 1, CHILD);
@@ -120,14 +121,15 @@ static int child_take_back(lua_State *L)
     return 1;
 }
 
-/* child:forbid() -> boolean: false while it sends or stores; true: it begins that no more, and may be stopped */
+/* child:forbid() -> boolean: false while the child sends or stores; true: it can't begin that any more, and may be
+ * stopped */
 static int child_forbid(lua_State *L)
 {
     lua_pushboolean(L, mj_child_forbid(luaL_checkudata(L, 1, CHILD)));
     return 1;
 }
 
-/* child:stop() -> {exit=} or {signal=, name=}: kills it and its descendants if they still run */
+/* child:stop() -> {exit=} or {signal=, name=}: kills the child and its descendants if they still run */
 static int child_stop(lua_State *L)
 {
     mj_child *c = luaL_checkudata(L, 1, CHILD);
@@ -138,7 +140,7 @@ static int child_stop(lua_State *L)
     return 1;
 }
 
-/* core.await({children}, ms): until one of them has something to say, or so long. */
+/* core.await({children}, ms): waits until one of them has a message, at most that long. */
 static int core_await(lua_State *L)
 {
     struct pollfd p[MJ_MAX_CHILDREN];
@@ -155,7 +157,7 @@ static int core_await(lua_State *L)
         p[n++] = (struct pollfd){.fd = c->fd, .events = POLLIN};
         lua_pop(L, 1);
     }
-    poll(p, n, ms < 0 ? 0 : ms > 60000 ? 60000 : (int)ms + 1); /* a signal cuts it short, which does no harm */
+    poll(p, n, ms < 0 ? 0 : ms > 60000 ? 60000 : (int)ms + 1); /* a signal ends it early, which does no harm */
     return 0;
 }
 

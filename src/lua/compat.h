@@ -1,4 +1,4 @@
-/* Lua 5.4 and LuaJIT 2.1 from the same sources: the little that differs. */
+/* What differs between Lua 5.4 and LuaJIT 2.1. */
 #ifndef MJ_COMPAT_H
 #define MJ_COMPAT_H
 
@@ -10,7 +10,7 @@
 #if LUA_VERSION_NUM < 502
 #include <luajit.h>
 #define lua_rawlen(L, i) lua_objlen(L, i)
-/* For the program: the version that directories are named by, what variables end in for it, and its name. */
+/* For mjhook-reconcile: the version in directory names, the suffix of its environment variables, and its name. */
 #define MJL_LUA_ABI "5.1"
 #define MJL_LUA_SUFFIX ""
 #define MJL_LUA_RELEASE LUAJIT_VERSION

@@ -32,7 +32,7 @@ void mjl_push_redacted(lua_State *L, mj_redact_kind kind, const char *p, size_t 
     }
     out = mjl_buf(L);
     if (mj_redact(kind, p, n, out, &found) != MJ_OK)
-        lua_pushliteral(L, "not enough memory"), lua_error(L); /* as Lua says it; rather than a secret */
+        lua_pushliteral(L, "not enough memory"), lua_error(L); /* Lua's own text, rather than a secret */
     if (found)
         lua_pushlstring(L, (const char *)out->p, out->n);
     else
@@ -55,7 +55,7 @@ int mjl_fail(lua_State *L, int code, const char *why)
     mjl_set_lit(L, "code", mj_error_name(code));
     if (!why || !why[0])
         why = mj_error_text(code);
-    mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why)); /* it may quote what came from outside */
+    mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why)); /* it may quote text from outside */
     lua_setfield(L, -2, "message");
     lua_pushboolean(L, mj_error_retryable(code));
     lua_setfield(L, -2, "retryable");
@@ -81,7 +81,7 @@ int mjl_raise(lua_State *L, int code, const char *what)
 
 void mjl_field(lua_State *L, int t, const char *name)
 {
-    luaL_checktype(L, t, LUA_TTABLE); /* of anything else a raw read is undefined */
+    luaL_checktype(L, t, LUA_TTABLE); /* a raw read of anything else is undefined */
     lua_pushstring(L, name);
     lua_rawget(L, t);
 }
@@ -98,7 +98,7 @@ mj_str mjl_str(lua_State *L, int t, const char *name)
 
     mjl_field(L, t, name);
     if (lua_type(L, -1) == LUA_TSTRING) {
-        s.p = lua_tolstring(L, -1, &n); /* stays alive in its table */
+        s.p = lua_tolstring(L, -1, &n); /* the table keeps it alive */
         if (n > UINT32_MAX)
             luaL_error(L, "field '%s' is too long", name);
         s.n = (uint32_t)n;
@@ -109,8 +109,8 @@ mj_str mjl_str(lua_State *L, int t, const char *name)
     return s;
 }
 
-/* A number as an int64_t; `whole` refuses fractions, which are dropped otherwise.  NaN and what is out of range give
- * false.  Compared as a number first: to convert what does not fit is undefined. */
+/* Reads a number as an int64_t.  `whole` refuses fractions, which are dropped otherwise.  False: NaN, or out of range.
+ * The comparison comes first: to convert a number that does not fit is undefined. */
 static bool in_range(lua_Number n, bool whole, int64_t low, int64_t high, int64_t *v)
 {
     if (!(n >= (lua_Number)low && n <= (lua_Number)high))

@@ -1,12 +1,10 @@
-/* The binding: what its files share.
+/* What the files of the binding share.
  *
- * Conventions: wrong arguments raise at the caller's line; outcomes are values,
- * `nil, err` with err = {code=, message=, retryable=} that prints as its
- * message.  A function that fails only when the process has no memory left (a
- * hash, a token, an inbox) raises such an error instead: its result is used at
- * once, and nil would be taken for a result.  A userdata is made empty with its metatable before it acquires
- * anything, so that an error in between leaks nothing; close is idempotent and
- * is also __gc and __close. */
+ * Conventions: wrong arguments raise at the caller's line; outcomes are values, `nil, err` with err = {code=,
+ * message=, retryable=}, which prints as its message.  A function that fails only when memory runs out (a hash, a
+ * token, an inbox) raises such an error instead: its result is used at once, and nil would be taken for a result.  A
+ * userdata gets its metatable while it is empty and before it acquires anything, so an error in between leaks nothing;
+ * close is idempotent and is also __gc and __close. */
 #ifndef MJ_LUA_CORE_H
 #define MJ_LUA_CORE_H
 
@@ -17,18 +15,18 @@
 
 #include <stdbool.h>
 
-/* Pushes nil and an error table; `why` (may be NULL) says more than the code's own text. */
+/* Pushes nil and an error table; `why` (may be NULL) replaces the code's own text. */
 int mjl_fail(lua_State *L, int code, const char *why);
 
 /* Raises the same error table, with the message "what: text of the code". */
 int mjl_raise(lua_State *L, int code, const char *what);
 
-/* Fields of the table at absolute index t; a wrong value raises "bad field 'name' (...)".  They are read without
- * metamethods: what __index makes is in no table, and is collected while its bytes are in use. */
+/* Reads fields of the table at absolute index t; a wrong value raises "bad field 'name' (...)".  Without metamethods:
+ * no table keeps alive what __index makes, and its bytes are in use. */
 void mjl_field(lua_State *L, int t, const char *name); /* pushes it */
-mj_str mjl_str(lua_State *L, int t, const char *name); /* {NULL, 0} when absent; lives as long as its table holds it */
+mj_str mjl_str(lua_State *L, int t, const char *name); /* {NULL, 0} if absent; lives as long as its table holds it */
 bool mjl_bool(lua_State *L, int t, const char *name);
-/* A number, not a string that looks like one; `absent` is not checked.  low and high are within 2^53. */
+/* Reads a number, not a string that looks like one; `absent` is not checked.  low and high are within 2^53. */
 int64_t mjl_int(lua_State *L, int t, const char *name, int64_t absent, int64_t low, int64_t high); /* whole */
 int64_t mjl_ms(lua_State *L, int t, const char *name, int64_t absent); /* within 2^53; a fraction is dropped */
 /* The same for argument i.  Milliseconds beyond 2^53, also infinite ones, become 2^53: for ever. */
@@ -44,15 +42,14 @@ void mjl_set_int(lua_State *L, const char *name, int64_t v);
 void mjl_set_time(lua_State *L, const char *name, int64_t ms); /* sets nothing when 0 */
 void mjl_set_lit(lua_State *L, const char *name, const char *s);
 void mjl_push_ref(lua_State *L, const uint8_t ref[MJ_ULID_BYTES]);
-/* Pushes an empty buffer that Lua frees, whatever raises.  A caller that is done with it frees what it holds at once.
- */
+/* Pushes an empty buffer, which Lua frees whatever raises.  A caller frees its content as soon as possible. */
 mj_buf *mjl_buf(lua_State *L);
-/* A metatable with these methods, __index to itself, and `close` as __gc and __close. */
+/* Makes a metatable with these methods, __index to itself, and `close` as __gc and __close. */
 void mjl_class(lua_State *L, const char *name, const luaL_Reg *methods);
 
-/* lua/redact.c: pushes a text without the secrets in it. */
+/* lua/redact.c: pushes a text without secrets. */
 void mjl_push_redacted(lua_State *L, mj_redact_kind kind, const char *p, size_t n);
-/* The same in place of an operation's texts.  Those that change are made in memory that `h` owns.  MJ_ENOMEM. */
+/* Replaces secrets in an operation's texts.  New texts are in memory that `h` owns.  MJ_ENOMEM. */
 typedef struct mjl_hidden {
     char **texts;
     size_t n, cap;
@@ -62,7 +59,7 @@ void mjl_hidden_free(mjl_hidden *h);
 
 /* lua/task.c: records and operations as tables. */
 int mjl_push_task(lua_State *L, mj_str record);
-/* As much of it as asking the provider takes: ref, account, attempts, updated_at. */
+/* Only what a status request needs: ref, account, attempts, updated_at. */
 int mjl_push_brief(lua_State *L, mj_str record); /* MJ_OK and a table pushed, or a code and nothing */
 int mjl_push_event(lua_State *L, mj_str record);
 int mjl_push_tomb(lua_State *L, mj_str record);
@@ -70,16 +67,16 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task);
 void mjl_push_result(lua_State *L, const mj_op *op);
 const char *mjl_code(int code); /* an operation's outcome, by name */
 
-/* lua/inbox.c: the callbacks of the lot that was taken last out of the inbox at index i. */
+/* lua/inbox.c: the callbacks of the batch that was taken last from the inbox at index i. */
 size_t mjl_batch_size(lua_State *L, int i);
-/* Reads them into ops, those that can be read (*n), and pushes why the others can't: a table by number in the lot, or
- * nil.  What ops say stays in the inbox until it is taken from again.  MJ_ENOMEM. */
+/* Reads them into ops, those that can be read (*n), and pushes why the others can't: a table by number in the batch,
+ * or nil.  The strings of ops stay in the inbox until the next batch is taken.  MJ_ENOMEM. */
 int mjl_batch_read(lua_State *L, int i, mj_op *ops, bool *readable, size_t *n);
 
-/* lua/watch.c, in a process that was forked: what is watched or held there is the parent's. */
+/* lua/watch.c: for a forked process, where the watches and holds are the parent's. */
 void mjl_forget_watch(void);
 
-/* One registration function each; the library's table is on top of the stack. */
+/* One registration function for each part; the library's table is on top of the stack. */
 void mjl_open_core(lua_State *L);
 void mjl_open_store(lua_State *L);
 void mjl_open_store_write(lua_State *L);

@@ -1,4 +1,4 @@
-/* mjhook.core's downloads: a batch of images onto one shelf. */
+/* mjhook.core's downloads: a batch of images into one directory. */
 #include "auth/digest.h"
 #include "download/files.h"
 #include "download/transfer.h"
@@ -12,7 +12,7 @@
 #define FETCH "mjhook.fetch"
 enum { MAX_ITEMS = 64, MAX_LIST = 64 };
 
-typedef enum { RUNS, ENDED, WHOLE } step; /* as long as it runs, the batch writes to its file */
+typedef enum { RUNS, ENDED, WHOLE } step; /* while it RUNS, the batch writes to its file */
 
 typedef struct box {
     mj_download_dir shelf;
@@ -54,7 +54,7 @@ static int failed(lua_State *L, int code, const char *what)
     return mjl_fail(L, code, lua_tostring(L, -1));
 }
 
-/* A name that can only be of a file on the shelf. */
+/* A name that can only be of a file in the download directory. */
 static const char *check_name(lua_State *L, int i)
 {
     size_t n;
@@ -74,8 +74,8 @@ static size_t check_ended(lua_State *L, const box *b)
     return (size_t)i - 1;
 }
 
-/* A list of strings in field `name`, which stay alive in it; NULL when absent.  Something else in it must not make it
- * a shorter one: it may say which hosts are allowed. */
+/* A list of strings in field `name`, which keeps them alive; NULL when absent.  Another value in it must not shorten
+ * it: it may be the list of allowed hosts. */
 static const char *const *read_list(lua_State *L, const char *name, const char *list[MAX_LIST + 1])
 {
     mjl_field(L, 1, name);
@@ -118,7 +118,7 @@ static int core_fetch(lua_State *L)
     luaL_argcheck(L, sub.n > 0 && strlen(sub.p) == sub.n && !strchr(sub.p, '/') && sub.p[0] != '.', 1,
                   "sub: a name expected");
     mode = mjl_int(L, 1, "mode", 0600, -MJ_MAX_TIME, MJ_MAX_TIME);
-    /* What was kept is read again to be known. */
+    /* Kept files are read again to recognize them. */
     luaL_argcheck(L, mode >= 0 && mode <= 0777 && (mode & 0400), 1,
                   "mode: 0400 to 0777 expected, with reading for the owner");
     o.max_bytes = mjl_int(L, 1, "max_bytes", 64 << 20, 0, MJ_MAX_TIME);
@@ -145,7 +145,7 @@ static bool begin_part(void *arg, const char *etag)
     return mj_part_fresh(arg, etag) == MJ_OK;
 }
 
-/* downloads:add(name, url) -> index | nil, err ("busy": another process is at it).  name is the part's. */
+/* downloads:add(name, url) -> index | nil, err ("busy": another process has it).  name is the part's. */
 static int fetch_add(lua_State *L)
 {
     box *b = check_box(L);
@@ -171,13 +171,13 @@ static int fetch_add(lua_State *L)
         mj_part_close(p);
         return mjl_fail(L, rc, NULL);
     }
-    b->steps[b->n++] = RUNS; /* as many as the batch has */
+    b->steps[b->n++] = RUNS; /* the same number as in the batch */
     mjl_push_int(L, (int64_t)index + 1);
     return 1;
 }
 
 /* downloads:next(deadline_ms) -> index, {outcome=, ext=, type=, status=, retry_after=, bytes=, received=, error=};
- * nothing when all were given */
+ * nothing: all were given */
 static int fetch_next(lua_State *L)
 {
     static const char *const outcomes[] = {"done", "url", "address", "status", "type", "size", "net", "time", "disk"};
@@ -222,8 +222,8 @@ static int push_hash(lua_State *L, const uint8_t sha[32], int64_t bytes)
     return 2;
 }
 
-/* downloads:keep(index, name) -> SHA-256 in hex, bytes | nil, err.  Of one that is done; replaces what has that name.
- */
+/* downloads:keep(index, name) -> SHA-256 in hex, bytes | nil, err.  For a complete one; replaces the file of that
+ * name. */
 static int fetch_keep(lua_State *L)
 {
     box *b = check_box(L);
@@ -234,12 +234,12 @@ static int fetch_keep(lua_State *L)
     int64_t bytes;
     int rc;
 
-    luaL_argcheck(L, b->steps[i] == WHOLE && p->fd >= 0, 2, "not whole, or kept or dropped already");
+    luaL_argcheck(L, b->steps[i] == WHOLE && p->fd >= 0, 2, "not complete, or kept or dropped already");
     rc = mj_part_keep(&b->shelf, p, name, sha, &bytes);
     return rc == MJ_OK ? push_hash(L, sha, bytes) : failed(L, rc, name);
 }
 
-/* downloads:drop(index): throws away what came so far.  Only once it has its result. */
+/* downloads:drop(index): removes what came so far.  Only after its result. */
 static int fetch_drop(lua_State *L)
 {
     box *b = check_box(L);
@@ -248,7 +248,7 @@ static int fetch_drop(lua_State *L)
     return 0;
 }
 
-/* downloads:hash(name) -> SHA-256 in hex, bytes | nil, err: of a whole file */
+/* downloads:hash(name) -> SHA-256 in hex, bytes | nil, err: of a complete file */
 static int fetch_hash(lua_State *L)
 {
     box *b = check_box(L);
@@ -260,7 +260,7 @@ static int fetch_hash(lua_State *L)
     return rc == MJ_OK ? push_hash(L, sha, bytes) : failed(L, rc, name);
 }
 
-/* downloads:sync() -> true | nil, err: what was kept and written since is there after a power cut, too */
+/* downloads:sync() -> true | nil, err: what was kept so far survives a power cut */
 static int fetch_sync(lua_State *L)
 {
     box *b = check_box(L);

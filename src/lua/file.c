@@ -1,8 +1,8 @@
-/* mjhook.core's whole files: see os/file.h for what is refused and why. */
+/* mjhook.core's whole files: os/file.h tells what is refused, and why. */
 #include "os/file.h"
 #include "lua/core.h"
 
-enum { MOST = 16 * 1024 * 1024 }; /* bytes of a file, if the caller names no bound */
+enum { MOST = 16 * 1024 * 1024 }; /* bytes of a file, unless the caller names a bound */
 
 static int outcome(lua_State *L, int rc, const char *why)
 {

@@ -14,7 +14,7 @@ typedef struct box {
     mj_http *http;
 } box;
 
-typedef struct call { /* one perform: freed whatever raises */
+typedef struct call { /* one perform(), freed whatever raises */
     size_t n;
     mj_http_request *reqs;
     mj_http_answer *answers;
@@ -145,12 +145,13 @@ static int push_answers(lua_State *L)
     return 1;
 }
 
-/* http:perform({requests}, deadline_ms) -> {answers} | nil, err | nil.  With an error, as when it raises, nothing
- * was sent.  nil alone: they were sent, and memory ran out for the answers.
+/* http:perform({requests}, deadline_ms) -> {answers} | nil, err | nil.  With an error, and when it raises, nothing was
+ * sent.  A lone nil: requests were sent, and memory ran out for the answers.
+ *
  * request: url, headers (list of "Name: value"), body, once, timeout_ms, start_by_ms, details;
  * answer: outcome ("answered", "not_sent", "maybe_sent"), blocked, unread ("too_long" or "cut"), status, retry_after,
- * body, error, elapsed_ms, and details when asked for: failure, ip, date, location, total_us, certs, cert_expires,
- * issuer (see net/http.h). */
+ * body, error, elapsed_ms, and with details: failure, ip, date, location, total_us, certs, cert_expires, issuer (see
+ * net/http.h). */
 static int http_perform(lua_State *L)
 {
     box *b = luaL_checkudata(L, 1, HTTP);
@@ -184,7 +185,7 @@ static int http_perform(lua_State *L)
     rc = mj_http_perform(b->http, c->reqs, n, deadline, c->answers);
     if (rc != MJ_OK)
         return mjl_fail(L, rc, NULL);
-    for (int tries = 0;; tries++) { /* what was answered must not be lost: a job is billed by now */
+    for (int tries = 0;; tries++) { /* answers must not be lost: a job is billed by now */
         lua_settop(L, push);
         lua_pushvalue(L, push);
         lua_pushlightuserdata(L, c);

@@ -1,4 +1,4 @@
-/* mjhook.core's JSON: documents as Lua values, and the pieces from which mjhook.json writes them. */
+/* mjhook.core's JSON: documents as Lua values, and parts that mjhook.json writes with. */
 #include "provider/json.h"
 #include "base/number.h"
 #include "lua/core.h"
@@ -8,8 +8,8 @@
 
 typedef struct decoder {
     char *scratch; /* room for any string of the document */
-    int empty;     /* index of the metatable for empty arrays */
-    bool bad;      /* a number that is none to Lua */
+    int empty;     /* stack index of the metatable for empty arrays */
+    bool bad;      /* there is a number that Lua can't hold */
 } decoder;
 
 static void push_value(lua_State *L, decoder *d, mj_json v);
@@ -22,7 +22,7 @@ static void push_string(lua_State *L, decoder *d, const mj_json *v)
         lua_pushlstring(L, v->text.p, v->text.n);
 }
 
-/* A whole number in digits alone that an integer of Lua's holds; in LuaJIT it becomes a double all the same. */
+/* A whole number of digits only that fits Lua's integer; LuaJIT makes it a double anyway. */
 static bool small_whole(mj_str s, int64_t *out)
 {
     uint32_t i = s.n > 0 && s.p[0] == '-', first = i;
@@ -46,7 +46,7 @@ static void push_number(lua_State *L, decoder *d, mj_str text)
         lua_pushinteger(L, (lua_Integer)n);
         return;
     }
-    v = mj_number_read(text.p); /* its document ends in a NUL */
+    v = mj_number_read(text.p); /* the document ends in a NUL */
     d->bad = d->bad || !isfinite(v);
     lua_pushnumber(L, v);
 }
@@ -138,8 +138,8 @@ static int json_decode(lua_State *L)
     return d.bad ? not_json(L, "a number that is too large", 0) : 1;
 }
 
-/* core.json_member(text, name) -> the text of that member of an object, as it stands there; nil: there is none.  Of
- * those that are there twice the last one. */
+/* core.json_member(text, name) -> the text of that member of an object, unchanged; nil: there is none.  Of members
+ * that appear twice the last one. */
 static int json_member(lua_State *L)
 {
     mj_str text = document(L, 1), name = document(L, 2), found = {0};
@@ -151,7 +151,7 @@ static int json_member(lua_State *L)
     while (mj_json_next(&root, &key, &value))
         if (mj_json_is(&key, name)) {
             found = value.text;
-            if (value.type == MJ_JSON_STRING) /* its quotes are there, in the document */
+            if (value.type == MJ_JSON_STRING) /* its quotes are in the document */
                 found = (mj_str){found.p - 1, found.n + 2};
         }
     if (!found.p)
@@ -175,8 +175,8 @@ static bool exact(mj_json v)
     return true;
 }
 
-/* core.json_check(text) -> true, whether a double holds every whole number in it | nil, why an ordinary reader might
- * not take it */
+/* core.json_check(text) -> true, whether a double holds each of its whole numbers | nil, why an ordinary reader may
+ * refuse it */
 static int json_check(lua_State *L)
 {
     mj_str text = document(L, 1);
@@ -196,7 +196,7 @@ static int json_check(lua_State *L)
     return 2;
 }
 
-/* core.json_string(text) -> the text as a JSON string; bytes that are no ASCII stay as they are */
+/* core.json_string(text) -> the text as a JSON string; bytes beyond ASCII stay */
 static int json_string(lua_State *L)
 {
     static const char hex[] = "0123456789abcdef", special[] = "\"\\\b\f\n\r\t", as[] = "\"\\bfnrt";

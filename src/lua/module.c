@@ -1,16 +1,16 @@
-/* The module: its constants, and its parts. */
+/* The module: its constants and its parts. */
 #include "lua/core.h"
 
 /* Each adds its functions to the table on top of the stack. */
 static void (*const PARTS[])(lua_State *L) = {
-    mjl_open_core,        mjl_open_store, /* before those that give it methods */
+    mjl_open_core,        mjl_open_store, /* first: other parts add methods */
     mjl_open_store_write, mjl_open_store_read, mjl_open_store_stats, mjl_open_store_copy, mjl_open_http,
     mjl_open_stream,      mjl_open_fetch,      mjl_open_auth,        mjl_open_wire,       mjl_open_provider,
     mjl_open_address,     mjl_open_sys,        mjl_open_file,        mjl_open_redact,     mjl_open_json,
     mjl_open_child,       mjl_open_watch,      mjl_open_inbox,       mjl_open_workqueue,
 };
 
-/* An error table made by Lua code, in the same shape: core.error(code, message, retryable). */
+/* core.error(code, message, retryable): an error table made by Lua code, in the same shape. */
 static int core_error(lua_State *L)
 {
     luaL_checkstring(L, 1);
@@ -32,7 +32,7 @@ static int core_is_ref(lua_State *L)
     return 1;
 }
 
-/* The codes of outcomes, as a list: with it an outcome is a number. */
+/* The codes of outcomes as a list: an outcome is then a number. */
 static void push_codes(lua_State *L)
 {
     lua_newtable(L);

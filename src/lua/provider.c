@@ -13,7 +13,8 @@ static int refuse(lua_State *L)
     return luaL_error(L, "core.provider can't be changed");
 }
 
-/* Ends a table: the empty one that takes its place on the stack, or in the table below as `name`, reads from it. */
+/* Replaces the table on top of the stack by an empty one that reads from it, and stores that one as field `name` of
+ * the table below. */
 static void seal(lua_State *L, const char *name)
 {
     lua_newtable(L);

@@ -1,4 +1,4 @@
-/* mjhook.core's hiding of secrets in what comes from outside: on its way into the store, and into Lua. */
+/* mjhook.core's hiding of secrets in text from outside, on its way into the store and into Lua. */
 #include "lua/core.h"
 #include "provider/json.h"
 
@@ -50,7 +50,7 @@ static int redact(mj_str *s, mj_redact_kind kind, uint32_t max, mjl_hidden *h)
     return MJ_OK;
 }
 
-/* JSON that is JSON no more, or grew too long, is left out: a secret may have had a quote in it. */
+/* Text that is no JSON any more, or grew too long, is left out: a secret may contain a quote. */
 static int redact_json(mj_str *s, mjl_hidden *h)
 {
     const char *before = s->p;
@@ -63,11 +63,11 @@ static int redact_json(mj_str *s, mjl_hidden *h)
     return rc;
 }
 
-/* A refused body, of which the store keeps the beginning: of a long one no more is looked at, since it is read while
- * others wait for their commit.  Its length is still told, and what is kept of it is never whole. */
+/* A refused body, of which the store keeps the start.  Of a long one only the start is searched, since other commits
+ * wait meanwhile.  Its length is kept, and what is kept of it is never complete. */
 static int redact_body(mj_str *s, mjl_hidden *h)
 {
-    enum { BEYOND = 1024 }; /* a secret that the end of what is kept cuts is known by its beginning */
+    enum { BEYOND = 1024 }; /* bytes after the kept part: they show a secret that its end cuts */
     mj_str head = {s->p, MJ_MAX_REFUSED_BODY + BEYOND};
     int rc;
 
@@ -110,8 +110,8 @@ int mjl_redact_op(mj_op *op, mjl_hidden *h)
 
 /* ---- Lua ---- */
 
-/* core.hide(text) -> whether there is room: from now on it is hidden wherever this process reads, keeps or says it.
- * Raises without memory. */
+/* core.hide(text) -> whether there is room.  From now on this process hides the text wherever it reads, keeps or
+ * prints it.  Raises without memory. */
 static int core_hide(lua_State *L)
 {
     size_t n;

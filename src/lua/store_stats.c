@@ -91,7 +91,7 @@ static int store_stats(lua_State *L)
     mjl_set_int(L, "bytes_used", (int64_t)st.map_used);
     mjl_set_int(L, "bytes_mapped", (int64_t)st.map_size);
     mjl_set_time(L, "oldest_open", st.oldest_open);
-    /* After the clock was set back the first event may be due, whatever it says: who takes it finds out. */
+    /* After the clock was set back the first event may be due, whatever its time: taking it shows. */
     mjl_set_time(L, "event_due",
                  now > 0 && st.event_due > now && st.latest - now > MJ_CLOCK_STEP_MS ? now : st.event_due);
     mjl_set_time(L, "latest", st.latest);

@@ -58,8 +58,8 @@ static int stream_recv(lua_State *L)
     return 1;
 }
 
-/* core.stream{host=, port=, tls=, ca_file=, cert_file=, key_file=, deadline_ms=} -> stream | nil, err
- * Deadlines are moments of core.clock(). */
+/* core.stream{host=, port=, tls=, ca_file=, cert_file=, key_file=, deadline_ms=} -> stream | nil, err.  Deadlines are
+ * times of core.clock(). */
 static int core_stream(lua_State *L)
 {
     char why[MJ_STREAM_WHY];

@@ -1,4 +1,4 @@
-/* mjhook.core's few system calls that Lua has no door to. */
+/* mjhook.core's system calls that Lua does not have. */
 #include "lua/core.h"
 #include "net/http.h"
 #include "os/fd.h"
@@ -89,7 +89,7 @@ static int core_stat(lua_State *L)
     return 1;
 }
 
-/* core.standard_files(): for programs, first: see mj_fd_fill_standard() */
+/* core.standard_files(): programs call it first; see mj_fd_fill_standard() */
 static int core_standard_files(lua_State *L)
 {
     (void)L;
@@ -97,7 +97,7 @@ static int core_standard_files(lua_State *L)
     return 0;
 }
 
-/* core.columns() -> how wide the terminal is that this process belongs to, nil without one */
+/* core.columns() -> the width of this process' terminal; nil: there is none */
 static int core_columns(lua_State *L)
 {
     struct winsize size = {0};
@@ -133,7 +133,7 @@ static int core_sleep(lua_State *L)
 
     luaL_argcheck(L, s >= 0 && s < 1e9, 1, "out of range");
     t = (struct timespec){.tv_sec = (time_t)s, .tv_nsec = (long)((s - (double)(time_t)s) * 1e9)};
-    nanosleep(&t, NULL); /* a signal cuts it short */
+    nanosleep(&t, NULL); /* a signal ends it early */
     return 0;
 }
 
@@ -153,7 +153,7 @@ static int core_disk(lua_State *L)
     return 1;
 }
 
-/* core.resolve(host) -> {addresses} | nil, err.  Waits for the name servers: never on an event loop. */
+/* core.resolve(host) -> {addresses} | nil, err.  Waits for name servers: not for an event loop. */
 static int core_resolve(lua_State *L)
 {
     enum { MOST = 32 };
@@ -165,7 +165,7 @@ static int core_resolve(lua_State *L)
     for (const struct addrinfo *a = found; a && n < MOST; a = a->ai_next)
         n += getnameinfo(a->ai_addr, a->ai_addrlen, text[n], NI_MAXHOST, NULL, 0, NI_NUMERICHOST) == 0;
     if (found)
-        freeaddrinfo(found); /* before Lua can raise */
+        freeaddrinfo(found); /* before Lua may raise */
     if (rc != 0) {
         lua_pushfstring(L, "%s: %s", host, gai_strerror(rc));
         return mjl_fail(L, rc == EAI_NONAME ? MJ_ENOTFOUND : MJ_EIO, lua_tostring(L, -1));
@@ -178,7 +178,7 @@ static int core_resolve(lua_State *L)
     return 1;
 }
 
-/* core.libraries() -> {curl=, lmdb=}: what each says of itself */
+/* core.libraries() -> {curl=, lmdb=}: their versions */
 static int core_libraries(lua_State *L)
 {
     lua_createtable(L, 0, 2);

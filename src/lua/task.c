@@ -160,7 +160,7 @@ int mjl_push_task(lua_State *L, mj_str record)
     if (t.has_owner)
         mjl_set_lit(L, "owner", owner_name(&t.owner));
     if (t.error.n || t.error_code.n) {
-        mjl_fail(L, MJ_EIO, NULL); /* the shape every error has */
+        mjl_fail(L, MJ_EIO, NULL); /* the shape of every error */
         lua_remove(L, -2);
         mjl_set_lit(L, "code", "provider");
         mjl_set_str(L, "code", t.error_code);
@@ -303,7 +303,7 @@ static void read_task(lua_State *L, int t, mj_task *task)
     print = mjl_str(L, t, "fingerprint");
     if (print.n >= sizeof task->fingerprint)
         memcpy(task->fingerprint, print.p, sizeof task->fingerprint);
-    else if (task->key.n) /* compared to nothing, the same job would be another one */
+    else if (task->key.n) /* without it, a repeated key would never match */
         luaL_error(L, "bad field 'fingerprint' (%d bytes expected)", (int)sizeof task->fingerprint);
 }
 
@@ -351,7 +351,7 @@ static void push_leased(lua_State *L, const mj_op *op)
 
     if (mjl_push_event(L, (mj_str){(const char *)op->event_bytes.p, (uint32_t)op->event_bytes.n}) != MJ_OK)
         return;
-    mjl_set_int(L, "tries", e->tries); /* as leased: the bytes are from before */
+    mjl_set_int(L, "tries", e->tries); /* as leased; the bytes are older */
     mjl_set_int(L, "round", e->tries - e->before);
     mjl_set_int(L, "next_at", e->next_at);
     lua_setfield(L, -2, "event");

@@ -1,13 +1,10 @@
-/* mjhook.core's watch over Lua code that may not come back by itself.
+/* mjhook.core's watch over Lua code that may never return.
  *
- * A hook of C's, not of the debug library's: that one is found by the coroutine
- * that it was set in, so that a loop in another one would never be noticed.  In
- * Lua 5.4 a coroutine has the hook of the one that made it; LuaJIT has one for
- * all.
+ * It uses C's hook, not the debug library's: Lua finds that one by the coroutine that set it, so a loop in another
+ * coroutine would go unnoticed.  In Lua 5.4 a coroutine inherits the hook of its creator; LuaJIT has one hook for all.
  *
- * What sends or stores holds the watch off: an interruption between a claim and
- * the answer would leave a task of which nobody knows whether it was sent.  A
- * time that is over by then counts as soon as the hold ends. */
+ * Code that sends or stores holds the watch off: an interruption between a claim and the answer would leave a task
+ * that may or may not have been sent.  If the time is up by then, the interruption comes as soon as the hold ends. */
 #include "lua/core.h"
 #include "net/http.h"
 #include "os/process.h"
@@ -16,16 +13,16 @@
 
 enum { LOOK_EVERY = 10000, AGAIN = 1 }; /* instructions */
 
-/* What is watched in this thread; a VM belongs to one thread at a time. */
+/* What this thread watches; a VM belongs to one thread at a time. */
 typedef struct watching {
-    int64_t stop_at;   /* 0: nothing */
-    const void *owner; /* the function that set the watch: it is never interrupted itself */
+    int64_t stop_at;   /* 0: no watch */
+    const void *owner; /* the function that set the watch, which is never interrupted itself */
     bool held;
     char why[80];
 } watching;
 
 static _Thread_local watching current;
-static _Thread_local unsigned holds; /* in this thread, under this watch and those around it */
+static _Thread_local unsigned holds; /* in this thread, under this watch and the outer ones */
 
 static bool overdue(void)
 {
@@ -34,13 +31,13 @@ static bool overdue(void)
 
 static void watch(lua_State *L, lua_Debug *at)
 {
-    if (!current.stop_at) { /* a coroutine that outlived it */
+    if (!current.stop_at) { /* a coroutine that outlived the watch */
         lua_sethook(L, NULL, 0, 0);
         return;
     }
     if (current.held || !overdue())
         return;
-    lua_sethook(L, watch, LUA_MASKCOUNT, AGAIN); /* code that catches the error gets it again, at once */
+    lua_sethook(L, watch, LUA_MASKCOUNT, AGAIN); /* code that catches the error gets it again at once */
     lua_getinfo(L, "f", at);
     if (lua_topointer(L, -1) == current.owner) {
         lua_pop(L, 1);
@@ -59,9 +56,9 @@ static void set_hook(lua_State *L)
         lua_sethook(L, NULL, 0, 0);
 }
 
-/* core.watch(seconds, why) -> before: from now on Lua code of this thread that runs for longer is interrupted by the
- * error `why`, again and again, but for the function that called this.  core.watch(before) ends it, and brings back the
- * watch that there was. */
+/* core.watch(seconds, why) -> before.  From now on the error `why` interrupts Lua code of this thread that runs
+ * longer, again and again, except the calling function.  core.watch(before) ends it and restores the watch before it.
+ */
 static int core_watch(lua_State *L)
 {
     watching *before = lua_touserdata(L, 1);
@@ -88,15 +85,15 @@ static int core_watch(lua_State *L)
     return 1;
 }
 
-/* core.overdue() -> boolean: the time of the watch in this thread, if there is one, is over */
+/* core.overdue() -> boolean: the time of this thread's watch is up */
 static int core_overdue(lua_State *L)
 {
     lua_pushboolean(L, overdue());
     return 1;
 }
 
-/* core.hold() -> before: until core.release(before) no watch interrupts, and no parent ends this process when it was
- * made by core.fork.  Nests. */
+/* core.hold() -> before.  Until core.release(before) no watch interrupts, and the parent does not end a process made
+ * by core.fork.  Nests. */
 static int core_hold(lua_State *L)
 {
     if (holds++ == 0)

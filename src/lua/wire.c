@@ -1,4 +1,4 @@
-/* mjhook.core's reading of what the provider says: words as tables. */
+/* mjhook.core's reading of what the provider sends: statuses as tables. */
 #include "base/gunzip.h"
 #include "lua/core.h"
 #include "provider/reader.h"
@@ -6,7 +6,7 @@
 #include <limits.h>
 #include <string.h>
 
-/* Scratch of n bytes, which Lua frees, whatever raises. */
+/* Scratch of n bytes, which Lua frees whatever raises. */
 static mj_buf new_scratch(lua_State *L, size_t n)
 {
     return (mj_buf){.p = lua_newuserdata(L, n ? n : 1), .cap = n};
@@ -25,7 +25,7 @@ static void set_redacted(lua_State *L, const char *name, mj_redact_kind kind, mj
     lua_setfield(L, -2, name);
 }
 
-static void push_word(lua_State *L, const mj_signal *w)
+static void push_status(lua_State *L, const mj_signal *w)
 {
     lua_createtable(L, 0, 8);
     mjl_set_lit(L, "kind", mj_signal_name(w->kind));
@@ -47,7 +47,7 @@ static void push_word(lua_State *L, const mj_signal *w)
     }
 }
 
-/* core.wire_callback(body) -> word | nil, why.  A word: {kind = "running"|"succeeded"|"hint"|"failed", task_id=,
+/* core.wire_callback(body) -> status | nil, why.  A status: {kind = "running"|"succeeded"|"hint"|"failed", task_id=,
  * image=, images={}, mj_prompt=, meta= (JSON), remark= (for the timeline), error=, error_code=}. */
 static int wire_callback(lua_State *L)
 {
@@ -61,11 +61,11 @@ static int wire_callback(lua_State *L)
         mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why));
         return 2;
     }
-    push_word(L, &w);
+    push_status(L, &w);
     return 1;
 }
 
-/* A list of strings at index i, which stay alive in it, into a userdata that is pushed. */
+/* Copies the list of strings at index i, which keeps them alive, into a userdata that is pushed. */
 static mj_str *read_ids(lua_State *L, int i, size_t *n)
 {
     mj_str *ids;
@@ -83,10 +83,9 @@ static mj_str *read_ids(lua_State *L, int i, size_t *n)
     return ids;
 }
 
-/* core.wire_status(body, ids[, HTTP status = 200[, blocked]]) -> what is said of the ids that were asked for, by id; a
+/* core.wire_status(body, ids[, HTTP status = 200[, blocked]]) -> the statuses of the ids that were asked for, by id; a
  * set of the ids whose entry can't be read; how many entries name no task | nil, why, code, whether to ask again in
- * halves.  `blocked`: the answer bears "cf-mitigated".  What was not asked for costs neither tables nor more than
- * reading past it. */
+ * halves.  `blocked`: the answer has a "cf-mitigated" header.  Entries that were not asked for are only skipped. */
 static int wire_status(lua_State *L)
 {
     mj_str body = mjl_arg_str(L, 1);
@@ -95,21 +94,21 @@ static int wire_status(lua_State *L)
     size_t n, odd;
     mj_str *ids = read_ids(L, 2, &n);
     mj_json *entries = lua_newuserdata(L, (n + 1) * sizeof *entries);
-    mj_buf scratch = new_scratch(L, body.n); /* words, which may need more, are read later */
+    mj_buf scratch = new_scratch(L, body.n); /* each status gets its own scratch later, which may be larger */
     uint32_t largest = 0;
     char why[MJ_WIRE_WHY];
-    mj_wire_statuses words;
+    mj_wire_statuses statuses;
     mj_signal w;
 
-    if (!mj_wire_status(&mj_midjourney, http, blocked, body, &scratch, &words, why)) {
-        const mj_meaning_info *info = mj_meaning_of(words.meaning);
+    if (!mj_wire_status(&mj_midjourney, http, blocked, body, &scratch, &statuses, why)) {
+        const mj_meaning_info *info = mj_meaning_of(statuses.meaning);
         lua_pushnil(L);
         mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why));
         lua_pushstring(L, info->code);
         lua_pushboolean(L, info->halves);
         return 4;
     }
-    odd = mj_wire_asked(&mj_midjourney, words, ids, n, entries, &scratch);
+    odd = mj_wire_asked(&mj_midjourney, statuses, ids, n, entries, &scratch);
     for (size_t i = 0; i < n; i++)
         largest = entries[i].text.n > largest ? entries[i].text.n : largest;
     scratch = new_scratch(L, mj_wire_room(largest));
@@ -121,7 +120,7 @@ static int wire_status(lua_State *L)
             continue;
         lua_pushlstring(L, ids[i].p, ids[i].n);
         if (read)
-            push_word(L, &w);
+            push_status(L, &w);
         else
             lua_pushboolean(L, true);
         lua_rawset(L, read ? -4 : -3);
@@ -131,8 +130,8 @@ static int wire_status(lua_State *L)
 }
 
 /* core.wire_submit(HTTP status, body or nil[, blocked]) -> {kind = "accepted"|"refused"|"rejected"|"maybe_sent",
- * task_id=, error_code=, error=, said=, job_waits=}: what the answer to a submission means, and what the provider says.
- * job_waits: the job may be the cause after all: so another one should find out. */
+ * task_id=, error_code=, error=, said=, job_waits=}: what the answer to a submission means, and the provider's
+ * message. job_waits: the job may be the cause, so another one should be tried first. */
 static int wire_submit(lua_State *L)
 {
     int http = (int)mjl_arg_int(L, 1, 0, INT_MAX);
@@ -155,8 +154,8 @@ static int wire_submit(lua_State *L)
     return 1;
 }
 
-/* core.gunzip(body, max) -> the body without the compression that nobody asked for: the same string when there is
- * none | nil, err: "invalid" when it is damaged, "limit" when it becomes more than max bytes, "no_memory" */
+/* core.gunzip(body, max) -> the body without unrequested compression; the same string if there is none | nil, err:
+ * "invalid": damaged; "limit": it becomes more than max bytes; "no_memory" */
 static int gunzip(lua_State *L)
 {
     mj_str body = mjl_arg_str(L, 1), plain;
@@ -175,7 +174,7 @@ static int gunzip(lua_State *L)
         lua_pushvalue(L, 1);
     else
         lua_pushlstring(L, plain.p, plain.n);
-    mj_buf_free(out); /* now, rather than at some collection */
+    mj_buf_free(out); /* now, not at some collection */
     return 1;
 }
 

@@ -7,7 +7,7 @@
 
 typedef struct queue {
     mj_workqueue *shared;
-    mj_buf buf; /* pieces on their way in or out */
+    mj_buf buf; /* pieces on the way in or out */
 } queue;
 
 static queue *check(lua_State *L)
@@ -29,7 +29,7 @@ static int queue_close(lua_State *L)
     return 0;
 }
 
-/* queue:fill{string, ...} -> true | nil, err.  What lay there before is forgotten. */
+/* queue:fill{string, ...} -> true | nil, err.  Replaces what was in it. */
 static int queue_fill(lua_State *L)
 {
     queue *q = check(L);
@@ -56,7 +56,7 @@ static int queue_fill(lua_State *L)
     return 1;
 }
 
-/* queue:begin() -> whether the next one is to be done, and no other thread takes it back */
+/* queue:begin() -> boolean: the next piece is begun, and can't be taken back */
 static int queue_begin(lua_State *L)
 {
     queue *q = check(L);
@@ -65,7 +65,7 @@ static int queue_begin(lua_State *L)
     return 1;
 }
 
-/* queue:take_back(ms) -> those that were not begun, when the one before them was begun longer ago: a list */
+/* queue:take_back(ms) -> a list of the pieces that were not begun, if the one before them was begun longer ago */
 static int queue_take_back(lua_State *L)
 {
     queue *q = check(L);

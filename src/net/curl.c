@@ -19,9 +19,9 @@ static void init(void)
 
     if (given)
         unsetenv(KEY_LOG);
-    ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK; /* this is where libcurl looks */
+    ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK; /* here libcurl looks at the variable */
     if (kept)
-        setenv(KEY_LOG, kept, 0); /* other libraries of this process are not ours to decide about */
+        setenv(KEY_LOG, kept, 0); /* restore it: other libraries of this process may want it */
     free(kept);
 }
 
@@ -31,7 +31,7 @@ bool mj_curl_ready(void)
     return ready;
 }
 
-/* As libcurl's own, but not left open in the programs that this process starts. */
+/* Like libcurl's own, but programs that this process starts do not inherit the socket. */
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
 {
     (void)arg, (void)purpose;
@@ -52,8 +52,8 @@ CURL *mj_curl_new(const mj_curl_setup *s)
     MJ_CURL_SET(FOLLOWLOCATION, 0L);
     MJ_CURL_SET(PROTOCOLS_STR, "http,https");
     MJ_CURL_SET(NETRC, (long)CURL_NETRC_IGNORED);
-    MJ_CURL_SET(PROXY, "");   /* "": nor one of the environment */
-    MJ_CURL_SET(NOPROXY, ""); /* nor the environment's exceptions, for clients that set a proxy */
+    MJ_CURL_SET(PROXY, "");   /* "": no proxy, not even the environment's */
+    MJ_CURL_SET(NOPROXY, ""); /* no exceptions of the environment, for clients that set a proxy */
     MJ_CURL_SET(NOSIGNAL, 1L);
     MJ_CURL_SET(QUICK_EXIT, 1L); /* a name server that hangs delays nothing beyond the timeout */
     MJ_CURL_SET(TCP_NODELAY, 1L);
@@ -126,7 +126,7 @@ static bool only_blanks(const char *p)
     return p[strspn(p, " \t\r\n")] == '\0';
 }
 
-/* By hand: strtod would go by the locale, and take more than a header may say. */
+/* By hand: strtod depends on the locale and accepts more than a header may contain. */
 static bool read_seconds(const char *p, int64_t *seconds)
 {
     size_t digits = strspn(p, "0123456789");
@@ -134,7 +134,7 @@ static bool read_seconds(const char *p, int64_t *seconds)
 
     if (digits == 0)
         return false;
-    *seconds = strtoll(p, NULL, 10); /* too long a number is the largest one */
+    *seconds = strtoll(p, NULL, 10); /* a number that is too long becomes the largest one */
     p += digits;
     if (*p == '.') {
         size_t fraction = strspn(++p, "0123456789");

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { MAX_DIGITS = 16 }; /* of a chunk's size: 64 bits */
+enum { MAX_DIGITS = 16 }; /* digits of a chunk's size, at most: 64 bits */
 
 static bool fail(mj_framing *f, const char *fault)
 {
@@ -22,7 +22,7 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* The value of a header's line if it has this name. */
+/* The value of a header line if it has this name. */
 static bool named(const char *line, size_t n, const char *name, mj_str *value)
 {
     size_t at = strlen(name);
@@ -42,8 +42,8 @@ static bool is(mj_str value, const char *word)
     return value.n == strlen(word) && strncasecmp(value.p, word, value.n) == 0;
 }
 
-/* libcurl would unpack what a server says it has packed, asked for or not: gigabytes that come to nothing can be packed
- * into little, and it would be busy with them beyond any deadline. */
+/* libcurl unpacks what a server has packed, asked for or not: a little data can unpack to gigabytes and keep libcurl
+ * busy beyond any deadline. */
 bool mj_framing_line(mj_framing *f, const char *line, size_t n)
 {
     mj_str value;
@@ -53,7 +53,7 @@ bool mj_framing_line(mj_framing *f, const char *line, size_t n)
     if (!named(line, n, "Transfer-Encoding:", &value) || is(value, "identity"))
         return true;
     f->packed = !is(value, "chunked");
-    f->chunked = true; /* once, however often a proxy has added the line */
+    f->chunked = true; /* once, however many proxies have added the line */
     return !f->packed || fail(f, "packed in a way that it was not asked for");
 }
 
@@ -67,7 +67,7 @@ static int digit(char c)
     return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
 }
 
-/* One CR before each LF is nobody's excess; another one is. */
+/* One CR before each LF is normal; a second one is excess. */
 static bool is_first_cr(mj_framing *f, char c)
 {
     bool first = c == '\r' && !f->cr;
@@ -83,7 +83,7 @@ static void enter(mj_framing *f, mj_chunk_state state)
     f->digits = 0;
 }
 
-/* One byte that is no body. */
+/* One byte outside the body. */
 static bool step(mj_framing *f, char c)
 {
     switch (f->at) {
@@ -117,7 +117,7 @@ static bool step(mj_framing *f, char c)
         if (c == '\n')
             enter(f, MJ_CHUNK_TRAILER);
         return add(f, 1);
-    default: /* MJ_CHUNK_DATA is not read byte by byte; what is behind the end is no part of the answer */
+    default: /* MJ_CHUNK_DATA is not read byte by byte; bytes after the end are not part of the answer */
         return true;
     }
 }

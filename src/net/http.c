@@ -14,10 +14,10 @@ enum {
     DEFAULT_TIMEOUT_MS = 30000,
     DEFAULT_ANSWER = 4 << 20,
     MAX_ANSWER = 1 << 30,
-    POLL_MS = 1000 /* curl_multi_poll wakes for its own timers, too; this is only a bound */
+    POLL_MS = 1000 /* only a bound: curl_multi_poll also wakes for its own timers */
 };
 
-/* False: no memory, and nothing changed. */
+/* False: no memory; nothing changed. */
 static bool make_multi(mj_http *h)
 {
     CURLM *multi = mj_curl_multi(h->o.connections);
@@ -69,7 +69,7 @@ void mj_http_free(mj_http *h)
 {
     if (!h)
         return;
-    /* After a fork the handles' sockets are the parent's, too: a TLS goodbye from here would harm it. */
+    /* After a fork the sockets belong to the parent, too: a TLS shutdown from here would harm it. */
     if (h->pid == getpid()) {
         curl_multi_cleanup(h->multi);
         curl_share_cleanup(h->session);
@@ -115,7 +115,7 @@ int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t d
 
     for (size_t i = 0; i < n; i++)
         answers[i] = (mj_http_answer){.outcome = MJ_HTTP_NOT_SENT, .retry_after = -1};
-    if (h->pid != getpid()) { /* a fork: the kept connections are the parent's */
+    if (h->pid != getpid()) { /* after a fork: the kept connections are the parent's */
         memset(h->slots, 0, (size_t)h->o.connections * sizeof *h->slots);
         if (!make_multi(h))
             return MJ_ENOMEM;
@@ -131,7 +131,7 @@ int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t d
         rc = curl_multi_perform(h->multi, &active);
         collect(h, &running);
         if (rc == CURLM_OK && running > 0 && (next == n || !free_slot(h))) {
-            MJ_FAULT("http.wait"); /* the first time the connection is made, later the answer is awaited */
+            MJ_FAULT("http.wait"); /* first the connection is made, later the answer is awaited */
             rc = curl_multi_poll(h->multi, NULL, 0, (int)(left < POLL_MS ? left : POLL_MS), NULL);
         }
     }

@@ -1,5 +1,4 @@
-/* The inside of mj_http, for net/http.c (clients and batches), net/transfer.c (one request) and net/details.c.
- */
+/* The inside of mj_http, for net/http.c (clients and batches), net/transfer.c (one request) and net/details.c. */
 #ifndef MJ_HTTP_IMPL_H
 #define MJ_HTTP_IMPL_H
 
@@ -9,17 +8,17 @@
 
 #include <sys/types.h>
 
-typedef struct transfer { /* one request under way */
+typedef struct transfer { /* a running request */
     CURL *easy;
     const mj_http_request *req;
     mj_http_answer *answer;
     struct curl_slist *headers;
-    bool counts;    /* it must not be sent twice, and has a body that tells what was sent */
-    size_t handed;  /* bytes of the body that libcurl took from us: from the first on it may have been sent */
+    bool counts;    /* it must not be sent twice, and its body tells what was sent */
+    size_t handed;  /* bytes of the body that libcurl has taken: from the first on it may have been sent */
     bool again;     /* libcurl wanted to send it a second time */
-    bool begun;     /* the connection stands, with the tunnel through a proxy */
-    size_t steps;   /* on the way to that */
-    bool head_done; /* the header of the answer, not of a "100 Continue", is complete */
+    bool begun;     /* the connection is made, including a tunnel through a proxy */
+    size_t steps;   /* so far, towards that */
+    bool head_done; /* the header of the final answer, not of a "100 Continue", is complete */
     mj_framing framing;
     bool stalled, too_long, no_memory;
     size_t cap, max;
@@ -28,21 +27,22 @@ typedef struct transfer { /* one request under way */
 } transfer;
 
 struct mj_http {
-    CURLM *multi;    /* has the connections */
-    CURLSH *session; /* the TLS sessions, so that the next connection to a server needs no whole handshake */
+    CURLM *multi;    /* owns the connections */
+    CURLSH *session; /* TLS sessions, so that the next connection to a server needs no full handshake */
     mj_http_options o;
     char *user_agent, *ca_file, *proxy;
     pid_t pid;
     transfer *slots; /* o.connections of them */
 };
 
-/* Starts a transfer.  False: it could not be begun, and its answer says so. */
+/* Starts a transfer.  False: it could not be started; see its answer. */
 bool mj_http_begin(mj_http *h, transfer *t, const mj_http_request *r, mj_http_answer *a);
-/* libcurl is done with it, or it ends before, because of `cut` (NULL): its answer is complete, its slot is free. */
+/* Ends a transfer: libcurl is done with it, or it is cut off for the reason `cut` (else NULL).  Its answer is complete
+ * and its slot is free. */
 void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut);
-/* An answer that is none: "host:port: why". */
+/* Fills in an answer that failed: "host:port: why". */
 void mj_http_failed(mj_http_answer *a, mj_http_outcome outcome, const char *url, const char *why);
-/* Fills in what the request asked to be told beside. */
+/* Fills in the diagnostics that the request asked for. */
 void mj_http_add_details(const transfer *t, CURLcode result, const char *cut);
 
 #endif

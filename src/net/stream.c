@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { POLL_MS = 1000 }; /* a bound only: TLS may have something to do that the socket does not tell of */
+enum { POLL_MS = 1000 }; /* only a bound: TLS may have work that the socket does not show */
 
 struct mj_stream {
     CURL *easy;
@@ -33,8 +33,8 @@ static int broke(mj_stream *s, CURLcode rc)
     return MJ_EIO;
 }
 
-/* The scheme only says whether there is TLS: of HTTP nothing is ever spoken.  NULL: that is no host, or no memory; else
- * to be given to curl_free. */
+/* The scheme only says whether there is TLS: HTTP is never spoken.  NULL: no possible host, or no memory; otherwise
+ * free it with curl_free. */
 static char *url_of(const mj_stream_target *t)
 {
     CURLU *u = curl_url();
@@ -59,7 +59,7 @@ static bool set_up(mj_stream *s, const mj_stream_target *t, const char *url, lon
     if (!ok)
         return false;
     MJ_CURL_SET(CONNECT_ONLY, 1L);
-    MJ_CURL_SET(SSL_ENABLE_ALPN, 0L); /* it would offer HTTP */
+    MJ_CURL_SET(SSL_ENABLE_ALPN, 0L); /* ALPN would offer HTTP */
     if (t->cert_file)
         MJ_CURL_SET(SSLCERT, t->cert_file);
     if (t->key_file)
@@ -130,7 +130,7 @@ static bool wait_for(const mj_stream *s, short events, int64_t deadline_ms)
 
     if (left <= 0)
         return false;
-    poll(&p, 1, (int)(left < POLL_MS ? left : POLL_MS)); /* whatever it says, libcurl is asked again */
+    poll(&p, 1, (int)(left < POLL_MS ? left : POLL_MS)); /* its result does not matter: libcurl is asked again */
     return true;
 }
 
@@ -155,7 +155,7 @@ int mj_stream_send(mj_stream *s, const void *data, size_t n, int64_t deadline_ms
         } else if (rc != CURLE_AGAIN) {
             return broke(s, rc);
         }
-        /* Also after a success: a peer that takes a byte at a time would never let it be noticed. */
+        /* Check the time also after a success: a peer could take one byte at a time for ever. */
         if (n > 0 && (sent > 0 ? mj_http_clock() >= deadline_ms : !wait_for(s, POLLOUT, deadline_ms))) {
             because(s, "out of time while it was sent to");
             return MJ_EIO;
@@ -198,6 +198,6 @@ void mj_stream_close(mj_stream *s)
     if (s->pid == getpid())
         curl_easy_cleanup(s->easy);
     else if (s->fd != CURL_SOCKET_BAD)
-        close(s->fd); /* quietly: a goodbye from here would end the parent's conversation */
+        close(s->fd); /* without TLS shutdown: that would end the parent's conversation */
     free(s);
 }

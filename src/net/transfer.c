@@ -9,8 +9,8 @@
 #include <strings.h>
 #include <time.h>
 
-/* Servers close idle connections after some seconds (node: 5), and a body that crosses the closing is "maybe sent". A
- * new handshake costs less than such a doubt. */
+/* Servers close idle connections after some seconds (node: 5), and a body sent at that moment is "maybe sent".  A new
+ * handshake costs less than such a doubt. */
 enum { ONCE_IDLE_S = 3 };
 
 /* ---- what libcurl calls ---- */
@@ -23,15 +23,15 @@ int64_t mj_http_clock(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* A sender that was stopped, or whose machine slept, finds its time gone. */
+/* A sender that was stopped, or whose machine slept, is too late. */
 static bool stalled(transfer *t)
 {
     t->stalled = t->handed == 0 && t->req->start_by_ms && mj_http_clock() > t->req->start_by_ms;
     return t->stalled;
 }
 
-/* On each connection, when it stands and before the header is sent. libcurl sends again what a kept connection
- * swallowed; without this it would, when nothing of a body we handed over was written, even go on in its middle. */
+/* Called on each connection, when it is made and before the header is sent.  libcurl sends a request again that a kept
+ * connection swallowed; without this check it would even continue in the middle, when none of our body was written. */
 static int may_begin(void *arg, char *to_ip, char *from_ip, int to_port, int from_port)
 {
     transfer *t = arg;
@@ -44,8 +44,8 @@ static int may_begin(void *arg, char *to_ip, char *from_ip, int to_port, int fro
     return t->again || stalled(t) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
-/* libcurl 7.88 reads a proxy's answer byte by byte, and looks at no clock before it has all of it: the body, too, which
- * it throws away.  It calls this with each byte. */
+/* libcurl 7.88 reads a proxy's answer byte by byte, including a body that it discards, and checks no time until it has
+ * all of it.  It calls this for each byte. */
 static int may_go_on(void *arg, curl_off_t download, curl_off_t downloaded, curl_off_t upload, curl_off_t uploaded)
 {
     transfer *t = arg;
@@ -63,7 +63,7 @@ static size_t give_body(char *to, size_t size, size_t n, void *arg)
     size_t left = t->req->body_len - t->handed, room = size * n;
 
     MJ_FAULT("http.body");
-    t->again = left == 0; /* a known length is asked for once, unless it is to be sent again */
+    t->again = left == 0; /* a body of known length is read once, unless it is to be sent again */
     if (t->again || stalled(t))
         return CURL_READFUNC_ABORT;
     if (room > left)
@@ -76,20 +76,20 @@ static size_t give_body(char *to, size_t size, size_t n, void *arg)
 
 static size_t take_header(char *line, size_t size, size_t n, void *arg)
 {
-    static const char after[] = "Retry-After:", mitigated[] = "cf-mitigated:"; /* Cloudflare's, of a challenge */
+    static const char after[] = "Retry-After:", mitigated[] = "cf-mitigated:"; /* Cloudflare's, on a challenge */
     transfer *t = arg;
     size_t bytes = size * n;
     long status = 0;
 
     if (!mj_framing_line(&t->framing, line, bytes))
         return CURL_WRITEFUNC_ERROR;
-    if (!t->begun || t->head_done) /* what is behind the body belongs to nothing */
+    if (!t->begun || t->head_done) /* bytes after the body belong to nothing */
         return bytes;
     if (bytes > 0 && (line[0] == '\r' || line[0] == '\n')) {
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-        t->head_done = status >= 200 && status <= 999; /* libcurl takes "HTTP/2 2407" */
+        t->head_done = status >= 200 && status <= 999; /* libcurl accepts "HTTP/2 2407" */
         MJ_FAULT("http.head");
-        if (status == 204 || status == 304) /* have no body, whatever they say of it (RFC 9112, 6.3) */
+        if (status == 204 || status == 304) /* these have no body, whatever the header says (RFC 9112, 6.3) */
             t->framing.chunked = false;
         if (!t->head_done) {
             t->answer->retry_after = -1;
@@ -143,7 +143,7 @@ static size_t take_body(char *from, size_t size, size_t n, void *arg)
 
 /* ---- one transfer ---- */
 
-/* "host:port: why". libcurl's reasons may name the host, never more of the URL. */
+/* "host:port: why".  libcurl's reasons may name the host, but no more of the URL. */
 void mj_http_failed(mj_http_answer *a, mj_http_outcome outcome, const char *url, const char *why)
 {
     CURLU *u = curl_url();
@@ -169,7 +169,7 @@ static bool set_body(transfer *t)
     CURL *e = t->easy;
     bool ok = true;
 
-    /* Without a body nothing counts what was sent: on a connection of its own libcurl does not send it again. */
+    /* Without a body nothing counts what was sent; on a new connection libcurl does not send it again. */
     if (r->once && !t->counts)
         MJ_CURL_SET(FRESH_CONNECT, 1L);
     if (!r->body) {
@@ -182,15 +182,15 @@ static bool set_body(transfer *t)
         MJ_CURL_SET(POSTFIELDS, r->body);
         return ok;
     }
-    /* Given as POSTFIELDS a body may be sent again by libcurl itself when a kept connection turns out to be dead.
-     * A body from a read callback that can't seek can't. */
+    /* libcurl itself may send a POSTFIELDS body again when a kept connection turns out to be dead.  It can't do so
+     * with a read callback that can't seek. */
     MJ_CURL_SET(READFUNCTION, give_body);
     MJ_CURL_SET(READDATA, t);
     MJ_CURL_SET(MAXAGE_CONN, (long)ONCE_IDLE_S);
     return ok;
 }
 
-/* What is for the server, the API key among it, is not for the proxy, and the proxy's password not for the server. */
+/* Headers for the server, among them the API key, do not go to the proxy, nor the proxy's password to the server. */
 static bool set_proxy(const mj_http *h, transfer *t)
 {
     CURL *e = t->easy;
@@ -249,7 +249,7 @@ static void release(mj_http *h, transfer *t)
     t->req = NULL;
 }
 
-/* False: it could not be begun, and its answer says so. */
+/* False: it could not be started; see its answer. */
 bool mj_http_begin(mj_http *h, transfer *t, const mj_http_request *r, mj_http_answer *a)
 {
     MJ_FAULT("http.begin");
@@ -268,7 +268,7 @@ bool mj_http_begin(mj_http *h, transfer *t, const mj_http_request *r, mj_http_an
     return false;
 }
 
-/* Whether the other side can have the request, when there is no complete answer. */
+/* Whether the server can have the request, when there is no complete answer. */
 static mj_http_outcome maybe(const transfer *t)
 {
     long request = 0;
@@ -279,7 +279,7 @@ static mj_http_outcome maybe(const transfer *t)
     return request > 0 ? MJ_HTTP_MAYBE_SENT : MJ_HTTP_NOT_SENT;
 }
 
-/* Whether all of the answer is there, whatever became of the request: a server may answer before it has read all. */
+/* Whether the answer is complete, also when the request was not: a server may answer before it has read everything. */
 static bool whole(const transfer *t)
 {
     curl_off_t length = -1;
@@ -306,13 +306,13 @@ static const char *reason(const transfer *t, CURLcode result)
         return "the connection broke while the request was sent";
     if (result == CURLE_OK)
         return "the answer broke off";
-    if (result == CURLE_OUT_OF_MEMORY) /* libcurl calls it so when a line is longer than 100 KB */
+    if (result == CURLE_OUT_OF_MEMORY) /* libcurl's code for a line longer than 100 KB, too */
         return "a line of the header has no end, or there is no memory";
     return t->error[0] ? t->error : curl_easy_strerror(result);
 }
 
-/* Takes off a compression that nobody asked for.  A damaged body stays as it came, for its reader to say so.  False: it
- * becomes too long, or there is no memory. */
+/* Removes an unrequested compression.  A damaged body stays as it came; its reader reports it.  False: it becomes too
+ * long, or there is no memory. */
 static bool unpack(transfer *t)
 {
     mj_http_answer *a = t->answer;
@@ -336,7 +336,7 @@ static bool unpack(transfer *t)
     return !t->too_long && !t->no_memory;
 }
 
-/* `cut`: why it ends before libcurl is done with it. */
+/* `cut`: why it ends before libcurl is done with it; NULL: libcurl is done. */
 void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
 {
     mj_http_answer *a = t->answer;
@@ -344,7 +344,7 @@ void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
 
     MJ_FAULT("http.ended");
     a->elapsed_ms = mj_http_clock() - t->started;
-    /* A header that broke off is no error to libcurl, nor is it for each version that chunks did. */
+    /* libcurl reports no error for a header that breaks off, and not in each version for chunks that do. */
     if (((!cut && result == CURLE_OK && t->head_done && !t->framing.chunked) || whole(t)) && unpack(t)) {
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
         a->outcome = MJ_HTTP_ANSWERED;

@@ -48,10 +48,10 @@ static int check_dir(walk *w, char why[MJ_FILE_WHY])
             w->path, place(w), (unsigned)st.st_uid, (unsigned)geteuid());
     w->shared = (st.st_mode & 0022) != 0;
     if (w->shared && !((st.st_mode & S_ISVTX) && st.st_uid == 0))
-        return mj_file_refuse(
-            why, MJ_EINVAL,
-            "%s: the directory %s can be written by others than its owner, who can replace the file: chmod go-w it",
-            w->path, place(w));
+        return mj_file_refuse(why, MJ_EINVAL,
+                              "%s: the directory %s can be written by other users than its owner, so they can replace "
+                              "the file: chmod go-w it",
+                              w->path, place(w));
     if (n <= w->closed_at)
         w->closed_at = 0;
     if (w->closed_at == 0 && !(st.st_mode & 0001))
@@ -176,7 +176,7 @@ static int check_file(const walk *w, int fd, mj_file_kind kind, char why[MJ_FILE
         return mj_file_refuse(why, MJ_EINVAL, "%s belongs to uid %u, neither root nor you (uid %u): not read; chown it",
                               w->path, (unsigned)st.st_uid, (unsigned)geteuid());
     if (kind == MJ_FILE_SECRET && (st.st_mode & 0007) && ((st.st_mode & 0222) || w->closed_at == 0))
-        return mj_file_refuse(why, MJ_EINVAL, "%s can be read or written by everybody: chmod 600 it%s", w->path,
+        return mj_file_refuse(why, MJ_EINVAL, "%s can be read or written by every user: chmod 600 it%s", w->path,
                               st.st_mode & 0222 ? "" : ", or chmod 700 the directory that holds it");
     if (st.st_mode & 0022)
         return mj_file_refuse(why, MJ_EINVAL, "%s can be written by others than its owner: chmod go-w it", w->path);

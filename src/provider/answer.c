@@ -1,6 +1,6 @@
 #include "provider/answer.h"
 
-/* The first row that fits. */
+/* The first row that matches counts. */
 static const struct {
     int from, to;
     mj_meaning bare, enveloped;
@@ -36,7 +36,7 @@ mj_meaning mj_answer_means(const mj_provider *p, const mj_answer *r)
     bool success = r->http >= 200 && r->http < 300;
     mj_meaning m;
 
-    /* A definite refusal is definite under whatever HTTP status it comes. */
+    /* A definite refusal is definite under any HTTP status. */
     if (r->envelope && r->error && r->number == p->envelope.quota)
         return MJ_QUOTA;
     if (r->envelope && r->error && r->number == p->envelope.concurrency)

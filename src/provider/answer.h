@@ -32,8 +32,8 @@
 
 #include <stdint.h>
 
-/* Columns: symbol, code, what a submission is, whether tasks are asked about again in halves, whether the provider's
- * words replace ours, whether the job waits on its own, too, our words. */
+/* Columns: symbol; code; what a submission is; whether tasks are asked about again in halves; whether the provider's
+ * message replaces ours; whether the job waits on its own, too; our message. */
 #define MJ_MEANINGS(X)                                                                                                 \
     X(MJ_FINE, "", "accepted", false, true, false, "")                                                                 \
     X(MJ_QUOTA, "quota", "refused", false, true, false, "quota not enough")                                            \
@@ -69,11 +69,11 @@ typedef struct mj_meaning_info {
 /* What is known of an answer. */
 typedef struct mj_answer {
     int http;       /* HTTP status */
-    bool blocked;   /* it bears "cf-mitigated", so it comes from in front of the provider */
+    bool blocked;   /* it has a "cf-mitigated" header, so it comes from in front of the provider */
     bool markup;    /* its body is HTML or the like */
     bool envelope;  /* its body is the provider's envelope ... */
     bool error;     /* ... which holds an error ... */
-    int64_t number; /* ... of this number; -1: a word */
+    int64_t number; /* ... with this number; -1: a word */
 } mj_answer;
 
 mj_meaning mj_answer_means(const mj_provider *p, const mj_answer *r);

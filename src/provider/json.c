@@ -7,9 +7,9 @@
 typedef struct scan {
     const char *p, *end;
     unsigned depth;
-    bool picky;      /* whether it matters that ... */
-    bool odd;        /* ... something that is not plain went by */
-    const char *why; /* NULL as long as nothing is wrong */
+    bool picky;      /* `odd` is wanted */
+    bool odd;        /* something was read that is not plain */
+    const char *why; /* NULL: nothing is wrong */
 } scan;
 
 static bool wrong(scan *s, const char *why)
@@ -46,7 +46,7 @@ static size_t digits(scan *s)
     return (size_t)(s->p - from);
 }
 
-/* Beyond it a double may be infinite, or nothing. */
+/* Beyond this a double may be infinite. */
 enum { PLAIN_DIGITS = 40, PLAIN_EXPONENT = 2 };
 
 static bool number(scan *s)
@@ -92,7 +92,7 @@ static int hex4(const char *p, const char *end)
     return v;
 }
 
-/* The code point of the \u before p, or one of these; *used: bytes from p on. */
+/* The code point of the \u before p, or NO_HEX or HALF_PAIR; *used: bytes from p on. */
 static int32_t code_point(const char *p, const char *end, size_t *used)
 {
     int32_t high = hex4(p, end), low;
@@ -126,7 +126,7 @@ static bool escape(scan *s)
     return true;
 }
 
-/* Of a string's bytes, those that need a look. */
+/* The bytes of a string that need a look. */
 /* clang-format off */
 static const bool special[256] = {
     1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
@@ -138,9 +138,9 @@ static bool string(scan *s)
 {
     const char *quote;
 
-    s->p++; /* the one that opens */
+    s->p++; /* the opening quote */
     quote = memchr(s->p, '"', (size_t)(s->end - s->p));
-    if (quote && !s->picky && !memchr(s->p, '\\', (size_t)(quote - s->p))) { /* nearly all there are */
+    if (quote && !s->picky && !memchr(s->p, '\\', (size_t)(quote - s->p))) { /* nearly every string */
         s->p = quote + 1;
         return true;
     }
@@ -171,7 +171,7 @@ static bool word(scan *s, mj_str name)
 
 static bool value(scan *s, mj_json *out);
 
-/* What stands before the next value of an array or object: for an object its key.  False: nothing does, or `why`. */
+/* Reads what is before the next value of an array or object: for an object its key.  False: see `why`. */
 static bool key(scan *s, bool object, mj_json *out)
 {
     const char *from = s->p + 1;
@@ -188,7 +188,7 @@ static bool key(scan *s, bool object, mj_json *out)
     return skip(s, ':') || wrong(s, "a key without a colon");
 }
 
-/* s stands at the bracket that opens. */
+/* s is at the opening bracket. */
 static bool group(scan *s, bool object)
 {
     char close = object ? '}' : ']';
@@ -293,7 +293,7 @@ bool mj_json_next(mj_json *rest, mj_json *name, mj_json *out)
 
     if (rest->type != MJ_JSON_OBJECT && rest->type != MJ_JSON_ARRAY)
         return false;
-    s.p++; /* the bracket that opens, or the comma behind the last one; behind the one that closes there is nothing */
+    s.p++; /* the opening bracket, or the comma after the last value; after the closing one there is nothing */
     blanks(&s);
     if (!key(&s, rest->type == MJ_JSON_OBJECT, name) || !value(&s, out))
         return false;
@@ -386,6 +386,6 @@ bool mj_json_plain(const mj_json *v)
     scan s = {.p = v->text.p, .end = v->text.p + v->text.n, .picky = true};
 
     if (v->type == MJ_JSON_STRING)
-        s.p--, s.end++; /* its quotes are there, in the document */
+        s.p--, s.end++; /* its quotes are in the document */
     return value(&s, NULL) && !s.odd && mj_utf8_valid(v->text.p, v->text.n);
 }

@@ -7,19 +7,19 @@
 
 /* ---- text ---- */
 
-/* Length of the character at s if it may be kept as it is: well-formed, and of the controls only \n and \t; or 0. */
+/* The length of the character at s if it may be kept: well-formed, and of control characters only \n and \t; else 0. */
 static size_t good_len(const char *s, size_t n)
 {
     unsigned char c = (unsigned char)s[0];
 
-    if (c >= 0x20 && c < 0x7f) /* nearly all there is */
+    if (c >= 0x20 && c < 0x7f) /* nearly every character */
         return 1;
     if (c < 0x80)
         return c == '\n' || c == '\t';
     return mj_utf8_length(s, n);
 }
 
-/* How many bytes of good characters s begins with, at most max; *next: the length of the one after them, as above. */
+/* The number of good bytes at the start of s, at most max; *next: the length of the character after them, as above. */
 static size_t good_run(const char *s, size_t n, size_t max, size_t *next)
 {
     size_t run = 0;
@@ -30,21 +30,21 @@ static size_t good_run(const char *s, size_t n, size_t max, size_t *next)
     return run;
 }
 
-/* At most max bytes of text, in place, with '?' for every byte that may not be kept as it is. */
+/* Cleans the text in place, at most max bytes: each byte that may not be kept becomes '?'. */
 static size_t clean_in_place(char *text, size_t n, size_t max)
 {
     size_t next, at = 0;
 
     while (at < n && at < max) {
         at += good_run(text + at, n - at, max - at, &next);
-        if (at == n || at == max || next > 0) /* a good one that no room is left for */
+        if (at == n || at == max || next > 0) /* a good character without room */
             break;
         text[at++] = '?';
     }
     return at;
 }
 
-/* Room that was reserved.  What is taken stays where it is. */
+/* The free part of the reserved room.  Texts that were put there stay in place. */
 static char *room(mj_buf *scratch)
 {
     return (char *)scratch->p + scratch->n;
@@ -55,7 +55,7 @@ static bool is_text(const mj_json *v)
     return v->type == MJ_JSON_STRING && v->text.n > 0;
 }
 
-/* A string without its escapes; empty when it is anything else. */
+/* A string without its escapes; empty if it is no string. */
 static mj_str unescaped(const mj_json *v, mj_buf *scratch)
 {
     mj_str s = {0};
@@ -70,7 +70,7 @@ static mj_str unescaped(const mj_json *v, mj_buf *scratch)
     return s;
 }
 
-/* A string's text as it may be kept. */
+/* A string's text, cleaned. */
 static mj_str clean(const mj_json *v, uint32_t max, mj_buf *scratch)
 {
     mj_str s = {0};
@@ -131,7 +131,7 @@ static mj_str whole_digits(mj_str number)
     return end == number.n ? (mj_str){number.p, n} : (mj_str){0};
 }
 
-/* A task's id; empty when there is none that can be used. */
+/* A task's id; empty: none can be used. */
 static mj_str task_id(const mj_json *v, mj_buf *scratch)
 {
     mj_str s = v->type == MJ_JSON_NUMBER ? whole_digits(v->text) : unescaped(v, scratch);
@@ -139,7 +139,7 @@ static mj_str task_id(const mj_json *v, mj_buf *scratch)
     return is_task_id(s) ? s : (mj_str){0};
 }
 
-/* Which member a key names; MJ_F_COUNT: none that is read. */
+/* The member that a key names; MJ_F_COUNT: none that is read. */
 static size_t field(const mj_provider *p, const mj_json *key)
 {
     size_t i = 0;
@@ -154,7 +154,7 @@ static size_t field(const mj_provider *p, const mj_json *key)
     return i;
 }
 
-/* Of members that are there twice the last one counts, as for most readers. */
+/* Of members that appear twice the last one counts, as for most readers. */
 void mj_object_read(const mj_provider *p, mj_json from, mj_buf *scratch, mj_object *out)
 {
     mj_json key, value;
@@ -175,12 +175,12 @@ bool mj_object_has(const mj_object *o, int field)
     return !mj_object_missing(&o->f[field]);
 }
 
-/* How many URLs were given, and what became of them. */
+/* How many URLs were given, and how many of them were dropped. */
 typedef struct urls {
     unsigned given, unusable, surplus;
 } urls;
 
-/* A URL, given as a string or as an object with a url.  Empty: none is there, or none that can be used. */
+/* A URL, given as a string or as an object that has one.  Empty: there is none, or it can't be used. */
 static mj_str image_url(const mj_provider *p, mj_json v, urls *count, mj_buf *scratch)
 {
     mj_str s = {0};
@@ -205,7 +205,7 @@ static mj_str image_url(const mj_provider *p, mj_json v, urls *count, mj_buf *sc
     return s;
 }
 
-/* A list of URLs, an object whose members are some, or a single one. */
+/* A list of URLs, an object with URLs as members, or a single URL. */
 static unsigned read_images(const mj_provider *p, mj_json list, mj_str *images, urls *count, mj_buf *scratch)
 {
     unsigned n = 0;
@@ -227,9 +227,9 @@ static unsigned read_images(const mj_provider *p, mj_json list, mj_str *images, 
     return n;
 }
 
-enum { REMARK = 50 }; /* bytes of each of its halves; the names before a URL have left room for them */
+enum { REMARK = 50 }; /* bytes of each half; the member names before a URL have left enough room */
 
-/* What is told of URLs that were dropped. */
+/* A remark about dropped URLs. */
 static mj_str dropped(const urls *count, mj_buf *scratch)
 {
     char *text = room(scratch);
@@ -244,7 +244,7 @@ static mj_str dropped(const urls *count, mj_buf *scratch)
     return (mj_str){text, (uint32_t)n};
 }
 
-/* What the provider says went wrong: message, else error.message, else error as a text. */
+/* The provider's message about an error: message, else error.message, else error as a text. */
 mj_str mj_object_complaint(const mj_provider *p, const mj_object *o, mj_buf *scratch)
 {
     mj_str said = clean(&o->f[MJ_F_MESSAGE], MJ_MAX_REASON, scratch);
@@ -262,7 +262,7 @@ static bool is_letter(char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-/* Whether s is `word`, which is in lower case, in any case. */
+/* Whether s equals `word`, which is in lower case, in any case. */
 static bool is_word(mj_str s, mj_str word)
 {
     if (s.n != word.n)
@@ -273,8 +273,8 @@ static bool is_word(mj_str s, mj_str word)
     return true;
 }
 
-/* A status as a number, as a number in a string, or as a word, which begins with a letter.  An unknown word
- * is `other`. */
+/* Reads a status: a number, a number in a string, or a word, which begins with a letter.  An unknown word gives
+ * `other`. */
 mj_status_kind mj_object_status(const mj_provider *p, const mj_json *v, int64_t other, mj_buf *scratch, int64_t *out)
 {
     mj_str s;
@@ -297,8 +297,8 @@ mj_status_kind mj_object_status(const mj_provider *p, const mj_json *v, int64_t 
 
 const mj_object mj_object_none;
 
-/* NULL, or why nothing is said of a task in `o`.  `beside` is an object around it or in it, which has what it lacks:
- * but of the statuses there only words, since the number beside a task is the envelope's. */
+/* Reads what `o` says about a task: NULL, or why it says nothing.  `beside` is an object around it or in it, which
+ * fills its gaps.  Of the statuses there only words count, since the number beside a task is the envelope's. */
 const char *mj_object_task(const mj_provider *p, const mj_object *o, const mj_object *beside, mj_buf *scratch,
                            mj_signal *w)
 {
@@ -307,7 +307,7 @@ const char *mj_object_task(const mj_provider *p, const mj_object *o, const mj_ob
     urls count = {0};
 
     if (o->id.n && beside->id.n && !mj_str_eq(o->id, beside->id))
-        beside = &mj_object_none; /* it is about something else */
+        beside = &mj_object_none; /* it is about another task */
     memset(w, 0, sizeof *w);
     w->expect_state = -1;
     w->wait_ms = -1;

@@ -1,20 +1,20 @@
-/* mj_provider: what is one provider's and no other's: addresses, names, numbers and words (PROVIDER.md).
+/* mj_provider: what belongs to one provider alone: addresses, names, numbers and status words (PROVIDER.md).
  *
- * Data alone.  The reader is given one, and Lua sees it as core.provider: so another provider is another table. */
+ * Data only.  The reader takes a profile, and Lua sees it as core.provider: another provider is another table. */
 #ifndef MJ_PROFILE_H
 #define MJ_PROFILE_H
 
 #include "base/names.h"
 #include "domain/task.h"
 
-/* The members that are read, of an envelope and of a task object alike.  The second name is Lua's. */
+/* The members that are read, of envelopes and of task objects.  The second name is Lua's. */
 #define MJ_FIELDS(X)                                                                                                   \
     X(MJ_F_TASK_ID, "task_id")                                                                                         \
-    X(MJ_F_JOB_ID, "job_id") /* in the place of a task_id */                                                           \
+    X(MJ_F_JOB_ID, "job_id") /* if there is no task_id */                                                              \
     X(MJ_F_STATUS, "status")                                                                                           \
     X(MJ_F_DATA, "data")                                                                                               \
     X(MJ_F_IMAGE, "image")                                                                                             \
-    X(MJ_F_CDN_IMAGE, "cdn_image") /* in the place of an image */                                                      \
+    X(MJ_F_CDN_IMAGE, "cdn_image") /* if there is no image */                                                          \
     X(MJ_F_IMAGES, "images")                                                                                           \
     X(MJ_F_MJ_PROMPT, "mj_prompt")                                                                                     \
     X(MJ_F_PROMPT, "prompt")                                                                                           \
@@ -25,8 +25,8 @@
 
 enum { MJ_FIELDS(MJ_SYMBOL) MJ_F_COUNT };
 
-/* A status as a word, in lower case.  `envelope`: beside a task it is not the task's, but what JSend calls an
- * envelope's status. */
+/* A status word, in lower case.  `envelope`: beside a task it is not the task's status, but the envelope's, as in
+ * JSend. */
 typedef struct mj_status_word {
     mj_str word;
     int64_t status;
@@ -41,26 +41,26 @@ typedef struct mj_provider {
     const char *key_header;
     struct {
         const char *api_key, *base_url, *hook_url;
-    } environment; /* variables that its users have set already */
+    } environment; /* variables that its users may have set already */
     struct {
         const char *prompt, *mode, *timeout, *hook_url, *task_ids;
-    } request; /* members of what is sent */
+    } request; /* members of requests */
     const char *mode[MJ_NMODES];
     struct {
         int least, most, usual;
     } timeout;                /* seconds */
-    int jobs;                 /* that an account may have unfinished at a time */
-    mj_str field[MJ_F_COUNT]; /* members of what is read */
+    int jobs;                 /* unfinished jobs that an account may have */
+    mj_str field[MJ_F_COUNT]; /* members of answers */
     mj_str url;               /* member of an image that is an object */
     mj_str code;              /* member of an error that is an object */
     struct {
         int64_t running, succeeded, failed;
-    } status; /* of a task; another number, or a word that is not listed, means that it still runs */
+    } status; /* of a task; an unknown number or word means that the task still runs */
     const mj_status_word *words;
     size_t nwords;
     struct {
         int64_t ok, quota, concurrency;
-    } envelope; /* its status; another number is an error that the message explains */
+    } envelope; /* status of the envelope; another number is an error, which the message explains */
 } mj_provider;
 
 /* https://api.midjourney-api.com */

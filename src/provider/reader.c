@@ -10,7 +10,7 @@
 
 size_t mj_wire_room(size_t n)
 {
-    return MJ_URL_ROOM(n); /* no string but a URL becomes longer, and each is kept once */
+    return MJ_URL_ROOM(n); /* only URLs become longer, and each string is kept once */
 }
 
 static bool is_none(char why[MJ_WIRE_WHY], const char *text)
@@ -19,7 +19,7 @@ static bool is_none(char why[MJ_WIRE_WHY], const char *text)
     return false;
 }
 
-/* A document, which has to be an object.  A byte order mark before it is no part of it. */
+/* Reads a document, which must be an object.  A byte order mark before it is skipped. */
 static bool read_object(mj_str text, mj_json *root, char why[MJ_WIRE_WHY])
 {
     uint32_t mark = text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
@@ -35,7 +35,7 @@ static bool read_object(mj_str text, mj_json *root, char why[MJ_WIRE_WHY])
 
 /* ---- callbacks ---- */
 
-/* The one task in a callback's `data`; NULL and it, or why there is none. */
+/* Finds the one task in a callback's `data`: NULL and the task, or why there is none. */
 static const char *data_object(mj_json data, mj_json *out)
 {
     mj_json second;
@@ -64,7 +64,7 @@ bool mj_wire_callback(const mj_provider *p, mj_str body, mj_buf *scratch, mj_sig
         data = mj_object_none;
     else
         mj_object_read(p, inner, scratch, &data);
-    /* Bare: with a taskId at the top, or with a jobId there when data does not speak for itself. */
+    /* Bare: a taskId is at the top, or a jobId is there and data is no complete task. */
     if (mj_object_has(&top, MJ_F_TASK_ID) || (mj_object_has(&top, MJ_F_JOB_ID) && !mj_object_has(&data, MJ_F_TASK_ID) &&
                                               (none || !data.id.n || !mj_object_has(&data, MJ_F_STATUS))))
         none = mj_object_task(p, &top, &data, scratch, out);
@@ -75,11 +75,11 @@ bool mj_wire_callback(const mj_provider *p, mj_str body, mj_buf *scratch, mj_sig
 
 /* ---- answers ---- */
 
-/* What an answer says as a whole. */
+/* An answer as a whole. */
 typedef struct envelope {
     mj_object top;
     mj_answer answer;
-    char why[MJ_WIRE_WHY]; /* it is no envelope */
+    char why[MJ_WIRE_WHY]; /* why it is no envelope */
 } envelope;
 
 static bool is_markup(mj_str body)
@@ -102,7 +102,7 @@ static void read_envelope(const mj_provider *p, const mj_object *top, mj_buf *sc
     mj_status_kind kind = mj_object_status(p, &top->f[MJ_F_STATUS], -2, scratch, &out->number);
 
     if (kind == MJ_STATUS_WORD || kind == MJ_STATUS_ENVELOPE) {
-        out->envelope = out->number != -2; /* an unknown word says nothing */
+        out->envelope = out->number != -2; /* an unknown word tells nothing */
         out->number = out->number == p->status.succeeded ? p->envelope.ok : -1;
     } else if (kind == MJ_STATUS_NUMBER) {
         out->envelope = true;
@@ -151,7 +151,7 @@ bool mj_wire_status(const mj_provider *p, int http, bool blocked, mj_str body, m
     if (out->meaning == MJ_FINE) {
         if (data.type != MJ_JSON_ARRAY && data.type != MJ_JSON_OBJECT && data.type != MJ_JSON_NULL)
             return unread(out, why, "no data in the answer");
-        out->rest = data; /* null is an empty list; one object instead of an array is a task, or nothing */
+        out->rest = data; /* null is an empty list; a single object is a task, or nothing */
         return true;
     }
     info = mj_meaning_of(out->meaning);
@@ -175,19 +175,19 @@ bool mj_wire_entry(const mj_provider *p, mj_json entry, mj_buf *scratch, mj_sign
     return !mj_object_task(p, &o, &mj_object_none, scratch, out);
 }
 
-/* One object instead of an array is its only entry; {} is an empty list, as some languages write it. */
-static bool next_entry(mj_wire_statuses *words, mj_json *entry)
+/* A single object is the only entry; {} is an empty list, as some languages write it. */
+static bool next_entry(mj_wire_statuses *statuses, mj_json *entry)
 {
-    mj_json one = words->rest;
+    mj_json one = statuses->rest;
 
     if (one.type != MJ_JSON_OBJECT)
-        return mj_json_next(&words->rest, NULL, entry);
-    words->rest = (mj_json){0};
+        return mj_json_next(&statuses->rest, NULL, entry);
+    statuses->rest = (mj_json){0};
     *entry = one;
     return mj_json_next(&one, NULL, &(mj_json){0});
 }
 
-/* Any order will do, as long as it is one: shorter first, which needs no look at most of the bytes. */
+/* Any total order does: shorter first, which rarely looks at bytes. */
 static int by_bytes(const void *a, const void *b)
 {
     const mj_str *x = a, *y = b;
@@ -202,9 +202,8 @@ void mj_wire_sort(mj_str *ids, size_t n)
     qsort(ids, n, sizeof *ids, by_bytes);
 }
 
-/* Two entries about one task.  Of two that say the same it is the longer or the last one; where they differ neither is
- * believed: then and for good it can't be read.  Only statuses are looked at: what else there is in them may need more
- * scratch. */
+/* Two entries about one task.  If they agree, the longer or the last one counts; if they contradict each other, none
+ * does, for good.  Only statuses are compared: other members may need more scratch. */
 static mj_json weigh(const mj_provider *p, mj_json one, mj_json other, mj_buf *scratch)
 {
     int64_t x = -1, y = -1;
@@ -219,7 +218,7 @@ static mj_json weigh(const mj_provider *p, mj_json one, mj_json other, mj_buf *s
     return one.text.n > other.text.n ? one : other;
 }
 
-size_t mj_wire_asked(const mj_provider *p, mj_wire_statuses words, const mj_str *asked, size_t n, mj_json *entries,
+size_t mj_wire_asked(const mj_provider *p, mj_wire_statuses statuses, const mj_str *asked, size_t n, mj_json *entries,
                      mj_buf *scratch)
 {
     size_t kept = scratch->n, all = 0, odd = 0, nulls = 0;
@@ -227,7 +226,7 @@ size_t mj_wire_asked(const mj_provider *p, mj_wire_statuses words, const mj_str 
 
     for (size_t i = 0; i < n; i++)
         entries[i] = (mj_json){0};
-    for (; n > 0 && next_entry(&words, &entry); all++) {
+    for (; n > 0 && next_entry(&statuses, &entry); all++) {
         bool by_job;
         mj_str id = mj_object_id(p, entry, scratch, &by_job);
         const mj_str *at = id.n ? bsearch(&id, asked, n, sizeof id, by_bytes) : NULL;
@@ -235,7 +234,8 @@ size_t mj_wire_asked(const mj_provider *p, mj_wire_statuses words, const mj_str 
         if (seen)
             *seen = seen->type == MJ_JSON_NONE ? entry : weigh(p, *seen, entry, scratch);
         nulls += entry.type == MJ_JSON_NULL;
-        odd += (id.n == 0 && entry.type != MJ_JSON_NULL) || (by_job && id.n && !at); /* a jobId may be another name */
+        odd += (id.n == 0 && entry.type != MJ_JSON_NULL) ||
+               (by_job && id.n && !at); /* a jobId may be another name of a task */
         scratch->n = kept;
     }
     return nulls == all ? all : odd;
@@ -256,7 +256,7 @@ void mj_wire_submit(const mj_provider *p, int http, bool blocked, mj_str body, m
         else if (meaning == MJ_FINE)
             out->task_id = data.id;
         else if (data.id.n && http >= 300 && http < 500)
-            meaning = MJ_CONTRADICTION; /* no definite refusal: to send it again might be billed twice */
+            meaning = MJ_CONTRADICTION; /* no definite refusal: to send it again might bill twice */
     }
     info = mj_meaning_of(meaning);
     out->meaning = meaning;
