@@ -49,7 +49,7 @@ static int check_dir(walk *w, char why[MJ_FILE_WHY])
     w->shared = (st.st_mode & 0022) != 0;
     if (w->shared && !((st.st_mode & S_ISVTX) && st.st_uid == 0))
         return mj_file_refuse(why, MJ_EINVAL,
-                              "%s: the directory %s can be written by other users than its owner, so they can replace "
+                              "%s: the directory %s can be written by others than its owner, and they can replace "
                               "the file: chmod go-w it",
                               w->path, place(w));
     if (n <= w->closed_at)
