@@ -362,18 +362,19 @@ end
 -- In the pool for reads, else where requests to the provider are made: never where commits would wait.
 local function beside(self, name, payload)
   local pool = self.missing[M.READ_POOL] and M.HTTP_POOL or M.READ_POOL
-  local result, err = self:call(pool, name, self.id, self.settings, payload)
+  local result, err, more = self:call(pool, name, self.id, self.settings, payload)
   if err and err.code == "no_pool" and pool == M.READ_POOL then
     self.missing[pool] = true
     return beside(self, name, payload)
   elseif err and err.code == "no_pool" then
     return self:in_thread(pool, name, payload) -- which says what is missing
   end
-  return result, err
+  return result, err, more
 end
 
 --- What the console reads: see resty.mjhook.console.reads.
 -- @treturn string|nil JSON text; nil and an error
+-- @treturn[opt] number milliseconds that it took in the thread
 function Threads:console(name, args, options)
   return beside(self, "console", { name = name, args = args, options = options })
 end

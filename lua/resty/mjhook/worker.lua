@@ -135,18 +135,18 @@ function M.http(id, settings, requests, deadline)
 end
 
 --- What the console reads, see resty.mjhook.console.reads.
--- @treturn string "ok" and JSON text, "failed" and an error as plain table, or "unconfigured"
+-- @treturn string "ok", JSON text and the milliseconds it took; "failed" and an error as plain table; or "unconfigured"
 function M.console(id, settings, wanted)
   if unknown(id, settings) then
     return "unconfigured"
   end
   local exec, err = executor_of(id, settings)
-  local text
+  local text, begun = nil, core.clock()
   if exec then
     text, err = require("resty.mjhook.console.reads").run(exec, wanted.name, wanted.args, wanted.options)
   end
   if text then
-    return "ok", text
+    return "ok", text, core.clock() - begun
   end
   return "failed", plain(err)
 end
