@@ -102,6 +102,73 @@ TEST("engine: listings run from the newest to the oldest, whatever the page size
     mj_store_close(s);
 }
 
+TEST("engine: listings are picked by what the tasks are, within two times, both ways, by every order")
+{
+    enum { TASKS = 40 };
+    static const mj_order orders[] = {MJ_BY_AGE, MJ_BY_STATE, MJ_BY_USER};
+    mj_store *s = open_engine("store");
+    ref refs[TASKS], got[TASKS];
+
+    for (int i = 0; i < TASKS; i++)
+        refs[i] = add(s, (job){.user = "u", .account = i % 4 ? "a" : "b"}, T0 + i);
+    for (unsigned k = 0; k < 3; k++)
+        for (uint32_t limit = 1; limit <= TASKS + 1; limit += 3) {
+            mj_query q = {.order = orders[k], .state = MJ_QUEUED, .user_id = str("u"), .limit = limit};
+            q.only.account = str("b");
+            CHECK_INT(page_of(s, q, got, TASKS), 10);
+            CHECK(is(got[0], refs[36]) && is(got[9], refs[0]));
+            q.since = T0 + 4, q.until = T0 + 36;
+            CHECK_INT(page_of(s, q, got, TASKS), 9);
+            CHECK(is(got[0], refs[36]) && is(got[8], refs[4]));
+            q.oldest_first = true;
+            CHECK_INT(page_of(s, q, got, TASKS), 9);
+            CHECK(is(got[0], refs[4]) && is(got[8], refs[36]));
+            q.more = true; /* behind a ref, as if a page had ended there */
+            memcpy(q.cursor, refs[8].id, sizeof refs[8].id);
+            CHECK_INT(page_of(s, q, got, TASKS), 7);
+            CHECK(is(got[0], refs[12]) && is(got[6], refs[36]));
+            q.oldest_first = false;
+            CHECK_INT(page_of(s, q, got, TASKS), 1);
+            CHECK(is(got[0], refs[4]));
+            memcpy(q.cursor, refs[39].id, sizeof refs[39].id); /* above the window */
+            CHECK_INT(page_of(s, q, got, TASKS), 9);
+            q.more = false;
+            q.until = T0 + 3;
+            CHECK_INT(page_of(s, q, got, TASKS), 0);
+        }
+    check_clean(s);
+    mj_store_close(s);
+}
+
+TEST("engine: a listing by key is its task, if the rest of the filter holds")
+{
+    mj_store *s = open_engine("store");
+    ref r = add(s, (job){.key = "k", .user = "u"}, T0), got[4];
+    mj_query q = {.order = MJ_BY_KEY, .key = str("k"), .limit = 10};
+
+    add(s, (job){.key = "other", .user = "u"}, T0);
+    CHECK_INT(page_of(s, q, got, 4), 1);
+    CHECK(is(got[0], r));
+    q.only = (mj_filter){.states = 1u << MJ_QUEUED, .user_id = str("u"), .text = str("A F"), .has_mode = true};
+    CHECK_INT(page_of(s, q, got, 4), 1);
+    q.only.states = 1u << MJ_LOST;
+    CHECK_INT(page_of(s, q, got, 4), 0);
+    q.only = (mj_filter){0};
+    q.until = T0 - 1;
+    CHECK_INT(page_of(s, q, got, 4), 0);
+    q.until = 0;
+    q.since = T0 + 1;
+    CHECK_INT(page_of(s, q, got, 4), 0);
+    q.since = 0;
+    q.more = true;
+    memcpy(q.cursor, r.id, sizeof r.id);
+    CHECK_INT(page_of(s, q, got, 4), 0);
+    q.more = false;
+    q.key = str("none");
+    CHECK_INT(page_of(s, q, got, 4), 0);
+    mj_store_close(s);
+}
+
 TEST("engine: claims keep to slots and caps, take the first of the queue, and time frees a slot")
 {
     mj_store *s = open_engine("store");
