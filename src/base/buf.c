@@ -38,22 +38,40 @@ void mj_put_raw(mj_buf *b, const void *p, size_t n)
     b->n += n;
 }
 
+/* A record is some hundred small numbers: with room at hand each is written where it goes. */
+static bool has_room(const mj_buf *b, size_t n)
+{
+    return b->cap - b->n >= n && !b->failed;
+}
+
 void mj_put_u8(mj_buf *b, uint8_t v)
 {
-    mj_put_raw(b, &v, 1);
+    if (has_room(b, 1))
+        b->p[b->n++] = v;
+    else
+        mj_put_raw(b, &v, 1);
+}
+
+static size_t write_uint(uint8_t *to, uint64_t v)
+{
+    size_t n = 0;
+
+    while (v >= 0x80) {
+        to[n++] = (uint8_t)(v | 0x80);
+        v >>= 7;
+    }
+    to[n++] = (uint8_t)v;
+    return n;
 }
 
 void mj_put_uint(mj_buf *b, uint64_t v)
 {
     uint8_t tmp[10];
-    size_t n = 0;
 
-    while (v >= 0x80) {
-        tmp[n++] = (uint8_t)(v | 0x80);
-        v >>= 7;
-    }
-    tmp[n++] = (uint8_t)v;
-    mj_put_raw(b, tmp, n);
+    if (has_room(b, sizeof tmp))
+        b->n += write_uint(b->p + b->n, v);
+    else
+        mj_put_raw(b, tmp, write_uint(tmp, v));
 }
 
 void mj_put_int(mj_buf *b, int64_t v)
@@ -86,8 +104,10 @@ const uint8_t *mj_get_raw(mj_reader *r, size_t n)
 
 uint8_t mj_get_u8(mj_reader *r)
 {
-    const uint8_t *p = mj_get_raw(r, 1);
-    return p ? *p : 0;
+    if (!r->bad && r->p < r->end)
+        return *r->p++;
+    r->bad = true;
+    return 0;
 }
 
 uint64_t mj_get_uint(mj_reader *r)
@@ -95,6 +115,8 @@ uint64_t mj_get_uint(mj_reader *r)
     uint64_t v = 0;
     unsigned shift;
 
+    if (!r->bad && r->p < r->end && *r->p < 0x80) /* most are small */
+        return *r->p++;
     for (shift = 0; shift < 64; shift += 7) {
         uint8_t c = mj_get_u8(r);
         if (r->bad || (shift == 63 && c > 1))

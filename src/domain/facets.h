@@ -8,6 +8,8 @@
 
 #include "domain/state.h"
 
+#include <stddef.h>
+
 /*    symbol         name        an entry's fields, in the order in which a scan gives them */
 #define MJ_INDEXES(X)                                                                                                  \
     X(MJ_IX_META, "meta")       /* name: what the store keeps of itself */                                             \
@@ -67,6 +69,12 @@ typedef struct mj_facets {
         mj_str ids[MJ_MAX_IDS];
     } attempts[MJ_MAX_ATTEMPTS]; /* the first nattempts are filled in */
 } mj_facets;
+
+/* Bytes of facets with so many attempts: no more of them need to be there. */
+static inline size_t mj_facets_size(unsigned nattempts)
+{
+    return offsetof(mj_facets, attempts) + nattempts * sizeof(struct mj_attempt_facets);
+}
 
 /* Fills in *f from a task; only what nattempts says is written. */
 void mj_facets_of(const mj_task *t, mj_facets *f);

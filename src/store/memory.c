@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 65536 };
+enum {
+    BLOCK = 65536,
+    KEPT = 8, /* blocks between two units: what a batch of some hundred operations needs */
+};
 
 struct mj_block {
     struct mj_block *next;
@@ -16,15 +19,19 @@ struct mj_block {
 static mj_block *new_block(mj_unit *u, size_t n)
 {
     size_t size = n > BLOCK ? n : BLOCK;
-    mj_block *b = malloc(sizeof *b + size), **at = &u->s->memory;
+    mj_block **at = &u->s->memory, *b = n > BLOCK ? NULL : u->s->spare;
 
-    if (!b) {
+    if (b)
+        u->s->spare = b->next;
+    else if (!(b = malloc(sizeof *b + size))) {
         u->rc = MJ_ENOMEM;
         return NULL;
     }
     if (*at && n > BLOCK)
         at = &(*at)->next;
-    *b = (mj_block){.next = *at, .size = size};
+    b->used = 0;
+    b->size = size;
+    b->next = *at;
     *at = b;
     return b;
 }
@@ -65,29 +72,36 @@ mj_str mj_unit_copy(mj_unit *u, const void *p, size_t n)
 
 void mj_unit_reset(mj_store *s)
 {
-    mj_block *keep = NULL, *next;
+    mj_block *next;
+    unsigned n = 0;
 
-    for (mj_block *b = s->memory; b; b = next) {
+    for (mj_block *b = s->spare; b; b = b->next)
+        n++;
+    for (mj_block *b = s->memory; b; b = next) { /* the first that was used comes last, and is used first again */
         next = b->next;
-        if (!keep && b->size == BLOCK)
-            keep = b;
-        else
+        if (b->size == BLOCK && n++ < KEPT) {
+            b->next = s->spare;
+            s->spare = b;
+        } else {
             free(b);
+        }
     }
-    s->memory = keep;
-    if (keep) {
-        keep->next = NULL;
-        keep->used = 0;
+    s->memory = NULL;
+}
+
+static void free_all(mj_block **list)
+{
+    mj_block *next;
+
+    for (mj_block *b = *list; b; b = next) {
+        next = b->next;
+        free(b);
     }
+    *list = NULL;
 }
 
 void mj_unit_free(mj_store *s)
 {
-    mj_block *next;
-
-    for (mj_block *b = s->memory; b; b = next) {
-        next = b->next;
-        free(b);
-    }
-    s->memory = NULL;
+    free_all(&s->memory);
+    free_all(&s->spare);
 }

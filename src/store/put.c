@@ -11,18 +11,27 @@ static void touched(mj_unit *u, mj_unit_row *row)
 
 bool mj_unit_before(mj_unit *u, mj_unit_row *row, const mj_task *t)
 {
+    static const mj_facets nothing;
+    mj_facets *was = NULL;
+
     if (row->was)
         return true;
-    row->was = mj_unit_alloc(u, sizeof *row->was);
-    row->is = row->was ? mj_unit_alloc(u, sizeof *row->is) : NULL;
-    if (!row->is)
-        return row->was = NULL, false;
+    if (t && !(was = mj_unit_alloc(u, mj_facets_size(t->nattempts))))
+        return false;
     if (t)
-        mj_facets_of(t, row->was);
-    else
-        memset(row->was, 0, sizeof *row->was);
-    row->is->nattempts = 0; /* nothing yet */
+        mj_facets_of(t, was);
+    row->was = t ? was : &nothing;
     return true;
+}
+
+/* Room for the facets that a row is to have.  NULL: u->rc says why.  What the row has is still read when it moves. */
+static mj_facets *room_for(mj_unit *u, mj_unit_row *row, unsigned nattempts)
+{
+    if (!row->is || row->is_room < nattempts) {
+        row->is_room = nattempts;
+        row->is = mj_unit_alloc(u, mj_facets_size(nattempts));
+    }
+    return row->is;
 }
 
 /* Whether all accounts of which the task takes a slot have a place. */
@@ -67,7 +76,8 @@ static bool is_due(const mj_unit *u, const mj_facets *f)
 int mj_unit_put(mj_unit *u, mj_unit_row *row, const mj_task *t)
 {
     mj_buf *b = &u->s->scratch;
-    mj_facets *old = row->changed ? row->is : row->was, now;
+    const mj_facets *old = row->changed ? row->is : row->was;
+    mj_facets other, *now;
     mj_str bytes;
     int rc;
 
@@ -78,22 +88,29 @@ int mj_unit_put(mj_unit *u, mj_unit_row *row, const mj_task *t)
     bytes = rc == MJ_OK ? mj_unit_copy(u, b->p, b->n) : (mj_str){0};
     if (rc != MJ_OK || u->rc != MJ_OK)
         return u->rc = u->rc != MJ_OK ? u->rc : rc;
-    mj_facets_of(t, &now);
-    mj_unit_follow_slots(u, old, &now);
-    follow_names(u, row, old, &now);
+    now = row->changed ? &other : room_for(u, row, t->nattempts);
+    if (!now)
+        return u->rc;
+    mj_facets_of(t, now);
+    mj_unit_follow_slots(u, old, now);
+    follow_names(u, row, old, now);
     if (old->exists)
         u->tally.states[old->state]--;
-    u->tally.states[now.state]++;
-    u->tally.ready += now.queued - old->queued;
+    u->tally.states[now->state]++;
+    u->tally.ready += now->queued - old->queued;
     /* The facets' strings are the old record's or the operation's, which both last as long as the unit. */
-    memcpy(row->is, &now, offsetof(mj_facets, attempts) + now.nattempts * sizeof now.attempts[0]);
+    if (row->changed) {
+        if (!room_for(u, row, now->nattempts))
+            return u->rc;
+        memcpy(row->is, now, mj_facets_size(now->nattempts));
+    }
     row->bytes = bytes;
     row->kind = MJ_ROW_TASK;
     row->looked = true;
     touched(u, row);
-    if (is_due(u, &now))
+    if (is_due(u, row->is))
         u->ticked = false;
-    if (now.queued && !row->listed_queue) {
+    if (row->is->queued && !row->listed_queue) {
         row->next_queued = u->queued;
         u->queued = row;
         row->listed_queue = true;
@@ -104,11 +121,13 @@ int mj_unit_put(mj_unit *u, mj_unit_row *row, const mj_task *t)
 void mj_unit_entomb(mj_unit *u, mj_unit_row *row, mj_str tomb, int64_t pruned_at)
 {
     const mj_facets *old = row->changed ? row->is : row->was;
-    mj_facets *is = row->is;
+    mj_facets *is = room_for(u, row, old->nattempts);
 
+    if (!is)
+        return;
     u->tally.states[old->state]--;
     u->tally.ready -= old->queued;
-    memmove(is, old, sizeof *is); /* keys and ids stay, until the tombstone goes */
+    memmove(is, old, mj_facets_size(old->nattempts)); /* keys and ids stay, until the tombstone goes */
     is->exists = is->queued = false;
     is->due = MJ_DUE_NONE;
     is->grave = true;
@@ -120,21 +139,32 @@ void mj_unit_entomb(mj_unit *u, mj_unit_row *row, mj_str tomb, int64_t pruned_at
     touched(u, row);
 }
 
+/* What the indexes hold of a tombstone. */
+static const mj_facets *facets_of_tomb(mj_unit *u, const mj_tomb *t)
+{
+    unsigned nattempts = (t->nids + MJ_MAX_IDS - 1) / MJ_MAX_IDS;
+    mj_facets *f = mj_unit_zero(u, mj_facets_size(nattempts));
+
+    if (!f)
+        return NULL;
+    f->grave = true;
+    f->pruned_at = t->pruned_at;
+    f->key = t->key;
+    f->nattempts = nattempts;
+    for (unsigned i = 0; i < t->nids; i++) {
+        struct mj_attempt_facets *a = &f->attempts[i / MJ_MAX_IDS];
+        a->ids[a->nids++] = t->ids[i];
+    }
+    return f;
+}
+
 void mj_unit_forget(mj_unit *u, mj_unit_row *row, const mj_tomb *t)
 {
-    if (!mj_unit_before(u, row, NULL))
+    if (!row->was)
+        row->was = facets_of_tomb(u, t);
+    if (!row->was || !room_for(u, row, 0))
         return;
-    if (!row->changed) {
-        row->was->grave = true;
-        row->was->pruned_at = t->pruned_at;
-        row->was->key = t->key;
-        row->was->nattempts = (t->nids + MJ_MAX_IDS - 1) / MJ_MAX_IDS;
-        for (unsigned i = 0; i < t->nids; i++) {
-            struct mj_attempt_facets *a = &row->was->attempts[i / MJ_MAX_IDS];
-            a->ids[a->nids++] = t->ids[i];
-        }
-    }
-    memset(row->is, 0, sizeof *row->is);
+    memset(row->is, 0, mj_facets_size(0));
     row->kind = MJ_ROW_NONE;
     row->bytes = (mj_str){0};
     touched(u, row);

@@ -145,6 +145,24 @@ static int by_ref(const void *a, const void *b)
     return memcmp((*(mj_unit_row *const *)a)->ref, (*(mj_unit_row *const *)b)->ref, MJ_ULID_BYTES);
 }
 
+/* The rows that changed, in the order of their refs; rows has place for all. */
+static size_t sort_rows(const mj_unit *u, mj_unit_row **rows)
+{
+    size_t at = u->nrows, n;
+    bool sorted = true;
+
+    for (mj_unit_row *r = u->rows; r; r = r->next) /* from the newest to the oldest */
+        if (r->changed || r->out_changed) {
+            sorted = sorted && (at == u->nrows || by_ref(&r, &rows[at]) < 0);
+            rows[--at] = r;
+        }
+    n = u->nrows - at;
+    memmove(rows, rows + at, n * sizeof(mj_unit_row *));
+    if (!sorted)
+        qsort(rows, n, sizeof(mj_unit_row *), by_ref);
+    return n;
+}
+
 static int write_all(mj_unit *u)
 {
     mj_unit_row **rows = mj_unit_alloc(u, (u->nrows + 1) * sizeof(mj_unit_row *));
@@ -156,10 +174,7 @@ static int write_all(mj_unit *u)
     changes = rows ? mj_unit_alloc(u, (4 * u->nrows + u->nevents + u->nchanges + 1) * sizeof *changes) : NULL;
     if (!changes || u->rc != MJ_OK)
         return u->rc;
-    for (mj_unit_row *r = u->rows; r; r = r->next)
-        if (r->changed || r->out_changed)
-            rows[nrows++] = r;
-    qsort(rows, nrows, sizeof(mj_unit_row *), by_ref);   /* all writers lock, and write, in one order */
+    nrows = sort_rows(u, rows); /* all writers lock, and write, in one order */
     for (mj_unit_change *c = u->changes; c; c = c->next) /* first: a row that changed since may ask for a stale entry */
         changes[n++] = c->change;
     for (size_t i = 0; i < nrows; i++)

@@ -26,7 +26,7 @@ struct mj_store {
     void *db;
     mj_store_options options;
     mj_buf scratch;
-    mj_block *memory; /* kept from one unit to the next */
+    mj_block *memory, *spare; /* of a unit; kept for the next one */
     size_t ncaps;
     mj_cap *caps;
     mj_refs *refs;
@@ -57,9 +57,11 @@ typedef struct mj_unit_row {
     bool looked;  /* kind and bytes are known */
     bool damaged; /* the store has it, and its bytes can't be had */
     mj_row_kind was_kind, kind;
-    mj_str bytes;        /* as the operations so far have left it */
-    bool changed;        /* bytes or facets are others than those stored */
-    mj_facets *was, *is; /* set once it changed; was: as stored */
+    mj_str bytes;         /* as the operations so far have left it */
+    bool changed;         /* bytes or facets are others than those stored */
+    const mj_facets *was; /* set once it changed: as stored */
+    mj_facets *is;        /* ... and as it is now; has room for that many attempts */
+    unsigned is_room;
     bool events_known, out_changed;
     bool out_doubtful; /* out_was may not be what is stored: it is written anew */
     unsigned nevents, room;
@@ -129,7 +131,7 @@ void mj_store_settle(mj_store *s);
 void *mj_unit_alloc(mj_unit *u, size_t n);
 void *mj_unit_zero(mj_unit *u, size_t n); /* all zero */
 mj_str mj_unit_copy(mj_unit *u, const void *p, size_t n);
-/* Between two units one block is kept; at the end none is. */
+/* Between two units some of it is kept; at the end none is. */
 void mj_unit_reset(mj_store *s);
 void mj_unit_free(mj_store *s);
 

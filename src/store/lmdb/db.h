@@ -15,6 +15,7 @@ struct mj_tx {
     mj_tally totals;
     uint64_t map_size;                /* when it began */
     MDB_cursor *cursors[MJ_NINDEXES]; /* those opened so far */
+    MDB_cursor *walks[MJ_NINDEXES];   /* a writer's, for its next scan of the index */
 };
 
 struct mj_lmdb {

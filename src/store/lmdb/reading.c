@@ -114,6 +114,22 @@ bool mj_lmdb_has_bytes(mj_index index)
            index == MJ_IX_ACCOUNT || index == MJ_IX_META;
 }
 
+/* A writer scans the events of one task after another: its cursor is kept.  A scan inside of a scan has its own. */
+static int begin_walk(mj_tx *tx, mj_index index, MDB_cursor **c)
+{
+    *c = tx->walks[index];
+    tx->walks[index] = NULL;
+    return *c ? 0 : mdb_cursor_open(tx->t, mj_env_dbi(tx->db->env, (int)index), c);
+}
+
+static void end_walk(mj_tx *tx, mj_index index, MDB_cursor *c)
+{
+    if (tx->write && !tx->walks[index])
+        tx->walks[index] = c; /* the transaction's end closes it */
+    else
+        mdb_cursor_close(c);
+}
+
 int mj_lmdb_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx)
 {
     mj_env *env = tx->db->env;
@@ -122,7 +138,7 @@ int mj_lmdb_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx)
     MDB_cursor *c;
     mj_key prefix;
     MDB_val key, v;
-    int rc = mdb_cursor_open(tx->t, mj_env_dbi(env, (int)scan->index), &c);
+    int rc = begin_walk(tx, scan->index, &c);
 
     if (rc != 0)
         return mj_lmdb_fail(tx->db, rc);
@@ -142,7 +158,7 @@ int mj_lmdb_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx)
         if (go_on)
             rc = mj_env_next(env, c, &key, &v, scan->newest_first ? MDB_PREV : MDB_NEXT);
     }
-    mdb_cursor_close(c);
+    end_walk(tx, scan->index, c);
     return rc == MDB_NOTFOUND ? MJ_OK : mj_lmdb_fail(tx->db, rc);
 }
 

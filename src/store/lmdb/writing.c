@@ -113,22 +113,30 @@ static int count_slot(writer *w, mj_str name, int more)
 /* An entry of SLOT, and what it changes in its account's number. */
 static int write_slot(writer *w, const mj_entry *e, bool there)
 {
-    mj_key key, value;
-    MDB_val v;
-    int rc;
+    MDB_cursor *c;
+    MDB_val found;
+    mj_key key;
+    int rc = mj_lmdb_cursor(w->tx, MJ_IX_SLOT, &c);
 
     mj_key_of(e, &key);
-    mj_value_of(e, &value);
-    rc = mj_lmdb_look_up(w->tx, MJ_IX_SLOT, key.val, &v);
-    if (rc != 0 && rc != MDB_NOTFOUND)
+    found = mj_val(e->name.p, e->name.n);
+    if (rc == 0)
+        rc =
+            there ? mdb_cursor_put(c, &key.val, &found, MDB_NOOVERWRITE) : mdb_cursor_get(c, &key.val, &found, MDB_SET);
+    if (there && rc == 0)
+        return count_slot(w, e->name, 1);
+    if (rc == MDB_NOTFOUND)
+        return 0;
+    if (there ? rc != MDB_KEYEXIST : rc != 0)
         return rc;
-    if (rc == 0)
-        rc = count_slot(w, (mj_str){v.mv_data, v.mv_size < MJ_MAX_NAME ? (uint32_t)v.mv_size : MJ_MAX_NAME}, -1);
-    else
-        rc = 0;
-    if (rc == 0)
-        rc = there ? put(w->tx, MJ_IX_SLOT, key.val, value.val) : del(w->tx, MJ_IX_SLOT, key.val);
-    return rc == 0 && there ? count_slot(w, e->name, 1) : rc;
+    /* The cursor stands on what is there, and which account it was counted for. */
+    rc =
+        count_slot(w, (mj_str){found.mv_data, found.mv_size < MJ_MAX_NAME ? (uint32_t)found.mv_size : MJ_MAX_NAME}, -1);
+    if (rc == 0 && there)
+        rc = count_slot(w, e->name, 1);
+    if (rc != 0)
+        return rc;
+    return there ? put(w->tx, MJ_IX_SLOT, key.val, mj_val(e->name.p, e->name.n)) : mdb_cursor_del(c, 0);
 }
 
 static int write_entry(void *ctx, const mj_entry *e, bool there)
