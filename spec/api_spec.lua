@@ -54,6 +54,7 @@ describe("mjhook", function()
     end
 
     it("makes the store's directory, for its user alone", function()
+      kit.needs "directory"
       open()
       local st = core.stat(kit.store)
       assert.equal("directory", st.type)
@@ -82,6 +83,7 @@ describe("mjhook", function()
 
     if AS_ROOT then
       it("refuses another user's store before it touches a file, root included, and names the owner", function()
+        kit.needs "directory"
         open()
         mj:close()
         os.execute("chown -R 65534 " .. kit.quote(kit.store))
@@ -104,6 +106,7 @@ describe("mjhook", function()
     end)
 
     it("shares a store between handles of a process and between Luas", function()
+      kit.needs "processes"
       local a, b = open(), kit.open({}, sim)
       mj = a
       local task = submit()
@@ -418,6 +421,7 @@ describe("mjhook", function()
     end
 
     it("happens at the end of a block", function()
+      kit.needs "directory"
       if rawget(_G, "jit") then
         return -- Lua 5.4's
       end

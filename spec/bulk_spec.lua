@@ -407,6 +407,7 @@ describe("submit_many", function()
     end)
 
     it("makes one job each of lists that are submitted at the same time", function()
+      kit.needs "processes"
       local mj = open()
       local code = ([[
         local mj = assert(require("mjhook").open { store = %q, api_key = %q, base_url = %q, max_in_flight = 40 })

@@ -98,6 +98,7 @@ describe("callback", function()
     end)
 
     it("is on disk when it is acknowledged", function()
+      kit.needs "processes"
       open()
       local task, uri = submit()
       assert.equal(200, post(uri, success(task.task_id)).status)
@@ -481,7 +482,7 @@ describe("callback", function()
           assert(mj:refresh(task.ref))
         end
         assert.equal("succeeded", mj:get(task.ref).state)
-        kit.store = kit.tmp() .. "/store"
+        kit.another_store()
         sim.reset()
       end
       open { max_body = 4096 }
@@ -1148,6 +1149,7 @@ describe("callback", function()
 
   describe("when the store can't commit", function()
     it("answers 503 with Retry-After and changes nothing; later it is taken", function()
+      kit.needs "directory"
       open { map_max = 2 ^ 20, max_in_flight = 1000 }
       sim.config { limit = 0 }
       local task, uri = submit()

@@ -456,6 +456,7 @@ describe("deliver", function()
   end)
 
   it("hands an event out again, under its own id, when its deliverer was killed", function()
+    kit.needs "processes"
     open { on_event = note }
     local ref = task_with "succeeded"
     local mark = kit.tmp() .. "/mark"

@@ -183,6 +183,7 @@ describe("an event", function()
     local function run(arguments)
       local dir = kit.tmp()
       local settings = kit.settings {}
+      kit.needs "processes"
       settings.log = nil
       local config = kit.write(dir .. "/config.lua", receiver.config_text(settings))
       local out, code = kit.sh(("env -u COLUMNS NO_COLOR=1 MJHOOK_BUILD=%s %s %s/scripts/mjhook -c %s %s </dev/null")
@@ -220,6 +221,7 @@ describe("an event", function()
     end)
 
     it("is not needed to watch a task to its end", function()
+      kit.needs "processes"
       local task = assert(mj:adopt { task_id = "W", prompt = "W" })
       local dir = kit.tmp()
       local settings = kit.settings {}

@@ -4,6 +4,7 @@
 -- MJHOOK_SEED=n      begins with that seed: what it does is the same on every machine and Lua
 -- MJHOOK_STEPS=n     how many operations, over as many stores as it takes (seed, seed + 1, ...)
 -- MJHOOK_REPLAY=file does the operations in that file, as a failure prints them
+-- MJHOOK_TEST_STORE  the database that the store is in: see support/kit.lua
 local cjson = require "cjson"
 local core = require "mjhook.core"
 local kit = require "kit"
@@ -873,8 +874,8 @@ local World = {}
 World.__index = World
 
 --- A fresh store and a fresh model.  `spoil`: changes the model, so that it is wrong.
-function World.new(case, dir, spoil)
-  local self = setmetatable({ dir = dir, rules = case.rules, names = {}, seen = {}, last_ref = "", clean = 0,
+function World.new(case, place, spoil)
+  local self = setmetatable({ place = place, rules = case.rules, names = {}, seen = {}, last_ref = "", clean = 0,
                               inbox = core.inbox() }, World)
   self.model = Model.new(case.rules, case.caps)
   if spoil then
@@ -890,7 +891,7 @@ function World:open()
   for name, ms in pairs(rules) do
     options[name] = ms / SECOND
   end
-  self.stores = { assert(core.open(self.dir, options)), assert(core.open(self.dir, options)) }
+  self.stores = { kit.open_store(self.place, options), kit.open_store(self.place, options) }
 end
 
 function World:close()
@@ -1357,13 +1358,13 @@ local scratch, used = nil, 0
 
 local function in_fresh_world(case, spoil, f)
   used = used + 1
-  local world = World.new(case, scratch .. "/" .. used, spoil)
+  local place = kit.database and kit.new_store() or { store = scratch .. "/" .. used }
+  local world = World.new(case, place, spoil)
   local ok, why = pcall(f, world)
   world:close()
-  for _, file in ipairs { "/data.mdb", "/lock.mdb" } do
-    os.remove(world.dir .. file)
+  for _, file in ipairs(kit.database and {} or { "/data.mdb", "/lock.mdb", "" }) do
+    os.remove(place.store .. file)
   end
-  os.remove(world.dir)
   if not ok then
     why = type(why) == "table" and why.what and why or { what = "error", want = "none", got = tostring(why) }
     why.step = world.at
@@ -1554,6 +1555,21 @@ describe("the store, compared with a plain model of it,", function()
       seed = seed + 1
     end
   end)
+
+  if not kit.database then
+    describe("on the backend that has everything in memory,", function()
+      setup(function() kit.database = "memory" end)
+      teardown(function() kit.database = nil end)
+
+      it("does the same in random operations", function()
+        local seed, steps = SEED, 0
+        while steps < STEPS / 3 do
+          steps = steps + explore_or_fail(seed)
+          seed = seed + 1
+        end
+      end)
+    end)
+  end
 
   it("is given the same operations for the same seed", function()
     local one, two = explore(SEED), explore(SEED)

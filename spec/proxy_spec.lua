@@ -88,7 +88,7 @@ describe("requests to the provider", function()
       local task = assert(mj:submit { prompt = status })
       assert.equal("queued", task.state, status)
       assert.equal("not_sent", task.error.code, status)
-      kit.store = kit.tmp() .. "/store"
+      kit.another_store()
     end
     local task = assert(open { base_url = provider.url, proxy = "http://127.0.0.1:1", ca_file = certificate }
       :submit { prompt = "b" })
@@ -118,7 +118,7 @@ describe("requests to the provider", function()
     assert.equal("pending", open { base_url = provider.url, ca_file = certificate }:submit { prompt = "a" }.state)
     for _, more in ipairs { { ca_file = other }, {} } do
       more.base_url = provider.url
-      kit.store = kit.tmp() .. "/store"
+      kit.another_store()
       local task = open(more):submit { prompt = "a" }
       assert.equal("queued", task.state)
       assert.equal("not_sent", task.error.code)

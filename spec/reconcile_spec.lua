@@ -371,6 +371,7 @@ describe("reconcile", function()
   describe("of submitters", function()
     for _, lua in ipairs { kit.lua, kit.other_lua } do
       it("finds one on " .. lua .. " that was killed while it waited, and sends nothing again", function()
+        kit.needs "processes"
         open()
         sim.script { submit = { "hang" } }
         local child = kit.spawn("exec " .. kit.lua_command(([[
@@ -728,6 +729,7 @@ describe("reconcile", function()
 
   describe("with dry_run", function()
     it("writes nothing, asks nobody, and says what it would do", function()
+      kit.needs "processes"
       open()
       local child = kit.spawn("exec " .. kit.lua_command(([[
         local mj = assert(require("mjhook").open { store = %q, api_key = %q, base_url = %q })

@@ -288,6 +288,7 @@ describe("a refused callback", function()
     end)
 
     it("is shown and taken in by the operator's tool", function()
+      kit.needs "processes"
       mj = kit.open()
       local out, code = tool "refused"
       assert.same({ "mjhook: no callback was refused after its token had been found good", 0 }, { out, code })

@@ -199,6 +199,7 @@ describe("resubmit", function()
   end)
 
   it("makes one attempt when many ask for it at the same time", function()
+    kit.needs "processes"
     sim.config { submit = { slow = 1 }, slow_ms = 200 }
     local mj = open()
     local task = make.rejected(mj)

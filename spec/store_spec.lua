@@ -26,6 +26,7 @@ describe("the store", function()
   end
 
   it("is not written to by a process that says something and was started without standard files", function()
+    kit.needs "processes"
     local mj = open()
     finished(mj, "k")
     mj:close()
@@ -45,6 +46,7 @@ describe("the store", function()
   end)
 
   it("lets go of the memory of what was read, and reads it again", function()
+    kit.needs "directory"
     local mj = open()
     for first = 1, 4000, 400 do
       local ops = {}
@@ -155,6 +157,7 @@ describe("the store", function()
     end)
 
     it("prunes from the command line, too; a policy that is there holds its events", function()
+      kit.needs "processes"
       local cli = require "cli"
       finished(open(), "k1")
       local path = kit.write(kit.tmp() .. "/config.lua",
@@ -295,6 +298,7 @@ describe("the store", function()
   end)
 
   it("copies itself to where no store is, and only there", function()
+    kit.needs "directory"
     local mj = open { policy = {} }
     local task = finished(mj, "k1")
     local to = kit.tmp() .. "/copy"

@@ -133,6 +133,7 @@ describe("submit", function()
 
     for _, lua in ipairs { kit.lua, kit.other_lua } do
       it("is stored as submitting with its owner while a process on " .. lua .. " waits", function()
+        kit.needs "processes"
         sim.script { submit = { { fault = "slow", ms = 700 } } }
         local mj, ref, child = submit_elsewhere(lua)
         kit.wait_until(function()
@@ -358,6 +359,7 @@ describe("submit", function()
     end)
 
     it("learns from 1002 that others use the key, says so, and takes back a slot a minute", function()
+      kit.needs "processes"
       local mj = kit.open({ max_in_flight = 5 }, sim)
       for i = 1, 2 do
         assert.equal("pending", assert(mj:submit { prompt = tostring(i) }).state)
@@ -547,6 +549,7 @@ describe("submit", function()
     end)
 
     it("gives the first task also to the other Lua", function()
+      kit.needs "processes"
       local mj = open()
       for i, context in ipairs { "nil", "{ n = 7, t = { 0.1, true } }", "'text'" } do
         local args = ("{ prompt = 'a fox', key = 'k%d', context = %s }"):format(i, context)
@@ -614,6 +617,7 @@ describe("submit", function()
     end)
 
     it("makes one job of many submissions at the same time", function()
+      kit.needs "processes"
       local mj = open()
       local code = ([[
         local mj = assert(require("mjhook").open { store = %q, api_key = %q, base_url = %q })

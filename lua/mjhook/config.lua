@@ -21,6 +21,7 @@ local ENVIRONMENT = {
   [P.environment.base_url] = "base_url",
   [P.environment.hook_url] = "hook_url",
   MJHOOK_STORE = "store",
+  MJHOOK_STORE_SCHEMA = "store_schema",
   MJHOOK_SECRET = "secrets",
 }
 

@@ -14,8 +14,15 @@ function kit.quote(s)
   return "'" .. s:gsub("'", "'\\''") .. "'"
 end
 
+-- What programs on the current test's store have to be told beside its name.
+local function environment()
+  local schema = kit.place and kit.place.store_schema
+  return schema and ("export MJHOOK_STORE_SCHEMA=%s\n"):format(schema) or ""
+end
+
 -- Output (without its last newline) and exit code of a shell command.
 function kit.sh(command)
+  command = environment() .. command
   local pipe = io.popen("{ " .. command .. "\n} 2>&1; printf '\\n%s' $?")
   local out, code = pipe:read("*a"):match "^(.-)\n?\n(%d+)$"
   pipe:close()
@@ -141,7 +148,7 @@ Process.__index = Process
 function kit.spawn(command)
   local dir = kit.tmp()
   local self = setmetatable({ dir = dir }, Process)
-  kit.write(dir .. "/run", command .. "\n")
+  kit.write(dir .. "/run", environment() .. command .. "\n")
   os.execute(("{ sh %s/run </dev/null >%s/out 2>%s/err & echo $! >%s/pid; wait $!; echo $? >%s/rc; } >%s/shell 2>&1 &")
     :format(dir, dir, dir, dir, dir, dir))
   self.pid = kit.wait_until(function()
@@ -204,19 +211,65 @@ function kit.lua_command(code, lua)
     lua or kit.lua, path)
 end
 
+-- ---- stores ----
+
+--- Where the stores of these specs are: MJHOOK_TEST_STORE, "memory" or the URL of a database, in which each store has a
+-- schema of its own. nil: each in a directory of its own.
+kit.database = os.getenv "MJHOOK_TEST_STORE"
+
+local PID, made = (kit.read "/proc/self/stat"):match "^%d+", 0
+local LOADED = ("%x"):format(math.floor(socket.gettime() * 1e4) % 2 ^ 40) -- busted loads this anew for each file
+
+--- A store that is not there yet.
+-- @treturn table {store=, store_schema=}: settings
+function kit.new_store()
+  made = made + 1
+  local name = ("spec_%s_%s_%d"):format(PID, LOADED, made)
+  if not kit.database then
+    return { store = kit.tmp() .. "/store" }
+  elseif kit.database == "memory" then
+    return { store = "memory://" .. name }
+  end
+  return { store = kit.database, store_schema = name }
+end
+
+--- Opens such a store as core.open() does.
+function kit.open_store(place, options)
+  local all = { backend = require("mjhook.stores").backend(place.store) or nil, schema = place.store_schema }
+  for k, v in pairs(options) do
+    all[k] = v
+  end
+  return assert(core.open(place.store, all))
+end
+
+local SKIPPED = "this database has none"
+
+--- Skips the current test where the store has no "directory", or no other "processes" can use it.
+function kit.needs(what)
+  if kit.database and (what == "directory" or kit.database == "memory") then
+    require("busted.core")().pending(SKIPPED)
+  end
+end
+
 -- ---- mjhook ----
+
+--- From now on the current test has another store, which is not there yet.
+function kit.another_store()
+  kit.place = kit.new_store()
+  kit.store = kit.place.store
+end
 
 --- Settings for the current test: a fresh store, the simulator `sim` as provider and its sink for callbacks.
 function kit.settings(more, sim)
   if not kit.store then
-    kit.store = kit.tmp() .. "/store"
+    kit.another_store()
     kit.logged = {}
     kit.finally(function()
-      kit.store, kit.logged = nil, nil
+      kit.place, kit.store, kit.logged = nil, nil, nil
     end)
   end
   local settings = {
-    store = kit.store, api_key = kit.KEY, secrets = { kit.SECRET },
+    store = kit.store, store_schema = kit.place.store_schema, api_key = kit.KEY, secrets = { kit.SECRET },
     base_url = sim and sim.url or "http://127.0.0.1:1",
     hook_url = (sim and sim.url or "http://127.0.0.1:1") .. "/_sim/sink",
     log = function(level, message)

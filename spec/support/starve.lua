@@ -263,7 +263,8 @@ end
 
 sim.start()
 local went_well, why = pcall(function()
-  kit.store, kit.logged = kit.tmp() .. "/store", {}
+  kit.another_store()
+  kit.logged = {}
   for i = 2, #arg, 4 do
     what, times = arg[i], tonumber(arg[i + 1])
     try(tonumber(arg[i + 2]), tonumber(arg[i + 3]))
