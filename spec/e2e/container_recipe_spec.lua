@@ -51,8 +51,8 @@ describe("a container as the guide has it", function()
       for at in $(awk '$5 != "/" && $5 !~ "^/(proc|sys|dev)(/|$)" && $5 != "%s" { print $5 }' /proc/self/mountinfo); do
         mount -o remount,bind,ro "$at" 2>/dev/null || true
       done
-      exec env -i PATH=/usr/bin:/bin MJHOOK_CONFIG=%s/etc/config.lua setpriv %s %s]]):format(volume, volume, volume, dir,
-      confined, command)
+      exec env -i PATH=/usr/bin:/bin MJHOOK_CONFIG=%s/etc/config.lua setpriv %s %s]]):format(volume, volume, volume,
+      dir, confined, command)
     local namespaces = "unshare --mount --pid --fork --kill-child --mount-proc"
     if join then
       namespaces = ("nsenter -t %d --pid unshare --mount --mount-proc"):format(join)
