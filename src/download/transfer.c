@@ -2,6 +2,7 @@
 #include "base/fault.h"
 #include "download/checks.h"
 #include "download/impl.h"
+#include "os/libc.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -42,7 +43,7 @@ static void disk_verdict(item *t)
 {
     char why[100];
 
-    verdict(t, MJ_FETCH_DISK, strerror_r(errno, why, sizeof why));
+    verdict(t, MJ_FETCH_DISK, mj_strerror(errno, why, sizeof why));
 }
 
 /* ---- the URL ---- */

@@ -1,5 +1,6 @@
 /* mjhook.core's children: functions run in a process of their own, and programs. */
 #include "os/command.h"
+#include "os/libc.h"
 #include "os/process.h"
 #include "provider/profile.h"
 
@@ -52,7 +53,7 @@ static void push_ending(lua_State *L, int status)
     lua_createtable(L, 0, 2);
     if (WIFSIGNALED(status)) {
         mjl_set_int(L, "signal", WTERMSIG(status));
-        mjl_set_lit(L, "name", sigabbrev_np(WTERMSIG(status)) ? sigabbrev_np(WTERMSIG(status)) : "?");
+        mjl_set_lit(L, "name", mj_unix_signal(WTERMSIG(status)));
     } else {
         mjl_set_int(L, "exit", WEXITSTATUS(status));
     }

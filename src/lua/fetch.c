@@ -3,6 +3,7 @@
 #include "download/files.h"
 #include "download/transfer.h"
 #include "lua/core.h"
+#include "os/libc.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -48,7 +49,7 @@ static int fetch_close(lua_State *L)
 static int failed(lua_State *L, int code, const char *what)
 {
     char why[100];
-    const char *text = strerror_r(errno, why, sizeof why); /* not strerror: other threads */
+    const char *text = mj_strerror(errno, why, sizeof why); /* not strerror: other threads */
 
     lua_pushfstring(L, "%s: %s", what, text);
     return mjl_fail(L, code, lua_tostring(L, -1));

@@ -1,6 +1,7 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "os/file_impl.h"
+#include "os/libc.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -162,7 +163,7 @@ static int take_name(mj_file *f, bool fresh)
 
     if (!fresh)
         return renameat(f->dir, f->temporary, f->dir, name);
-    if (renameat2(f->dir, f->temporary, f->dir, name, RENAME_NOREPLACE) == 0)
+    if (mj_renameat2(f->dir, f->temporary, f->dir, name, RENAME_NOREPLACE) == 0)
         return 0;
     if (errno != EINVAL ||
         linkat(f->dir, f->temporary, f->dir, name, 0) != 0) /* a file system that can't do it; a link */

@@ -83,7 +83,9 @@ static mj_env *new_env(const char *dir, const mj_store_options *o)
     atomic_store(&e->map_max, o->map_max ? o->map_max : MAP_CEILING);
     /* Else readers that come and go without a gap would keep the map from growing for ever. */
     pthread_rwlockattr_init(&attr);
+#ifdef __GLIBC__ /* musl has one kind only */
     pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+#endif
     pthread_rwlock_init(&e->resize, &attr);
     pthread_rwlockattr_destroy(&attr);
     pthread_mutex_init(&e->writer, NULL);

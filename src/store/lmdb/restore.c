@@ -3,6 +3,7 @@
  * up: no process can have the store open, of whatever version. */
 #include "base/fault.h"
 #include "os/file.h"
+#include "os/libc.h"
 #include "store/lmdb/db.h"
 
 #include <errno.h>
@@ -230,7 +231,7 @@ static int give_name(restore *r, char *kept, size_t size)
     strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%SZ", &tm);
     for (int i = 1; i <= MOST; i++) {
         snprintf(kept, size, i == 1 ? "data.mdb.before-%s" : "data.mdb.before-%s.%d", stamp, i);
-        if (renameat2(r->aside, "data.mdb", r->to.fd, kept, RENAME_NOREPLACE) == 0)
+        if (mj_renameat2(r->aside, "data.mdb", r->to.fd, kept, RENAME_NOREPLACE) == 0)
             return MJ_OK;
         if (errno == EINVAL && faccessat(r->to.fd, kept, F_OK, AT_SYMLINK_NOFOLLOW) != 0 &&
             renameat(r->aside, "data.mdb", r->to.fd, kept) == 0)
@@ -252,7 +253,7 @@ static int put_in_place(restore *r, char *kept, size_t size)
     if (!r->to.has_data) {
         rc = renameat(r->to.fd, kept, r->to.fd, "data.mdb") == 0 ? MJ_OK : failed(r, kept);
         kept[0] = '\0';
-    } else if (renameat2(r->to.fd, kept, r->to.fd, "data.mdb", RENAME_EXCHANGE) != 0) {
+    } else if (mj_renameat2(r->to.fd, kept, r->to.fd, "data.mdb", RENAME_EXCHANGE) != 0) {
         /* The file system can't: the former file gets a second name before it loses its first. */
         snprintf(old, sizeof old, "%s.old", kept);
         rc = linkat(r->to.fd, "data.mdb", r->to.fd, old, 0) == 0 && renameat(r->to.fd, kept, r->to.fd, "data.mdb") == 0
