@@ -1,4 +1,4 @@
---- Address ranges: who may call, seen past trusted proxies.
+--- Address ranges: which clients may call, seen past trusted proxies.
 local core = require "mjhook.core"
 
 local M = {}

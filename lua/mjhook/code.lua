@@ -1,5 +1,5 @@
---- Lua files that decide something, configuration and policy: read so that nobody else can have written them, and
--- compiled without a word about what stands in them, since that may be a secret.
+--- Lua files that decide something, configuration and policy: read only if no other user can have written them, and
+-- compiled without quoting their text in an error, since it may be a secret.
 local core = require "mjhook.core"
 local memory = require "mjhook.memory"
 

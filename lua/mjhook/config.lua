@@ -25,7 +25,7 @@ local ENVIRONMENT = {
   MJHOOK_SECRET = "secrets",
 }
 
--- Two names of one thing: whoever is listened to first says it, by either name.
+-- Two names of one thing: the source that counts first decides, by either name.
 local SAME = {
   api_key = { "api_key_file", "accounts" }, api_key_file = { "api_key", "accounts" },
   accounts = { "api_key", "api_key_file" },

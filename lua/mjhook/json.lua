@@ -192,7 +192,7 @@ function M.keep(text)
   return value, why
 end
 
---- The text of a table that keep() made and nobody changed since; nil of any other.
+--- The text of a table that keep() made, if it was not changed since; nil of any other.
 function M.kept(value)
   local text = type(value) == "table" and texts[value]
   return text and M.canonical(value) == M.canonical(M.whole(M.decode(text))) and text or nil

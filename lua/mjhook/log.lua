@@ -1,6 +1,6 @@
 --- The log file: a line for each message, as logfmt or JSON.
 --
--- The file is opened anew for every line, so that whoever rotates it has nobody to tell; a line is one write at the
+-- The file is opened for every line, so a program that rotates it need not send a signal; a line is one write at the
 -- file's end, so that nginx, cron and the command line can share it. Whatever a message holds, it is one line of
 -- sound UTF-8.
 -- @module mjhook.log

@@ -1,6 +1,7 @@
 -- README and the guides: every block of code in them is run as it stands, but for paths, ports and the provider.
 local cjson = require "cjson"
 local config = require "mjhook.config"
+local core = require "mjhook.core"
 local kit = require "kit"
 local policy = require "mjhook.policy"
 local receiver = require "receiver"
@@ -161,6 +162,18 @@ describe("the documents:", function()
       end)
     end
   end
+
+  it("every link in them leads to a file that is there", function()
+    local files = kit.sh(("cd %s && ls README.md .github/*.md scripts/doc/guides/*.md"):format(kit.quote(kit.root)))
+    for path in files:gmatch "%S+" do
+      for link in kit.read(kit.root .. "/" .. path):gmatch "%]%(([^)#]+)#?[^)]*%)" do
+        if not link:find "^%a+:" then
+          local file = path:match "^.*/" or ""
+          assert.is_truthy(core.stat(("%s/%s%s"):format(kit.root, file, link)), ("%s: %s"):format(path, link))
+        end
+      end
+    end
+  end)
 
   describe("the nginx.conf of the OpenResty guide", function()
     local web, mj

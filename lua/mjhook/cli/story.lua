@@ -1,4 +1,4 @@
---- A task's timeline as a story: who said what, when, and what came of it.
+--- A task's timeline as a story: what was said, by which source, when, and what it changed.
 local text = require "mjhook.cli.text"
 
 local M = {}

@@ -20,8 +20,8 @@ local function named(seconds)
   end
 end
 
--- When it is tried again; 0: never, it is buried. `retry_after` is the handler's own word. `not_before` is somebody
--- else's: one who names a second, every time, must not be asked twenty times within twenty seconds.
+-- When it is tried again; 0: never, it is buried. `retry_after` is the handler's own wish. `not_before` is a
+-- server's: a server that names one second each time must not be asked twenty times within twenty seconds.
 local function retry_at(failed, how)
   if failed >= TRIES or how.bury then
     return 0

@@ -17,7 +17,7 @@ local QUICK_MS = 5   -- a handler at most this slow on average lets their number
 -- A deliverer that died may have run the event or not: it counts for little. But a handler that takes its deliverer
 -- with it, every time, must not do so for ever.
 local DEATHS = 100
-M.SLOW_MS = 100 -- who waits behind a handler for so long goes to another process or thread
+M.SLOW_MS = 100 -- an event that waits behind a handler for so long goes to another process or thread
 local LOOK_MS = 50
 local SLACK_MS = 1000 -- for a handler that is interrupted to come back by itself, before its process is killed
 local MOST_TOLD = 524288 -- bytes; the core takes twice as much
@@ -138,7 +138,7 @@ end
 
 -- The child's side. What it inherits is right for reading; connections are the parent's.
 local function serve(mj, leases)
-  local parents = mj.exec.client -- kept, so that nobody collects and closes it
+  local parents = mj.exec.client -- kept, so that it is not collected and closed
   mj.exec.client = nil
   return function(tell, claim)
     mj.exec:unlock() -- the pass is the parent's: it must not last as long as what a handler leaves behind
@@ -223,7 +223,7 @@ local function others_wait(child)
   return child.at < #child.leases
 end
 
--- A handler is slow: those that its child has not begun are handed back, so that they wait for nobody.
+-- A handler is slow: the events that its child has not begun are handed back, so that they need not wait.
 local function relieve(child, out)
   local begun = math.max(child.process:take_back(), child.at)
   for _ = begun + 1, #child.leases do

@@ -21,7 +21,7 @@ local function check_file(settings, report)
   report:ok("configuration.file", owner_and_mode(path))
 end
 
--- That nobody else can read them has been looked at: otherwise there would be no configuration.
+-- That no other user can read them has been checked: otherwise there would be no configuration.
 local function check_secret_file(settings, key, report)
   local path = settings[key]
   local st = path and core.stat(path)

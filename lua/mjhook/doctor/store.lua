@@ -1,4 +1,4 @@
--- Does the store open, is there room, and does somebody look after it?
+-- Does the store open, is there room, and does a reconciler run?
 local core = require "mjhook.core"
 local health = require "mjhook.doctor.health"
 local stores = require "mjhook.stores"

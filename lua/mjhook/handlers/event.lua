@@ -24,7 +24,7 @@ local FIELDS = {
   "ref", "task_id", "state", "prompt", "mj_prompt", "mode", "user_id", "key", "context", "image", "late", "files",
 }
 local TIMES = { "created_at", "submitted_at", "finished_at" }
-local DEFAULT_S = 30 -- for a handler, when nobody says
+local DEFAULT_S = 30 -- for a handler, if nothing else is known
 local SPARE = 0.1    -- of the time, so that the handler says itself that it was up
 
 --- Milliseconds since 1970 as ISO 8601.

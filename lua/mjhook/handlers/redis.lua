@@ -126,7 +126,7 @@ end
 
 -- ---- what its errors mean ----
 
--- What a stranger is told whose command has more than ten words, as XADD has.
+-- Redis' answer to a connection that has not logged in, when its command has more than ten words, as XADD has.
 local UNAUTHENTICATED = "^ERR Protocol error: unauthenticated"
 
 -- About the command or its data: the same command gets the same answer. Beside the code, texts of Redis 5 to 7.

@@ -57,7 +57,7 @@ function M.seconds(name, value)
   return true
 end
 
---- The lines of a file that not everybody can read.
+--- The lines of a private file.
 -- @treturn table|nil lines that are not empty; nil and what is wrong
 function M.private_lines(name, path)
   local content, err = core.read_file(path, "secret")
@@ -74,7 +74,7 @@ function M.private_lines(name, path)
   return lines
 end
 
---- Checks a file that libcurl will read by its path: nobody else can have written it, nor, of a "secret", read it.
+--- Checks a file that libcurl will read by its path: no other user can have written it, nor, of a "secret", read it.
 -- @tparam string name of the setting
 -- @tparam string|nil path
 -- @tparam string kind "code" or "secret"

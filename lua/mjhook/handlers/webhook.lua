@@ -129,7 +129,7 @@ end
 
 -- ---- a target that is gone ----
 
--- Named by a hash of the URL, which may itself be something that not everybody should know.
+-- Named by a hash of the URL, which may itself be a secret.
 local function marker_of(target, store)
   local name = core.sha256(target.url):sub(1, 8):gsub(".", function(c)
     return ("%02x"):format(c:byte())

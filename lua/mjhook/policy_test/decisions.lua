@@ -5,11 +5,11 @@
 --
 -- - What a callback said besides its status was kept only if it was believed. So a word's image, images, mj_prompt and
 --   meta are the task's. Of a callback that was verified not even the status was kept: it is taken to have said what
---   the provider said next of that attempt; where it said nothing, nobody is asked. Of those that were not signed the
+--   the provider said next of that attempt; where it said nothing, nothing is asked. Of those that were not signed the
 --   policy was not asked at all, and the record can't tell them from others. Ignored ones left no trace, nor did those
 --   that told of progress alone; and of those that came again within a second one was written.
 -- - Equal moments in a row are kept as one, with their number, the first time and the last: those in between are spread
---   evenly. Of more than MOST some are left out. About entries that a full timeline has lost nobody is asked.
+--   evenly. Of more than MOST some are left out. Entries that a full timeline has dropped ask for nothing.
 -- - Why a job was refused was kept, its code only if it is still the task's error: otherwise the text tells the code.
 --   A policy that was at work then has sorted the refusal, and the code tells better how it would have been.
 local core = require "mjhook.core"

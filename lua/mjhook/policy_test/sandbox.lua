@@ -1,8 +1,8 @@
 --- A policy on trial: loaded and asked as the flows do, but it changes nothing and ends in time.
 --
 -- While its code runs, what starts a program, writes a file, sends something or opens a store raises instead, and what
--- it prints goes to standard error. That keeps a policy's own doings out of a test; it is no wall against code that
--- means harm: a policy is code, and runs as whoever tests it.
+-- it prints goes to standard error. That keeps side effects out of a test; it does not protect against hostile
+-- code: a policy is code, and runs with the permissions of the user that tests it.
 local core = require "mjhook.core"
 local policy = require "mjhook.policy"
 

@@ -10,7 +10,7 @@ local M = { OF_ONE = 4, OF_ALL = 512, WHOLE_S = 15 }
 
 local COLLECT_MS = 100
 
--- What is waited for: the table that read() fills, and whose body it is. nginx tells nobody that a client is gone; it
+-- What is waited for: the table that read() fills, and whose body it is. nginx does not tell that a client is gone; it
 -- drops the request's threads, and then nothing but this table refers to the key, which is weak. So whether those
 -- that are counted still wait is known after a collection.
 local waiting = setmetatable({}, { __mode = "k" })
@@ -61,7 +61,7 @@ function M.read(ref)
   local result = {}
   local reader = ngx.thread.spawn(read, result)
   if not result.done then
-    -- Without a token nobody is known: all such together get half of what there is.
+    -- Requests without a token have no task: all of them together get half of the places.
     local key = ref or ""
     if not has_room(key, ref and M.OF_ONE or M.OF_ALL / 2) then
       ngx.thread.kill(reader)

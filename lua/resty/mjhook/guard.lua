@@ -1,6 +1,6 @@
 --- Work that a flag tells of: a dispatcher that runs, a deliverer that is taken, a commit that others wait for.
 --
--- Whatever the work raises, the flag is cleared; otherwise it would say until the next reload that somebody is at work.
+-- Whatever the work raises, the flag is cleared; otherwise it would say until the next reload that the work goes on.
 -- So each such flag is set before guard() and cleared in its cleanup, and nowhere else.
 local log = require("resty.mjhook.log").log
 
