@@ -125,17 +125,13 @@ function M.submit()
   return ngx.redirect("/", 303)
 end
 
---- GET /cards/REF: one card, as soon as it has changed its state, or after a while.
+--- GET /cards/REF: one card, as soon as its task has an end, or after a while as it is.
 function M.card()
   local task, err = mjhook.status(ngx.var.ref)
   if not task or task.user_id ~= visitor() then
     return err and err.retryable and unavailable(err) or ngx.exit(404)
   end
-  local before, until_s = ngx.var.arg_state, ngx.now() + WAIT_S
-  while task.state == before and ngx.now() < until_s do
-    ngx.sleep(0.5)
-    task = mjhook.status(task.ref) or task
-  end
+  task = mjhook.wait(task.ref, { timeout = WAIT_S }) or mjhook.status(task.ref) or task
   ngx.header["Content-Type"] = "text/html; charset=utf-8"
   ngx.header["Cache-Control"] = "no-store"
   ngx.print(card(task))
