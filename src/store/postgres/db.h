@@ -79,10 +79,11 @@ typedef enum {
     MJ_PG_LOOK_TASKS,
     MJ_PG_LOAD_TOMBS,
     MJ_PG_LOOK_TOMBS,
-    MJ_PG_LOAD_EVENTS,   /* (refs, task ids, keys) */
-    MJ_PG_LOAD_TIDS,     /* (task ids) */
-    MJ_PG_LOAD_KEYS,     /* (keys) */
-    MJ_PG_LOAD_META,     /* (names) */
+    MJ_PG_LOAD_EVENTS, /* (refs, task ids, keys) */
+    MJ_PG_LOAD_TIDS,   /* (task ids) */
+    MJ_PG_LOAD_KEYS,   /* (keys) */
+    MJ_PG_LOAD_META,   /* (names) */
+    MJ_PG_LOOK_INTAKE,
     MJ_PG_LOAD_INTAKE,   /* (ids) FOR UPDATE */
     MJ_PG_INTAKE_GONE,   /* (ids) */
     MJ_PG_INTAKE_LIST,   /* (number) */

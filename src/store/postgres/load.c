@@ -96,7 +96,7 @@ static int send_intake(mj_tx *tx, asked *a)
     for (size_t i = 0; i < a->need->nkeys; i++)
         if (mj_pg_is_intake(&a->need->keys[i], &id))
             mj_pg_item_int(args, id);
-    return send(tx, a, MJ_PG_LOAD_INTAKE, &a->intake);
+    return send(tx, a, tx->write ? MJ_PG_LOAD_INTAKE : MJ_PG_LOOK_INTAKE, &a->intake);
 }
 
 /* The accounts whose slots are given out: those that are free; or all; or one, each time another. */

@@ -35,6 +35,7 @@ static const char *const others[MJ_PG_NOTHERS] = {
     [MJ_PG_TOTALS] = "SELECT tally, latest FROM @.writer WHERE id <> $1::int8",
     [MJ_PG_SET_BACK] = "UPDATE @.writer SET latest = $1::int8 WHERE latest > $1::int8",
     [MJ_PG_LOAD_META] = "SELECT name, bytes FROM @.meta WHERE name = ANY($1::bytea[])",
+    [MJ_PG_LOOK_INTAKE] = "SELECT id, convert_to(prompt, 'UTF8') FROM @.intake WHERE id = ANY($1::int8[])",
     [MJ_PG_LOAD_INTAKE] = "SELECT id, convert_to(prompt, 'UTF8') FROM @.intake WHERE id = ANY($1::int8[]) ORDER BY id "
                           "FOR UPDATE",
     [MJ_PG_INTAKE_GONE] = "DELETE FROM @.intake WHERE id = ANY($1::int8[])",
