@@ -143,23 +143,29 @@ static int by_key(const void *a, const void *b)
     return mj_entry_order(&(*(mark *const *)a)->key, &(*(mark *const *)b)->key);
 }
 
-/* Jobs that were enqueued in SQL, and are tasks now. */
-static int send_intake(batch *b)
+/* Jobs that SQL has enqueued: those that are tasks now go, those that can't become one keep the reason. */
+static int send_intake(batch *b, bool gone)
 {
     mj_pg_args *args = &b->tx->db->conn.args;
     size_t n = 0;
     int64_t id;
 
     for (mark *m = b->of[MJ_IX_META]; m; m = m->next)
-        n += m->gone && mj_pg_is_intake(&m->key, &id);
+        n += m->gone == gone && mj_pg_is_intake(&m->key, &id);
     if (n == 0)
         return MJ_OK;
     mj_pg_no_args(args);
     mj_pg_arg_array(args, 'n', n);
     for (mark *m = b->of[MJ_IX_META]; m; m = m->next)
-        if (m->gone && mj_pg_is_intake(&m->key, &id))
+        if (m->gone == gone && mj_pg_is_intake(&m->key, &id))
             mj_pg_item_int(args, id);
-    return mj_pg_send(&b->tx->db->conn, MJ_PG_INTAKE_GONE);
+    if (gone)
+        return mj_pg_send(&b->tx->db->conn, MJ_PG_INTAKE_GONE);
+    mj_pg_arg_array(args, 'b', n);
+    for (mark *m = b->of[MJ_IX_META]; m; m = m->next)
+        if (!m->gone && mj_pg_is_intake(&m->key, &id))
+            mj_pg_item_bytes(args, m->bytes.p, m->bytes.n);
+    return mj_pg_send(&b->tx->db->conn, MJ_PG_INTAKE_REFUSE);
 }
 
 typedef enum { DELETED, PUT, MADE } kind;
@@ -197,6 +203,10 @@ static int send_table(batch *b, mj_index index, mark **sorted)
     int rc;
 
     for (mark *m = b->of[index]; m; m = m->next) {
+        int64_t id;
+        const mj_pg_item *known = mj_pg_is_intake(&m->key, &id) && !m->gone ? mj_pg_known(b->tx, &m->key, false) : NULL;
+        if (known && known->there) /* see send_intake() */
+            continue;
         m->is_new = !m->gone && was_missing(b->tx, &m->key);
         sorted[n++] = m;
     }
@@ -226,7 +236,9 @@ int mj_pg_apply(mj_tx *tx, const mj_change *changes, size_t n, const mj_tally *a
     if (rc == MJ_OK && !sorted)
         rc = MJ_ENOMEM;
     if (rc == MJ_OK)
-        rc = send_intake(&b);
+        rc = send_intake(&b, true);
+    if (rc == MJ_OK)
+        rc = send_intake(&b, false);
     for (mj_index i = 0; i < MJ_NINDEXES && rc == MJ_OK; i++)
         rc = send_table(&b, i, sorted);
     if (rc == MJ_OK)

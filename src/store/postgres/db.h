@@ -87,7 +87,7 @@ typedef enum {
     MJ_PG_LOAD_INTAKE,   /* (ids) FOR UPDATE */
     MJ_PG_INTAKE_GONE,   /* (ids) */
     MJ_PG_INTAKE_LIST,   /* (number) */
-    MJ_PG_INTAKE_FAIL,   /* (id, reason) */
+    MJ_PG_INTAKE_REFUSE, /* (ids, reasons) */
     MJ_PG_LOAD_ACCOUNTS, /* (names) FOR UPDATE; the same without locks; of all */
     MJ_PG_LOOK_ACCOUNTS,
     MJ_PG_ALL_ACCOUNTS,
@@ -363,6 +363,10 @@ int mj_pg_add_up(const PGresult *r, mj_tally *out);
 /* The connection was lost after COMMIT was sent: MJ_OK: it is stored; MJ_EAGAIN: it is not, and can't be any more;
  * MJ_EUNSURE. */
 int mj_pg_settle(mj_pg *db);
+
+/* ---- intake.c: jobs that SQL has enqueued ---- */
+
+int mj_pg_intake(void *db, uint32_t limit, mj_intake_fn each, void *ctx);
 
 /* ---- lease.c: named locks, heartbeats ---- */
 

@@ -4,19 +4,14 @@
  *   .migrate(url, options)    makes or upgrades the schema: {from =, to =}
  *   .migration(url, options)  what that would run: its text, the version it starts from
  *   .status(url, options)     {version =, needed =, server =, schema =, database =}; version 0: there is none
- *   .intake(url, options)     jobs that SQL has enqueued, the oldest first: a list of {id =, prompt =, key =, context =
- *                             (JSON), mode =, timeout =, user_id =, priority =, account =, expires =}
- *   .intake_failed(url, options, id, reason)  one that can't become a task: it is passed over from now on
  *
- * options: {schema =, careful =, limit = (100)}.  Outcomes: nil, code, message. */
+ * options: {schema =, careful =}.  Outcomes: nil, code, message. */
 #include "store/postgres/db.h"
 
 #include <lauxlib.h>
 #include <lua.h>
 
 #include <string.h>
-
-enum { INT8 = 20 /* the type's number */ };
 
 typedef struct request {
     mj_pg_url url;
@@ -157,99 +152,11 @@ static int status(lua_State *L)
     return 1;
 }
 
-static void push_number(lua_State *L, int64_t v)
-{
-#if LUA_VERSION_NUM < 503
-    lua_pushnumber(L, (lua_Number)v);
-#else
-    lua_pushinteger(L, v);
-#endif
-}
-
-/* The columns of INTAKE_LIST. */
-static void push_job(lua_State *L, const PGresult *r, int row)
-{
-    static const char *const names[] = {"id",      "prompt",  "key",      "context", "mode",
-                                        "timeout", "user_id", "priority", "account", "expires"};
-
-    lua_newtable(L);
-    for (int i = 0; i < (int)(sizeof names / sizeof names[0]); i++) {
-        if (PQgetisnull(r, row, i))
-            continue;
-        if (PQftype(r, i) == INT8)
-            push_number(L, mj_pg_int(r, row, i));
-        else
-            lua_pushlstring(L, PQgetvalue(r, row, i), (size_t)PQgetlength(r, row, i));
-        lua_setfield(L, -2, names[i]);
-    }
-}
-
-static int ready(request *r)
-{
-    int code;
-
-    r->conn.keep_schema = false; /* it has to be there, and of this version */
-    code = mj_pg_connect(&r->conn);
-    mj_pg_no_args(&r->conn.args);
-    return code;
-}
-
-static int intake(lua_State *L)
-{
-    lua_Number limit = 100;
-    request *r;
-    int code;
-
-    if (lua_istable(L, 2)) {
-        lua_getfield(L, 2, "limit");
-        limit = luaL_optnumber(L, -1, limit);
-        lua_pop(L, 1);
-    }
-    r = begin(L, &code);
-    if (code == MJ_OK)
-        code = ready(r);
-    if (code == MJ_OK) {
-        mj_pg_arg_int(&r->conn.args, (int64_t)limit);
-        code = mj_pg_run(&r->conn, MJ_PG_INTAKE_LIST, mj_pg_ms() + MJ_PG_READ_MS);
-    }
-    if (code != MJ_OK)
-        return fail(L, code, r);
-    lua_newtable(L);
-    for (int row = 0; r->conn.nresults == 1 && row < PQntuples(r->conn.results[0]); row++) {
-        push_job(L, r->conn.results[0], row);
-        lua_rawseti(L, -2, row + 1);
-    }
-    end(r);
-    return 1;
-}
-
-static int intake_failed(lua_State *L)
-{
-    lua_Number id = luaL_checknumber(L, 3);
-    size_t n;
-    const char *reason = luaL_checklstring(L, 4, &n);
-    int code;
-    request *r = begin(L, &code);
-
-    if (code == MJ_OK)
-        code = ready(r);
-    if (code == MJ_OK) {
-        mj_pg_arg_int(&r->conn.args, (int64_t)id);
-        mj_pg_arg_bytes(&r->conn.args, (mj_str){reason, (uint32_t)n});
-        code = mj_pg_run(&r->conn, MJ_PG_INTAKE_FAIL, mj_pg_ms() + MJ_PG_WRITE_MS);
-    }
-    if (code != MJ_OK)
-        return fail(L, code, r);
-    end(r);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
 __attribute__((visibility("default"))) int luaopen_mjhook_store_postgres(lua_State *L);
 int luaopen_mjhook_store_postgres(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"migrate", migrate}, {"migration", migration},         {"status", status},
-                                         {"intake", intake},   {"intake_failed", intake_failed}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"migrate", migrate}, {"migration", migration}, {"status", status}, {NULL, NULL}};
 
     lua_newtable(L);
     for (const luaL_Reg *f = functions; f->name; f++) {

@@ -35,14 +35,20 @@ static const char *const others[MJ_PG_NOTHERS] = {
     [MJ_PG_TOTALS] = "SELECT tally, latest FROM @.writer WHERE id <> $1::int8",
     [MJ_PG_SET_BACK] = "UPDATE @.writer SET latest = $1::int8 WHERE latest > $1::int8",
     [MJ_PG_LOAD_META] = "SELECT name, bytes FROM @.meta WHERE name = ANY($1::bytea[])",
-    [MJ_PG_LOOK_INTAKE] = "SELECT id, convert_to(prompt, 'UTF8') FROM @.intake WHERE id = ANY($1::int8[])",
-    [MJ_PG_LOAD_INTAKE] = "SELECT id, convert_to(prompt, 'UTF8') FROM @.intake WHERE id = ANY($1::int8[]) ORDER BY id "
-                          "FOR UPDATE",
+    [MJ_PG_LOOK_INTAKE] =
+        "SELECT id, convert_to(prompt, 'UTF8') FROM @.intake WHERE id = ANY($1::int8[]) AND refused IS NULL",
+    [MJ_PG_LOAD_INTAKE] =
+        "SELECT id, convert_to(prompt, 'UTF8') FROM @.intake WHERE id = ANY($1::int8[]) AND refused IS NULL "
+        "ORDER BY id FOR UPDATE",
     [MJ_PG_INTAKE_GONE] = "DELETE FROM @.intake WHERE id = ANY($1::int8[])",
     [MJ_PG_INTAKE_LIST] =
-        "SELECT id, prompt, key, context::text, mode, timeout::int8, user_id, priority::int8, account, "
-        "expires::int8 FROM @.intake WHERE error IS NULL ORDER BY id LIMIT $1::int8",
-    [MJ_PG_INTAKE_FAIL] = "UPDATE @.intake SET error = convert_from($2::bytea, 'UTF8') WHERE id = $1::int8",
+        "SELECT 'intake/' || id, (SELECT jsonb_object_agg(e.key, e.value) FROM jsonb_each(jsonb_build_object('prompt', "
+        "prompt, 'key', key, 'mode', mode, 'timeout', timeout, 'user_id', user_id, 'context', context, 'priority', "
+        "priority, 'account', account, 'expires', expires)) AS e WHERE e.value <> 'null'::jsonb)::text "
+        "FROM @.intake WHERE refused IS NULL ORDER BY id LIMIT $1::int8",
+    [MJ_PG_INTAKE_REFUSE] =
+        "UPDATE @.intake AS i SET refused = (SELECT convert_from(g.why, 'UTF8') FROM "
+        "unnest($1::int8[], $2::bytea[]) AS g(id, why) WHERE g.id = i.id) WHERE i.id = ANY($1::int8[])",
     [MJ_PG_LOAD_ACCOUNTS] = "SELECT name, record FROM @.account WHERE name = ANY($1::bytea[]) ORDER BY name FOR UPDATE",
     [MJ_PG_LOOK_ACCOUNTS] = "SELECT name, record FROM @.account WHERE name = ANY($1::bytea[])",
     [MJ_PG_ALL_ACCOUNTS] = "SELECT name, record FROM @.account ORDER BY name",

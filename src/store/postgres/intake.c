@@ -1,0 +1,24 @@
+/* Jobs that SQL has enqueued, until a batch makes tasks of them. */
+#include "store/postgres/db.h"
+
+int mj_pg_intake(void *handle, uint32_t limit, mj_intake_fn each, void *ctx)
+{
+    mj_pg *db = handle;
+    mj_pg_conn *c = &db->conn;
+    PGresult *r;
+    int rc;
+
+    c->why[0] = '\0';
+    rc = db->no_wait ? MJ_EBUSY : mj_pg_connect(c);
+    if (rc != MJ_OK)
+        return rc;
+    mj_pg_no_args(&c->args);
+    mj_pg_arg_int(&c->args, limit);
+    rc = mj_pg_run(c, MJ_PG_INTAKE_LIST, mj_pg_ms() + MJ_PG_READ_MS);
+    r = rc == MJ_OK ? mj_pg_take(c, c->nresults - 1) : NULL;
+    mj_pg_clear(c);
+    for (int row = 0; r && row < PQntuples(r); row++)
+        each(ctx, mj_pg_bytes(r, row, 0), mj_pg_bytes(r, row, 1));
+    PQclear(r);
+    return rc;
+}
