@@ -250,10 +250,10 @@ static void cut_everywhere(bool up)
         if (rc != MJ_OK)
             MJ_TEST_FAIL("cut after %" PRId64 " bytes: %s", at, mj_error_name(rc));
         stored++;
-        if (atomic_load(&p.cuts) == before && at > 500)
-            break; /* the whole batch went through */
         atomic_store(&p.cut_up, -1);
         atomic_store(&p.cut_down, -1);
+        if (atomic_load(&p.cuts) == before && at > 500)
+            break; /* the whole batch went through */
     }
     CHECK(atomic_load(&p.cuts) > 20);
     CHECK_INT(check_clean(s), stored + 1);

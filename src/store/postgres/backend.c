@@ -14,6 +14,7 @@ static void release(mj_pg *db)
 {
     mj_pg_url_free(&db->url);
     mj_pg_args_free(&db->conn.args);
+    mj_buf_free(&db->conn.recorded);
     mj_buf_free(&db->held);
     free(db);
 }
@@ -190,6 +191,10 @@ static int pg_begin(void *handle, bool write, mj_tx **out)
     }
     if (write)
         pause_before(db);
+    if (db->doubtful) {
+        db->doubtful = db->writer.have = false;
+        mj_pg_disconnect(&db->conn);
+    }
     rc = mj_pg_connect(&db->conn);
     if (rc == MJ_OK && write) {
         mj_pg_beat(db);
@@ -391,5 +396,6 @@ const mj_backend mj_backend_postgres = {
     .size = pg_size,
     .backup = pg_backup,
     .host = mj_pg_host,
+    .intake = mj_pg_intake,
     .library = pg_library,
 };

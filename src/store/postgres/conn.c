@@ -112,35 +112,42 @@ static bool is_alive(mj_pg_conn *c)
     return PQstatus(c->c) == CONNECTION_OK;
 }
 
-int mj_pg_connect(mj_pg_conn *c)
+static int connect_once(mj_pg_conn *c)
 {
-    enum { SHORTEST = 20, LONGEST = 1000 };
-    int rc;
-
-    if (c->c && is_alive(c))
-        return MJ_OK;
     mj_pg_disconnect(c);
-    if (c->retry_at > mj_pg_ms())
-        mj_pg_sleep(c->retry_at - mj_pg_ms());
     c->pid = getpid();
     c->c = PQconnectdbParams((const char *const *)c->url->options, (const char *const *)c->url->values, 0);
     if (!c->c)
         return MJ_ENOMEM;
-    if (PQstatus(c->c) == CONNECTION_OK) {
-        rc = begin(c);
-    } else {
-        c->why[0] = '\0';
-        rc = mj_pg_unreachable(c, PQerrorMessage(c->c));
+    c->why[0] = '\0';
+    return PQstatus(c->c) == CONNECTION_OK ? begin(c) : mj_pg_unreachable(c, PQerrorMessage(c->c));
+}
+
+int mj_pg_connect(mj_pg_conn *c)
+{
+    enum { SHORTEST = 20, LONGEST = 1000, TRIES = 3 };
+    int64_t pause;
+    int rc = MJ_EIO;
+
+    if (c->c && is_alive(c))
+        return MJ_OK;
+    if (c->retry_at > mj_pg_ms())
+        mj_pg_sleep(c->retry_at - mj_pg_ms());
+    for (int i = 0; i < TRIES;
+         i++) { /* one that is lost at once may be another one's end: of a pooler, a former server */
+        rc = connect_once(c);
+        if (rc != MJ_EIO || c->c)
+            break;
     }
     if (rc == MJ_OK) {
         c->failures = 0;
         c->retry_at = 0;
-    } else {
-        int64_t pause = SHORTEST << (c->failures < 6 ? c->failures : 6);
-        mj_pg_disconnect(c);
-        c->failures++;
-        c->retry_at = mj_pg_ms() + (pause < LONGEST ? pause : LONGEST);
+        return MJ_OK;
     }
+    mj_pg_disconnect(c);
+    pause = SHORTEST << (c->failures < 6 ? c->failures : 6);
+    c->failures++;
+    c->retry_at = mj_pg_ms() + (pause < LONGEST ? pause : LONGEST);
     return rc;
 }
 
@@ -154,4 +161,22 @@ void mj_pg_clock(mj_pg_conn *c, const PGresult *r, int64_t began)
         return;
     c->clock_offset = mj_pg_int(r, 0, 0) - (began + now) / 2;
     c->clock_read = now;
+}
+
+int mj_pg_replay(mj_pg_conn *c, int64_t until)
+{
+    mj_reader r = mj_reader_of(c->recorded.p, c->recorded.n);
+    int rc;
+
+    c->recording = false;
+    c->why[0] = '\0';
+    rc = c->recorded.failed ? MJ_ENOMEM : mj_pg_connect(c);
+    while (rc == MJ_OK && r.p < r.end) {
+        unsigned statement = mj_get_u32(&r), n = mj_get_u32(&r);
+        mj_pg_no_args(&c->args);
+        while (n-- > 0)
+            mj_pg_arg_bytes(&c->args, mj_get_str(&r));
+        rc = mj_pg_send(c, statement);
+    }
+    return rc == MJ_OK ? mj_pg_trip(c, until) : rc;
 }

@@ -212,6 +212,8 @@ typedef struct mj_pg_conn {
     int64_t retry_at;
     unsigned failures; /* to connect, in a row */
     mj_pg_args args;
+    bool recording; /* what is sent is kept, to be sent again on another connection: a reader's first round trip */
+    mj_buf recorded;
 } mj_pg_conn;
 
 int64_t mj_pg_ms(void); /* monotonic */
@@ -234,6 +236,8 @@ void mj_pg_clear(mj_pg_conn *c);
 void mj_pg_rollback(mj_pg_conn *c);
 /* One statement outside of a transaction. */
 int mj_pg_run(mj_pg_conn *c, unsigned statement, int64_t until);
+/* Connects anew, and makes the round trip that was recorded. */
+int mj_pg_replay(mj_pg_conn *c, int64_t until);
 /* The clock, from a result of CLOCK and the round trip's begin. */
 void mj_pg_clock(mj_pg_conn *c, const PGresult *r, int64_t began);
 /* Text with any number of statements, outside of a pipeline. */
@@ -315,6 +319,7 @@ struct mj_pg {
     mj_lock *locks;  /* that this handle holds */
     int64_t beaten;  /* when this host's heartbeat was written */
     unsigned again;  /* how often in a row a batch had to run again */
+    bool doubtful;   /* the writer's row is another's: perhaps the schema has changed */
     unsigned spread; /* which account is waited for next */
     mj_buf held;     /* names whose rows to lock are there, as mj_put_str() writes them */
 };

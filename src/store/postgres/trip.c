@@ -138,6 +138,14 @@ static bool note_sent(mj_pg_conn *c, unsigned s, bool preparing)
     return true;
 }
 
+static void record(mj_pg_conn *c, unsigned s)
+{
+    mj_put_uint(&c->recorded, s);
+    mj_put_uint(&c->recorded, c->args.n);
+    for (unsigned i = 0; i < c->args.n; i++)
+        mj_put_str(&c->recorded, (mj_str){(const char *)c->args.bytes[i].p, (uint32_t)c->args.bytes[i].n});
+}
+
 int mj_pg_send(mj_pg_conn *c, unsigned s)
 {
     mj_pg_args *a = &c->args;
@@ -153,6 +161,8 @@ int mj_pg_send(mj_pg_conn *c, unsigned s)
     }
     if (rc != MJ_OK || a->failed)
         return rc != MJ_OK ? rc : MJ_ENOMEM;
+    if (c->recording && s != MJ_PG_ROLLBACK)
+        record(c, s);
     snprintf(name, sizeof name, "m%u", s);
     if (c->pooled || (!is_prepared(c, s) && !is_preparing(c, s)))
         mj_pg_sql(c->url, s, &sql);

@@ -11,7 +11,7 @@ int mj_pg_again(mj_pg *db, int rc)
     if (rc == MJ_EAGAIN) {
         db->again++;
         if (db->conn.failed == MJ_PG_WRITER_BATCH && strcmp(db->conn.state, "22012") == 0)
-            db->writer.have = false; /* the row is another connection's; or the schema has changed */
+            db->doubtful = true;
     }
     return rc;
 }
@@ -19,8 +19,12 @@ int mj_pg_again(mj_pg *db, int rc)
 int mj_pg_go(mj_tx *tx)
 {
     mj_pg *db = tx->db;
-    int rc = mj_pg_trip(&db->conn, mj_pg_ms() + (tx->write ? MJ_PG_WRITE_MS : MJ_PG_READ_MS));
+    mj_pg_conn *c = &db->conn;
+    int rc = mj_pg_trip(c, mj_pg_ms() + (tx->write ? MJ_PG_WRITE_MS : MJ_PG_READ_MS));
 
+    if (rc == MJ_EIO && !c->c && c->recording) /* nothing was read yet: another connection's snapshot will do */
+        rc = mj_pg_replay(c, mj_pg_ms() + MJ_PG_READ_MS);
+    c->recording = false;
     return tx->write ? mj_pg_again(db, rc) : rc;
 }
 
@@ -32,6 +36,8 @@ int mj_pg_begun(mj_tx *tx)
     if (tx->begun)
         return c->c ? MJ_OK : tx->write ? mj_pg_again(tx->db, MJ_EIO) : MJ_EIO;
     mj_pg_no_args(&c->args);
+    c->recording = !tx->write;
+    c->recorded.n = 0;
     rc = mj_pg_send(c, tx->write ? MJ_PG_BEGIN_WRITE : MJ_PG_BEGIN_READ);
     if (rc == MJ_OK && c->pooled)
         rc = mj_pg_send(c, MJ_PG_SETTINGS);
