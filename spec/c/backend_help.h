@@ -115,8 +115,12 @@ static int telling_load(mj_tx *tx, const mj_need *need)
     for (size_t i = 0; i < need->nscans; i++) {
         CHECK(told.nscans < sizeof told.scans / sizeof told.scans[0]);
         told.scans[told.nscans++] = need->scans[i];
-        if (need->scans[i].claim)
-            CHECK_INT(BACKEND.scan(tx, &need->scans[i], told_of_entry, NULL), MJ_OK);
+        if (need->scans[i].claim) {
+            int rc = BACKEND.scan(tx, &need->scans[i], told_of_entry, NULL);
+            if (rc == MJ_EAGAIN) /* the batch runs again */
+                return rc;
+            CHECK_INT(rc, MJ_OK);
+        }
     }
     for (size_t i = 0; i < need->nholds && !BACKEND.load; i++)
         need->holds[i].held = true;

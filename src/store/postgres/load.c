@@ -111,7 +111,8 @@ static int send_holds(mj_tx *tx, asked *a)
     for (size_t i = 0; i < need->nholds; i++)
         if (!a->one_by_one || i == one)
             mj_pg_item_bytes(args, need->holds[i].account.p, need->holds[i].account.n);
-    return send(tx, a, need->wait || a->one_by_one ? MJ_PG_HOLD_ALL : MJ_PG_HOLD_FREE, &a->holds);
+    return send(tx, a, need->wait || a->one_by_one || tx->db->url.careful ? MJ_PG_HOLD_ALL : MJ_PG_HOLD_FREE,
+                &a->holds);
 }
 
 /* The other writers' sums and the clock, when what is known of them is old. */
@@ -458,7 +459,6 @@ int mj_pg_load(mj_tx *tx, const mj_need *need)
 
     if (rc != MJ_OK)
         return rc;
-    a.one_by_one = need->nholds > 0 && !need->wait && tx->db->url.careful;
     rc = fetch(tx, &a);
     if (rc != MJ_OK || need->nholds == 0 || need->wait)
         return rc;
