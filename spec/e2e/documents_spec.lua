@@ -163,13 +163,19 @@ describe("the documents:", function()
     end
   end
 
-  it("every link in them leads to a file that is there", function()
+  it("every link and every file of ours that they name is there", function()
     local files = kit.sh(("cd %s && ls README.md .github/*.md scripts/doc/guides/*.md"):format(kit.quote(kit.root)))
     for path in files:gmatch "%S+" do
-      for link in kit.read(kit.root .. "/" .. path):gmatch "%]%(([^)#]+)#?[^)]*%)" do
+      local text = kit.read(kit.root .. "/" .. path)
+      for link in text:gmatch "%]%(([^)#]+)#?[^)]*%)" do
         if not link:find "^%a+:" then
           local file = path:match "^.*/" or ""
           assert.is_truthy(core.stat(("%s/%s%s"):format(kit.root, file, link)), ("%s: %s"):format(path, link))
+        end
+      end
+      for top, rest in text:gmatch "`(%l+)(/[%w_/.-]+)`" do
+        if top == "src" or top == "lua" or top == "scripts" or top == "spec" then
+          assert.is_truthy(core.stat(("%s/%s%s"):format(kit.root, top, rest)), ("%s: %s%s"):format(path, top, rest))
         end
       end
     end

@@ -64,7 +64,8 @@ local function card(task)
     local src = escape(picture(task))
     inside = ('<a href="%s"><img src="%s" alt="%s" loading="lazy"></a>'):format(src, src, escape(task.prompt))
   else
-    inside = ('<p role="status">%s</p>'):format(escape(waits or ENDED[task.state]))
+    local why = task.state == "failed" and task.error and ("<br><small>%s</small>"):format(escape(task.error)) or ""
+    inside = ('<p role="status">%s%s</p>'):format(escape(waits or ENDED[task.state]), why)
   end
   local day = os.date("!%d %b %Y", math.floor(task.created_at / 1000))
   return CARD:format(task.state, task.ref, waits and " data-waits" or "", inside, escape(task.prompt), day)
