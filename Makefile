@@ -10,6 +10,8 @@
 #   make bench chaos    spec/*/run, with ARGS
 #   make fuzz           mutated callbacks, answers, tokens, records and HTTP, sanitized; ARGS="wire|http SECONDS SEED CASE"
 #   make deb            Debian packages in build/deb; deb-check installs, upgrades and removes them in a clean root
+#   make builds-check   builds that users make; distros: the oldest and newest Debian; check-lua5.3
+#   make release        checks that all places agree on the version, runs everything, builds tarball, rocks, packages
 #   make doc format clean
 #
 # LUAS="5.4 5.1" picks the Luas (5.1 stands for LuaJIT; default: those two, if their
@@ -98,7 +100,7 @@ POSTGRES := $(POSTGRES)
 WITH_POSTGRES = $(filter-out 0,$(POSTGRES))
 # Debug information names no place of this machine: two builds are the same, byte by byte, wherever they are made.
 COMPILE = $(CC) -std=c11 -D_GNU_SOURCE $(CPPFLAGS) -Isrc $(INCDIRS) $(CFLAGS) $(WARN) $(HARDEN) \
-	-fPIC -fvisibility=hidden -pthread -ffile-prefix-map=$(CURDIR)=.
+	-fPIC -fvisibility=hidden -pthread "-ffile-prefix-map=$(CURDIR)=."
 LINK = $(CC) $(CFLAGS) $(HARDEN) -pthread -Wl,-z,relro,-z,now,--as-needed $(LDFLAGS)
 
 # ---- what there is: every file is found, none is listed ----
@@ -352,6 +354,12 @@ bench fuzz chaos:
 	@BUILD=$(BUILD) VARIANT=$(VARIANT) spec/$@/run $(ARGS)
 
 # The packages, in build/deb; and installed, used, upgraded and removed in a clean root that systemd boots in.
+# Builds that users make: reproducible, clang, LTO, OpenResty's tree, musl.
+.PHONY: builds-check
+builds-check:
+	@$(DEPS) $(DEPS_BUILD) clang musl-tools pkg-config
+	@scripts/dev/builds-check
+
 .PHONY: deb deb-check
 deb:
 	@$(DEPS) $(DEPS_DEB)
@@ -360,6 +368,20 @@ deb:
 deb-check:
 	@$(DEPS) $(DEPS_DEB_CHECK)
 	@scripts/dev/deb-check
+
+# The same in a clean root of each Debian, where the packages are also built: the oldest and the newest versions of
+# libraries and compiler that are claimed.
+.PHONY: distros
+DISTROS ?= bookworm trixie
+distros:
+	@$(DEPS) $(DEPS_DEB_CHECK)
+	@for d in $(DISTROS); do BUILD_THERE=1 scripts/dev/deb-check $$d || exit 1; done
+
+# One command makes a release, in build/release: see scripts/dev/release.
+.PHONY: release
+release: all
+	@$(DEPS) $(DEPS_TEST) $(DEPS_LINT) $(DEPS_DOC) $(DEPS_DEB_CHECK) zip
+	@scripts/dev/release $(ARGS)
 
 doc:
 	@$(DEPS) $(DEPS_DOC)
