@@ -117,8 +117,9 @@ function M.submit()
     ngx.status = 403
     return show(id, "This form is too old. Please send it again.", type(form.prompt) == "string" and form.prompt or nil)
   end
-  -- The form's key: the same form, sent twice, makes one postcard.
-  local task, err = mjhook.submit { prompt = form.prompt, key = form.key, user_id = id }
+  -- The same form, sent twice, makes one postcard.
+  local key = id .. (type(form.key) == "string" and form.key or "")
+  local task, err = mjhook.submit { prompt = form.prompt, key = key, user_id = id }
   if not task then
     ngx.status = err.retryable and 503 or 400
     return show(id, err.message, type(form.prompt) == "string" and form.prompt or nil)
