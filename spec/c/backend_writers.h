@@ -76,10 +76,10 @@ TEST("what two handles add makes one sum, of which a reader sees all")
     for (int i = 0; i < 2; i++)
         open_base(&b[i], "store");
     add.states[MJ_PENDING] = 3;
-    add.measures.counts[MJ_SWEEPS] = 1;
-    add.measures.ends[0].bucket[4] = 2;
-    add.measures.ended = 2;
-    add.measures.hours[0] = (mj_hour){24, 1, 1};
+    add.counters.counts[MJ_RECONCILED] = 1;
+    add.counters.ends[0].bucket[4] = 2;
+    add.counters.ended = 2;
+    add.counters.hours[0] = (mj_hour){24, 1, 1};
     for (int i = 0; i < 6; i++)
         CHECK_INT(try_batch(&b[i % 2], NULL, 0, add), MJ_OK);
     add = (mj_tally){.latest = T0 - 5, .events = -12, .set_back = true};
@@ -89,10 +89,10 @@ TEST("what two handles add makes one sum, of which a reader sees all")
     CHECK_INT(backend()->totals(tx, &t), MJ_OK);
     CHECK_INT(t.events, 0);
     CHECK_INT(t.states[MJ_PENDING], 1);
-    CHECK_INT(t.measures.counts[MJ_SWEEPS], 6);
-    CHECK_INT(t.measures.ends[0].bucket[4], 12);
-    CHECK_INT(t.measures.ended, 12);
-    CHECK_INT(t.measures.hours[0].ended, 6);
+    CHECK_INT(t.counters.counts[MJ_RECONCILED], 6);
+    CHECK_INT(t.counters.ends[0].bucket[4], 12);
+    CHECK_INT(t.counters.ended, 12);
+    CHECK_INT(t.counters.hours[0].ended, 6);
     CHECK_INT(t.latest, T0 - 5);
     backend()->abort(tx);
     for (int i = 0; i < 2; i++)

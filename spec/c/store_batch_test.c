@@ -119,8 +119,8 @@ static void same_counts(const listing *a, const listing *b)
 
     CHECK_INT(a->s->backend->totals(a->tx, &x), MJ_OK);
     CHECK_INT(b->s->backend->totals(b->tx, &y), MJ_OK);
-    mj_measures_add(&x.measures, &a->s->owed, false, 0);
-    mj_measures_add(&y.measures, &b->s->owed, false, 0);
+    mj_counters_add(&x.counters, &a->s->owed, false, 0);
+    mj_counters_add(&y.counters, &b->s->owed, false, 0);
     CHECK_MEM(&x, &y, sizeof x);
 }
 

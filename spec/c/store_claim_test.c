@@ -167,9 +167,9 @@ TEST("a 1002 while there is room lowers the cap to what runs, and a slot more ea
         add(s, (job){0}, T0);
     for (int i = 0; i < 2; i++)
         CHECK_INT(claim(s, T0), MJ_OK);
-    CHECK_INT(stats(s).accounts[0].learned_at, 0);
+    CHECK_INT(stats(s).accounts[0].observed_at, 0);
     CHECK_INT(refused_1002(s, T0 + 1000, T0), MJ_OK);
-    CHECK_INT(stats(s).accounts[0].learned, 2);
+    CHECK_INT(stats(s).accounts[0].observed, 2);
     CHECK_INT(claim(s, T0 + 1000), MJ_ELIMIT); /* rested, but the two that run are all there is room for */
     CHECK_INT(claim(s, T0 + MINUTE - 1), MJ_ELIMIT);
     CHECK_INT(claim(s, T0 + MINUTE), MJ_OK);
@@ -210,11 +210,11 @@ TEST("a learned cap is forgotten after a day, and other reasons to rest teach no
     accounts(s, "a", 5, NULL, 0);
     add(s, (job){0}, T0);
     CHECK_INT(pause_account(s, "a", T0 + 1000, T0), MJ_OK);
-    CHECK_INT(stats(s).accounts[0].learned_at, 0);
+    CHECK_INT(stats(s).accounts[0].observed_at, 0);
     CHECK_INT(refused_1002(s, T0 + 1000, T0), MJ_OK);
-    CHECK_INT(stats(s).accounts[0].learned_at, T0);
+    CHECK_INT(stats(s).accounts[0].observed_at, T0);
     CHECK_INT(claim(s, T0 + 25 * 60 * MINUTE), MJ_OK);
-    CHECK_INT(stats(s).accounts[0].learned_at, 0);
+    CHECK_INT(stats(s).accounts[0].observed_at, 0);
     check_store(s);
     mj_store_close(s);
 }

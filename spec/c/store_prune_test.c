@@ -452,7 +452,7 @@ TEST("accounts that an older version wrote are read without what it did not know
     mj_put_int(&b, T0);
     mj_put_int(&b, T0 + 30 * 60000);
     read_account(&b, &h);
-    CHECK_INT(h.learned, 2);
+    CHECK_INT(h.observed, 2);
     CHECK(!mj_account_rests(h.paused_until, h.paused_at, T0)); /* by a clock that was ahead */
     CHECK(mj_account_rests(h.paused_until, h.paused_at, T0 + 30 * 60000));
     mj_buf_free(&b);

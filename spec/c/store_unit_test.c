@@ -248,9 +248,9 @@ TEST("closing a handle that owes counts leaves accounts as they are")
     mj_store_close(s);
     s = open_store();
     st = stats(s);
-    CHECK_INT(st.measures.counts[MJ_CALLBACK_UNKNOWN], 3);
+    CHECK_INT(st.counters.counts[MJ_CALLBACK_UNKNOWN], 3);
     CHECK_INT(st.naccounts, 1);
-    CHECK_INT(st.accounts[0].learned_at, T0);
+    CHECK_INT(st.accounts[0].observed_at, T0);
     CHECK_INT(st.accounts[0].paused_until, T0 + HOUR);
     mj_store_close(s);
 }

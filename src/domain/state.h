@@ -17,7 +17,7 @@ typedef struct mj_rules {
     int64_t lost_after_ms;              /* how long a provider that answers may say nothing new */
     int64_t grace_ms;                   /* grace period after `timeout`, before absence or ambiguity counts */
     bool polled;                        /* no callback can come, so polls must tell */
-    bool learn;                         /* adapt the schedule to how callbacks came so far (mj_measure) */
+    bool adapt;                         /* adapt the schedule to how callbacks came so far (mj_counters) */
     int64_t first_ms[2]; /* by mode: when a callback is late, or a job may be done; 0: poll_first_ms says */
 } mj_rules;
 extern const mj_rules mj_rules_default;

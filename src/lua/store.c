@@ -152,7 +152,7 @@ static void read_options(lua_State *L, int t, mj_store_options *o)
     o->rules.poll_max_ms = seconds(L, t, "poll_max", o->rules.poll_max_ms);
     o->rules.lost_after_ms = seconds(L, t, "lost_after", o->rules.lost_after_ms);
     o->rules.grace_ms = seconds(L, t, "grace", o->rules.grace_ms);
-    o->rules.learn = mjl_bool(L, t, "learn");
+    o->rules.adapt = mjl_bool(L, t, "learn");
     o->rules.polled = mjl_bool(L, t, "polled");
     o->no_wait = mjl_bool(L, t, "no_wait");
     o->schema = mjl_str(L, t, "schema").p; /* lives in its table, and has a zero behind it */

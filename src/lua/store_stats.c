@@ -15,8 +15,8 @@ static void push_accounts(lua_State *L, const mj_stats *st, int64_t now)
                      now == 0 || now >= a->paused_until || mj_account_rests(a->paused_until, a->paused_at, now)
                          ? a->paused_until
                          : now);
-        if (mj_account_cap(a->learned, a->learned_at, a->max_in_flight, now) < a->max_in_flight)
-            mjl_set_int(L, "learned", mj_account_cap(a->learned, a->learned_at, a->max_in_flight, now));
+        if (mj_account_cap(a->observed, a->observed_at, a->max_in_flight, now) < a->max_in_flight)
+            mjl_set_int(L, "learned", mj_account_cap(a->observed, a->observed_at, a->max_in_flight, now));
         if (a->reason[0])
             mjl_set_lit(L, "reason", a->reason);
         lua_rawseti(L, -2, (int)i + 1);
@@ -37,9 +37,9 @@ static void push_histogram(lua_State *L, const mj_histogram *h)
 /* What the store remembers of how things go. */
 static void push_measures(lua_State *L, const mj_stats *st, int64_t now)
 {
-    const mj_measures *m = &st->measures;
+    const mj_counters *m = &st->counters;
     const mj_judged *j = &st->judged;
-    mj_rules learned = mj_measure_rules(m, j, &st->rules);
+    mj_rules adapted = mj_counters_rules(m, j, &st->rules);
     uint32_t ended, called;
 
     lua_createtable(L, 0, MJ_NCOUNTS);
@@ -54,17 +54,17 @@ static void push_measures(lua_State *L, const mj_stats *st, int64_t now)
     lua_setfield(L, -2, "latency");
     lua_createtable(L, 0, MJ_NMODES);
     for (unsigned i = 0; i < MJ_NMODES; i++)
-        mjl_set_int(L, mj_mode_name((mj_mode)i), learned.first_ms[i] ? learned.first_ms[i] : learned.poll_first_ms);
+        mjl_set_int(L, mj_mode_name((mj_mode)i), adapted.first_ms[i] ? adapted.first_ms[i] : adapted.poll_first_ms);
     lua_setfield(L, -2, "first_poll_ms");
-    mj_measure_recent(m, now, &ended, &called);
+    mj_counters_recent(m, now, &ended, &called);
     lua_createtable(L, 0, 3);
     mjl_set_int(L, "ended", ended);
     mjl_set_int(L, "called", called);
     mjl_set_time(L, "broken_since", j->broken_since);
     lua_setfield(L, -2, "webhook");
     lua_createtable(L, 0, 3);
-    mjl_set_time(L, "last_at", j->swept_at);
-    mjl_set_int(L, "elapsed_ms", j->sweep_ms);
+    mjl_set_time(L, "last_at", j->reconciled_at);
+    mjl_set_int(L, "elapsed_ms", j->reconcile_ms);
     mjl_set_time(L, "answered_at", m->answered_at);
     lua_setfield(L, -2, "sweep");
 }

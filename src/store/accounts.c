@@ -14,7 +14,7 @@ static bool is_nothing(const mj_unit *u, const mj_held *h)
 {
     bool over = h->held == 0 && !mj_account_rests(h->paused_until, h->paused_at, u->now);
 
-    return h->learned_at == 0 && (h->paused_until == 0 || over);
+    return h->observed_at == 0 && (h->paused_until == 0 || over);
 }
 
 static bool one_account(void *ctx, const mj_entry *e, mj_str bytes)
@@ -26,12 +26,12 @@ static bool one_account(void *ctx, const mj_entry *e, mj_str bytes)
         return false;
     h = &u->held[u->nheld++];
     mj_account_read(e, bytes, h);
-    if (h->learned_at != 0 && u->now - h->learned_at > FORGET_MS) {
-        h->learned_at = h->learned = 0;
+    if (h->observed_at != 0 && u->now - h->observed_at > FORGET_MS) {
+        h->observed_at = h->observed = 0;
         h->dirty = true; /* written when something else is */
     }
-    if (h->learned_at - u->now > MJ_CLOCK_STEP_MS) { /* by a clock that was ahead */
-        h->learned_at = u->now;
+    if (h->observed_at - u->now > MJ_CLOCK_STEP_MS) { /* by a clock that was ahead */
+        h->observed_at = u->now;
         h->dirty = true;
     }
     /* That a rest is over is known until a claim has found out whether it helped. */

@@ -148,7 +148,7 @@ static uint32_t free_slots(mj_unit *u, size_t cap)
 {
     int at = u->holds[cap].held ? mj_unit_account(u, u->holds[cap].account) : -1;
     const mj_held *h = at < 0 ? NULL : &u->held[at];
-    uint32_t most = h ? mj_account_cap(h->learned, h->learned_at, u->s->caps[cap].max_in_flight, u->now) : 0;
+    uint32_t most = h ? mj_account_cap(h->observed, h->observed_at, u->s->caps[cap].max_in_flight, u->now) : 0;
 
     return !h || h->held >= most || mj_account_rests(h->paused_until, h->paused_at, u->now) ? 0 : most - h->held;
 }
@@ -177,8 +177,8 @@ void mj_op_pause(mj_unit *u, mj_op *op)
     if (op->until && reason.n)
         memcpy(h->reason, reason.p, reason.n);
     if (op->until && mj_str_eq(reason, MJ_LIT("concurrency"))) {
-        h->learned = h->held;
-        h->learned_at = u->now;
+        h->observed = h->held;
+        h->observed_at = u->now;
     }
     h->dirty = u->dirty = true;
 }

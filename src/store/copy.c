@@ -432,7 +432,7 @@ static int finish(mj_copy *c)
     }
     c->differing = 0;
     snprintf(moved, sizeof moved, MOVED "%s", c->to_name);
-    to = (mj_tally){.measures = from.measures, .latest = from.latest};
+    to = (mj_tally){.counters = from.counters, .latest = from.latest};
     rc = note(c->from, moved, &(mj_tally){0});
     if (rc == MJ_OK)
         rc = note(c->to, NULL, &to);

@@ -184,14 +184,14 @@ static void bury(mj_unit *u, mj_unit_row *row, mj_event_record *e)
     e->leased = false;
     u->tally.events--;
     u->tally.buried++;
-    mj_measure_count(&u->tally.measures, MJ_EVENT_BURIED, 1);
+    mj_counters_count(&u->tally.counters, MJ_EVENT_BURIED, 1);
     mj_event_put(u, row, e);
 }
 
 static void done(mj_unit *u, mj_op *op, mj_unit_row *row, const mj_event_record *e)
 {
     u->tally.events--;
-    mj_measure_count(&u->tally.measures, MJ_EVENT_DELIVERED, 1);
+    mj_counters_count(&u->tally.counters, MJ_EVENT_DELIVERED, 1);
     mj_unit_set_event(u, row, e->seq, (mj_str){0}, false, 0);
     if (op->sig.files.n > 0 && op->sig.files.n <= MJ_MAX_JSON)
         keep_files(u, op);
@@ -210,7 +210,7 @@ static void settle(mj_unit *u, mj_op *op, mj_unit_row *row, mj_event_record *e)
     } else {
         add_error(e, u->now, op->sig.error);
         e->failed++;
-        mj_measure_count(&u->tally.measures, MJ_EVENT_RETRIED, op->until != 0);
+        mj_counters_count(&u->tally.counters, MJ_EVENT_RETRIED, op->until != 0);
     }
     if (op->until == 0) {
         bury(u, row, e);

@@ -12,7 +12,7 @@ int mj_store_ready(mj_store *s)
     int rc = s->backend->ready ? s->backend->ready(s->db, &forked) : MJ_OK;
 
     if (forked) { /* the parent stores what is owed */
-        s->owed = (mj_measures){0};
+        s->owed = (mj_counters){0};
         s->owes = false;
     }
     return rc;
@@ -31,14 +31,14 @@ int mj_read_judged(mj_store *s, mj_tx *tx, mj_judged *out)
 {
     mj_entry key = {.index = MJ_IX_META, .name = MJ_LIT(MJ_JUDGED_KEY)};
     mj_entry old = {.index = MJ_IX_META, .name = MJ_LIT(MJ_MEASURES_KEY)};
-    mj_measures unused;
+    mj_counters unused;
     mj_str bytes;
     int rc = s->backend->get(tx, &key, &bytes);
 
     if (rc == MJ_OK) /* what can't be read begins anew: it is no task's fact */
         (void)mj_judged_decode(bytes, out);
     else if (rc == MJ_ENOTFOUND && (rc = s->backend->get(tx, &old, &bytes)) == MJ_OK)
-        (void)mj_measures_decode_v1(bytes, &unused, out);
+        (void)mj_counters_decode_v1(bytes, &unused, out);
     return rc == MJ_ENOTFOUND ? MJ_OK : rc;
 }
 

@@ -161,8 +161,8 @@ static bool one_account(void *ctx, const mj_entry *e, mj_str bytes)
     a->held = h.held;
     a->paused_until = h.paused_until;
     a->paused_at = h.paused_at;
-    a->learned = h.learned;
-    a->learned_at = h.learned_at;
+    a->observed = h.observed;
+    a->observed_at = h.observed_at;
     return true;
 }
 
@@ -207,7 +207,7 @@ static int read_stats(mj_store *s, mj_tx *tx, mj_stats *out)
     out->buried = (uint64_t)totals.buried;
     out->ready = (uint64_t)totals.ready;
     out->latest = totals.latest;
-    out->measures = totals.measures;
+    out->counters = totals.counters;
     for (size_t i = 0; i < s->ncaps; i++) { /* the accounts that may be used, and those that still hold slots */
         mj_account_stats *a = account_stats(out, s->caps[i].name);
         if (a)

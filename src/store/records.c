@@ -129,8 +129,8 @@ void mj_account_write(const mj_held *h, mj_buf *b)
 {
     mj_put_int(b, h->paused_until);
     mj_put_str(b, (mj_str){h->reason, (uint32_t)strlen(h->reason)});
-    mj_put_uint(b, h->learned);
-    mj_put_int(b, h->learned_at);
+    mj_put_uint(b, h->observed);
+    mj_put_int(b, h->observed_at);
     mj_put_int(b, h->paused_at);
 }
 
@@ -150,9 +150,9 @@ void mj_account_read(const mj_entry *e, mj_str bytes, mj_held *h)
     if (reason.n)
         memcpy(h->reason, reason.p, reason.n);
     if (r.p == r.end)
-        return; /* written before caps were learned */
-    h->learned = mj_get_u32(&r);
-    h->learned_at = mj_get_int(&r);
+        return; /* written before limits were observed */
+    h->observed = mj_get_u32(&r);
+    h->observed_at = mj_get_int(&r);
     if (r.p != r.end) /* older versions neither write it nor mind it */
         h->paused_at = mj_get_int(&r);
 }

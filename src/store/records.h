@@ -21,9 +21,9 @@ typedef struct mj_held { /* an account as the store knows it */
     uint32_t held;                   /* slots; no part of its row */
     int64_t paused_until, paused_at; /* paused_at: when it was; 0: not known */
     char reason[64];
-    uint32_t learned;   /* slots that were held when the provider said that there are no more ... */
-    int64_t learned_at; /* ... which was then; 0: it never did */
-    bool stored;        /* it has a row */
+    uint32_t observed;   /* slots that were held when the provider said that there are no more ... */
+    int64_t observed_at; /* ... which was then; 0: it never did */
+    bool stored;         /* it has a row */
     bool dirty;
 } mj_held;
 

@@ -79,7 +79,7 @@ void mj_op_refuse(mj_unit *u, mj_op *op)
     uint32_t mine = 0, oldest = 0;
     int64_t newest_at = 0;
 
-    mj_measure_count(&u->tally.measures, MJ_CALLBACK_REFUSED, 1);
+    mj_counters_count(&u->tally.counters, MJ_CALLBACK_REFUSED, 1);
     if (!ring)
         return;
     for (uint32_t i = 0; i < ring->n; i++)

@@ -11,8 +11,8 @@
 #define MJ_STORE_H
 
 #include "domain/account.h"
+#include "domain/counters.h"
 #include "domain/filter.h"
-#include "domain/measure.h"
 
 #include <sys/types.h>
 
@@ -330,8 +330,8 @@ typedef struct mj_account_stats {
     char name[MJ_MAX_NAME + 1];
     uint32_t held, max_in_flight;
     int64_t paused_until, paused_at;
-    uint32_t learned;   /* slots that were held when the provider last said 1002 */
-    int64_t learned_at; /* when that was; 0: never */
+    uint32_t observed;   /* slots that were held when the provider last said 1002 */
+    int64_t observed_at; /* when that was; 0: never */
     char reason[64];
 } mj_account_stats;
 typedef struct mj_stats {
@@ -342,7 +342,7 @@ typedef struct mj_stats {
     int64_t event_due;       /* when the event that waits longest should have been handed out, ms; 0: there is none */
     int64_t latest;          /* the time of the newest commit, by its clock; 0: not known */
     uint64_t map_used, map_size;
-    mj_measures measures;
+    mj_counters counters;
     mj_judged judged;
     mj_rules rules; /* those of the handle, before experience */
     unsigned naccounts;

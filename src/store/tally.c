@@ -11,7 +11,7 @@ void mj_tally_add(mj_tally *to, const mj_tally *add)
     to->events += add->events;
     to->buried += add->buried;
     to->ready += add->ready;
-    mj_measures_add(&to->measures, &add->measures, add->set_back, add->latest);
+    mj_counters_add(&to->counters, &add->counters, add->set_back, add->latest);
     if (add->set_back || add->latest > to->latest)
         to->latest = add->latest;
 }
@@ -28,7 +28,7 @@ int mj_tally_encode(const mj_tally *t, mj_buf *b)
     mj_put_raw(b, unused, sizeof unused);
     mj_put_int(b, t->latest);
     mj_put_int(b, t->ready);
-    return mj_measures_encode(&t->measures, b);
+    return mj_counters_encode(&t->counters, b);
 }
 
 int mj_tally_decode(mj_str bytes, mj_tally *out, bool *whole)
@@ -47,7 +47,7 @@ int mj_tally_decode(mj_str bytes, mj_tally *out, bool *whole)
         *whole = r.p != r.end;
     if (r.p != r.end) {
         t.ready = mj_get_int(&r);
-        mj_measures_read(&r, &t.measures);
+        mj_counters_read(&r, &t.counters);
     }
     if (r.bad)
         return MJ_ECORRUPT;

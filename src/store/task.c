@@ -149,7 +149,7 @@ static void apply(mj_unit *u, mj_op *op, const mj_signal *sig, mj_unit_row *row,
     if (!mj_unit_before(u, row, t))
         return;
     op->code = mj_state_apply(t, sig, &u->rules, u->now, &effect);
-    mj_measure_signal(&u->tally.measures, before, t, sig, op->code, &effect, u->now);
+    mj_counters_signal(&u->tally.counters, before, t, sig, op->code, &effect, u->now);
     u->owes = u->owes || effect.withheld;
     if (effect.changed) {
         t->event_seq += effect.event != MJ_EVENT_NONE;
@@ -232,6 +232,6 @@ void mj_op_signal(mj_unit *u, mj_op *op)
             unread(u, op, rc);
     }
     if (op->code == MJ_EUNKNOWN && given.source == MJ_FROM_CALLBACK)
-        mj_measure_count(&u->tally.measures, MJ_CALLBACK_UNKNOWN, 1);
+        mj_counters_count(&u->tally.counters, MJ_CALLBACK_UNKNOWN, 1);
     op->sig = given; /* a batch may be run again */
 }

@@ -63,13 +63,13 @@ static int load_meta(mj_unit *u)
         rc = u->s->backend->totals(u->tx, &u->totals);
     if (rc == MJ_OK)
         rc = mj_read_judged(u->s, u->tx, &u->judged);
-    u->rules = mj_measure_rules(&u->totals.measures, &u->judged, &u->s->options.rules);
+    u->rules = mj_counters_rules(&u->totals.counters, &u->judged, &u->s->options.rules);
     return rc;
 }
 
 int mj_unit_begin(mj_unit *u, mj_store *s, const mj_op *ops, size_t n, int64_t now)
 {
-    *u = (mj_unit){.s = s, .now = now, .sure = now, .nbuckets = 16, .tally.measures = s->owed};
+    *u = (mj_unit){.s = s, .now = now, .sure = now, .nbuckets = 16, .tally.counters = s->owed};
     while (u->nbuckets < n + n / 2 && u->nbuckets < 65536)
         u->nbuckets *= 2;
     for (size_t i = 0; i < n; i++) {
@@ -186,9 +186,9 @@ static int write_all(mj_unit *u)
 static void settle(mj_store *s, const mj_unit *u)
 {
     if (u->dirty)
-        s->owed = (mj_measures){0};
+        s->owed = (mj_counters){0};
     else
-        s->owed = u->tally.measures; /* with what was owed before */
+        s->owed = u->tally.counters; /* with what was owed before */
     s->owes = !u->dirty && (s->owes || u->owes);
 }
 

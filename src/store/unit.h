@@ -30,7 +30,7 @@ struct mj_store {
     size_t ncaps;
     mj_cap *caps;
     mj_refs *refs;
-    mj_measures owed; /* by units that changed nothing: stored by the next one that does */
+    mj_counters owed; /* by units that changed nothing: stored by the next one that does */
     bool owes;        /* some of it is stored at close, if no write comes before */
     bool hold_all;    /* a claim that was denied a slot runs again, and waits for all accounts */
     char detail[512];
@@ -120,7 +120,7 @@ typedef struct mj_unit {
 int mj_store_ready(mj_store *s);
 /* A snapshot; it ends with the backend's abort(). */
 int mj_read_begin(mj_store *s, mj_tx **tx);
-/* What the reconciler made of the measures; all 0 when it made nothing yet. */
+/* What the reconciler made of the counters; all 0 when it made nothing yet. */
 int mj_read_judged(mj_store *s, mj_tx *tx, mj_judged *out);
 /* write.c: stores what the handle still owes to the counters, for its end. */
 void mj_store_settle(mj_store *s);

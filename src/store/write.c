@@ -17,13 +17,13 @@ const char *mj_op_name(unsigned kind)
 static void swept(mj_unit *u, mj_op *op)
 {
     mj_entry key = {.index = MJ_IX_META, .name = MJ_LIT(MJ_JUDGED_KEY)};
-    mj_measures all = u->totals.measures;
+    mj_counters all = u->totals.counters;
     mj_buf *b = &u->s->scratch;
 
-    mj_measure_count(&u->tally.measures, MJ_SWEEPS, 1);
-    mj_measure_count(&u->tally.measures, MJ_POLL_REQUESTS, op->requests);
-    mj_measures_add(&all, &u->tally.measures, false, u->now);
-    op->verdict = mj_measure_sweep(&all, &u->judged, op->judge, op->elapsed_ms, u->now);
+    mj_counters_count(&u->tally.counters, MJ_RECONCILED, 1);
+    mj_counters_count(&u->tally.counters, MJ_POLL_REQUESTS, op->requests);
+    mj_counters_add(&all, &u->tally.counters, false, u->now);
+    op->verdict = mj_counters_reconciled(&all, &u->judged, op->judge, op->elapsed_ms, u->now);
     b->n = 0;
     if (mj_judged_encode(&u->judged, b) != MJ_OK)
         u->rc = MJ_ENOMEM;

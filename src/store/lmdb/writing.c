@@ -189,7 +189,7 @@ static int read_totals(mj_tx *tx)
     else if (rc == MJ_ENOTFOUND)
         rc = MJ_OK;
     if (rc == MJ_OK && !whole && mj_lmdb_get(tx, &old, &bytes) == MJ_OK)
-        (void)mj_measures_decode_v1(bytes, &tx->totals.measures, &unused);
+        (void)mj_counters_decode_v1(bytes, &tx->totals.counters, &unused);
     tx->totals_known = rc == MJ_OK;
     return rc;
 }

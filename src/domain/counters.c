@@ -1,22 +1,22 @@
-#include "domain/measure.h"
+#include "domain/counters.h"
 
 #include "base/error.h"
 
 #include <string.h>
 
 enum {
-    MEASURES_V1 = 1, /* sums and judgement in one */
-    MEASURES_V2 = 2,
+    COUNTERS_V1 = 1, /* sums and judgement in one */
+    COUNTERS_V2 = 2,
     JUDGED_V1 = 1,
     HOUR_MS = 3600000,
-    SAMPLES = 32,     /* callbacks of a mode before they say when one is late */
+    SAMPLES = 32,     /* callbacks of a mode, at least, before the schedule adapts */
     REMEMBER = 2048,  /* callbacks of a mode that count; then half of each bucket fades */
-    PERCENT = 95,     /* of callbacks come before the first poll; issue 6 */
-    FIRST_MIN = 5000, /* ms: no sooner is a callback late */
-    JUDGE = 10,       /* tasks that have to have ended before anything is said */
-    BROKEN = 50,      /* percent of them without a callback: the webhook is broken */
-    MEND = 5,         /* callbacks since then that may say that it works again ... */
-    MENDED = 25,      /* ... when at most this percentage of the tasks since then had none */
+    PERCENT = 95,     /* of callbacks come before the first poll */
+    FIRST_MIN = 5000, /* ms: a callback is never late sooner */
+    JUDGE = 10,       /* ended tasks, at least, before there is a verdict */
+    BROKEN = 50,      /* percent without a callback: the webhook is broken */
+    MEND = 5,         /* callbacks since then, at least, before it may work again ... */
+    MENDED = 25,      /* ... if at most this percentage of the tasks since then had none */
     HURRY_MAX = 120000,
 };
 
@@ -37,7 +37,7 @@ uint32_t mj_latency_bound(unsigned bucket)
     return bucket < MJ_NBUCKETS - 1 ? bounds[bucket] : 0;
 }
 
-/* ---- the record: each list tells its length, so that it may grow ---- */
+/* ---- the record: each list has a length, so that it may grow ---- */
 
 static void put_list(mj_buf *b, const uint64_t *v, unsigned n)
 {
@@ -69,9 +69,9 @@ static void get_histogram(mj_reader *r, mj_histogram *h)
     h->sum_ms = mj_get_uint(r);
 }
 
-int mj_measures_encode(const mj_measures *m, mj_buf *b)
+int mj_counters_encode(const mj_counters *m, mj_buf *b)
 {
-    mj_put_u8(b, MEASURES_V2);
+    mj_put_u8(b, COUNTERS_V2);
     put_list(b, m->counts, MJ_NCOUNTS);
     for (unsigned i = 0; i < MJ_NMODES; i++) {
         put_histogram(b, &m->ends[i]);
@@ -88,8 +88,8 @@ int mj_measures_encode(const mj_measures *m, mj_buf *b)
     return b->failed ? MJ_ENOMEM : MJ_OK;
 }
 
-/* What both versions begin with. */
-static void get_sums(mj_reader *r, mj_measures *m)
+/* The common start of both versions. */
+static void get_sums(mj_reader *r, mj_counters *m)
 {
     get_list(r, m->counts, MJ_NCOUNTS);
     for (unsigned i = 0; i < MJ_NMODES; i++) {
@@ -103,31 +103,31 @@ static void get_sums(mj_reader *r, mj_measures *m)
     }
 }
 
-void mj_measures_read(mj_reader *r, mj_measures *m)
+void mj_counters_read(mj_reader *r, mj_counters *m)
 {
     memset(m, 0, sizeof *m);
-    r->bad = r->bad || mj_get_u8(r) != MEASURES_V2;
+    r->bad = r->bad || mj_get_u8(r) != COUNTERS_V2;
     get_sums(r, m);
     m->ended = mj_get_uint(r);
     m->called = mj_get_uint(r);
     m->answered_at = mj_get_int(r);
 }
 
-int mj_measures_decode_v1(mj_str bytes, mj_measures *out, mj_judged *judged)
+int mj_counters_decode_v1(mj_str bytes, mj_counters *out, mj_judged *judged)
 {
     mj_reader r = mj_reader_of(bytes.p, bytes.n);
-    mj_measures m = {0};
+    mj_counters m = {0};
     mj_judged j = {0};
 
-    if (mj_get_u8(&r) != MEASURES_V1)
+    if (mj_get_u8(&r) != COUNTERS_V1)
         return r.bad ? MJ_ECORRUPT : MJ_ESCHEMA;
     get_sums(&r, &m);
     j.judged_from = mj_get_int(&r);
     m.ended = mj_get_u32(&r); /* since the verdict last changed: at 0 of both */
     m.called = mj_get_u32(&r);
     j.broken_since = mj_get_int(&r);
-    j.swept_at = mj_get_int(&r);
-    j.sweep_ms = mj_get_int(&r);
+    j.reconciled_at = mj_get_int(&r);
+    j.reconcile_ms = mj_get_int(&r);
     m.answered_at = mj_get_int(&r);
     if (r.bad)
         return MJ_ECORRUPT;
@@ -141,8 +141,8 @@ int mj_judged_encode(const mj_judged *j, mj_buf *b)
     mj_put_u8(b, JUDGED_V1);
     mj_put_int(b, j->judged_from);
     mj_put_int(b, j->broken_since);
-    mj_put_int(b, j->swept_at);
-    mj_put_int(b, j->sweep_ms);
+    mj_put_int(b, j->reconciled_at);
+    mj_put_int(b, j->reconcile_ms);
     mj_put_uint(b, j->ended);
     mj_put_uint(b, j->called);
     for (unsigned i = 0; i < MJ_NMODES; i++)
@@ -159,8 +159,8 @@ int mj_judged_decode(mj_str bytes, mj_judged *out)
         return r.bad ? MJ_ECORRUPT : MJ_ESCHEMA;
     j.judged_from = mj_get_int(&r);
     j.broken_since = mj_get_int(&r);
-    j.swept_at = mj_get_int(&r);
-    j.sweep_ms = mj_get_int(&r);
+    j.reconciled_at = mj_get_int(&r);
+    j.reconcile_ms = mj_get_int(&r);
     j.ended = mj_get_uint(&r);
     j.called = mj_get_uint(&r);
     for (unsigned i = 0; i < MJ_NMODES; i++)
@@ -180,7 +180,7 @@ static void add_histogram(mj_histogram *to, const mj_histogram *add)
     to->sum_ms += add->sum_ms;
 }
 
-void mj_measures_add(mj_measures *to, const mj_measures *add, bool set_back, int64_t now)
+void mj_counters_add(mj_counters *to, const mj_counters *add, bool set_back, int64_t now)
 {
     for (unsigned i = 0; i < MJ_NCOUNTS; i++)
         to->counts[i] += add->counts[i];
@@ -210,7 +210,7 @@ void mj_measures_add(mj_measures *to, const mj_measures *add, bool set_back, int
 
 /* ---- counting ---- */
 
-void mj_measure_count(mj_measures *m, mj_count count, uint64_t n)
+void mj_counters_count(mj_counters *m, mj_count count, uint64_t n)
 {
     m->counts[count] += n;
 }
@@ -220,14 +220,14 @@ static void observe(mj_histogram *h, int64_t ms)
     unsigned i = 0;
 
     if (ms < 0)
-        ms = 0; /* a clock that was stepped back */
+        ms = 0; /* the clock stepped back */
     while (i < MJ_NBUCKETS - 1 && ms > (int64_t)bounds[i] * 1000)
         i++;
     h->bucket[i]++;
     h->sum_ms += (uint64_t)ms;
 }
 
-static mj_hour *hour_of(mj_measures *m, int64_t now)
+static mj_hour *hour_of(mj_counters *m, int64_t now)
 {
     int64_t hour = now / HOUR_MS;
     mj_hour *h = &m->hours[hour % MJ_NHOURS];
@@ -246,23 +246,23 @@ static mj_count callback_count(const mj_signal *sig, int code)
     return code == MJ_EDUPLICATE ? MJ_CALLBACK_DUPLICATE : MJ_CALLBACK_STALE;
 }
 
-static void count_submit(mj_measures *m, mj_signal_kind kind)
+static void count_submit(mj_counters *m, mj_signal_kind kind)
 {
     switch (kind) {
     case SIG_ACCEPTED:
-        mj_measure_count(m, MJ_SUBMIT_ACCEPTED, 1);
+        mj_counters_count(m, MJ_SUBMIT_ACCEPTED, 1);
         break;
     case SIG_REFUSED:
-        mj_measure_count(m, MJ_SUBMIT_REFUSED, 1);
+        mj_counters_count(m, MJ_SUBMIT_REFUSED, 1);
         break;
     case SIG_REJECTED:
-        mj_measure_count(m, MJ_SUBMIT_REJECTED, 1);
+        mj_counters_count(m, MJ_SUBMIT_REJECTED, 1);
         break;
     case SIG_NOT_SENT:
-        mj_measure_count(m, MJ_SUBMIT_NOT_SENT, 1);
+        mj_counters_count(m, MJ_SUBMIT_NOT_SENT, 1);
         break;
     case SIG_MAYBE_SENT:
-        mj_measure_count(m, MJ_SUBMIT_MAYBE, 1);
+        mj_counters_count(m, MJ_SUBMIT_MAYBE, 1);
         break;
     default:
         break;
@@ -274,15 +274,15 @@ static bool is_ended(mj_state s)
     return s == MJ_SUCCEEDED || s == MJ_FAILED;
 }
 
-/* The provider's last word came: by whom, how soon, and had there been a callback? */
-static void count_end(mj_measures *m, const mj_task *t, const mj_attempt *a, mj_source source, int64_t now)
+/* The provider's final status came: from which source, how soon, and after a callback? */
+static void count_end(mj_counters *m, const mj_task *t, const mj_attempt *a, mj_source source, int64_t now)
 {
     mj_hour *h = hour_of(m, now);
 
-    mj_measure_count(m, source == MJ_FROM_CALLBACK ? MJ_ENDED_CALLBACK : MJ_ENDED_POLL, 1);
+    mj_counters_count(m, source == MJ_FROM_CALLBACK ? MJ_ENDED_CALLBACK : MJ_ENDED_POLL, 1);
     if (a->submitted_at > 0)
         observe(&m->ends[t->mode], now - a->submitted_at);
-    if (t->adopted) /* submitted elsewhere, with somebody else's hook */
+    if (t->adopted) /* submitted elsewhere, with another hook_url */
         return;
     h->ended++;
     m->ended++;
@@ -292,26 +292,26 @@ static void count_end(mj_measures *m, const mj_task *t, const mj_attempt *a, mj_
     }
 }
 
-void mj_measure_signal(mj_measures *m, mj_before before, const mj_task *t, const mj_signal *sig, int code,
-                       const mj_effect *effect, int64_t now)
+void mj_counters_signal(mj_counters *m, mj_before before, const mj_task *t, const mj_signal *sig, int code,
+                        const mj_effect *effect, int64_t now)
 {
     uint32_t n = effect->attempt ? effect->attempt : t->nattempts;
     const mj_attempt *a = &t->attempts[n <= t->nattempts ? n - 1 : 0];
     bool first_call = before.called_at == 0 && t->called_at != 0;
 
     if (sig->source == MJ_FROM_CALLBACK)
-        mj_measure_count(m, callback_count(sig, code), 1);
+        mj_counters_count(m, callback_count(sig, code), 1);
     else if (sig->source == MJ_FROM_SUBMIT)
         count_submit(m, sig->kind);
     else if (sig->source == MJ_FROM_POLL)
-        mj_measure_count(m, sig->kind == SIG_UNANSWERED ? MJ_POLL_UNANSWERED : MJ_POLL_ANSWERED, 1);
+        mj_counters_count(m, sig->kind == SIG_UNANSWERED ? MJ_POLL_UNANSWERED : MJ_POLL_ANSWERED, 1);
     if (sig->source == MJ_FROM_POLL && sig->kind != SIG_UNANSWERED)
         m->answered_at = now;
     if (!effect->changed || n > t->nattempts)
         return;
     if (is_ended(t->state) && !t->decided && effect->event != MJ_EVENT_NONE)
         count_end(m, t, a, sig->source, now);
-    else if (first_call && is_ended(before.state) && !t->adopted) { /* polling was faster, but it did come */
+    else if (first_call && is_ended(before.state) && !t->adopted) { /* polling was faster, but the callback did come */
         hour_of(m, now)->called++;
         m->called++;
     }
@@ -321,7 +321,7 @@ void mj_measure_signal(mj_measures *m, mj_before before, const mj_task *t, const
 
 /* ---- judging ---- */
 
-void mj_measure_recent(const mj_measures *m, int64_t now, uint32_t *ended, uint32_t *called)
+void mj_counters_recent(const mj_counters *m, int64_t now, uint32_t *ended, uint32_t *called)
 {
     int64_t hour = now / HOUR_MS;
 
@@ -334,7 +334,7 @@ void mj_measure_recent(const mj_measures *m, int64_t now, uint32_t *ended, uint3
         *called += h->called;
     }
     if (*called > *ended)
-        *called = *ended; /* of tasks that ended before */
+        *called = *ended; /* a callback for a task that ended before */
 }
 
 /* Percent. */
@@ -352,8 +352,8 @@ static uint64_t samples(const mj_histogram *h)
     return n;
 }
 
-/* The latencies of callbacks that count. */
-static mj_histogram recent(const mj_measures *m, const mj_judged *j, unsigned mode)
+/* The callbacks' latencies that count. */
+static mj_histogram recent(const mj_counters *m, const mj_judged *j, unsigned mode)
 {
     mj_histogram h = m->calls[mode];
 
@@ -363,8 +363,8 @@ static mj_histogram recent(const mj_measures *m, const mj_judged *j, unsigned mo
     return h;
 }
 
-/* When there are too many, half of each bucket fades, so that new ones say more than old ones. */
-static void fade(const mj_measures *m, mj_judged *j, unsigned mode)
+/* When there are too many, half of each bucket fades, so that new ones weigh more. */
+static void fade(const mj_counters *m, mj_judged *j, unsigned mode)
 {
     mj_histogram h = recent(m, j, mode);
 
@@ -375,24 +375,24 @@ static void fade(const mj_measures *m, mj_judged *j, unsigned mode)
     }
 }
 
-/* Sums of other writers may be some seconds old, and so less than they were. */
+/* The sums of other writers may be some seconds old, and so too small. */
 static uint32_t more_than(uint64_t now, uint64_t then)
 {
     return now > then ? (uint32_t)(now - then) : 0;
 }
 
-static void verdict_changed(const mj_measures *m, mj_judged *j)
+static void verdict_changed(const mj_counters *m, mj_judged *j)
 {
     j->ended = m->ended;
     j->called = m->called;
 }
 
-mj_verdict mj_measure_sweep(const mj_measures *m, mj_judged *j, bool judge, int64_t elapsed_ms, int64_t now)
+mj_verdict mj_counters_reconciled(const mj_counters *m, mj_judged *j, bool judge, int64_t elapsed_ms, int64_t now)
 {
     uint32_t since = more_than(m->ended, j->ended), called_since = more_than(m->called, j->called), n, came;
 
-    j->swept_at = now;
-    j->sweep_ms = elapsed_ms < 0 ? 0 : elapsed_ms;
+    j->reconciled_at = now;
+    j->reconcile_ms = elapsed_ms < 0 ? 0 : elapsed_ms;
     for (unsigned mode = 0; mode < MJ_NMODES; mode++)
         fade(m, j, mode);
     if (!judge)
@@ -403,12 +403,12 @@ mj_verdict mj_measure_sweep(const mj_measures *m, mj_judged *j, bool judge, int6
             j->broken_since = 0;
             j->judged_from = now;
         }
-        if (mended || since >= JUDGE) /* judged; the next few are judged by themselves */
+        if (mended || since >= JUDGE) /* judged; count from here for the next verdict */
             verdict_changed(m, j);
         return mended ? MJ_VERDICT_MENDED : MJ_VERDICT_SAME;
     }
-    mj_measure_recent(m, now, &n, &came);
-    if (j->judged_from > now - 2 * (int64_t)HOUR_MS) { /* what ended before it was mended says nothing of it now */
+    mj_counters_recent(m, now, &n, &came);
+    if (j->judged_from > now - 2 * (int64_t)HOUR_MS) { /* tasks that ended before it was mended do not count now */
         n = since;
         came = called_since;
     }
@@ -433,8 +433,8 @@ static int64_t late_after(const mj_histogram *h)
     return (int64_t)bounds[MJ_NBUCKETS - 2] * 1000;
 }
 
-/* How soon jobs may be done, when only a poll can tell: when the first tenth of them was.  The lower bound of the
- * bucket, since what a poll learns of was done before it. */
+/* How soon jobs may be done when only a poll can tell: the time of the fastest tenth.  The lower bound of the bucket,
+ * since a job is done before the poll that finds it. */
 static int64_t done_after(const mj_histogram *h)
 {
     uint64_t n = samples(h), seen = 0;
@@ -447,11 +447,11 @@ static int64_t done_after(const mj_histogram *h)
     return 0;
 }
 
-mj_rules mj_measure_rules(const mj_measures *m, const mj_judged *j, const mj_rules *given)
+mj_rules mj_counters_rules(const mj_counters *m, const mj_judged *j, const mj_rules *given)
 {
     mj_rules r = *given;
 
-    if (!given->learn)
+    if (!given->adapt)
         return r;
     for (unsigned mode = 0; mode < MJ_NMODES; mode++) {
         mj_histogram h = recent(m, j, mode);
@@ -461,7 +461,7 @@ mj_rules mj_measure_rules(const mj_measures *m, const mj_judged *j, const mj_rul
         ms = ms < FIRST_MIN ? FIRST_MIN : ms;
         r.first_ms[mode] = ms < given->poll_max_ms ? ms : given->poll_max_ms;
     }
-    if (j->broken_since != 0) { /* only the polls will tell */
+    if (j->broken_since != 0) { /* only polls tell */
         r.poll_max_ms = given->poll_max_ms < HURRY_MAX ? given->poll_max_ms : HURRY_MAX;
         r.poll_first_ms = given->poll_first_ms / 2;
         for (unsigned mode = 0; mode < MJ_NMODES; mode++)
