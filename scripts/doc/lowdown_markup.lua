@@ -4,7 +4,7 @@ local function process(text)
   local file = assert(io.open(source, "w"))
   file:write(text)
   file:close()
-  local ok = os.execute(("lowdown -T html --html-no-skiphtml --html-no-escapehtml -o %s %s"):format(target, source))
+  local ok = os.execute(("lowdown -T html --out-no-smarty --html-no-skiphtml --html-no-escapehtml -o %s %s"):format(target, source))
   file = assert(io.open(target))
   local html = file:read "*a"
   file:close()
