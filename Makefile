@@ -256,7 +256,7 @@ installed = $(foreach v,$(LUAS), \
 	$(foreach f,$(filter $(BUILD)/$(v)/%,$(MODULES) $(PQ_MODULES)),$(call $(1),755,$(f),$(LIBDIR_$(v))/$(f:$(BUILD)/$(v)/%=%)))) \
 	$(foreach f,$(PROGRAM) scripts/mjhook,$(call $(1),755,$(f),$(BINDIR)/$(notdir $(f)))) \
 	$(foreach f,$(MAN_FILES),$(call $(1),644,$(f),$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)))) \
-	$(foreach f,$(SHARE_FILES),$(call $(1),$(if $(filter $(f),$(SHARE_RUN)),755,644),$(f),$(DATADIR)/mjhook/$(patsubst dev.d/%,dev/%,$(f:scripts/%=%)))) \
+	$(foreach f,$(SHARE_FILES),$(call $(1),$(if $(filter $(f),$(SHARE_RUN)),755,644),$(f),$(DATADIR)/mjhook/$(f:scripts/%=%))) \
 	$(foreach f,$(wildcard scripts/completion/*),$(call $(1),644,$(f),$(PLACE_$(notdir $(f)))/$(notdir $(f))))
 put = @$(INSTALL) -D -m $(1) $(2) "$(DESTDIR)$(3)"$(newline)$(if $(filter $(LUA_PROGRAMS),$(2)), \
 	@sed -i '1s|.*|\#!$(RUNS_WITH)|' "$(DESTDIR)$(3)"$(newline))

@@ -84,7 +84,7 @@ local function stories(mj)
   if total ~= jobs then
     bad[#bad + 1] = ("%d tasks instead of %d"):format(total, jobs)
   end
-  local account = ledger.counters.accounts["demo-key"] or {}
+  local account = ledger.counters.accounts["dev-key"] or {}
   print(("\n%d tasks, all final: %d succeeded, %d failed; %d learned by callback, %d by polling"):format(total,
     by_state.succeeded or 0, by_state.failed or 0, by_source.callback or 0, by_source.poll or 0))
   print(("provider: %d jobs accepted, at most %d unfinished at once"):format(#ledger.submissions,

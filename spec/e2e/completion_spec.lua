@@ -108,6 +108,7 @@ describe("completion of", function()
         has(ask "mjhook policy ", "test", "diff")
         has(ask "mjhook --json policy ", "test", "diff")
         has(ask "mjhook help sub", "submit")
+        has(ask "mjhook dev trigger ", "succeeded", "late")
       end)
     end)
   end

@@ -210,11 +210,37 @@ static int core_run(lua_State *L)
     return 1;
 }
 
+/* core.exec{path, ...} -> nil, err: otherwise this process is another program from now on. */
+static int core_exec(lua_State *L)
+{
+    const char **argv;
+    int n, rc;
+
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    n = (int)lua_rawlen(L, 1);
+    argv = lua_newuserdata(L, (size_t)(n + 1) * sizeof *argv);
+    for (int i = 0; i < n; i++) {
+        lua_rawgeti(L, 1, i + 1);
+        argv[i] = lua_tostring(L, -1);
+        luaL_argcheck(L, argv[i], 1, "a list of words expected");
+        lua_pop(L, 1); /* the table keeps it */
+    }
+    argv[n] = NULL;
+    luaL_argcheck(L, n > 0, 1, "a program expected");
+    fflush(NULL);
+    execv(argv[0], (char *const *)(uintptr_t)argv);
+    rc = errno;
+    lua_pushfstring(L, "%s: %s", argv[0], strerror(rc));
+    return mjl_fail(L, rc == ENOENT ? MJ_ENOTFOUND : MJ_EIO, lua_tostring(L, -1));
+}
+
 void mjl_open_child(lua_State *L)
 {
     static const luaL_Reg methods[] = {{"hear", child_hear}, {"take_back", child_take_back}, {"forbid", child_forbid},
                                        {"stop", child_stop}, {"close", child_close},         {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"fork", core_fork}, {"await", core_await}, {"run", core_run}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"fork", core_fork}, {"await", core_await}, {"run", core_run}, {"exec", core_exec}, {NULL, NULL}};
 
     mjl_class(L, CHILD, methods);
     luaL_setfuncs(L, functions, 0);

@@ -10,7 +10,7 @@ local M = {}
 --   name, arguments, summary, details   for the help
 --   example                             a command line that works where the store has what it names
 --   options                             see mjhook.cli.options
---   words                               for completion: what the first argument may be ("FILE": a file)
+--   words, then_words                   for completion: what the first argument may be ("FILE": a file), and the second
 --   least, most, too_many               how many arguments, and what to say when there are more
 --   check(values, arguments)            may be there: what else there is to find fault with, before a store is opened
 --   dash                                what to add about words that begin with a dash
@@ -20,7 +20,7 @@ local M = {}
 --   needs_policy                        the policy is loaded; otherwise a broken one keeps nobody from looking
 --   run(mj, values, arguments, out)     gives the exit code, nothing for 0; ends early through mjhook.cli.fail
 M.GROUPS = {
-  { "Set up", "doctor" },
+  { "Set up", "dev", "doctor" },
   { "Jobs", "submit", "get", "list", "watch", "refresh", "cancel", "resubmit", "adopt" },
   { "Results", "events", "kick", "bury", "replay", "refused", "readmit", "policy" },
   { "Numbers and accounts", "stats", "metrics", "pause", "resume" },

@@ -68,7 +68,8 @@ function M.bash()
     own[#own + 1] = ("    %s) options=\"%s\"%s%s ;;"):format(command.name,
       table.concat(flags(command.options, {}), " "),
       words and words ~= "file" and ('; first="%s"'):format(table.concat(words, " ")) or "",
-      words == "file" and "; files_first=1" or "")
+      (words == "file" and "; files_first=1" or "")
+      .. (command.then_words and ('; second="%s"'):format(table.concat(command.then_words, " ")) or ""))
   end
   local with_value = {}
   for _, option in ipairs(catalog.GLOBAL) do
@@ -80,7 +81,7 @@ function M.bash()
   return NOTE:format("bash", "bash") .. ([[
 _mjhook() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command= i
-  local options= first= words= files= files_first= given= n=0
+  local options= first= second= words= files= files_first= given= n=0
   # bash makes a word of the = in --name=value.
   if [ "$before" = "=" ]; then before=${COMP_WORDS[COMP_CWORD-2]}
   elif [ "$word" = "=" ]; then word=; fi
@@ -102,7 +103,8 @@ _mjhook() {
     -*) words="$options @GLOBAL@" ;;
     *)
       if [ -z "$command" ]; then words="@COMMANDS@"
-      elif [ "$n" -eq 0 ]; then words=$first files=$files_first; fi
+      elif [ "$n" -eq 0 ]; then words=$first files=$files_first
+      elif [ "$n" -eq 1 ]; then words=$second; fi
       ;;
     esac
   fi
@@ -153,6 +155,9 @@ function M.zsh()
     local words = words_of(command)
     if words then
       own[#own + 1] = single_quoted("1: :" .. zsh_action(words))
+    end
+    if command.then_words then
+      own[#own + 1] = single_quoted("2: :" .. zsh_action(command.then_words))
     end
     cases[#cases + 1] = ("      (%s) _arguments -S $global %s ;;"):format(command.name, table.concat(own, " "))
   end
@@ -208,6 +213,11 @@ function M.fish()
     elseif words then
       out[#out + 1] = ("complete -c mjhook -n %s -a %s"):format(single_quoted(here),
         single_quoted(table.concat(words, " ")))
+    end
+    if command.then_words then
+      out[#out + 1] = ("complete -c mjhook -n %s -a %s"):format(
+        single_quoted(here .. "; and __fish_seen_subcommand_from " .. table.concat(words, " ")),
+        single_quoted(table.concat(command.then_words, " ")))
     end
   end
   return NOTE:format("fish", "fish") .. "complete -c mjhook -f\n" .. table.concat(out, "\n") .. "\n"

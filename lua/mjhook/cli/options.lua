@@ -1,5 +1,6 @@
 --- The command line, strictly: what is not known is refused, with the nearest thing that is.
--- An option is {name=, short=, arg= (what it takes, for the help), help=, read= (text -> value | nil, why)}.
+-- An option is {name=, short=, arg= (what it takes, for the help), help=, read= (text -> value | nil, why),
+-- several= (true: it may repeat, and gives a list)}.
 local fail = require "mjhook.cli.fail"
 local suggest = require "mjhook.suggest"
 
@@ -136,7 +137,12 @@ function M.parse(argv, global, lookup)
         end
         value = read
       end
-      values[option.name] = option.arg and value or not option.arg
+      if option.several then
+        values[option.name] = values[option.name] or {}
+        table.insert(values[option.name], value)
+      else
+        values[option.name] = option.arg and value or not option.arg
+      end
     elseif not command then
       command = lookup(word)
     else

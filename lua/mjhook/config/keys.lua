@@ -193,7 +193,7 @@ M.KEYS = {
   batch = count(1, 1000, "task ids in a request"),
   connections = count(1, 256, "connections"),
   poll = record { first = number(1, DAY, "seconds"), max = number(1, 7 * DAY, "seconds"), learn = of "boolean" },
-  lost_after = number(60, 365 * DAY, "seconds"),
+  lost_after = number(1, 365 * DAY, "seconds"),
   ambiguous_grace = number(0, 30 * DAY, "seconds"),
   trust = one_of("payload", "verify"),
   allow_unsigned = of "boolean",
