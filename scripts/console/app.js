@@ -76,14 +76,14 @@ function show() {
   shown = route.view;
 }
 
-// What is drawn anew at most once a second, and never while it is paused or a dialog is open.
+// What is drawn anew at most once a second, and never while it is paused, a dialog is open or text is marked.
 let due = null, drawn = 0;
 live.onChange((state) => {
   drawLive(state);
   if (state.paused || due || document.hidden) return;
   due = setTimeout(() => {
     due = null;
-    if (live.state.paused || document.querySelector("dialog[open]")) return;
+    if (live.state.paused || document.querySelector("dialog[open]") || !getSelection().isCollapsed) return;
     drawn = Date.now();
     view?.refresh?.(live.state);
   }, Math.max(0, drawn + 1000 - Date.now()));

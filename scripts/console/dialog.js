@@ -23,7 +23,10 @@ export const labelOf = (action) => ACTIONS[action].label;
 function open(title, ...content) {
   const dialog = h("dialog", { "aria-labelledby": "dialog-title" }, h("h2", { id: "dialog-title" }, title), content);
   document.body.append(dialog);
-  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    setTimeout(() => { if (document.activeElement === document.body) document.getElementById("main").focus({ preventScroll: true }); });
+  });
   dialog.showModal();
   return dialog;
 }
@@ -95,9 +98,8 @@ function ask(dialog, action, how, report, wanted, picked) {
     return;
   }
   const many = plural(report.matched, how.noun);
-  const risky = how.warning && (report.by.ambiguous || report.by.lost || !Object.keys(report.by).length);
   put(dialog, h("h2", { id: "dialog-title" }, `${how.label} ${many}?`), picked, inKinds(report),
-    h("p", null, how.about), risky && h("p", { class: "warn", role: "alert" }, how.warning),
+    h("p", null, how.about), how.warning && h("p", { class: "warn", role: "alert" }, how.warning),
     h("div", { class: "buttons" },
       button("Back", () => dialog.close(), { autofocus: true }),
       button(`${how.label} ${many}`, () => run(dialog, how, wanted, report.matched), { class: how.danger ? "danger" : "primary" })));

@@ -47,6 +47,10 @@ export function foreign(text) {
 export const link = (href, props, ...children) => h("a", { href, ...props }, ...children);
 export const button = (label, click, props) => h("button", { type: "button", on: { click }, ...props }, label);
 
+// Two ways to go on; one that leads nowhere is shown, and is no link.
+export const pager = (back, on, words = ["← Newer", "Older →"]) => h("div", { class: "pages" }, [back, on].map((to, i) =>
+  h("a", to ? { class: "button", href: to } : { class: "button", role: "link", "aria-disabled": "true" }, words[i])));
+
 export function badge(state, label) {
   return h("span", { class: "badge " + state }, label || state);
 }

@@ -1,7 +1,7 @@
 // Events: those that wait, fail or are buried; kicked and buried one by one or by filter.
 import { get, settings } from "./api.js";
 import { onFilter, onIds } from "./dialog.js";
-import { badge, button, empty, foreign, h, link, put, trouble } from "./dom.js";
+import { badge, button, empty, foreign, h, link, pager, put, trouble } from "./dom.js";
 import { filterChips, filterForm, filterOf, focusFilter } from "./filter.js";
 import { number, relative, time } from "./format.js";
 import { Rows } from "./list.js";
@@ -59,9 +59,7 @@ export function show(ctx) {
     const bury = button("Bury", () => (n ? onIds("bury", [...rows.chosen.keys()], [], done) : onFilter("bury", filter, draw)), { class: "risky" });
     put(bar, h("span", { class: "total", role: "status" }, page ? `${number(page.events.length)}${page.more ? " shown, there are more" : " shown"}` : ""),
       settings.actions ? h("div", { class: "acts", role: "group", "aria-label": "Actions" }, h("span", { class: "what" }, n ? `${number(n)} selected:` : "All that match:"), kick, tab[0] !== "buried" && bury) : "",
-      h("div", { class: "pages" },
-        link(href("events", { ...params, after: "" }), { class: "button", "aria-disabled": String(!params.after), tabindex: params.after ? "0" : "-1" }, "← First"),
-        link(href("events", { ...params, after: page?.more || "" }), { class: "button", "aria-disabled": String(!page?.more), tabindex: page?.more ? "0" : "-1" }, "Next →")));
+      pager(params.after && href("events", { ...params, after: "" }), page?.more && href("events", { ...params, after: page.more }), ["← First", "Next →"]));
   }
 
   async function load() {

@@ -1,6 +1,6 @@
 // Gallery: finished images, the archived files first.
 import { get, settings } from "./api.js";
-import { foreign, h, link, put, trouble } from "./dom.js";
+import { foreign, h, link, pager, put, trouble } from "./dom.js";
 import { filterChips, filterForm, filterOf, focusFilter } from "./filter.js";
 import { time } from "./format.js";
 import { Rows } from "./list.js";
@@ -31,9 +31,8 @@ export function show(ctx) {
       const page = await get("gallery", filter, ctx.signal);
       put(body, page.items.length ? h("ul", { class: "gallery" }, page.items.map(item))
         : h("div", { class: "empty" }, h("p", { class: "title" }, page.older ? "None so far" : "No finished image"), h("p", null, "What succeeded is shown here.")),
-      h("div", { class: "toolbar end" }, h("div", { class: "pages" },
-        link(href("gallery", { ...params, before: "", after: page.newer || "" }), { class: "button", "aria-disabled": String(!page.newer), tabindex: page.newer ? "0" : "-1" }, "← Newer"),
-        link(href("gallery", { ...params, after: "", before: page.older || "" }), { class: "button", "aria-disabled": String(!page.older), tabindex: page.older ? "0" : "-1" }, "Older →"))));
+      h("div", { class: "toolbar end" }, pager(page.newer && href("gallery", { ...params, before: "", after: page.newer }),
+        page.older && href("gallery", { ...params, after: "", before: page.older }))));
       rows.settle(rows.hasFocus());
       latest = page.items[0]?.ref;
     } catch (err) {

@@ -1,7 +1,7 @@
 // Tasks: a filter, a page of rows, actions on the chosen ones or on all that the filter picks.
 import { get, settings } from "./api.js";
 import { onFilter, onIds, labelOf } from "./dialog.js";
-import { badge, button, empty, foreign, h, link, put, trouble } from "./dom.js";
+import { badge, button, empty, foreign, h, link, pager, put, trouble } from "./dom.js";
 import { filterChips, filterForm, filterOf, focusFilter, isFiltered, stateChips, updateCounts } from "./filter.js";
 import { number, time } from "./format.js";
 import { Rows } from "./list.js";
@@ -51,16 +51,15 @@ export function show(ctx) {
   put(ctx.root, h("h1", { class: "unseen", tabindex: "-1" }, "Tasks"), chips,
     filterForm("tasks", params), filterChips("tasks", params) || "", bar, body);
 
-  let page = null;
+  let page = null, drawn = null;
   function toolbar() {
     const n = rows.chosen.size;
     const actions = settings.actions && ACTIONS.map((action) => button(labelOf(action), () => {
       if (n) onIds(action, [...rows.chosen.keys()], [...rows.chosen.values()], () => { rows.clear(); draw(); });
       else onFilter(action, filter, draw);
     }, { class: action === "cancel" || action === "resubmit" ? "risky" : "" }));
-    const pages = h("div", { class: "pages" },
-      link(href("tasks", { ...params, before: "", after: page?.newer || "" }), { class: "button", "aria-disabled": String(!page?.newer), tabindex: page?.newer ? "0" : "-1" }, "← Newer"),
-      link(href("tasks", { ...params, after: "", before: page?.older || "" }), { class: "button", "aria-disabled": String(!page?.older), tabindex: page?.older ? "0" : "-1" }, "Older →"));
+    const pages = pager(page?.newer && href("tasks", { ...params, before: "", after: page.newer }),
+      page?.older && href("tasks", { ...params, after: "", before: page.older }));
     put(bar, total,
       settings.actions ? h("div", { class: "acts", role: "group", "aria-label": n ? `Actions on ${n} selected tasks` : "Actions on all that match" },
         h("span", { class: "what" }, n ? `${number(n)} selected:` : isFiltered(params) ? "All that match:" : "All tasks:"), actions,
@@ -82,12 +81,17 @@ export function show(ctx) {
     try {
       got = await load(params, ctx.signal, () => { total.textContent = "looking further back …"; });
     } catch (err) {
+      drawn = null;
       if (err.name !== "AbortError") put(body, trouble(err, draw));
       return;
     } finally {
       body.setAttribute("aria-busy", "false");
     }
     page = got;
+    count();
+    const now = JSON.stringify([page.tasks, page.older]);
+    if (now === drawn) return; // what is hovered over or marked stays
+    drawn = now;
     const focused = rows.hasFocus();
     if (page.tasks.length === 0) {
       put(body, nothing(params, page));
@@ -103,7 +107,6 @@ export function show(ctx) {
     if (params.q && !params.since) body.append(h("p", { class: "dim note" }, "Prompts of the last seven days were searched. ",
       link(href("tasks", { ...params, since: "1970-01-01" }), null, "Search all")));
     toolbar();
-    count();
   }
 
   toolbar();

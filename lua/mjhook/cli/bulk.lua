@@ -11,7 +11,7 @@ local M = {}
 local WORDS = {
   cancel = { done = "cancelled" },
   resubmit = { done = "resubmitted",
-    warning = "an ambiguous task may have arrived and a lost one may still run: these may be billed twice" },
+    warning = "resubmitting may be billed twice: an ambiguous task may have arrived, and a lost one may still run" },
   refresh = { done = "refreshed" },
   replay = { done = "replayed" },
   kick = { done = "kicked" },
@@ -37,11 +37,8 @@ local function number(report)
 end
 
 -- Asks a person; ends the command where there is none, or the answer is not yes.
-local function confirm(report, out)
-  local action, words = report.action, WORDS[report.action]
-  if words.warning and (report.by.ambiguous or report.by.lost) then
-    out:note(words.warning)
-  end
+local function confirm(report)
+  local action = report.action
   if not (core.isatty(0) and core.isatty(2)) then
     fail.stop(fail.USAGE, ("%s: %s; without a terminal to ask on, --yes confirms it, and --dry-run only counts"):
       format(action, number(report)), action)
@@ -129,6 +126,9 @@ function M.run(mj, given, out, action, more)
   end
   filter.limit, filter["until"] = given.limit, math.min(filter["until"] or math.huge, core.now())
   local report = act(mj, action, filter, { dry_run = true })
+  if report.matched > 0 and WORDS[action].warning and not out.json then
+    out:note(WORDS[action].warning)
+  end
   if report.matched == 0 or given["dry-run"] then
     if out.json then
       out:value(report)
@@ -140,7 +140,7 @@ function M.run(mj, given, out, action, more)
     return fail.DONE
   end
   if not given.yes and not more.sure then
-    confirm(report, out)
+    confirm(report)
   end
   report = act(mj, action, filter, { progress = progress_of(report.matched, out), reason = given.reason })
   tell(report, out)

@@ -8,6 +8,10 @@ const VIEWS = [
   ["tasks", "#/tasks", ".listing table"], ["filtered", "#/tasks?user_id=ann&q=fox&since=7d", ".listing table, .empty"],
   ["none", "#/tasks?user_id=nobody", ".empty"],
   ["story", `#/task/${args.refs.ambiguous}`, ".timeline"], ["story-hostile", `#/task/${args.refs.hostile}`, ".timeline"], ["story-done", `#/task/${args.refs.done}`, ".timeline"],
+  ["dialog", "#/tasks?user_id=bob&since=7d", ".listing table", async (page) => {
+    await page.getByRole("button", { name: "Resubmit", exact: true }).click();
+    await page.locator("dialog p.warn, dialog h2", { hasText: "1 task" }).waitFor();
+  }],
   ["gone", "#/task/01ARZ3NDEKTSV4RRFFQ69G5FAV", ".empty"],
   ["events", "#/events?show=failing", ".listing table"], ["callbacks", "#/callbacks", ".legend"], ["accounts", "#/accounts", ".account"],
   ["health", "#/health", ".tiles"], ["gallery", "#/gallery", ".gallery"],
@@ -20,9 +24,10 @@ await visit(async ({ context, shot }) => {
     const made = await context(look, { bypassCSP: true });
     const page = await made.newPage();
     page.on("request", (r) => { if (!r.url().startsWith(args.url) && !r.url().startsWith("data:")) seen.alien.push(r.url()); });
-    for (const [name, hash, ready] of VIEWS) {
+    for (const [name, hash, ready, then] of VIEWS) {
       await page.goto(`${args.url}/console/${hash}`);
       await page.waitForSelector(ready);
+      await then?.(page);
       await page.waitForTimeout(50); // the count beside the listing
       const found = await faults(page);
       if (found.overflow) seen.wide.push(`${name} ${look}`);
