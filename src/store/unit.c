@@ -163,6 +163,19 @@ static size_t sort_rows(const mj_unit *u, mj_unit_row **rows)
     return n;
 }
 
+/* How many changes there are at most. */
+static size_t count_changes(const mj_unit *u, mj_unit_row *const *rows, size_t nrows)
+{
+    size_t n = u->nevents + u->nchanges;
+
+    for (size_t i = 0; i < nrows; i++) {
+        if (rows[i]->changed)
+            n += rows[i]->was_kind == rows[i]->kind ? 1 : 2;
+        n += rows[i]->out_changed ? 2 : 0;
+    }
+    return n;
+}
+
 static int write_all(mj_unit *u)
 {
     mj_unit_row **rows = mj_unit_alloc(u, (u->nrows + 1) * sizeof(mj_unit_row *));
@@ -171,10 +184,12 @@ static int write_all(mj_unit *u)
 
     mj_unit_put_accounts(u);
     u->tally.latest = u->now;
-    changes = rows ? mj_unit_alloc(u, (4 * u->nrows + u->nevents + u->nchanges + 1) * sizeof *changes) : NULL;
-    if (!changes || u->rc != MJ_OK)
+    if (!rows || u->rc != MJ_OK)
         return u->rc;
     nrows = sort_rows(u, rows); /* all writers lock, and write, in one order */
+    changes = mj_unit_alloc(u, (count_changes(u, rows, nrows) + 1) * sizeof *changes);
+    if (!changes)
+        return u->rc;
     for (mj_unit_change *c = u->changes; c; c = c->next) /* first: a row that changed since may ask for a stale entry */
         changes[n++] = c->change;
     for (size_t i = 0; i < nrows; i++)
