@@ -24,11 +24,7 @@ static const uint32_t bounds[MJ_NBUCKETS - 1] = {MJ_LATENCY_BOUNDS};
 
 const char *mj_count_name(unsigned count)
 {
-    static const char *const names[] = {
-#define X(sym, name) name,
-        MJ_COUNTS(X)
-#undef X
-    };
+    static const char *const names[] = {MJ_COUNTS(MJ_NAME)};
     return count < MJ_NCOUNTS ? names[count] : "?";
 }
 

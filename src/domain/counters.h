@@ -6,6 +6,7 @@
 #ifndef MJ_COUNTERS_H
 #define MJ_COUNTERS_H
 
+#include "base/names.h"
 #include "domain/state.h"
 
 /* Upper bounds of the latency buckets, in seconds; the last one has none. */
@@ -37,12 +38,7 @@
     X(MJ_EVENT_BURIED, "event_buried")                                                                                 \
     X(MJ_RECONCILED, "sweeps")
 
-typedef enum {
-#define X(sym, name) sym,
-    MJ_COUNTS(X)
-#undef X
-        MJ_NCOUNTS
-} mj_count;
+typedef enum { MJ_COUNTS(MJ_SYMBOL) MJ_NCOUNTS } mj_count;
 
 typedef struct mj_histogram {
     uint64_t bucket[MJ_NBUCKETS]; /* not cumulative */

@@ -4,11 +4,7 @@
 
 const char *mj_index_name(mj_index index)
 {
-    static const char *const names[] = {
-#define X(sym, name) name,
-        MJ_INDEXES(X)
-#undef X
-    };
+    static const char *const names[] = {MJ_INDEXES(MJ_NAME)};
     return index < MJ_NINDEXES ? names[index] : "?";
 }
 

@@ -6,6 +6,7 @@
 #ifndef MJ_FACETS_H
 #define MJ_FACETS_H
 
+#include "base/names.h"
 #include "domain/state.h"
 
 #include <stddef.h>
@@ -28,12 +29,7 @@
     X(MJ_IX_GRAVE, "grave")     /* at (pruned), ref */                                                                 \
     X(MJ_IX_REFUSED, "refused") /* at (number) */
 
-typedef enum {
-#define X(sym, name) sym,
-    MJ_INDEXES(X)
-#undef X
-        MJ_NINDEXES
-} mj_index;
+typedef enum { MJ_INDEXES(MJ_SYMBOL) MJ_NINDEXES } mj_index;
 
 const char *mj_index_name(mj_index index);
 

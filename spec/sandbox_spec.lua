@@ -1,10 +1,10 @@
--- A policy on trial, in this process: what stood aside for it is back afterwards.
+-- A policy in the sandbox, in this process: what was replaced for it is back afterwards.
 local core = require "mjhook.core"
-local trial = require "mjhook.policy_test.sandbox"
+local sandbox = require "mjhook.policy_test.sandbox"
 
-describe("a policy on trial", function()
+describe("a policy in the sandbox", function()
   local function policy(functions)
-    return assert(trial.load(functions))
+    return assert(sandbox.load(functions))
   end
 
   local function places()
@@ -24,7 +24,7 @@ describe("a policy on trial", function()
       assert.equal(answer, (asked:decide(name, {}, {})))
       assert.same(before, places(), name)
     end
-    assert.is_nil(trial.load "/no such file")
+    assert.is_nil(sandbox.load "/no such file")
     assert.same(before, places())
   end)
 

@@ -1,11 +1,11 @@
 -- What a policy was asked, read from a task's record: against what the flows really asked, and on records written here.
 local copy = require("mjhook.policy_test.replay").copy
-local questions = require "mjhook.policy_test.decisions"
+local decisions = require "mjhook.policy_test.decisions"
 local testing = require "mjhook.testing"
 
 local DECISIONS = { "on_callback", "next_poll", "on_refused", "resolve_ambiguous" }
 
-describe("questions", function()
+describe("decision points", function()
   describe("are those that the flows asked, with the same task and the same word or time:", function()
     local t, asked, answers
 
@@ -59,7 +59,7 @@ describe("questions", function()
     end
 
     local function compare(ref, from)
-      local list = questions.about(t.mj:get(ref), { grace_ms = t.mj.config.ambiguous_grace * 1000 })
+      local list = decisions.about(t.mj:get(ref), { grace_ms = t.mj.config.ambiguous_grace * 1000 })
       local names, expected = {}, {}
       for i = from or 1, #asked do
         expected[#expected + 1] = asked[i]
@@ -256,7 +256,7 @@ describe("questions", function()
         by_time[a.at] = a
       end
       record.called_at = record.timeline[5].at - 1 -- as if a callback were among what was lost
-      local list = questions.about(record, { grace_ms = mj.config.ambiguous_grace * 1000 })
+      local list = decisions.about(record, { grace_ms = mj.config.ambiguous_grace * 1000 })
       for i, q in ipairs(list) do
         assert.equal(q.moment > 5 and record.called_at or nil, q.arguments().called_at, "called_at of question " .. i)
       end
@@ -313,15 +313,15 @@ describe("questions", function()
   end
 
   it("are none about a task that nothing was decided about", function()
-    assert.same({}, questions.about(record("pending", sent())))
-    assert.same({}, questions.about(record("pending", sent(moment(60, "unanswered", "poll", "pending", "pending"),
+    assert.same({}, decisions.about(record("pending", sent())))
+    assert.same({}, decisions.about(record("pending", sent(moment(60, "unanswered", "poll", "pending", "pending"),
       moment(70, "succeeded", "poll", "pending", "succeeded")))))
   end)
 
   it("are asked once for each of equal moments, spread from the first to the last", function()
     local task = record("pending", sent(moment(60, "running", "poll", "pending", "pending",
       { count = 4, ["until"] = T0 + 360000 })), { polls = 4 })
-    local list = questions.about(task)
+    local list = decisions.about(task)
     local at, polls, lengths = {}, {}, {}
     for i, q in ipairs(list) do
       local seen, now = q.arguments()
@@ -337,8 +337,8 @@ describe("questions", function()
   it("are asked about at most so many of equal moments, the first and the last among them", function()
     local task = record("pending", sent(moment(0, "running", "poll", "pending", "pending",
       { count = 1e9, ["until"] = T0 + 1000000 })), { polls = 1e9 })
-    local list = questions.about(task)
-    assert.equal(questions.MOST, #list)
+    local list = decisions.about(task)
+    assert.equal(decisions.MOST, #list)
     assert.same({ T0, T0 + 1000000 }, { list[1].at, list[#list].at })
     assert.equal(1e9 - 1, list[#list].arguments().polls)
   end)
@@ -346,7 +346,7 @@ describe("questions", function()
   it("hand out a copy each time", function()
     local task = record("succeeded", sent(moment(9, "succeeded", "callback", "pending", "succeeded")),
       { context = { tier = { "gold" } }, image = "https://x/0", images = { "https://x/1" } })
-    local q = questions.about(task)[1]
+    local q = decisions.about(task)[1]
     local seen, word = q.arguments()
     seen.context.tier[1], seen.timeline[1].at, seen.attempts[1].task_ids, seen.state = "tin", 0, nil, nil
     word.kind, word.images[1] = nil, nil
@@ -359,22 +359,22 @@ describe("questions", function()
 
   it("are asked of a callback that was verified only if the provider said something of that attempt later", function()
     local look = moment(9, "look", "callback", "pending", "pending")
-    assert.same({}, questions.about(record("pending", sent(look))))
-    assert.same({}, questions.about(record("pending", sent(look, moment(19, "absent", "poll", "pending", "pending",
+    assert.same({}, decisions.about(record("pending", sent(look))))
+    assert.same({}, decisions.about(record("pending", sent(look, moment(19, "absent", "poll", "pending", "pending",
       { source = "sweep" })))))
-    assert.same({}, questions.about(record("pending", sent(look, moment(19, "failed", "poll", "pending", "failed",
+    assert.same({}, decisions.about(record("pending", sent(look, moment(19, "failed", "poll", "pending", "failed",
       { attempt = 2 })))))
-    assert.same({ "9 on_callback callback: failed (was verified) = accept" }, shown(questions.about(record("failed",
+    assert.same({ "9 on_callback callback: failed (was verified) = accept" }, shown(decisions.about(record("failed",
       sent(look, moment(19, "failed", "poll", "pending", "failed", { reason = "banned" }))))))
-    assert.same({}, questions.about(record("pending", sent(moment(9, "look", "sweep", "pending", "pending"),
+    assert.same({}, decisions.about(record("pending", sent(moment(9, "look", "sweep", "pending", "pending"),
       moment(19, "failed", "poll", "pending", "failed")))))
   end)
 
   it("know what is done with a callback without a policy", function()
     local task = record("failed", sent(moment(9, "failed", "callback", "pending", "failed", { reason = "x" })))
-    assert.equal("accept", questions.about(task)[1].default)
-    assert.equal("accept", questions.about(task, { trust = "payload" })[1].default)
-    assert.equal("verify", questions.about(task, { trust = "verify" })[1].default)
+    assert.equal("accept", decisions.about(task)[1].default)
+    assert.equal("accept", decisions.about(task, { trust = "payload" })[1].default)
+    assert.equal("verify", decisions.about(task, { trust = "verify" })[1].default)
   end)
 
   local function refused(signal, reason, err)
@@ -382,7 +382,7 @@ describe("questions", function()
     local task = record(to, { moment(0, "create", "user", "queued", "queued"),
                               moment(1, "claim", "submit", "queued", "submitting"),
                               moment(2, signal, "submit", "submitting", to, { reason = reason }) }, { error = err })
-    local q = questions.about(task)[1]
+    local q = decisions.about(task)[1]
     return select(2, q.arguments()), q.default
   end
 
@@ -414,14 +414,14 @@ describe("questions", function()
                       moment(2, "maybe_sent", "submit", "submitting", "ambiguous", { reason = "no answer" }) }
     local task = record("ambiguous", moments, { due_at = T0 + 901000, polls = 0,
       attempts = { { attempt = 1, word = "ambiguous", account = "default" } } })
-    local list = questions.about(task)
+    local list = decisions.about(task)
     assert.same({ "901 resolve_ambiguous ambiguous: is so now = lost" }, shown(list))
     local seen, now = list[1].arguments()
     assert.same({ "ambiguous", T0 + 901000, T0 + 901000, "maybe_sent", "no answer" },
       { seen.state, seen.due_at, now, seen.error.code, seen.error.message })
     assert.equal(T0 + 901000, seen.attempts[1].slot_until)
     assert.equal(T0 + 1000 + 600000 + 60000,
-      questions.about(task, { grace_ms = 60000 })[1].arguments().attempts[1].slot_until)
+      decisions.about(task, { grace_ms = 60000 })[1].arguments().attempts[1].slot_until)
   end)
 
   it("tell a second task id from the moment on that it was heard of", function()
@@ -430,7 +430,7 @@ describe("questions", function()
       moment(11, "succeeded", "callback", "pending", "succeeded")))
     task.attempts[1].task_ids = { "A", "B" }
     local ids, said = {}, {}
-    for i, q in ipairs(questions.about(task)) do
+    for i, q in ipairs(decisions.about(task)) do
       local seen, word = q.arguments()
       ids[i], said[i] = table.concat(seen.attempts[1].task_ids, " "), word.task_id
       assert.equal("A", seen.task_id)
@@ -445,7 +445,7 @@ describe("questions", function()
       moment(10, "succeeded", "callback", "succeeded", "succeeded", again),
       moment(11, "kept", "policy", "succeeded", "succeeded"),
       moment(12, "succeeded", "callback", "succeeded", "succeeded", again)), { files = { "a.png" } })
-    local list = questions.about(task)
+    local list = decisions.about(task)
     assert.is_nil(list[2].arguments().files)
     assert.same({ "a.png" }, list[3].arguments().files)
     assert.same({ T0 + 9000, "callback" }, { list[3].arguments().finished_at, list[3].arguments().source })
@@ -463,7 +463,7 @@ describe("questions", function()
       moment(8, "running", "poll", "pending", "pending") })
     task.attempts[2] = { attempt = 2, task_ids = { "B" } }
     local shows = {}
-    for i, q in ipairs(questions.about(task)) do
+    for i, q in ipairs(decisions.about(task)) do
       local seen = q.arguments()
       shows[i] = ("%s %d %s %s"):format(q.decision, seen.attempt, seen.state,
         seen.error and ("%s %s"):format(seen.error.code, seen.error.retryable) or "-")
@@ -473,7 +473,7 @@ describe("questions", function()
   end)
 
   it("are asked about a refusal that came late with the task as it was when it was sent", function()
-    local seen = questions.about(record("pending", { moment(0, "create", "user", "queued", "queued"),
+    local seen = decisions.about(record("pending", { moment(0, "create", "user", "queued", "queued"),
       moment(1, "claim", "submit", "queued", "submitting"),
       moment(2, "running", "callback", "submitting", "pending"),
       moment(3, "refused", "submit", "pending", "pending", { note = "stale", reason = "quota not enough" }) }))[2]
@@ -483,7 +483,7 @@ describe("questions", function()
   end)
 
   it("are not asked where a person decided", function()
-    assert.same({}, questions.about(record("queued", { moment(0, "create", "user", "queued", "queued"),
+    assert.same({}, decisions.about(record("queued", { moment(0, "create", "user", "queued", "queued"),
       moment(2, "maybe_sent", "submit", "submitting", "ambiguous"),
       moment(3, "resubmit", "user", "ambiguous", "queued") })))
   end)
