@@ -833,8 +833,8 @@ TEST("plain is what every other reader takes for the same")
         "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
         "\"\\u0000\\u001f\\u007f\\uffff\"",
         "\"\\ud83e\\udd8a\"",
-        "\"f\xc3\xbc"
-        "chse \xf0\x9f\xa6\x8a\"",
+        ("\"f\xc3\xbc"
+         "chse \xf0\x9f\xa6\x8a\""),
         "[]",
         "{}",
         "{\"width\":1024,\n\t\"height\" : 1024}",
