@@ -19,13 +19,13 @@ local UNAVAILABLE = reply(503, "unavailable", { ["Retry-After"] = "5" })
 
 M.UNAVAILABLE = UNAVAILABLE
 
-local nobody = assert(core.keyring {}) -- verifies nothing, but tells whether there is a token
+local no_keys = assert(core.keyring {}) -- verifies nothing, but tells whether there is a token
 
 --- How a request is authenticated: "signed" with ref and attempt, "unsigned" where that is allowed, or nil; nil and an
 -- error when that could not be found out.
 function M.authenticate(mj, request)
   local uri = type(request.uri) == "string" and request.uri or ""
-  local ref, attempt, err = (mj.keyring or nobody):authorize(uri)
+  local ref, attempt, err = (mj.keyring or no_keys):authorize(uri)
   if ref then
     return "signed", ref, attempt
   elseif attempt then -- a token, and a wrong one
@@ -94,8 +94,8 @@ end
 --- Counts a request without a good token, and says so at once and then at most once a minute.
 -- @tparam table mj
 -- @tparam[opt] table request peer and forwarded, as for precheck()
-function M.stranger(mj, request)
-  local n = seldom(mj, "strangers")
+function M.unauthenticated(mj, request)
+  local n = seldom(mj, "unauthenticated")
   if n then
     mj.log("warn", ("%d request%s without a good token or from an address that is not allowed, the last one from %s")
       :format(n, n == 1 and "" or "s", request and caller(mj, request) or "an unknown address"))
@@ -107,7 +107,7 @@ end
 -- leaves no line each.
 local function refuse(mj, answer, ref, attempt, body, why)
   if not ref then
-    M.stranger(mj)
+    M.unauthenticated(mj)
     return answer
   end
   M.say(mj, ref, ("callback for %s refused: %s"):format(ref, why))
@@ -245,7 +245,7 @@ local function tells_nothing(mj, ref, attempt, word)
   return task and task.state == "pending" and (not ref or task.ref == ref and its == attempt)
 end
 
--- A word that somebody has to weigh before it is believed, or that only gives a reason to ask. What is answered; or
+-- A callback that has to be judged before it is believed, or that only triggers a status check. What is answered; or
 -- nil, the outcome's code, and an error if there is one.
 local function weigh(mj, how, ref, attempt, word)
   if how == "unsigned" and not worth_a_look(mj, word) then
@@ -332,7 +332,7 @@ local function handle(mj, request)
   }
   local refused, how, ref, attempt = M.precheck(mj, seen)
   if refused and refused.status == 401 then
-    M.stranger(mj, seen)
+    M.unauthenticated(mj, seen)
   end
   return refused or accept(mj, body, how, ref, attempt)
 end

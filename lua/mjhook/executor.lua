@@ -21,7 +21,7 @@ local M = {}
 local LOST = { outcome = "maybe_sent", error = "out of memory for the answer" }
 
 -- What undoes an operation that took something for its caller; nil when there is nothing to undo. An event is due
--- again. A task that was claimed was not sent. A task that was made without a key is known to nobody: its caller heard
+-- again. A task that was claimed was not sent. No caller knows a task that was made without a key: it was told
 -- that it was not stored, and may have asked for another one. One with a key is found when the caller tries again.
 local function undoing(op, result)
   local task, event = result.task, result.event

@@ -202,7 +202,7 @@ local function open_anew()
   end
 end
 
--- Apart from what it does once, which would keep the compiler from all who call it.
+-- Kept apart from the part that runs once: with that in it, the compiler would leave out every caller.
 local function open()
   return instance or given and open_anew()
 end
@@ -221,7 +221,7 @@ function M.init_worker()
   end
   journal.start()
   prepare()
-  open_here() -- here: this worker serves nobody yet
+  open_here() -- here: this worker serves no request yet
   tried_at = core.clock()
   ngx.timer.at(0, warm_up)
 end
@@ -286,9 +286,9 @@ local function respond()
   local refused, how, ref, attempt = callback.precheck(mj, seen)
   if refused then
     if refused.status == 401 then
-      callback.stranger(mj, { peer = var.remote_addr, forwarded = var.http_x_forwarded_for })
+      callback.unauthenticated(mj, { peer = var.remote_addr, forwarded = var.http_x_forwarded_for })
       if ngx.shared.mjhook then
-        ngx.shared.mjhook:incr("strangers", 1, 0)
+        ngx.shared.mjhook:incr("unauthenticated", 1, 0)
       end
     end
     return refused
@@ -359,9 +359,10 @@ end
 --- requests, which write nothing to disk, over all workers since nginx started.
 function M.metrics()
   local mj = open()
-  local strangers = ngx.shared.mjhook and { { "callbacks_unauthenticated_total", "counter",
-    "Requests without a good token or from an address that is not allowed", ngx.shared.mjhook:get "strangers" or 0 } }
-  local text = mj and metrics.text(mj, strangers)
+  local more = ngx.shared.mjhook and { { "callbacks_unauthenticated_total", "counter",
+    "Requests without a good token or from an address that is not allowed",
+    ngx.shared.mjhook:get "unauthenticated" or 0 } }
+  local text = mj and metrics.text(mj, more)
   if not text then
     return send(UNAVAILABLE)
   end

@@ -377,8 +377,8 @@ typedef struct mj_restored {
 int mj_store_restore(const char *from, const char *dir, const mj_store_options *o, bool anyway, mj_restored *out,
                      char *why, size_t why_size);
 
-/* Lets go of what was read of the file, which counts as this process' memory until then: for who goes through much of
- * it, now and again. */
+/* Lets go of what was read of the file, which counts as this process' memory until then.  Call it periodically during
+ * long scans. */
 void mj_store_trim(mj_store *s);
 
 /* From counters: the size of the store does not matter. */

@@ -56,7 +56,7 @@ static void give_back_known(mj_unit *u, mj_op *op, const uint8_t *ref)
         give(u, &op->tomb, row->bytes);
 }
 
-/* Whether this name is taken: then op says by whom. */
+/* Whether this name is taken: then op says by which task. */
 static bool taken(mj_unit *u, mj_op *op, mj_index index, mj_str name, const uint8_t *fingerprint)
 {
     mj_entry e = {.index = index, .name = name};

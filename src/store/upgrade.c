@@ -1,4 +1,4 @@
-/* From one record version to the next, while everybody goes on working.
+/* From one record version to the next, while all processes go on working.
  *
  * How an upgrade works, and how to add a version:
  *  1. domain/task.c learns to write version N and keeps every older reader; add a

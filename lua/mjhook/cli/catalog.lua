@@ -17,7 +17,7 @@ local M = {}
 --   makes_store                         the store need not be there yet
 --   opens_nothing                       it gets no mj: it is about what keeps one from being opened; or a function of
 --                                       values that says whether
---   needs_policy                        the policy is loaded; otherwise a broken one keeps nobody from looking
+--   needs_policy                        the policy is loaded; otherwise a broken one is no obstacle
 --   run(mj, values, arguments, out)     gives the exit code, nothing for 0; ends early through mjhook.cli.fail
 M.GROUPS = {
   { "Set up", "dev", "doctor" },

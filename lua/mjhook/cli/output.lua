@@ -36,7 +36,7 @@ end
 local function check(ok, why, number)
   if ok then
     return
-  elseif number == 32 then -- EPIPE: whoever reads has had enough
+  elseif number == 32 then -- EPIPE: the reader has had enough
     error({ exit = fail.DONE }, 0)
   end
   fail.stop(fail.CANNOT_WRITE, "standard output can't be written: " .. tostring(why))
@@ -85,7 +85,7 @@ function Output.note(_, message)
   io.stderr:write("mjhook: ", text.clean(message), "\n")
 end
 
---- Columns there are for a line; all of them when nobody looks.
+--- Columns there are for a line; all of them when there is no terminal.
 function Output:width()
   if not self.columns then
     self.columns = self.terminal and terminal_width() or math.huge

@@ -134,7 +134,7 @@ local function finish(options, mj, report, troubles, said)
   return exit ~= 0 and exit or report.errors > 0 and 1 or 0
 end
 
--- A pass over a store that is not there yet: whoever set it up has not submitted anything.
+-- A pass over a store that is not there yet: nothing has been submitted.
 local function idle_pass(options, why)
   local report = { would_resolve = 0, would_recover = 0 }
   for _, name in ipairs(FIELDS) do
@@ -151,11 +151,11 @@ end
 
 --- @tparam table options of the command line
 -- @treturn function that makes one pass and returns the exit code
--- @treturn function that tells, between two passes, whether the next one should come at once: somebody waits for a
+-- @treturn function that tells, between two passes, whether the next one should come at once: a task waits for a
 -- slot and there is one
 return function(options)
   local mj
-  local in_vain = false -- there is room for somebody and the last pass sent nobody: he waits for something else
+  local in_vain = false -- there is room and the last pass sent nothing: the task waits for something else
   local function has_room()
     local now = core.now()
     local stats = mj and not options.dry_run and mj.exec:read("stats", now)

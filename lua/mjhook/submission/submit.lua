@@ -10,14 +10,14 @@ local M = {}
 --- A sender that stalled longer than this between intent and request does not send (milliseconds).
 M.STALL_MS = 60000
 
--- What is claimed has to leave at once: who dies in between leaves tasks of which nobody knows whether they did. So
+-- What is claimed has to leave at once: a crash between claim and send makes tasks ambiguous. So
 -- there are as many to a lot as connections, and more when the provider took all of the last lot: as many as would be
 -- gone within LOT_MS at its pace, so that a fast one does not wait for the disk all the time.
 M.LOT_MS, M.LOT_MAX = 100, 256
 
 -- How long an account rests after a refusal (milliseconds); PRODUCT.md and PROVIDER.md name the first three.
 local PAUSE = {
-  quota = 900000,       -- 1001: nobody tops up within seconds
+  quota = 900000,       -- 1001: no account is topped up within seconds
   concurrency = 10000,  -- 1002 though our ledger has room: the key is shared with others
   rate_limit = 30000,   -- 429 without a Retry-After
   auth = 60000,         -- a wrong key: asked again once in a while, so that a corrected one is noticed
@@ -303,7 +303,7 @@ function M.claim(mj, ops, limit)
   return results, claimed
 end
 
--- Sends what a commit claimed, whoever's it is: what is claimed and not sent would be ambiguous one day.
+-- Sends what a commit claimed, also another caller's task: what is claimed and not sent would be ambiguous one day.
 -- Gives the task as it is afterwards; nil and an error when that could not be stored.
 local function send_claimed(mj, claimed, start_by, task)
   if #claimed == 0 then
@@ -351,7 +351,7 @@ function M.submit(mj, args)
     return nil, err
   end
   local start_by = core.clock() + M.STALL_MS
-  -- Who has waited longer goes first, also when this call is what found the free slot.
+  -- The task that has waited longest goes first, also when this call found the free slot.
   local results, claimed, unsure = M.claim(mj, { { op = "create", task = new, source = "user", want = true } },
     mj.config.connections)
   if not results then
@@ -360,7 +360,7 @@ function M.submit(mj, args)
   return settle(mj, results[1], claimed, unsure, start_by, job.created, args)
 end
 
---- Whether somebody waits while an account has a slot for him.
+--- Whether a task waits while an account has a slot for it.
 -- @tparam table stats of the store
 function M.has_room(stats, now)
   if stats.ready > 0 then
@@ -472,7 +472,7 @@ function M.resubmit(mj, ref)
     return nil, why
   end
   local start_by = core.clock() + M.STALL_MS
-  -- The attempt that was seen: who resubmits the same failure twice at a time makes one attempt of it.
+  -- The attempt that was seen: two callers that resubmit the same failure at a time make one attempt.
   local results, claimed, unsure = M.claim(mj, { {
     op = "signal", ref = ref, attempt = seen.attempt, kind = "resubmit", source = "user", want = true,
   } }, mj.config.connections)

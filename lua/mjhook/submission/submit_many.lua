@@ -7,7 +7,7 @@ local view = require("mjhook.view").view
 
 local M = {}
 
--- What one transaction takes. The store itself sets no limit here; but while it commits nobody else can, and all of
+-- What one transaction takes. The store itself sets no limit here; but while it commits no other writer can, and all of
 -- it lies in memory several times. 1,000 creations take some 10 ms: a callback can wait that long.
 M.JOBS, M.BYTES = 1000, 4 * 1024 * 1024
 
@@ -50,7 +50,7 @@ end
 function Lot:note(task)
   local places = self.places[task.ref]
   if not places then
-    return -- somebody else's, who has waited longer
+    return -- another caller's, which has waited longer
   end
   self.waiting[task.ref] = task.state == "queued" or nil
   task.requests = nil
@@ -90,7 +90,7 @@ function Lot:created(i, result)
   self.waiting[task.ref] = task.state == "queued" or nil
 end
 
--- Stores the lot. The last transaction claims, too: between two of them somebody else would, a dispatcher or another
+-- Stores the lot. The last transaction claims, too: between two of them another one would, a dispatcher or another
 -- process, and this call would not know what became of its jobs. Gives the claimed tasks and when they were claimed;
 -- nil and an error when a transaction failed: what is behind it was not stored.
 function Lot:store()

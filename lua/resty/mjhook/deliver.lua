@@ -57,7 +57,7 @@ local function turn(mj, given, id)
   end
 end
 
--- ---- those who deliver in this worker ----
+-- ---- the deliverers of this worker ----
 
 local Crew = {}
 Crew.__index = Crew
@@ -107,7 +107,7 @@ local function work(premature, self, one, number)
   end
 end
 
--- What lies behind slow handlers is due again, for somebody else.
+-- Events that wait behind slow handlers are due again, for another deliverer.
 function Crew:take_back()
   local ops = {}
   for one in pairs(self.at_work) do
@@ -132,7 +132,7 @@ local function watch(premature, self)
   end
 end
 
--- How long the first one that nobody has taken has been due, in milliseconds; negative: there is none.
+-- How long the first event that no deliverer has taken has been due, in milliseconds; negative: there is none.
 function Crew:waited()
   local now = core.now()
   local stats = not self.mj.closed and self.mj.exec:read("stats", now)

@@ -1,4 +1,4 @@
---- The executor under nginx: worker threads, and one commit for all who wait for one.
+--- The executor under nginx: worker threads, and one commit for all requests that wait for one.
 --
 -- Callbacks go into an inbox, which the committing thread empties when it begins, not when it was called: so while it
 -- is at work the next call already stands behind it, and what comes until that begins is in its transaction.
@@ -47,7 +47,7 @@ function M.new(conf)
   return setmetatable({
     store = store,
     settings = settings_of(conf), id = id, missing = {}, committed = function() end,
-    inbox = core.inbox(id), lots = {}, -- those who wait for a lot of the inbox, by its number
+    inbox = core.inbox(id), lots = {}, -- the requests that wait for a batch of the inbox, by its number
     newest = 0, called = 0,                    -- the newest lot with something in it; the one that a call will take
     runners = 0, queued = 0, owed = {}, queue_max = conf.queue_max,
   }, Threads)
@@ -162,9 +162,9 @@ local function commit_in_thread(self, batch)
   end
   if lot then
     settle_lot(self, lot, err, outcomes, unreadable)
-  elseif lot == nil then -- no word from the thread: who waits is not to wait for somebody else's call
+  elseif lot == nil then -- no word from the thread: the waiting requests get their answer now, not from a later call
     settle_all(self, err)
-    self.inbox:take() -- and what he said is not to lie there, more with each call that dies
+    self.inbox:take() -- drop the failed batch; otherwise the inbox grows with every failed call
   end
   if owes or #owed > 0 and err and err.code ~= "internal" then
     owe(self, owes or owed)
@@ -194,7 +194,7 @@ function commit_next(self)
 end
 
 --- Lets the threads make their Lua VMs and open the store before the first callback comes; a pool that is missing is
--- told of. What came all the same is committed: a call that takes it is to be heard of by those who wait.
+-- told of. Callbacks that came all the same are committed: the requests that wait must receive a result.
 function Threads:warm_up()
   commit_next(self)
   self:in_thread(M.HTTP_POOL, "http", {})
@@ -214,7 +214,7 @@ local function run(_, self, group)
   self.runners = self.runners - 1
 end
 
--- Somebody commits, in a timer. Or nobody: there are no timers to be had.
+-- Starts a commit in a timer, unless nginx has no timer left.
 local function start(self)
   if not self.starting and self.runners < CALLS and has_work(self) then
     self.starting = ngx.timer.at(0, run, self) and true or false
@@ -233,7 +233,7 @@ local function wait(self, group)
   if self.starting or self.runners > 0 then
     group.wake:wait(BEGIN_S)
   end
-  -- Nobody has begun: nginx also drops timers, when lua_max_running_timers of them run. Others' groups are theirs.
+  -- No commit has begun: nginx also drops timers, when lua_max_running_timers of them run. Each group starts its own.
   if not group.done and self.runners == 0 then
     run(false, self, group)
     start(self)

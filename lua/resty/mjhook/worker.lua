@@ -53,7 +53,7 @@ local function hand_back(store, ops, results)
 end
 
 --- Commits operations and whatever is in the inbox at this moment, in one transaction. Once something was taken out it
--- does not raise: those who wait for it must hear of it.
+-- does not raise: the requests that wait for it must receive a result.
 -- @tparam string id names the configuration and the inbox
 -- @tparam table|false settings the configuration, given when the last call said "unconfigured"
 -- @tparam table ops see mjhook.core's store:write

@@ -49,7 +49,7 @@ void mj_env_bury_readers(mj_env *e);
 int mj_env_code(int rc);
 /* The file system has no room for one more of LMDB's writes. */
 bool mj_env_disk_full(const mj_env *e);
-/* Inside a transaction: whether the file has its name still.  What is committed to one that has not is lost to all who
+/* Inside a transaction: whether the file has its name still.  What is committed to one that has not is lost to all that
  * open the store from now on. */
 bool mj_env_in_place(const mj_env *e, char *why, size_t size);
 

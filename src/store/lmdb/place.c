@@ -135,7 +135,7 @@ static int open_dir(const char *dir, const mj_store_options *o, int *fd, char *w
         return MJ_EIO;
     }
     rc = check_owner(dir, &st, o->mode, true, why, size);
-    /* In a sticky one nobody replaces the files of others, and what others put there is refused for its owner. */
+    /* In a sticky one no user replaces the files of another, and what others put there is refused for its owner. */
     if (rc == MJ_OK && (st.st_mode & S_IWOTH) && !(st.st_mode & S_ISVTX)) {
         snprintf(why, size, "all users can write to the store directory %s: chmod o-w %s", dir, dir);
         rc = MJ_EOWNER;
@@ -223,7 +223,7 @@ static int allocate(int fd, const struct stat *st)
         return 0;
     if (errno != EOPNOTSUPP || st->st_size > 0)
         return errno == EOPNOTSUPP ? 0 : errno;
-    for (off_t at = 0; at < bytes; at += (off_t)sizeof zero) /* nobody has a new one open */
+    for (off_t at = 0; at < bytes; at += (off_t)sizeof zero) /* no process has a new one open */
         if (pwrite(fd, zero, sizeof zero, at) != (ssize_t)sizeof zero)
             return errno ? errno : ENOSPC;
     return 0;

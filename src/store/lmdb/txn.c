@@ -1,6 +1,6 @@
 /* Transactions of an open environment.
  *
- * Who waits for whom.  A commit holds `writer`, and `resize` for reading; a reader holds `resize` for reading.  The map
+ * The order of locks.  A commit holds `writer`, and `resize` for reading; a reader holds `resize` for reading.  The map
  * changes under both, `writer` first: so a thread that wants to change the map waits for a commit before it asks for
  * `resize`, and no reader waits for a commit behind it. */
 #include "store/lmdb/env_impl.h"

@@ -9,7 +9,7 @@ local SHOWN = { ok = { "ok", "green" }, warn = { "warn", "yellow" }, fail = { "F
 local CHECK_WIDTH = 22
 local INDENT = (" "):rep(6)
 
--- At once: some checks take seconds, and whoever waits sees how far it got.
+-- At once: some checks take seconds, and the terminal shows how far it got.
 local function show(out)
   return function(finding)
     local word = SHOWN[finding.status]
@@ -36,7 +36,7 @@ return {
   },
   details = [[
 Configuration and permissions, the store and the room it has, hook_url as the provider sees it, the provider and its
-keys, the libraries. Run it as the user who owns the store. Nothing is changed and no job is submitted: hook_url gets
+keys, the libraries. Run it as the user that owns the store. Nothing is changed and no job is submitted: hook_url gets
 callbacks for a task that does not exist, the provider is asked about one. Exits 0 when there are but warnings, 1 when
 something failed, 78 when the configuration is wrong.]],
   run = function(_, values, _, out)

@@ -31,8 +31,8 @@ return {
   options = { { name = "timeout", arg = "SECONDS", help = "give up watching after so long",
                 read = options.whole(0, 1e9) } },
   details = [[
-REF is a task's ref, or a task id of the provider. A line for each state that a task is in. Nobody is asked: callbacks
-and sweeps bring the news. Exit: 0 when all succeeded, 1 when one did not or the time was over.]],
+REF is a task's ref, or a task id of the provider. A line for each state that a task is in. It sends no request:
+callbacks and passes bring the news. Exit: 0 when all succeeded, 1 when one did not or the time was over.]],
   run = function(mj, given, arguments, out)
     local open, exit = {}, fail.DONE
     for _, id in ipairs(arguments) do

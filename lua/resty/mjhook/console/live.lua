@@ -34,7 +34,7 @@ local function pulse(read)
   return shared.text
 end
 
--- Writes, and gives whether somebody is still there.
+-- Writes, and gives whether the client is still there.
 local function write(text)
   local ok = ngx.print(text)
   return ok and ngx.flush(true)
