@@ -2,6 +2,7 @@
 local cjson = require "cjson"
 local core = require "mjhook.core"
 local kit = require "kit"
+local lfs = require "lfs"
 local receiver = require "receiver"
 local sim = require "sim"
 
@@ -33,16 +34,53 @@ http {
 }
 ]]
 
-describe("the console's API", function()
-  local web, mj
+local POSTGRES = kit.root .. "/spec/support/postgres"
 
-  setup(sim.start)
-  teardown(sim.stop)
+-- All of it on LMDB; on PostgreSQL, where a read may wait, what reads and writes.
+local STORES = { LMDB = {}, PostgreSQL = { tests = {
+  ["lists tasks by every filter and in pages, and counts them"] = true,
+  ["tells a task's story, with what JavaScript would lose as text"] = true,
+  ["lists events and refused callbacks, and gives the numbers and the gallery"] = true,
+  ["acts on ids and on all that a filter picks, with a dry run, progress and a report"] = true,
+  ["pauses, drains and resumes an account, and a refusal does not end that"] = true,
+  ["tells live what was committed"] = true,
+} } }
+local HAS_POSTGRES = select(2, kit.sh(POSTGRES .. " found")) == 0
+  and lfs.attributes(kit.build .. "/5.1/mjhook/store_postgres.so") ~= nil
+
+for store_name, on in pairs(STORES) do describe("the console's API on " .. store_name, function()
+  local web, mj, place
+  local schema = 0
+
+  setup(function()
+    sim.start()
+    if on.tests and HAS_POSTGRES then
+      place = kit.sh "mktemp -d" .. "/server"
+      on.url = kit.sh(POSTGRES .. " start " .. place):match "postgresql://%S+"
+    end
+  end)
+  teardown(function()
+    sim.stop()
+    if place then
+      kit.sh(POSTGRES .. " remove " .. place)
+    end
+  end)
   before_each(function()
     sim.reset()
-    web = receiver.start { conf = CONF, threads = THREADS }
-    mj = kit.open({ hook_url = web.settings.hook_url }, sim)
+    schema = schema + 1
+    local store = on.url and { store = on.url, store_schema = "console" .. schema } or {}
+    web = receiver.start { conf = CONF, threads = THREADS, settings = store }
+    store.hook_url = web.settings.hook_url
+    mj = kit.open(store, sim)
   end)
+
+  local function check(what, f)
+    if not on.tests then
+      it(what, f)
+    elseif on.tests[what] then
+      (HAS_POSTGRES and it or pending)(what, f)
+    end
+  end
   after_each(kit.cleanup)
 
   -- One request. Gives the status, the body and the head of the answer.
@@ -109,7 +147,7 @@ describe("the console's API", function()
     return refs
   end
 
-  it("lists tasks by every filter and in pages, and counts them", function()
+  check("lists tasks by every filter and in pages, and counts them", function()
     local refs = put {
       { prompt = "red fox", account = "default", key = "k1" },
       { prompt = "RED wolf", mode = "relaxed", user_id = "u 1" },
@@ -131,7 +169,7 @@ describe("the console's API", function()
     assert.equal(404, select(2, get "/look/api/find?id=k9"))
   end)
 
-  it("tells a task's story, with what JavaScript would lose as text", function()
+  check("tells a task's story, with what JavaScript would lose as text", function()
     local refs = put { { prompt = "a fox", context = '{"order":9007199254740993}' } }
     succeed(refs[1])
     local story = get("/look/api/task?ref=" .. refs[1])
@@ -146,7 +184,7 @@ describe("the console's API", function()
     assert.equal(404, select(2, get "/look/api/task?ref=01ARZ3NDEKTSV4RRFFQ69G5FAV"))
   end)
 
-  it("lists events and refused callbacks, and gives the numbers and the gallery", function()
+  check("lists events and refused callbacks, and gives the numbers and the gallery", function()
     local refs = put { { user_id = "u" }, { user_id = "v" } }
     succeed(refs[1])
     succeed(refs[2])
@@ -170,7 +208,7 @@ describe("the console's API", function()
     "tasks?state=queued&state=lost", "tasks?q", "task", "task?ref=x", "events?after=x", "events?before=" ..
     "01ARZ3NDEKTSV4RRFFQ69G5FAV", "refused?below=-1", "refused?limit=1e9", "find", "find?id=",
   }
-  it("names what is wrong with a request", function()
+  check("names what is wrong with a request", function()
     for _, path in ipairs(wrong) do
       local answer, status = get("/look/api/" .. path)
       assert.equal(400, status, path)
@@ -183,7 +221,7 @@ describe("the console's API", function()
     assert.truthy(web:log():find("console: unknown option 'action'", 1, true))
   end)
 
-  it("is read-only unless actions are allowed", function()
+  check("is read-only unless actions are allowed", function()
     local refs = put { {} }
     local answer, status = post("/look/api/act", { action = "cancel", ids = refs })
     assert.same({ 403, "read_only" }, { status, answer.error.code })
@@ -191,7 +229,7 @@ describe("the console's API", function()
     assert.is_false(get("/look/api/console").actions)
   end)
 
-  it("acts on ids and on all that a filter picks, with a dry run, progress and a report", function()
+  check("acts on ids and on all that a filter picks, with a dry run, progress and a report", function()
     local tasks = {}
     for i = 1, 250 do
       tasks[i] = { user_id = i <= 205 and "u" or "v" }
@@ -215,7 +253,7 @@ describe("the console's API", function()
     assert.equal("invalid", last.error.code)
   end)
 
-  it("pauses, drains and resumes an account, and a refusal does not end that", function()
+  check("pauses, drains and resumes an account, and a refusal does not end that", function()
     local function account()
       return get("/look/api/stats").accounts[1]
     end
@@ -234,7 +272,7 @@ describe("the console's API", function()
     assert.equal("invalid", post("/act/api/act", { action = "pause", account = name }).error.code)
   end)
 
-  it("lets no other origin act, nor a page without a good token", function()
+  check("lets no other origin act, nor a page without a good token", function()
     local refs = put { {} }
     local wanted = { action = "cancel", ids = refs }
     for more, code in pairs {
@@ -253,7 +291,7 @@ describe("the console's API", function()
     assert.equal(403, (request("GET", "/act/api/tasks", "-H 'Sec-Fetch-Site: cross-site'")))
   end)
 
-  it("takes only JSON of some size that says something it knows", function()
+  check("takes only JSON of some size that says something it knows", function()
     for _, body in ipairs { "", "[", "7", '{"action":"erase"}', '{"action":"cancel"}', '{"action":"cancel","ids":[]}',
                             '{"action":"cancel","ids":["x"]}', '{"action":"cancel","ids":[7]}',
                             '{"action":"cancel","filter":{"bogus":1}}', '{"action":"readmit","filter":{}}',
@@ -269,7 +307,7 @@ describe("the console's API", function()
     assert.equal(415, status)
   end)
 
-  it("gives every answer the headers that keep it to itself", function()
+  check("gives every answer the headers that keep it to itself", function()
     for _, path in ipairs { "/look/", "/look/api/console", "/look/assets/app.js", "/look/api/no", "/look/nothing" } do
       local _, _, head = request("GET", path)
       assert.truthy(head:find("Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'", 1, true))
@@ -284,7 +322,7 @@ describe("the console's API", function()
     end
   end)
 
-  it("hides what users wrote when it is private", function()
+  check("hides what users wrote when it is private", function()
     local refs = put { { prompt = "SECRETWORD", user_id = "SECRETWORD", key = "SECRETWORD", context = '"SECRETWORD"' } }
     succeed(refs[1])
     assert(mj.exec:commit { { op = "refuse", ref = refs[1], attempt = 1, error = "SECRETWORD", body = "SECRETWORD" } })
@@ -297,7 +335,7 @@ describe("the console's API", function()
     end
   end)
 
-  it("sends archived images, and no other file", function()
+  check("sends archived images, and no other file", function()
     kit.sh(("mkdir -p %s/images/d && printf pngpng > '%s/images/d/a b.png' && ln -s /etc/passwd %s/images/p.png")
       :format(web.dir, web.dir, web.dir))
     local refs = put { {}, {}, {}, {} }
@@ -322,7 +360,7 @@ describe("the console's API", function()
     assert.equal("api/image?ref=" .. refs[1] .. "&n=0", story.images[1].src)
   end)
 
-  it("tells live what was committed", function()
+  check("tells live what was committed", function()
     kit.spawn(("exec %s -sN -m 8 %s/look/api/live >%s/stream"):format(kit.curl, web.url, web.dir))
     local function stream()
       return kit.read(web.dir .. "/stream") or ""
@@ -332,7 +370,7 @@ describe("the console's API", function()
     kit.wait_until(function() return stream():find('"queued":1', 1, true) end)
   end)
 
-  it("has its page, and says so, while the store can't be opened", function()
+  check("has its page, and says so, while the store can't be opened", function()
     web:stop()
     kit.sh(("chmod 600 %s/config.lua; mkdir -p %s/other; echo x >%s/other/data.mdb"):format(web.dir, web.dir, web.dir))
     web.settings.store = web.dir .. "/other"
@@ -346,7 +384,7 @@ describe("the console's API", function()
     assert.same({ 503, "unavailable" }, { status, answer.error.code })
   end)
 
-  it("answers what is asked too fast slowly, and still answers", function()
+  check("answers what is asked too fast slowly, and still answers", function()
     put { {} }
     local begun = core.clock()
     local out = kit.sh(("%s -s -o /dev/null -w '%%{http_code} ' '%s/look/api/tasks?limit=[1-200]'"):format(kit.curl,
@@ -355,4 +393,4 @@ describe("the console's API", function()
     assert.is_true(core.clock() - begun > 1000) -- sixty at once, the others 8 ms apart
     assert.equal(200, (request("GET", "/look/")))
   end)
-end)
+end) end
