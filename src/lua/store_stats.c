@@ -1,6 +1,8 @@
 /* mjhook.core's store: its counts. */
 #include "lua/store.h"
 
+#include <string.h>
+
 static void push_accounts(lua_State *L, const mj_stats *st, int64_t now)
 {
     lua_newtable(L);
@@ -100,9 +102,50 @@ static int store_stats(lua_State *L)
     return 1;
 }
 
+/* No Lua here: its errors must not unwind through the database's code. */
+static void add_fact(void *ctx, const char *level, const char *name, const char *text, const char *advice)
+{
+    const char *words[] = {level, name, text, advice ? advice : ""};
+
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        mj_put_str(ctx, (mj_str){words[i], (uint32_t)strlen(words[i])});
+}
+
+/* store:facts() -> {{status= "ok"|"warn"|"fail", check=, message=, advice=}, ...} | nil, err.  See mj_store_facts(). */
+static int store_facts(lua_State *L)
+{
+    static const char *const names[] = {"status", "check", "message", "advice"};
+    mj_store *s = mjl_store(L);
+    mj_buf *b = mjl_buf(L);
+    mj_reader r;
+    int rc = mj_store_facts(s, add_fact, b), n = 0;
+
+    if (rc == MJ_OK && b->failed)
+        rc = MJ_ENOMEM;
+    if (rc != MJ_OK) {
+        mj_buf_free(b);
+        return mjl_store_fail(L, s, rc);
+    }
+    lua_newtable(L);
+    r = mj_reader_of(b->p ? b->p : (const uint8_t *)"", b->n);
+    while (r.p < r.end) {
+        lua_createtable(L, 0, 4);
+        for (int i = 0; i < 4; i++) {
+            mj_str word = mj_get_str(&r);
+            if (word.n > 0) {
+                lua_pushlstring(L, word.p, word.n);
+                lua_setfield(L, -2, names[i]);
+            }
+        }
+        lua_rawseti(L, -2, ++n);
+    }
+    mj_buf_free(b);
+    return 1;
+}
+
 void mjl_open_store_stats(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"stats", store_stats}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"stats", store_stats}, {"facts", store_facts}, {NULL, NULL}};
 
     mjl_store_methods(L, methods);
 }

@@ -116,6 +116,9 @@ end
 
 return function(patient, report)
   local config = patient.config
+  if stores.scheme(config.store) then
+    return require "mjhook.doctor.database"(patient, report)
+  end
   local st, err = core.stat(config.store)
   if not st then
     if err.code ~= "not_found" then
