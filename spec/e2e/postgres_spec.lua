@@ -4,6 +4,7 @@ local kit = require "kit"
 local pg = require "pg"
 local receiver = require "receiver"
 local sim = require "sim"
+local snippets = require "snippets"
 
 if not pg.found() then
   describe("a store on PostgreSQL", function()
@@ -220,5 +221,36 @@ describe("a store on PostgreSQL", function()
     local out, code = mjhook("backup " .. dir .. "/copy")
     assert.not_equal(0, code)
     assert.matches("pg_dump", out, 1, true)
+  end)
+
+  it("is what its guide says, block by block", function()
+    schema = "mjhook"
+    configure { store_schema = "mjhook" }
+    local seen = {}
+    for _, block in ipairs(snippets.of "scripts/doc/guides/postgresql.md") do
+      local out, code
+      if block.kind == "sql" then
+        if block.text:find("mjhook.task_by_key", 1, true) then
+          assert.equal(0, select(2, reconcile "-q"))
+        end
+        out, code = pg.sql((block.text:gsub("CREATE ROLE mjhook LOGIN;\n", ""))) -- the server's user has that name
+      elseif block.kind == "sh" then
+        kit.sh("mkdir -p " .. dir .. "/bin")
+        kit.write(dir .. "/bin/mjhook", ("#!/bin/sh\nexec %s %s/scripts/mjhook \"$@\"\n"):format(kit.lua, kit.root))
+        kit.sh("chmod +x " .. dir .. "/bin/mjhook")
+        out, code = kit.sh(("PATH=%s/bin:$PATH MJHOOK_CONFIG=%s/config.lua sh -eu -c %s"):format(dir, dir,
+          kit.quote(block.text)))
+      else
+        assert.equal("lua config", block.kind)
+        out, code = type(assert(load(block.text))().store), 0
+        assert.equal("string", out)
+      end
+      assert.equal(0, code, ("line %d: %s"):format(block.line, tostring(out)))
+      seen[block.kind] = (seen[block.kind] or 0) + 1
+      if block.text:find("mjhook.task_by_key", 1, true) then
+        assert.matches("^7|pending|", out)
+      end
+    end
+    assert.same({ ["lua config"] = 1, sql = 5, sh = 2 }, seen)
   end)
 end)

@@ -1,4 +1,5 @@
--- A throw-away PostgreSQL server for specs: setup(pg.start), teardown(pg.stop); pending("...") where pg.found() is false.
+-- A throw-away PostgreSQL server for specs: setup(pg.start), teardown(pg.stop); a pending test where pg.found() is
+-- false.
 local kit = require "kit"
 
 local pg = {}

@@ -10,7 +10,7 @@ local M = {}
 -- What may stand behind ```, and so how a block is run.  Each kind is run; a block of another kind is an error.
 M.KINDS = {
   ["lua program"] = true, ["lua config"] = true, ["lua policy"] = true, ["lua part"] = true, ["lua spec"] = true,
-  ["nginx conf"] = true, ["nginx part"] = true, ["sh"] = true, ["sh make"] = true, ["text output"] = true,
+  ["nginx conf"] = true, ["nginx part"] = true, ["sh"] = true, ["sh make"] = true, ["text output"] = true, ["sql"] = true,
   ["crontab system"] = true, ["crontab user"] = true,
 }
 
@@ -44,8 +44,10 @@ function M.first(path, kind)
   error(("%s has no block %q"):format(path, kind), 2)
 end
 
--- Installing is tried by scripts/dev (packages in clean roots, containers), not beside other tests.
-local ELSEWHERE = { ["scripts/doc/guides/packages.md"] = true, ["scripts/doc/guides/containers.md"] = true }
+-- Installing is tried by scripts/dev (packages in clean roots, containers), not beside other tests; what needs a
+-- database, by spec/e2e/postgres_spec.lua.
+local ELSEWHERE = { ["scripts/doc/guides/packages.md"] = true, ["scripts/doc/guides/containers.md"] = true,
+                    ["scripts/doc/guides/postgresql.md"] = true }
 
 --- The documents whose code is run here, by their paths: README and the guides.
 function M.documents()
