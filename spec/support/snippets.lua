@@ -10,7 +10,7 @@ local M = {}
 -- What may stand behind ```, and so how a block is run.  Each kind is run; a block of another kind is an error.
 M.KINDS = {
   ["lua program"] = true, ["lua config"] = true, ["lua policy"] = true, ["lua part"] = true, ["lua spec"] = true,
-  ["nginx conf"] = true, ["nginx part"] = true, ["sh"] = true, ["sh make"] = true, ["text output"] = true, ["sql"] = true,
+  ["nginx conf"] = true, ["nginx part"] = true, ["sh"] = true, ["sh make"] = true, ["text output"] = true, sql = true,
   ["crontab system"] = true, ["crontab user"] = true,
 }
 
