@@ -80,7 +80,8 @@ typedef void (*mj_fact_fn)(void *ctx, const char *level, const char *name, const
 int mj_store_facts(mj_store *s, mj_fact_fn tell, void *ctx);
 
 /* Jobs that were put into the database by its own means, such as SQL, and wait to become tasks: the oldest ones, at
- * most `limit`.  Appends name (for mj_op.intake) and job (text, a JSON object) of each with mj_put_str(). */
+ * most `limit`.  Appends name (for mj_op.intake) and job (text, a JSON object; its context is a string that holds
+ * JSON, so that no digit is lost) of each with mj_put_str(). */
 int mj_store_intake(mj_store *s, uint32_t limit, mj_buf *out);
 
 /* Opens a file of a store for writing, and makes it with this mode, whatever the umask, when it is not there.  `at`:

@@ -15,8 +15,14 @@ local function arguments(text)
     return nil, core.error("invalid", "not a JSON object: " .. tostring(why or type(args)))
   end
   for name, value in pairs(args) do
-    if value == json.null and name ~= "context" then
+    if value == json.null then
       args[name] = nil
+    end
+  end
+  if args.context then
+    args.context, why = json.keep(args.context)
+    if why then
+      return nil, core.error("invalid", "context: " .. why)
     end
   end
   local wrong = job.misuse(args)

@@ -43,7 +43,8 @@ static const char *const others[MJ_PG_NOTHERS] = {
     [MJ_PG_INTAKE_GONE] = "DELETE FROM @.intake WHERE id = ANY($1::int8[])",
     [MJ_PG_INTAKE_LIST] =
         "SELECT 'intake/' || id, (SELECT jsonb_object_agg(e.key, e.value) FROM jsonb_each(jsonb_build_object('prompt', "
-        "prompt, 'key', key, 'mode', mode, 'timeout', timeout, 'user_id', user_id, 'context', context, 'priority', "
+        "prompt, 'key', key, 'mode', mode, 'timeout', timeout, 'user_id', user_id, 'context', context::text, "
+        "'priority', "
         "priority, 'account', account, 'expires', expires)) AS e WHERE e.value <> 'null'::jsonb)::text "
         "FROM @.intake WHERE refused IS NULL ORDER BY id LIMIT $1::int8",
     [MJ_PG_INTAKE_REFUSE] =
