@@ -106,11 +106,17 @@ describe("a store on PostgreSQL", function()
     assert.equal("0", sql "SELECT count(*) FROM @.intake")
     -- the same order once more, and one whose key means something else by now
     sql "SELECT @.enqueue(prompt => 'a fox', key => 'o-1', context => '{\"order\": 7, \"big\": 9007199254740993}')"
-    sql "SELECT @.enqueue(prompt => 'a wolf', key => 'o-1')"
+    out, code = sql "SELECT @.enqueue(prompt => 'a wolf', key => 'o-1')"
+    assert.not_equal(0, code)
+    assert.matches("key o%-1 waits already, with other arguments", out)
+    out, code = reconcile()
+    assert.equal(0, code, out)
+    assert.equal(2, #sim.jobs())
+    assert.equal(0, select(2, sql "SELECT @.enqueue(prompt => 'a wolf', key => 'o-1')"))
     out, code = reconcile()
     assert.equal(1, code, out)
     assert.equal(2, #sim.jobs())
-    assert.matches("key .o%-1. was used with other arguments", sql "SELECT error FROM @.intake")
+    assert.matches("key .o%-1. was used with other arguments", sql "SELECT refused FROM @.intake")
     out = reconcile()
     assert.is_nil(out:find("refused", 1, true), out)
     assert.equal("1", sql "SELECT count(*) FROM @.intake")

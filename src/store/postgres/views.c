@@ -215,9 +215,19 @@ const char *const mj_pg_views[] = {
     /* a key that waits already gives the row that waits */
     "CREATE FUNCTION @.enqueue(prompt text, key text DEFAULT NULL, mode text DEFAULT NULL, timeout int4 DEFAULT NULL, "
     "user_id text DEFAULT NULL, context jsonb DEFAULT NULL, priority int4 DEFAULT NULL, account text DEFAULT NULL, "
-    "expires int4 DEFAULT NULL) RETURNS int8 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$\n"
+    "expires int4 DEFAULT NULL) RETURNS int8 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$\n"
+    "#variable_conflict use_column\n"
+    "DECLARE\n"
+    "  made int8;\n"
+    "BEGIN\n"
     "  INSERT INTO @.intake AS i (prompt, key, mode, timeout, user_id, context, priority, account, expires) "
     "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
-    "ON CONFLICT (key) WHERE refused IS NULL DO UPDATE SET key = i.key RETURNING id\n"
-    "$$;\n",
+    "ON CONFLICT (key) WHERE refused IS NULL DO UPDATE SET key = i.key "
+    "WHERE (i.prompt, i.mode, i.timeout, i.user_id, i.context) IS NOT DISTINCT FROM ($1, $3, $4, $5, $6) "
+    "RETURNING i.id INTO made;\n"
+    "  IF made IS NULL THEN\n"
+    "    RAISE unique_violation USING MESSAGE = format('key %s waits already, with other arguments', $2);\n"
+    "  END IF;\n"
+    "  RETURN made;\n"
+    "END $$;\n",
     NULL};
