@@ -44,8 +44,9 @@ static int faulty_commit(mj_tx *tx)
 enum { TOLD = 8192 };
 
 static _Thread_local struct {
-    unsigned trips; /* since a test set it to 0 */
-    unsigned nkeys, nscans, nrefs;
+    unsigned trips;                        /* since a test set it to 0 */
+    unsigned nkeys, nscans, nrefs, nholds; /* nholds: of the last load that holds any */
+    bool waits;
     mj_entry keys[TOLD];
     mj_scan scans[64];
     uint8_t refs[TOLD][MJ_ULID_BYTES]; /* of the tasks that are loaded */
@@ -121,6 +122,10 @@ static int telling_load(mj_tx *tx, const mj_need *need)
                 return rc;
             CHECK_INT(rc, MJ_OK);
         }
+    }
+    if (need->nholds > 0) {
+        told.nholds = (unsigned)need->nholds;
+        told.waits = need->wait;
     }
     for (size_t i = 0; i < need->nholds && !BACKEND.load; i++)
         need->holds[i].held = true;

@@ -151,6 +151,23 @@ TEST("an account's number is that of its slots, whatever becomes of its row")
     close_base(&b);
 }
 
+TEST("engine: a claim holds the accounts that are free, a pause all and its own")
+{
+    mj_store *s = open_engine("store");
+
+    accounts(s, "a", 2, "b", 2);
+    add(s, (job){0}, T0);
+    CHECK_INT(claim(s, T0), MJ_OK);
+    CHECK(told.nholds == 2 && !told.waits);
+    CHECK_INT(pause_account(s, "c", T0 + MINUTE, T0), MJ_OK);
+    CHECK(told.nholds == 3 && told.waits);
+    CHECK_INT(pause_account(s, "a", T0 + MINUTE, T0), MJ_OK);
+    CHECK(told.nholds == 2 && told.waits);
+    CHECK_INT(stats(s).naccounts, 3);
+    check_clean(s);
+    mj_store_close(s);
+}
+
 enum { CAP = 5, CLAIMERS = 6, JOBS = 120 };
 
 static _Atomic int sent, denied;

@@ -108,6 +108,15 @@ void mj_unit_follow_slots(mj_unit *u, const mj_facets *was, const mj_facets *is)
     }
 }
 
+/* Another writer gives out its slots at this moment, and may write its row. */
+static bool is_busy(const mj_unit *u, mj_str account)
+{
+    for (size_t i = 0; i < u->s->ncaps; i++)
+        if (!u->holds[i].held && mj_str_eq(u->holds[i].account, account))
+            return true;
+    return false;
+}
+
 void mj_unit_put_accounts(mj_unit *u)
 {
     mj_buf *b = &u->s->scratch;
@@ -116,7 +125,7 @@ void mj_unit_put_accounts(mj_unit *u)
         mj_held *h = &u->held[i];
         mj_entry key = {.index = MJ_IX_ACCOUNT, .name = {h->name, (uint32_t)strlen(h->name)}};
         bool gone = is_nothing(u, h);
-        if (!h->dirty || (gone && !h->stored))
+        if (!h->dirty || (gone && !h->stored) || is_busy(u, key.name))
             continue;
         b->n = 0;
         mj_account_write(h, b);

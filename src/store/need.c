@@ -142,10 +142,29 @@ void mj_unit_expect_tasks(mj_unit *u, const mj_entry *entries, size_t n)
     load(u, &(mj_need){.keys = w.keys, .nkeys = w.n});
 }
 
+static bool is_held(const mj_need *need, mj_str account)
+{
+    for (size_t i = 0; i < need->nholds; i++)
+        if (mj_str_eq(need->holds[i].account, account))
+            return true;
+    return false;
+}
+
+/* The row of an account is written by those alone that hold it: a pause holds the accounts that it is about, beside
+ * those of the caps, whose places stay as they are. */
+static void hold_paused(mj_unit *u, const mj_op *ops, size_t n, mj_need *need)
+{
+    need->nholds = u->s->ncaps;
+    for (size_t i = 0; i < n; i++)
+        if (ops[i].kind == MJ_OP_PAUSE && ops[i].sig.account.n > 0 && ops[i].sig.account.n <= MJ_MAX_NAME &&
+            !is_held(need, ops[i].sig.account))
+            u->holds[need->nholds++] = (mj_hold){.account = ops[i].sig.account};
+}
+
 void mj_unit_expect_ops(mj_unit *u, const mj_op *ops, size_t n)
 {
     static const char *const meta[] = {MJ_JUDGED_KEY, MJ_MEASURES_KEY, MJ_REWIND_KEY, MJ_CLOCK_KEY, MJ_MOVING_KEY};
-    mj_need need = {.wait = u->s->hold_all};
+    mj_need need = {.wait = u->s->hold_all || u->npauses > 0};
     wants w = {mj_unit_alloc(u, (KEYS_OF_OP * n + KEYS_OF_UNIT) * sizeof *w.keys), 0};
     mj_scan scans[4];
 
@@ -156,13 +175,16 @@ void mj_unit_expect_ops(mj_unit *u, const mj_op *ops, size_t n)
     for (size_t i = 0; i < n; i++)
         want_of(&w, &ops[i]);
     sort_keys(&w);
-    if (u->nclaims > 0) {
+    if (u->nclaims + u->npauses > 0)
         scans[need.nscans++] = (mj_scan){.index = MJ_IX_ACCOUNT};
+    if (u->nclaims > 0) {
         scans[need.nscans++] = mj_scan_slots(u, MJ_TICK_IN_CLAIM);
         scans[need.nscans++] = mj_scan_waits(u, MJ_TICK_IN_CLAIM);
-        need.holds = u->holds;
-        need.nholds = u->s->ncaps;
     }
+    need.holds = u->holds;
+    need.nholds = u->nclaims > 0 ? u->s->ncaps : 0;
+    if (u->npauses > 0)
+        hold_paused(u, ops, n, &need);
     if (u->ntakes > 0)
         scans[need.nscans++] = mj_scan_outbox(u);
     need.keys = w.keys;

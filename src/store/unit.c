@@ -36,7 +36,7 @@ static bool prepare_holds(mj_unit *u)
 {
     const mj_store *s = u->s;
 
-    u->holds = mj_unit_alloc(u, (s->ncaps + 1) * sizeof *u->holds);
+    u->holds = mj_unit_alloc(u, (s->ncaps + u->npauses + 1) * sizeof *u->holds);
     for (size_t i = 0; u->holds && i < s->ncaps; i++)
         u->holds[i] = (mj_hold){.account = {s->caps[i].name, (uint32_t)strlen(s->caps[i].name)}, .held = true};
     return u->holds != NULL;
@@ -75,6 +75,7 @@ int mj_unit_begin(mj_unit *u, mj_store *s, const mj_op *ops, size_t n, int64_t n
     for (size_t i = 0; i < n; i++) {
         u->nclaims += ops[i].kind == MJ_OP_CLAIM;
         u->ntakes += ops[i].kind == MJ_OP_EVENT_TAKE;
+        u->npauses += ops[i].kind == MJ_OP_PAUSE;
     }
     s->scratch.failed = false;
     mj_unit_reset(s);

@@ -93,6 +93,7 @@ typedef struct mj_unit {
     int64_t sure; /* by when slots of known jobs end: earlier than now where this process' clock runs ahead */
     int rc;       /* the first failure that ends the whole unit; operations look at it and leave */
     uint32_t nclaims, ntakes; /* operations of these kinds: how much of the queue and of the outbox is wanted */
+    uint32_t npauses;
     mj_rules rules;
     mj_tally totals; /* as stored */
     mj_judged judged;
