@@ -333,6 +333,14 @@ for store_name, on in pairs(STORES) do describe("the console's API on " .. store
       assert.is_nil(body:find("SECRETWORD", 1, true), path)
       assert.is_nil(body:find("i.test", 1, true), path)
     end
+    for _, path in ipairs { "tasks?q=SECRET&since=0", "count?user_id=SECRETWORD", "events?key=SECRETWORD",
+                            "gallery?q=S" } do -- an answer would tell
+      assert.equal(400, (request("GET", "/private/api/" .. path)), path)
+    end
+    assert.equal(404, (request("GET", "/private/api/find?id=SECRETWORD")))
+    assert.equal(200, (request("GET", "/private/api/find?id=" .. refs[1])))
+    assert.equal("invalid", post("/private/api/act", { action = "replay", dry_run = true,
+                                                       filter = { q = "SECRET" } }).error.code)
   end)
 
   check("sends archived images, and no other file", function()

@@ -102,8 +102,11 @@ local function split(text)
 end
 
 -- The filter that a query makes, or nil and what is wrong with it.
-local function filter_of(args, fields)
-  local filter = {}
+local function filter_of(args, fields, options)
+  local filter, hidden = {}, access.hidden(args, options)
+  if hidden then
+    return nil, hidden
+  end
   for name, value in pairs(args) do
     if type(value) == "table" then
       return nil, ("%s: given twice"):format(name)
@@ -134,8 +137,8 @@ local function whole(args, name)
   return n, not n and name .. ": a whole number expected" or nil
 end
 
-local function tasks_filter(args)
-  local filter, fault = filter_of(args, listing.FIELDS)
+local function tasks_filter(args, options)
+  local filter, fault = filter_of(args, listing.FIELDS, options)
   return { filter = filter }, fault
 end
 
@@ -149,8 +152,8 @@ end
 -- name -> what it takes of the query; each is a function of resty.mjhook.console.reads.
 local READS = {
   tasks = tasks_filter, count = tasks_filter, gallery = tasks_filter, task = one_ref,
-  events = function(args)
-    local filter, fault = filter_of(args, listing.EVENT_FIELDS)
+  events = function(args, options)
+    local filter, fault = filter_of(args, listing.EVENT_FIELDS, options)
     return { filter = filter, after = args.after }, fault
   end,
   refused = function(args)
@@ -182,7 +185,7 @@ local function answer_read(mj, name, options)
   if err == "truncated" then
     return refuse("invalid", "too many parameters")
   end
-  local args, fault = READS[name](query)
+  local args, fault = READS[name](query, options)
   if fault then
     return refuse("invalid", fault)
   end
@@ -298,7 +301,7 @@ function POST.act(mj, options)
   end
   local wanted, err = body()
   if wanted then
-    err = select(2, acts.check(wanted))
+    err = select(2, acts.check(wanted, options))
   end
   if err then
     return send_error(err)
@@ -307,7 +310,7 @@ function POST.act(mj, options)
     ngx.var.remote_user and " by " .. ngx.var.remote_user or ""))
   ngx.header["Content-Type"] = "application/x-ndjson"
   ngx.header["X-Accel-Buffering"] = "no"
-  local ok, why = pcall(acts.run, mj, wanted)
+  local ok, why = pcall(acts.run, mj, wanted, options)
   if not ok then
     local said = type(why) == "table" and why or { code = "internal", message = "see the error log" }
     log("error", "console: " .. wanted.action .. ": " .. tostring(type(why) == "table" and why.message or why))

@@ -25,6 +25,20 @@ function M.headers(options)
   header["Cache-Control"] = "no-store"
 end
 
+-- ---- what is hidden ----
+
+--- Why a filter may not be used here; nil when it may. What is not shown can't be asked for either: its answers would
+-- tell.
+-- @tparam table filter
+-- @tparam table options private
+function M.hidden(filter, options)
+  for _, name in ipairs { "q", "user_id", "key" } do
+    if options.private and filter[name] ~= nil then
+      return name .. ": hidden in this console"
+    end
+  end
+end
+
 -- ---- origin ----
 
 --- Whether the request was begun by a page of this origin, as far as a browser says. A browser always says so with a

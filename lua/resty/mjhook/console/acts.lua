@@ -1,6 +1,7 @@
 --- What the console changes: an action on some ids, or on everything that a filter picks; accounts; refused callbacks.
 --
 -- Answers are lines of JSON, one for each page of an action, so that a browser can show how far it is.
+local access = require "resty.mjhook.console.access"
 local accounts = require "mjhook.accounts"
 local bulk = require "mjhook.bulk"
 local core = require "mjhook.core"
@@ -22,12 +23,16 @@ local function line(value)
   ngx.flush(true)
 end
 
-local function public(report)
+-- Messages may quote what users and the provider wrote.
+local function public(report, options)
   local copy = {}
   for k, v in pairs(report) do
     copy[k] = v
   end
   copy.errors = json.array(copy.errors)
+  for _, err in ipairs(options.private and copy.errors or {}) do
+    err.message = err.code
+  end
   return copy
 end
 
@@ -83,10 +88,14 @@ end
 
 -- ---- on a filter ----
 
-local function check_filter(action, filter)
+local function check_filter(action, filter, options)
   local how = bulk.ACTIONS[action]
   if type(filter) ~= "table" then
     return invalid "filter: an object expected"
+  end
+  local hidden = access.hidden(filter, options)
+  if hidden then
+    return invalid("filter: %s", hidden)
   end
   local fault = listing.fault(filter, how.of == "events" and listing.EVENT_FIELDS or listing.FIELDS)
   if fault then
@@ -121,7 +130,7 @@ local OF_ACCOUNTS = { pause = true, drain = true, resume = true }
 
 --- What has to be right before the answer begins.
 -- @treturn boolean|nil true; nil and an error ("invalid")
-function M.check(wanted)
+function M.check(wanted, options)
   local action = type(wanted) == "table" and wanted.action
   if OF_ACCOUNTS[action] then
     return true
@@ -132,13 +141,14 @@ function M.check(wanted)
   elseif not bulk.ACTIONS[action] then
     return invalid("%s: ids expected", action)
   end
-  return check_filter(action, wanted.filter)
+  return check_filter(action, wanted.filter, options)
 end
 
 --- Does it, and answers with lines of JSON, the last of which is the report or an error.
 -- @tparam table mj the worker's
 -- @tparam table wanted which check() found right
-function M.run(mj, wanted)
+-- @tparam table options private
+function M.run(mj, wanted, options)
   local action = wanted.action
   local report, err
   if OF_ACCOUNTS[action] then
@@ -154,9 +164,9 @@ function M.run(mj, wanted)
     report, err = on_filter(mj, action, wanted)
   end
   if report then
-    line { report = public(report) }
+    line { report = public(report, options) }
   else
-    line { error = { code = err.code, message = err.message } }
+    line { error = { code = err.code, message = options.private and err.code or err.message } }
   end
 end
 

@@ -33,8 +33,8 @@ function M.count(mj, args)
   return listing.count(mj, args.filter)
 end
 
-function M.find(mj, args)
-  for _, name in ipairs { "get", "find", "by_key" } do
+function M.find(mj, args, options)
+  for _, name in ipairs { "get", "find", not options.private and "by_key" or nil } do
     local task, err = mj.exec:read(name, args.id)
     if task then
       return { ref = task.ref, pruned = task.pruned, state = task.pruned and task.state }
