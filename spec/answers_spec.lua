@@ -239,7 +239,7 @@ describe("an answer", function()
     end)
   end
 
-  it("with a word that nobody knows means that the task runs", function()
+  it("with an unknown word means that the task runs", function()
     open { lost_after = 100 * 86400 }
     local task = submit "[status:unknown_word]"
     sim.finish(task.task_id)

@@ -476,7 +476,7 @@ describe("submit_many", function()
       assert.equal(0, #sim.jobs())
     end)
 
-    it("keeps all of them queued when nobody can be reached", function()
+    it("keeps all of them queued when the provider can't be reached", function()
       local mj = open { base_url = "http://127.0.0.1:1", connections = 3 }
       assert.same({ queued = 7 }, states(mj:submit_many(jobs(7))))
       assert.equal(0, mj:stats().accounts[1].held)

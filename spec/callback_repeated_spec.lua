@@ -97,7 +97,7 @@ describe("a callback that tells nothing new", function()
     assert.equal(before + 20, counts().callback_duplicate)
   end)
 
-  it("is counted when it is about a task that nobody knows, with the next write of its process", function()
+  it("is counted when it is about an unknown task, with the next write of its process", function()
     mj = kit.open(nil, sim)
     submit()
     local before = counts().callback_unknown

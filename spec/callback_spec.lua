@@ -469,7 +469,7 @@ describe("callback", function()
       assert.is_nil(task.meta) -- more than is kept
     end)
 
-    it("reads a body that is gzipped though nobody asked, and no more of it than max_body", function()
+    it("reads a body that is gzipped without being asked for, and no more of it than max_body", function()
       local policy = { on_callback = function() return "accept" end }
       for _, more in ipairs { {}, { trust = "verify" }, { policy = policy } } do -- each weighs it elsewhere
         more.max_body = 4096
@@ -574,7 +574,7 @@ describe("callback", function()
     end)
 
     for _, case in ipairs { { "succeeded", success, failure }, { "failed", failure, success } } do
-      it("and contradicts: the first word stays, " .. case[1], function()
+      it("and contradicts: the first status stays, " .. case[1], function()
         open()
         local task, uri = submit()
         post(uri, case[2](task.task_id))
@@ -736,7 +736,7 @@ describe("callback", function()
       assert.same({ first, "SecondId" }, asked)
     end)
 
-    it("is believed when it is the first terminal word", function()
+    it("is believed when it is the first final status", function()
       open()
       local task, uri = submit()
       local first = task.task_id
@@ -819,7 +819,7 @@ describe("callback", function()
     }
     for _, trust in ipairs { "payload", "verify" } do
       for kind, word in pairs(WORDS) do
-        it(("with the task id of the newer one it is a conflict and no word: %s, %s"):format(trust, kind), function()
+        it(("with the task id of the newer one it is a conflict and no status: %s, %s"):format(trust, kind), function()
           local task, uri = resubmitted { trust = trust }
           local reply = post(uri, word(task.task_id))
           assert.equal(200, reply.status)
@@ -848,7 +848,7 @@ describe("callback", function()
       end
     end
 
-    it("with the task id of the newer one a policy can't turn it into a word either", function()
+    it("with the task id of the newer one a policy can't turn it into a status either", function()
       local task, uri = resubmitted { policy = { on_callback = function() return "accept" end,
                                                  resolve_ambiguous = function() return "resubmit" end } }
       assert.equal("stale", post(uri, failure(task.task_id, "nope")).word)
@@ -1071,7 +1071,7 @@ describe("callback", function()
       return mj:get(task.ref), reply, uri
     end
 
-    it("asks with the task and the provider's word", function()
+    it("asks with the task and the provider's status", function()
       local got
       local task = decide(function(...)
         got = { ... }

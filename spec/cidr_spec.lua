@@ -42,7 +42,7 @@ describe("a callback's caller", function()
     }.status
   end
 
-  it("may be anybody with a token when no range is configured", function()
+  it("may be any caller with a token when no range is configured", function()
     assert.equal(200, status({}, "203.0.113.9"))
   end)
 

@@ -598,7 +598,7 @@ describe("mjhook", function()
   end)
 
   describe("with a store that is wrong", function()
-    it("makes none where somebody only looks", function()
+    it("makes none where a command only looks", function()
       for _, command in ipairs { { "list" }, { "stats" }, { "get", "x" }, { "cancel", "x" } } do
         local result = run(command)
         assert.equal(78, result.code)

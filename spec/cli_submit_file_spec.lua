@@ -130,7 +130,7 @@ describe("mjhook", function()
       assert.equal(3, #known()) -- what the file is called is no matter
     end)
 
-    it("takes lines as other systems end them, an empty file, and a last line that nobody ended", function()
+    it("takes lines as other systems end them, an empty file, and a last line without an end", function()
       kit.write(file, "\239\187\191{\"prompt\":\"one\"}\r\n\r\n  \t\n{\"prompt\":\"two\"}\r\n\n{\"prompt\":\"three\"}")
       local list = objects(run "--json")
       assert.same({ 1, 4, 6 }, { list[1].line, list[2].line, list[3].line })

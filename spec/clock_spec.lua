@@ -119,7 +119,7 @@ describe("a clock that was an hour ahead and is set right", function()
     assert.equal("expired", mj:get(task.ref).error.code)
   end)
 
-  it("puts off no poll, also when no sweep ran under it", function()
+  it("puts off no poll, also when no pass ran under it", function()
     local mj = kit.open(nil, sim)
     kit.travel(HOUR)
     local task = assert(mj:submit { prompt = "a fox" })

@@ -371,7 +371,7 @@ describe("configuration", function()
     end
 
     if AS_ROOT then
-      it("are refused when they belong to somebody else", function()
+      it("are refused when they belong to another user", function()
         local path = file "return {}"
         os.execute("chown 65534 " .. path)
         assert.matches("belongs to uid 65534", refused { config = path })
@@ -412,7 +412,7 @@ describe("configuration", function()
     end
 
     for _, mode in ipairs { "604", "606", "602" } do
-      it("with keys and secrets are refused when everybody can use them: " .. mode, function()
+      it("with keys and secrets are refused when every user can use them: " .. mode, function()
         local path = file("the-16-byte-word", mode)
         assert.matches("^api_key_file: .*chmod", refused { api_key_file = path })
         assert.matches("^secrets_file: .*chmod", refused { secrets_file = path })
@@ -585,7 +585,7 @@ describe("configuration", function()
     end
 
     if AS_ROOT then
-      it("is refused when its file belongs to somebody else", function()
+      it("is refused when its file belongs to another user", function()
         local path = file "return {}"
         os.execute("chown 65534 " .. path)
         assert.matches("^policy: .* belongs to uid 65534", refused { policy = path })

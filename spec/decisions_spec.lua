@@ -6,7 +6,7 @@ local testing = require "mjhook.testing"
 local DECISIONS = { "on_callback", "next_poll", "on_refused", "resolve_ambiguous" }
 
 describe("decision points", function()
-  describe("are those that the flows asked, with the same task and the same word or time:", function()
+  describe("are those that the flows asked, with the same task and the same status or time:", function()
     local t, asked, answers
 
     -- A mjhook whose policy notes what it is asked and answers what `answers` says at that time.

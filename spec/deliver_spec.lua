@@ -225,7 +225,7 @@ describe("deliver", function()
     assert.same({ 2, 2 }, { first, second })
   end)
 
-  it("lets one task's failing event hold up its own next ones, and nobody else's", function()
+  it("lets one task's failing event hold up its own next ones, and no other task's", function()
     local poisoned
     open { on_event = function(task, ctx)
       if task.ref == poisoned and ctx.type == "ambiguous" then
@@ -375,7 +375,7 @@ describe("deliver", function()
     return #names
   end
 
-  it("lets somebody else take back what lies behind a slow handler: due at once, as if nobody had had it", function()
+  it("lets another thread take back what a slow handler has not begun: due at once, as if never taken", function()
     local held, back = core.workqueue "x", 0 -- so that they outlive a turn
     open { on_event = function(task, ctx)
       note(task, ctx)
@@ -399,7 +399,7 @@ describe("deliver", function()
     held:close()
   end)
 
-  it("leaves it to whoever took it back, also when that one had it and is done before the slow one", function()
+  it("leaves it to the thread that took it back, also when that one had it and is done before the slow one", function()
     local held = core.workqueue "x"
     local others = 0
     open { on_event = function(task, ctx)

@@ -156,7 +156,7 @@ describe("mjhook doctor", function()
       assert_fails("configuration", "chmod go-w")
     end)
 
-    it("fails when keys stand in it and everybody can read it; without keys everybody may", function()
+    it("fails when keys stand in it and every user can read it; without keys every user may", function()
       local path = config_file()
       chmod("644", path)
       findings, count = doctor.run { config = path }
@@ -266,7 +266,7 @@ describe("mjhook doctor", function()
     end)
 
     if AS_ROOT then
-      it("fails when a lock file belongs to somebody else", function()
+      it("fails when a lock file belongs to another user", function()
         local path = config_file()
         kit.write(kit.store .. "/reconcile.lock", "")
         findings, count = doctor.run { config = path }
@@ -276,7 +276,7 @@ describe("mjhook doctor", function()
         assert_fails("store.files", "reconcile.lock belongs to uid 65534", "chown")
       end)
 
-      it("fails when it belongs to somebody else", function()
+      it("fails when it belongs to another user", function()
         local path = config_file()
         chown(kit.store)
         findings, count = doctor.run { config = path }
@@ -306,7 +306,7 @@ describe("mjhook doctor", function()
       assert_fails("store.disk", "10 MiB", "make room")
     end)
 
-    it("fails when nobody can tell how full the disk is", function()
+    it("fails when the disk's free space is not known", function()
       replace("disk", function() return nil, core.error("io", "Stale file handle") end)
       examine()
       assert_fails("store.disk", "Stale file handle", "mounted")
@@ -344,7 +344,7 @@ describe("mjhook doctor", function()
       assert_finding("warn", "store.events", "1 of 2 stored events are buried (50 %)", "mjhook kick")
     end)
 
-    describe("whose last sweep is known", function()
+    describe("whose last pass is known", function()
       local sweep, oldest
 
       before_each(function()

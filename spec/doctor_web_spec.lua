@@ -269,12 +269,12 @@ describe("mjhook doctor", function()
       assert_fails("hook_url.dns", "no-such-host.invalid", "spelled right")
     end)
 
-    it("fails when nobody listens", function()
+    it("fails when no server listens", function()
       examine(("https://localhost:%d/hook"):format(free_port()))
       assert_fails("hook_url.reach", "localhost", "firewall")
     end)
 
-    it("fails when nobody answers, and goes on", function()
+    it("fails when no server answers, and goes on", function()
       local server = assert(socket.bind("127.0.0.1", 0)) -- the kernel accepts, nobody reads
       kit.finally(function() server:close() end)
       local _, port = server:getsockname()
@@ -320,7 +320,7 @@ describe("mjhook doctor", function()
       assert_fails("hook_url.tls", "valid until", "has to name localhost")
     end)
 
-    it("fails for a certificate of an authority that nobody knows", function()
+    it("fails for a certificate of an unknown authority", function()
       start()
       examine(("https://localhost:%d/hook"):format(ports.TLS), nil, {})
       assert_fails("hook_url.tls", "valid until", "fullchain")

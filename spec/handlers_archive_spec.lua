@@ -78,7 +78,7 @@ describe("the archive handler", function()
       assert_kept(keep("x.png?kind=jpg&type=image/png").files[1], 1, "01KB-1.jpg", "image/jpeg", 1000)
     end)
 
-    it("one whose length nobody announced", function()
+    it("one without an announced length", function()
       assert_kept(keep("a?length=0&size=200000").files[1], 1, "01KB-1.png", "image/png", 200000)
     end)
 
@@ -108,7 +108,7 @@ describe("the archive handler", function()
       assert.same({ "", 0, "2026-05-04" }, { out, code, (kit.sh("ls " .. server.dir .. "/kept")) })
     end)
 
-    it("files that nobody else can read, or in the mode asked for", function()
+    it("files that no other user can read, or in the mode asked for", function()
       local function modes(more)
         keep("a", more)
         return (kit.sh(("cd %s && stat -c %%a 2026-05-04 2026-05-04/01KB-1.png"):format(more.dir)))
@@ -294,7 +294,7 @@ describe("the archive handler", function()
       assert.same({}, proxy:received())
     end)
 
-    it("a certificate that is not the host's, or of nobody it trusts", function()
+    it("a certificate that is not the host's, or of no authority that it trusts", function()
       local other = images.start "other.localhost"
       assert_refused("image 1: img.localhost: ", false, keep(other:url "a", { ca_file = other.dir .. "/ca.pem" }))
       assert_refused("image 1: img.localhost: ", false, keep("a", { ca_file = other.dir .. "/ca.pem" }))

@@ -429,7 +429,7 @@ describe("the Redis handler", function()
       within("no answer in time", { { "redis" }, { "drip", ADDED, 0.1 } })
     end)
 
-    it("that answers without end, or as nobody does, is not listened to", function()
+    it("that answers without end, or in a strange way, is not listened to", function()
       within("not Redis': a line", { { "redis" }, { "send", "+" }, { "flood", ("x"):rep(1000), 3 } })
       within("not Redis': a reply of more", {
         { "redis" }, { "send", "*1000\r\n" }, { "flood", "$1000\r\n" .. ("x"):rep(1000) .. "\r\n", 3 },

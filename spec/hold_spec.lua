@@ -95,7 +95,7 @@ describe("a handler whose time is over while it", function()
     end
   end
 
-  it("submits does not begin with another lot", function()
+  it("submits does not begin with another batch", function()
     open({ on_event = function(task, ctx)
       if task.prompt == "first" then
         local jobs = {}

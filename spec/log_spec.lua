@@ -47,7 +47,7 @@ describe("the log file", function()
     assert.is_true(math.abs(stamp - before % 86400000) < 2000, time)
   end)
 
-  it("gets what callbacks and sweeps have to say", function()
+  it("gets what callbacks and passes have to say", function()
     local mj = assert(mjhook.open(kit.settings { log = path }))
     kit.finally(function() mj:close() end)
     local task = assert(mj:adopt { task_id = "Id1", prompt = "fox" })
@@ -184,7 +184,7 @@ describe("the log file", function()
     assert.equal(written, count)
   end)
 
-  it("that can't be written to does not stop anybody; standard error gets the line, and once why", function()
+  it("that can't be written to stops no call; standard error gets the line, and once why", function()
     local child = kit.spawn("exec " .. kit.lua_command [[
       local log = require("mjhook.log").open "/nowhere/at/all/mjhook.log"
       log("warn", "one")
@@ -195,7 +195,7 @@ describe("the log file", function()
     assert.matches('level=error msg="two"\n', child:err())
   end)
 
-  it("that is on a full disk does not stop anybody", function()
+  it("that is on a full disk stops no call", function()
     local child = kit.spawn("exec " .. kit.lua_command [[
       local log = require("mjhook.log").open "/dev/full"
       log("warn", "one")]])

@@ -131,7 +131,7 @@ describe("experience", function()
       assert.is_true(sum > 3 * 12 + 2 * 65 and sum < 3 * 12 + 2 * 65 + 30)
     end)
 
-    it("tells how long the oldest task and the first event wait, and when the last sweep was", function()
+    it("tells how long the oldest task and the first event wait, and when the last pass was", function()
       open()
       assert.same({ 0, 0 }, { metrics().mjhook_oldest_unresolved_seconds, metrics().mjhook_events_overdue_seconds })
       assert.is_nil(metrics().mjhook_last_sweep_age_seconds)

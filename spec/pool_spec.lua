@@ -180,7 +180,7 @@ describe("a handler in a process of its own", function()
     ["crashes"] = { "kill -ABRT $PPID", "ended by signal 6 (SIGABRT)" }, -- not SEGV: sanitizers make an exit of it
     ["is killed from outside"] = { "kill -KILL $PPID", "ended by signal 9 (SIGKILL)" },
   } do
-    it("that " .. what .. " costs its event a try, and nobody else", function()
+    it("that " .. what .. " costs its event a try, and no other event", function()
       open { on_event = function(task)
         note("begun", task.prompt)
         if task.prompt == "bad" then
@@ -320,7 +320,7 @@ describe("a handler in a process of its own", function()
     assert.equal("on_succeeded: its process exited with 3", error_of(ref))
   end)
 
-  it("that is slow holds back nobody: others run beside it", function()
+  it("that is slow holds back no other: they run beside it", function()
     open({ on_event = function(task)
       if task.prompt == "slow" then
         os.execute "sleep 0.8"

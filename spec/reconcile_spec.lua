@@ -169,7 +169,7 @@ describe("reconcile", function()
       end)
     end
 
-    it("reads an answer that is gzipped though nobody asked", function()
+    it("reads an answer that is gzipped without being asked for", function()
       open()
       local task = submit()
       sim.finish(task.task_id)
@@ -180,7 +180,7 @@ describe("reconcile", function()
       assert.equal("succeeded", state(task))
     end)
 
-    it("loses nothing while nobody can be reached, however long", function()
+    it("loses nothing while the provider can't be reached, however long", function()
       open()
       local task = submit()
       mj:close()
@@ -324,7 +324,7 @@ describe("reconcile", function()
       assert.equal("pending", state(gone))
     end)
 
-    it("does not when the answer knows nobody", function()
+    it("does not when the answer knows none of them", function()
       open()
       local one, two = submit "1", submit "2"
       sim.forget(one.task_id)
@@ -609,7 +609,7 @@ describe("reconcile", function()
       assert.same({ 1, 0, 0 }, { report.failed, report.errors, report.queued })
     end)
 
-    it("keeps them queued when nobody can be reached, and says so", function()
+    it("keeps them queued when the provider can't be reached, and says so", function()
       open { base_url = "http://127.0.0.1:1" }
       for i = 1, 3 do
         submit(tostring(i))
@@ -624,7 +624,7 @@ describe("reconcile", function()
       assert.equal(3, pass().submitted)
     end)
 
-    it("says in each sweep, once, that the key is wrong, keeps what waits, and sends when it is right", function()
+    it("says in each pass, once, that the key is wrong, keeps what waits, and sends when it is right", function()
       sim.config { keys = { "another-key" } }
       open()
       submit "1"
@@ -728,7 +728,7 @@ describe("reconcile", function()
   end)
 
   describe("with dry_run", function()
-    it("writes nothing, asks nobody, and says what it would do", function()
+    it("writes nothing, asks nothing, and says what it would do", function()
       kit.needs "processes"
       open()
       local child = kit.spawn("exec " .. kit.lua_command(([[

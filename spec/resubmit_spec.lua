@@ -117,7 +117,7 @@ describe("resubmit", function()
                                context = { order = 7 } }).duplicate)
   end)
 
-  it("waits as queued when no slot is free, and is sent by a sweep", function()
+  it("waits as queued when no slot is free, and is sent by a pass", function()
     local mj = open { max_in_flight = 1 }
     local task = make.rejected(mj)
     local other = mj:submit { prompt = "a wolf" }
@@ -174,7 +174,7 @@ describe("resubmit", function()
     assert.equal("pending", mj:get(waits.ref).state)
   end)
 
-  it("is refused for an adopted task whose prompt nobody knows", function()
+  it("is refused for an adopted task with an unknown prompt", function()
     local mj = open()
     local task = signal(mj, mj:adopt { task_id = "theirs" }, "failed", { task_id = "theirs", source = "poll" })
     local again, err = mj:resubmit(task.ref)

@@ -482,7 +482,7 @@ print(w, h)]]
             assert.equal(1, #callbacks(id, 1))
         end)
 
-        it("notes why a callback reached nobody", function()
+        it("notes why a callback reached no receiver", function()
             config { callback_timeout_ms = 50 }
             local listener = assert(socket.bind("127.0.0.1", 0))
             local _, dead = listener:getsockname()

@@ -208,7 +208,7 @@ describe("the store", function()
     assert.equal(0, ops)
   end)
 
-  it("looks at a part of what can't be pruned in each sweep, and comes to all that can", function()
+  it("looks at a part of what can't be pruned in each pass, and comes to all that can", function()
     small_steps()
     local mj = open { policy = {}, retention = { failed = 0, succeeded = 0 }, max_in_flight = 1000 }
     unprunable(mj, 250)
@@ -410,7 +410,7 @@ describe("the store", function()
       assert.same({ 1, 1 }, { here:put(REF, 1, "x") })
     end)
 
-    it("uses its memory again for the next lot, and lets go of it when it is closed", function()
+    it("uses its memory again for the next batch, and lets go of it when it is closed", function()
       if kit.sanitized then
         return
       end

@@ -405,7 +405,7 @@ describe("submit", function()
     end)
   end)
 
-  it("reads an answer that is gzipped though nobody asked", function()
+  it("reads an answer that is gzipped without being asked for", function()
     sim.script { submit = { "gzip" } }
     local task = assert(open():submit { prompt = "a fox" })
     assert.equal("pending", task.state)
@@ -436,7 +436,7 @@ describe("submit", function()
       end)
     end
 
-    it("keeps it queued when nobody could be reached", function()
+    it("keeps it queued when the provider could not be reached", function()
       local mj = open { base_url = "http://127.0.0.1:1" }
       local task = assert(mj:submit { prompt = "a fox" })
       assert.equal("queued", task.state)
@@ -874,7 +874,7 @@ describe("submit", function()
       end)
     end
 
-    it("does not make a sweep, or who fills free slots, send one job for ever", function()
+    it("does not make a pass, or the dispatcher of free slots, send one job for ever", function()
       sim.config { submit = { http_400 = 1 } }
       local mj = open { policy = { on_refused = function() return "retry", 0 end }, max_in_flight = 3 }
       for i = 1, 3 do

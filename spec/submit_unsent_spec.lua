@@ -3,7 +3,7 @@ local core = require "mjhook.core"
 local kit = require "kit"
 local sim = require "sim"
 
-describe("submit to nobody", function()
+describe("submit to a provider that is not there", function()
   local dir
 
   setup(function()
@@ -31,7 +31,7 @@ describe("submit to nobody", function()
     { "whose certificate nobody vouches for", function() return sim.tls_url end, "certificate" },
   }
   for _, case in ipairs(nobody) do
-    it("keeps the job queued, says why, and sends it once somebody is there: " .. case[1], function()
+    it("keeps the job queued, says why, and sends it once the provider is there: " .. case[1], function()
       local mj = kit.open({ base_url = case[2]() }, sim)
       local task = assert(mj:submit { prompt = "a fox" })
       assert.equal("queued", task.state)
@@ -102,7 +102,7 @@ describe("submit to nobody", function()
     assert.is_true(tries <= 5, tries) -- one for each that was sent in vain
   end)
 
-  it("says so once in a sweep, and keeps everybody", function()
+  it("says so once in a pass, and keeps every job", function()
     local mj = kit.open({ base_url = "http://127.0.0.1:1", max_in_flight = 20 }, sim)
     for i = 1, 5 do
       assert(mj:submit { prompt = tostring(i) })

@@ -161,7 +161,7 @@ describe("the executor under nginx", function()
     assert.same({ 0, 0, 0 }, { #calls, exec.runners, exec.queued })
   end)
 
-  it("has no third call, and forgets nobody when those two are over", function()
+  it("has no third call, and forgets no waiting request when those two are over", function()
     local t = task "T1"
     local answers = { say(t) }
     run_timers()
@@ -293,7 +293,7 @@ describe("the executor under nginx", function()
     assert.equal("pending", mj:get(t.ref).state)
   end)
 
-  it("tells those whose lot was taken when the commit fails, and nobody else", function()
+  it("tells the requests of the batch that was taken when the commit fails, and no others", function()
     local t = task "T1"
     local a = say(t)
     run_timers()
@@ -472,7 +472,7 @@ describe("the executor under nginx", function()
     assert.matches("the work failed: [^\n]*again", table.concat(said, "\n"))
   end)
 
-  it("gives up on a disk that never answers, and counts nobody twice", function()
+  it("gives up on a disk that never answers, and counts no request twice", function()
     local t = task "T1"
     local a = say(t)
     run_timers()
@@ -550,7 +550,7 @@ describe("the executor under nginx", function()
     assert.same({ "ok", "duplicate", 0, 0 }, { a.code, b.code, exec.queued, exec.runners })
   end)
 
-  it("counts nobody twice when a timer begins that was thought to be dropped", function()
+  it("counts no request twice when a timer begins that was thought to be dropped", function()
     local t = task "T1"
     local a = say(t)
     wake(true) -- the event loop was held up for so long

@@ -127,7 +127,7 @@ describe("an answer to a status request", function()
     assert.is_nil((core.wire_status("{", {})))
   end)
 
-  it("makes no tables of 125,000 ids that nobody asked for, nor of one that is there as often", function()
+  it("makes no tables of 125,000 ids that were not asked for, nor of one that is there as often", function()
     for _, id in ipairs { "N%06d", "T1" } do
       local body = answer(many(id))
       local kib, words = memory_of(function()

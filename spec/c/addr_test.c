@@ -143,7 +143,7 @@ TEST("addresses of IPv6 that carry one of IPv4 are refused, whichever that is")
         want(public6(refused[i]), false, "one", refused[i]);
 }
 
-TEST("well-known addresses that are no strangers' servers are refused")
+TEST("well-known addresses that belong to no server of images are refused")
 {
     static const char *const v4[] = {"0.0.0.0",         "127.0.0.1",   "127.0.0.53",  "169.254.169.254",
                                      "100.100.100.200", "192.168.1.1", "172.17.0.1",  "192.0.0.192",

@@ -297,7 +297,7 @@ static int read_measures(const mj_buf *b, size_t n, mj_counters *got)
     return r.bad || r.p != r.end ? MJ_ECORRUPT : MJ_OK;
 }
 
-TEST("measures and what was made of them survive being written; half a record and rubbish are refused")
+TEST("counters and the conclusions survive being written; half a record and rubbish are refused")
 {
     mj_judged j = {0}, judged;
     mj_counters m = {0}, got;
@@ -327,7 +327,7 @@ TEST("measures and what was made of them survive being written; half a record an
     mj_buf_free(&b);
 }
 
-TEST("measures of several writers add up to those of one, also over the hours")
+TEST("counters of several writers add up to those of one, also over the hours")
 {
     mj_counters whole = {0}, parts = {0};
 

@@ -13,7 +13,7 @@ static void make_images(void)
     memset(other, 'o', sizeof other - 1);
 }
 
-/* Gets the image onto the shelf, as a download does: goes on where it can, and in pieces. */
+/* Gets the image into the directory, as a download does: resumed where possible, and in pieces. */
 static void fetch(unsigned mode)
 {
     mj_download_dir s = shelf_of(mode);

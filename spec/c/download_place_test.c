@@ -100,7 +100,7 @@ TEST("a directory in the place of a part or its note is refused, and stays")
     mj_download_dir_close(&s);
 }
 
-TEST("links, pipes, sockets and directories in the place of a whole file are no file, and hold nobody up")
+TEST("links, pipes, sockets and directories in the place of a whole file are no file, and are not waited for")
 {
     static void (*const make[])(const char *) = {link_to_file, link_to_nowhere, fifo, a_socket};
     mj_download_dir s = shelf_of(0600);
@@ -141,7 +141,7 @@ static void nobody(void)
     }
 }
 
-TEST("a part that died as a file nobody may write is gone on with all the same")
+TEST("a part that became read-only before a crash is resumed")
 {
     mj_download_dir s;
     mj_part p;
@@ -161,7 +161,7 @@ TEST("a part that died as a file nobody may write is gone on with all the same")
     mj_download_dir_close(&s);
 }
 
-TEST("a part that nobody may write is another's as long as it is locked")
+TEST("a read-only part belongs to the process that locks it")
 {
     mj_download_dir s;
     mj_part p, q;

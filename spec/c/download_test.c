@@ -6,7 +6,7 @@ static const char TEXT[] = "the bytes of an image", ETAG[] = "\"5f-1\"";
 
 /* ---- directories ---- */
 
-TEST("directories are made, to be searched by who may read the files, and always used by their owner")
+TEST("directories are made, users who may read the files may search them, their owner may always write")
 {
     static const struct {
         unsigned mode, dir;
@@ -51,7 +51,7 @@ TEST("a directory that is made is synced into the one above it")
     mj_download_dir_close(&s);
 }
 
-TEST("a sync makes the names in the directory last, and the directory's own, whoever made it")
+TEST("a sync makes the names in the directory last, and the directory's own, whichever process made it")
 {
     mj_download_dir s;
 
@@ -129,7 +129,7 @@ TEST("a link to DIR is followed, one in the place of SUB is refused, and so are 
 
 /* ---- parts ---- */
 
-TEST("a new part is two hidden files that nobody else can read, with nothing to go on from")
+TEST("a new part is two hidden files that no other user can read, with nothing to resume")
 {
     mj_download_dir s = shelf_of(0644);
     mj_part p;
@@ -166,7 +166,7 @@ TEST("a part that is left is gone on with, from its last byte, with its ETag")
     mj_download_dir_close(&s);
 }
 
-TEST("a part from another source is not gone on with")
+TEST("a part from another source is not resumed")
 {
     mj_download_dir s = shelf_of(0600);
     uint8_t near[32];
@@ -180,7 +180,7 @@ TEST("a part from another source is not gone on with")
     mj_download_dir_close(&s);
 }
 
-TEST("a part whose ETag is weak, missing, no ETag or too long is not gone on with")
+TEST("a part whose ETag is weak, missing, no ETag or too long is not resumed")
 {
     static const char *const none[] = {
         "",         "\"",        "W/\"5f\"",      "w/\"5f\"", "5f",       "\"5f",
@@ -215,7 +215,7 @@ TEST("a part whose ETag is weak, missing, no ETag or too long is not gone on wit
     mj_download_dir_close(&s);
 }
 
-TEST("a part of an earlier boot is not gone on with")
+TEST("a part of an earlier boot is not resumed")
 {
     mj_download_dir s = shelf_of(0600);
     char note[600];
@@ -358,7 +358,7 @@ TEST("names of the longest kind work")
     mj_download_dir_close(&s);
 }
 
-TEST("what is dropped is gone; what was kept or dropped before is nobody's to drop")
+TEST("what is dropped is gone; what was kept or dropped before can't be dropped")
 {
     mj_download_dir s = shelf_of(0600);
     uint8_t sha[32];
@@ -413,7 +413,7 @@ TEST("what is kept has its name, hash, length and mode, is synced before, and le
     }
 }
 
-TEST("what is kept takes the place of a file at once: who has the old one open reads that")
+TEST("what is kept replaces a file in one step: a reader of the old one keeps it")
 {
     mj_download_dir s = shelf_of(0600);
     mj_part p = part_of(&s, "a");

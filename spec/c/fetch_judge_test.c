@@ -1,4 +1,4 @@
-/* mj_fetch_judge: words of strangers. */
+/* mj_fetch_judge: hosts and headers from outside. */
 #include "download/checks.h"
 #include "mj_test.h"
 
@@ -12,7 +12,7 @@ TEST("a host is meant by its name in any case, with a dot at its end or without"
         {"IMG.example", "img.EXAMPLE", true},
         {"img.example.", "img.example", true},
         {"img.example..", "img.example", false},
-        {"img.example", "img.example.", false}, /* nobody writes that; no host is like it */
+        {"img.example", "img.example.", false}, /* not a usual spelling; no host matches it */
         {"a.img.example", "img.example", false},
         {"aimg.example", "img.example", false},
         {"mg.example", "img.example", false},

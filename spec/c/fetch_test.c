@@ -199,7 +199,7 @@ TEST("every way to write an address that is not public ends at that address, not
 
     for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
         mj_fetch_result r = result_of(&plain, urls[i], LATER);
-        /* A spelling that libcurl does not read as an address is a name that nobody has; or no URL. */
+        /* A spelling that libcurl does not read as an address is a name that does not exist; or no URL. */
         bool safe = r.outcome == MJ_FETCH_ADDRESS || r.outcome == MJ_FETCH_URL ||
                     (r.outcome == MJ_FETCH_NET && strstr(r.error, "resolve"));
         fprintf(stderr, "%d %s: %s\n", r.outcome, urls[i], r.error);
@@ -398,7 +398,7 @@ TEST("deadlines that are over, and those of the end of time, are deadlines")
     mj_fetch_free(f);
 }
 
-TEST("a name server that hangs holds nobody up beyond the deadline, nor does the end of a batch")
+TEST("a name server that hangs delays nothing beyond the deadline, nor does the end of a batch")
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr = {htonl(0x7f000036)}};
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
@@ -417,7 +417,7 @@ TEST("a name server that hangs holds nobody up beyond the deadline, nor does the
     r = result_of(&plain, "https://nobody.example.org/", 300);
     CHECK_INT(r.outcome, MJ_FETCH_TIME);
     CHECK(mj_http_clock() - begun >= 290 && mj_http_clock() - begun < 3000);
-    _exit(0); /* the look-up still hangs, in a thread that nobody waits for: to a leak checker that is a leak */
+    _exit(0); /* the look-up still hangs, in a thread that is not waited for: to a leak checker that is a leak */
 }
 
 TEST("a batch that is given up in the middle takes its connections along")

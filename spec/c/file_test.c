@@ -160,7 +160,7 @@ TEST("a file that others can write, or that is another user's, is not read")
     }
 }
 
-TEST("a secret that everybody could read is refused, unless it is read-only and a directory keeps everybody out")
+TEST("a secret that every user can read is refused, unless it is read-only and its directory keeps others out")
 {
     char public[] = "/tmp/mj-file-XXXXXX"; /* the test's own directory may be in a private one */
 

@@ -317,7 +317,7 @@ static void pack(const char *text, size_t n)
     deflateEnd(&z);
 }
 
-TEST("an answer that is gzipped though nobody asked is read, whatever its header says of it, and however it ends")
+TEST("an answer that is gzipped without being asked for is read, whatever its header says of it, and however it ends")
 {
     static const char text[] = "{\"status\":0,\"data\":{\"taskId\":\"T1\"}}";
     server *s = start(say_packed);

@@ -59,7 +59,7 @@ TEST("a name that does not resolve is not sent")
     mj_http_free(h);
 }
 
-TEST("a name server that hangs holds nobody up beyond the timeout")
+TEST("a name server that hangs delays nothing beyond the timeout")
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr = {htonl(0x7f000036)}};
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
@@ -214,7 +214,7 @@ static const char *program(char *const argv[])
     return line; /* f stays open: the program may go on writing */
 }
 
-TEST("a server whose certificate nobody vouches for gets nothing, unless that is said to be fine")
+TEST("a server whose certificate no authority signed gets nothing, unless that is allowed")
 {
     char *const make[] = {
         "openssl", "req",     "-x509", "-newkey", "rsa:2048", "-nodes",        "-keyout", "key.pem",

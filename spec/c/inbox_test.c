@@ -151,7 +151,7 @@ TEST("without a name it is one's own, and closing it leaves the named ones alone
     mj_inbox_close(a);
 }
 
-TEST("is there until the last who opened it has closed it, and then begins anew")
+TEST("is there until its last user has closed it, and then begins anew")
 {
     static const char *const names[] = {"a", "b", "c"};
 

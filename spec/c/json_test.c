@@ -387,7 +387,7 @@ TEST("an object is walked through with its keys, also those that are there twice
     CHECK(!mj_json_next(&root, &key, &v));
 }
 
-TEST("keys and values that nobody wants are passed over")
+TEST("keys and values that the caller does not want are skipped")
 {
     mj_json root = document(exact("{\"a\":[1,{}],\"b\":2}")), key, v;
 

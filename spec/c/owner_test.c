@@ -72,7 +72,7 @@ TEST("the boot id is the kernel's")
     CHECK_STR(mine, text);
 }
 
-TEST("a child is somebody else, alive until it is killed, dead as a zombie and when it is gone")
+TEST("a child is another owner, alive until it is killed, dead as a zombie and when it is gone")
 {
     mj_owner me = self(), o;
     siginfo_t info;
@@ -129,7 +129,7 @@ TEST("of another namespace nothing can be said")
     CHECK_INT(mj_owner_look(&o), MJ_OWNER_FOREIGN);
 }
 
-TEST("of an owner that could not tell who it was nothing can be said")
+TEST("nothing can be said of an owner without an identity")
 {
     mj_owner o = {.pid = (uint32_t)getpid()}, good = self();
 
@@ -266,7 +266,7 @@ TEST("a process that /proc hides is alive while it exists")
     CHECK_INT(WEXITSTATUS(status), 0);
 }
 
-TEST("without /proc an owner is nobody, and judges nobody")
+TEST("without /proc an owner has no identity, and judges no other")
 {
     mj_owner good, o;
     int status;

@@ -117,7 +117,7 @@ TEST("a callback's token is hidden in a URL, a dump, a form, and in JSON")
     }
 }
 
-TEST("somebody else's signature stays in an image's address, and a longer one in a document")
+TEST("another service's signature stays in an image's address, and a longer one in a document")
 {
     static const char azure[] =
         "https://cdn.example/x.png?sv=2024&sig=u3fVzDyHf1Gm2n0ktd8Qe5cR6bWz%2BJ7aXyL0pQ9sTkE%3D";
@@ -129,7 +129,7 @@ TEST("somebody else's signature stays in an image's address, and a longer one in
     CHECK_SHOWN(MJ_REDACT_URL, "https://app.example/?kid=abc&sig=" SIG, "https://app.example/?kid=abc&sig=[redacted]");
 }
 
-TEST("headers that were dumped lose their values, whoever's they are")
+TEST("headers that were dumped lose their values, whichever program's they are")
 {
     CHECK_SHOWN(MJ_REDACT_TEXT, "POST /x\r\nAPI-KEY: other-key-1234\r\nHost: x",
                 "POST /x\r\nAPI-KEY: [redacted]\r\nHost: x");

@@ -152,7 +152,7 @@ TEST("a callback that comes before the submit answer binds its id, and the answe
         }
 }
 
-TEST("a second task id never replaces the first: conflict, both are kept, the first terminal word wins")
+TEST("a second task id never replaces the first: conflict, both are kept, the first final status wins")
 {
     mj_task t = pending_task();
 
@@ -195,7 +195,7 @@ TEST("an id of another task is never believed and never bound")
     }
 }
 
-TEST("a task id of another attempt is a conflict, whichever of the two is named, and no word about either")
+TEST("a task id of another attempt is a conflict, whichever of the two is named, and no status of either")
 {
     for (int kind = SIG_RUNNING; kind <= SIG_LOOK; kind++)
         for (uint32_t named = 1; named <= 2; named++) {
@@ -244,7 +244,7 @@ TEST("a submission that is answered with the id of another one may have been acc
     }
 }
 
-TEST("an acceptance or a word without any id is invalid: there would be nothing to ask about")
+TEST("an acceptance or a status without any id is invalid: there would be nothing to ask about")
 {
     const mj_signal_kind kinds[] = {SIG_ACCEPTED, SIG_RUNNING, SIG_HINT, SIG_SUCCEEDED, SIG_FAILED};
 
@@ -332,7 +332,7 @@ TEST("our failure becomes the provider's with its reason, and without a second e
     CHECK_INT(t.state, MJ_FAILED);
 }
 
-TEST("a later word of the same status fills empty fields, overwrites none and makes no event")
+TEST("a later message of the same status fills empty fields, overwrites none and makes no event")
 {
     mj_task t = pending_task();
     mj_signal sig = signal_of(SIG_SUCCEEDED);
@@ -355,7 +355,7 @@ TEST("a later word of the same status fills empty fields, overwrites none and ma
 
 /* ---- slots ---- */
 
-TEST("a slot is held from the intent until refusal, terminal word or its time is over")
+TEST("a slot is held from the intent until refusal, final status or its time is over")
 {
     mj_task t = new_task();
 

@@ -118,7 +118,7 @@ static inline const mj_timeline_entry *last_entry(const mj_task *t)
     return &t->timeline[t->ntimeline - 1];
 }
 
-/* Equal in everything that is stored; the bytes between the members are nobody's. */
+/* Equal in everything that is stored; the bytes between the members have no meaning. */
 static inline void check_same_record(const mj_task *a, const mj_task *b)
 {
     mj_buf x = {0}, y = {0};

@@ -176,7 +176,7 @@ TEST("the same signal twice makes no second event in any state")
         }
 }
 
-TEST("a success by the provider's word outlives any two signals")
+TEST("a success that the provider told outlives any two signals")
 {
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
         for (size_t k = 0; k < sizeof table / sizeof table[0]; k++) {

@@ -95,7 +95,8 @@ TEST("after a callback that was not confirmed yet polls come after ten seconds, 
     CHECK(wait >= mj_rules_default.poll_max_ms * 8 / 10); /* as without it */
 }
 
-TEST("a flood of hints makes no flood of polls of a lost, failed or cancelled task, nor while nobody answers")
+TEST("a flood of hints makes no flood of polls of a lost, failed or cancelled task, nor while the provider does not "
+     "answer")
 {
     mj_task starts[] = {TASK_AFTER(SIG_CLAIM, SIG_MAYBE_SENT, SIG_GIVE_UP), TASK_AFTER(SIG_CLAIM, SIG_REJECTED),
                         TASK_AFTER(SIG_CLAIM, SIG_ACCEPTED, SIG_CANCEL), pending_task()};

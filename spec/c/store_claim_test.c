@@ -104,7 +104,7 @@ TEST("a task that any account may send goes under the least loaded")
     mj_store_close(s);
 }
 
-TEST("a pinned task waits for its own account and keeps nobody else waiting")
+TEST("a pinned task waits for its own account and keeps no other task waiting")
 {
     mj_store *s = open_store();
     ref pinned, other, third, elsewhere;

@@ -230,7 +230,7 @@ TEST("a store that was broken off anywhere is called corrupt, and the way out is
     CHECK_INT(tasks_of("store"), 200);
 }
 
-TEST("a store that is broken off while it is open is neither read nor written, and nobody dies")
+TEST("a store that is broken off while it is open is neither read nor written, and no process dies")
 {
     char why[512];
     mj_buf b = {0};

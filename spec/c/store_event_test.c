@@ -118,7 +118,7 @@ TEST("a lease that ran out is given to the next, and its first holder can't end 
     mj_store_close(s);
 }
 
-TEST("an event that nobody has taken can't be ended or put off")
+TEST("an event that was not taken can't be ended or put off")
 {
     mj_store *s = open_store();
     ref r = with_events(s, 2, T0);
@@ -237,7 +237,7 @@ TEST("an event that comes after all others were done or buried goes at once")
     mj_store_close(s);
 }
 
-TEST("an event tells whether the word was late")
+TEST("an event tells whether the status was late")
 {
     mj_store *s = open_store();
     ref r = add(s, (job){0}, T0);

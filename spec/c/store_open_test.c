@@ -152,7 +152,7 @@ TEST("root is another user, too")
     CHECK(strstr(why, "data.mdb") != NULL);
 }
 
-TEST("with 0660 a group shares the store, whatever the umask; nobody else does")
+TEST("with 0660 a group shares the store, whatever the umask; other users don't")
 {
     char why[512];
 
@@ -263,7 +263,7 @@ static void refused_unchanged(void (*made)(void), int code, const char *word)
     CHECK_MEM(after, before, n);
 }
 
-TEST("somebody else's LMDB file is refused and unchanged, byte for byte")
+TEST("another program's LMDB file is refused and unchanged, byte for byte")
 {
     refused_unchanged(somebody_elses, MJ_EFORMAT, "no mjhook store");
 }

@@ -142,7 +142,7 @@ TEST("a look without the writer's lock finds what a prune would take, a bounded 
     CHECK(!p.more && !p.resume);
 }
 
-TEST("where a sweep's walk goes on is remembered for each state, and forgotten when it is said")
+TEST("where reconcile's walk goes on is remembered for each state, and forgotten when it is said")
 {
     mj_store *s = open_store();
     ref r[3], found[10];

@@ -197,7 +197,7 @@ TEST("a repeated key gives the first task back, and other arguments are a confli
     mj_store_close(s);
 }
 
-TEST("an adopted task id is one task, whoever comes with it")
+TEST("an adopted task id is one task, whichever process has it")
 {
     mj_store *s = open_store();
     ref mine = add(s, (job){.task_id = "T1", .account = "main"}, T0), other;

@@ -153,7 +153,7 @@ TEST("an upgrade's second step in one batch goes on where the first one ended")
     mj_store_close(s);
 }
 
-TEST("a store that is upgraded is refused by who knows only the old schema, from the first moment")
+TEST("a store that is upgraded is refused by a program that knows only the old schema, from the start")
 {
     MDB_val key = mj_val("schema", 6), v;
     MDB_txn *t;

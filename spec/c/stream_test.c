@@ -88,7 +88,7 @@ static void count_bytes(conn *c)
     count(c->s, &c->s->stage);
 }
 
-TEST("all of a large text is sent, also to somebody who reads slowly")
+TEST("all of a large text is sent, also to a server that reads slowly")
 {
     server *srv = start(count_bytes);
     mj_stream *s = open_to(srv);
@@ -108,7 +108,7 @@ static void silent(conn *c)
         usleep(10000);
 }
 
-TEST("who reads nothing and says nothing is waited for until the deadline, not longer")
+TEST("a server that reads and sends nothing is waited for until the deadline, not longer")
 {
     mj_stream *s = open_to(start(silent));
     char *text = calloc(1, 32 << 20), byte;
@@ -135,7 +135,7 @@ static void sip(conn *c)
         usleep(1000);
 }
 
-TEST("who takes a little all the time is not sent to beyond the deadline")
+TEST("a server that takes a little all the time is not sent to beyond the deadline")
 {
     mj_stream *s = open_to(start(sip));
     char *text = calloc(1, 64 << 20);
@@ -218,7 +218,7 @@ TEST("a connection that is reset is an error, for the reader and the writer, and
     mj_stream_close(s);
 }
 
-TEST("nobody who listens, no such name, no host or port at all: not open, and why")
+TEST("no listener, no such name, no host or port at all: not open, and why")
 {
     int port, fd = bind_port(0, &port); /* nobody listens, and nobody else gets the port */
     char where[32];
@@ -267,7 +267,7 @@ static void not_tls(conn *c)
     say(c, "-ERR what is that?\r\n");
 }
 
-TEST("who answers a TLS handshake with something else is not connected to")
+TEST("a server that answers a TLS handshake with something else is not connected to")
 {
     not_open("127.0.0.1", start(not_tls)->port, true, LATER, MJ_EIO);
 }

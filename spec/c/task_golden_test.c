@@ -170,7 +170,7 @@ TEST("the newest version is what is written; while that is 3, byte for byte")
     mj_buf_free(&b);
 }
 
-TEST("numbers on disk keep their meaning: states, words, sources, signals, notes")
+TEST("numbers on disk keep their meaning: states, attempt statuses, sources, signals, results")
 {
     /* By position: a name that moves would change what every stored record says. */
     const char *const states[] = {"queued",    "submitting", "ambiguous", "pending",

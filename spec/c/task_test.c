@@ -243,7 +243,7 @@ TEST("a record of a newer version is told apart from a corrupt one")
     mj_buf_free(&b);
 }
 
-TEST("names too long for a key, a slot of nobody and times that no clock has are corrupt")
+TEST("names too long for a key, a slot without an account and times that no clock has are corrupt")
 {
     static mj_task t, out;
     static const struct {

@@ -263,7 +263,7 @@ TEST("a task id is what a URL may hold, as a string of one to 256 of it")
     CHECK_TEXT(word("{\"taskId\":\"\\u0054\\u0031\",\"status\":0}").task_id, "T1");
 }
 
-TEST("a status is a whole number, also as a string, or a word, and one that nobody knows means running")
+TEST("a status is a whole number, also as a string, or a word, and an unknown one means running")
 {
     static const struct {
         const char *status;
@@ -338,7 +338,7 @@ TEST("of members that are there twice the last counts, also when it is null or a
         "https://b");
 }
 
-TEST("members that nobody asks for may be anything")
+TEST("members that are not read may be anything")
 {
     CHECK_TEXT(word("{\"x\":[[{\"taskId\":\"no\",\"status\":2}],\"\xff\x01\\ud800\"],\"taskId\":\"T1\",\"jobId\":{},"
                     "\"status\":0,\"\":null,\"createdAt\":1e999,\"taskIds\":\"no\",\"TASKID\":\"no\"}")
@@ -878,7 +878,7 @@ TEST("entries that can't be read are passed over, and no other is lost for them"
               "T1 T2");
 }
 
-TEST("each word is what a callback would say, one after the other")
+TEST("each status is what a callback would say, one after the other")
 {
     answer a = status_of("{\"status\":0,\"data\":[{\"taskId\":\"T1\",\"status\":2,\"failReason\":\"no\\ttext\"},"
                          "{\"taskId\":\"T2\",\"status\":1,\"image\":\"https:\\/\\/a\"}," FULL "]}");

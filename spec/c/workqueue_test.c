@@ -1,11 +1,11 @@
-/* mj_workqueue: each piece of work is begun, or taken back by somebody else, never both. */
+/* mj_workqueue: each piece of work is begun, or taken back by another thread, never both. */
 #include "mj_test.h"
 #include "thread/workqueue.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-static mj_workqueue *claims(void)
+static mj_workqueue *queue(void)
 {
     mj_workqueue *c = mj_workqueue_open("c", 1);
 
@@ -13,8 +13,8 @@ static mj_workqueue *claims(void)
     return c;
 }
 
-/* Lays out pieces that say their number, from 0. */
-static void lay(mj_workqueue *c, mj_buf *b, uint32_t count, int64_t now)
+/* Fills it with pieces that say their number, from 0. */
+static void fill(mj_workqueue *c, mj_buf *b, uint32_t count, int64_t now)
 {
     b->n = 0;
     for (uint32_t i = 0; i < count; i++)
@@ -50,10 +50,10 @@ static void check_rest(mj_workqueue *c, int64_t before, uint32_t from, uint32_t 
 
 TEST("gives back what was not begun, in its order, and it is begun no more")
 {
-    mj_workqueue *c = claims();
+    mj_workqueue *c = queue();
     mj_buf b = {0};
 
-    lay(c, &b, 5, 100);
+    fill(c, &b, 5, 100);
     CHECK(mj_workqueue_begin(c, 100));
     CHECK(mj_workqueue_begin(c, 100));
     check_rest(c, 101, 2, 5);
@@ -65,10 +65,10 @@ TEST("gives back what was not begun, in its order, and it is begun no more")
 
 TEST("gives back nothing while it goes on: the time counts from the last one that was begun")
 {
-    mj_workqueue *c = claims();
+    mj_workqueue *c = queue();
     mj_buf b = {0};
 
-    lay(c, &b, 3, 100);
+    fill(c, &b, 3, 100);
     check_rest(c, 100, 0, 0); /* laid out then, not before */
     CHECK(mj_workqueue_begin(c, 200));
     check_rest(c, 200, 0, 0);
@@ -81,12 +81,12 @@ TEST("gives back nothing while it goes on: the time counts from the last one tha
 
 TEST("gives back nothing of what was begun to the last, and nothing before anything was laid out")
 {
-    mj_workqueue *c = claims();
+    mj_workqueue *c = queue();
     mj_buf b = {0};
 
     check_rest(c, INT64_MAX, 0, 0);
     CHECK(!mj_workqueue_begin(c, 1));
-    lay(c, &b, 1, 1);
+    fill(c, &b, 1, 1);
     CHECK(mj_workqueue_begin(c, 1));
     CHECK(!mj_workqueue_begin(c, 1));
     check_rest(c, INT64_MAX, 0, 0);
@@ -94,19 +94,19 @@ TEST("gives back nothing of what was begun to the last, and nothing before anyth
     mj_workqueue_close(c);
 }
 
-TEST("forgets what lay there when something new is laid out, and hands the buffer over")
+TEST("forgets what fill there when something new is laid out, and hands the buffer over")
 {
-    mj_workqueue *c = claims();
+    mj_workqueue *c = queue();
     mj_buf b = {0};
     uint8_t *first;
 
-    lay(c, &b, 4, 1);
+    fill(c, &b, 4, 1);
     CHECK(b.p == NULL);
     CHECK(mj_workqueue_begin(c, 1));
-    lay(c, &b, 2, 1);
+    fill(c, &b, 2, 1);
     first = b.p;
     CHECK(first != NULL);
-    lay(c, &b, 3, 1);
+    fill(c, &b, 3, 1);
     CHECK(b.p != first);
     check_rest(c, 2, 0, 3);
     mj_buf_free(&b);
@@ -115,10 +115,10 @@ TEST("forgets what lay there when something new is laid out, and hands the buffe
 
 TEST("is one for all in the process that say its name")
 {
-    mj_workqueue *a = claims(), *b = claims(), *other = mj_workqueue_open("d", 1);
+    mj_workqueue *a = queue(), *b = queue(), *other = mj_workqueue_open("d", 1);
     mj_buf buf = {0};
 
-    lay(a, &buf, 3, 1);
+    fill(a, &buf, 3, 1);
     check_rest(other, 2, 0, 0);
     mj_workqueue_close(a);
     check_rest(b, 2, 0, 3);
@@ -130,12 +130,12 @@ TEST("is one for all in the process that say its name")
 
 TEST("appends what it gives back, and leaves it all where it is when there is no memory for that")
 {
-    mj_workqueue *c = claims();
+    mj_workqueue *c = queue();
     mj_buf b = {0}, out = {0};
 
     mj_put_u8(&out, 7);
     out.failed = true; /* as after an allocation that failed */
-    lay(c, &b, 2, 1);
+    fill(c, &b, 2, 1);
     CHECK_INT(mj_workqueue_take_back(c, 2, &out), 0);
     CHECK_INT(out.n, 1);
     CHECK(!out.failed);
@@ -172,11 +172,11 @@ TEST("lets each piece be begun or taken back, never both, while two threads are 
     mj_buf b = {0};
     uint64_t laid = 0;
 
-    race.c = claims();
+    race.c = queue();
     CHECK(pthread_create(&thread, NULL, taker, NULL) == 0);
     for (uint32_t round = 1; round <= ROUNDS; round++) {
         unsigned before = atomic_load(&race.taken), begun = 0;
-        lay(race.c, &b, PIECES, 1);
+        fill(race.c, &b, PIECES, 1);
         laid += PIECES;
         while (mj_workqueue_begin(race.c, 1))
             begun++;

@@ -136,7 +136,7 @@ describe("mjhook-reconcile", function()
       assert.equal(0, report.lost)
     end)
 
-    it("lets nobody connect", function()
+    it("lets no connection be made", function()
       local server = assert(socket.bind("127.0.0.1", 0, 0)) -- its queue is full with these
       local _, port = server:getsockname()
       for _ = 1, 8 do

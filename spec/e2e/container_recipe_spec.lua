@@ -198,7 +198,7 @@ describe("a container as the guide has it", function()
       assert.equal(0, code, out)
     end)
 
-    it("but not one that everybody may read, and says which and what to do", function()
+    it("but not one that every user may read, and says which and what to do", function()
       if needs_root() then
         return
       end

@@ -211,7 +211,7 @@ describe("as days pass,", function()
     end)
   end
 
-  it("nothing is lost when nobody sweeps for a month", function()
+  it("nothing is lost when no pass runs for a month", function()
     open()
     local good, running = submit "good", submit "running"
     live(10 * MINUTE)
@@ -223,7 +223,7 @@ describe("as days pass,", function()
     assert.equal("succeeded good\n", events())
   end)
 
-  it("what is lost yields to the provider's word days later, and the event says that it is late", function()
+  it("what is lost yields to the provider's status days later, and the event says that it is late", function()
     open { lost_after = 2 * HOUR }
     local one, two = submit "one", submit "two"
     live(3 * HOUR, function() return mj:stats().tasks.lost == 2 end)
@@ -361,7 +361,7 @@ describe("as days pass,", function()
       ["a day back and forth"] = { -DAY, DAY }, ["a day forth and back"] = { DAY, -DAY },
       ["an hour to and fro, again and again"] = { HOUR, -2 * HOUR, 2 * HOUR, -HOUR, -HOUR, HOUR },
     } do
-      it(name .. " between sweeps loses nothing, sends nothing twice and tells nothing twice", function()
+      it(name .. " between passes loses nothing, sends nothing twice and tells nothing twice", function()
         open({ max_in_flight = 4, lost_after = 2 * HOUR })
         local tasks = {}
         for i = 1, 6 do
@@ -428,7 +428,7 @@ describe("as days pass,", function()
     end)
 
     for name, step in pairs { ["a day forth"] = DAY, ["a day back"] = -DAY } do
-      it(name .. " during a sweep neither ends it early nor keeps it, and the tasks get what was answered", function()
+      it(name .. " during a pass neither ends it early nor keeps it, and the tasks get what was answered", function()
         open { batch = 2, connections = 1 }
         local tasks = {}
         for i = 1, 6 do

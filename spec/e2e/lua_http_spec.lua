@@ -140,7 +140,7 @@ for _, lua in ipairs { "luajit", "lua5.4" } do
       assert.equal("pending", mj:get(task.ref).state)
     end)
 
-    it("resets nobody who is still sending what was refused: the answer would be lost on the way", function()
+    it("resets no client that is still sending what was refused: the answer would be lost on the way", function()
       start()
       local _, url, path = submit()
       assert.equal(401, (sim.request("POST", url .. "x", ("x"):rep(900000))))
@@ -297,7 +297,7 @@ for _, lua in ipairs { "luajit", "lua5.4" } do
       check_silent()
     end)
 
-    it("ends at once when nobody is there", function()
+    it("ends at once when no server is there", function()
       start()
       assert.is_true(stop() < 2000)
     end)

@@ -77,7 +77,7 @@ describe("delivery under nginx", function()
     assert.is_nil(web:log():find("sig=", 1, true))
   end)
 
-  it("notices by itself that an event is due, whoever stored it", function()
+  it("notices by itself that an event is due, whichever process stored it", function()
     start(NOTE .. [[ return { on_event = function(task, ctx) note("seen", ctx.type) end } ]])
     local task = submit() -- a failure that we decide makes an event, too, in this process
     mj.exec:commit { { op = "signal", ref = task.ref, attempt = 1, kind = "failed", source = "poll",
@@ -305,7 +305,7 @@ describe("delivery under nginx", function()
     kit.wait_until(function() return mj:stats().events == 0 end)
   end)
 
-  it("holds back nobody there either, who waits with nginx's own means", function()
+  it("holds back no other there either when it waits with nginx's own means", function()
     start_in_worker [[
       note("begun", ctx.event_id)
       if task.task_id == "T20" then
@@ -386,7 +386,7 @@ describe("delivery under nginx", function()
     end
   end)
 
-  it("shows metrics, with the requests of strangers, which nothing is written of", function()
+  it("shows metrics, with unauthenticated requests, of which nothing is written", function()
     start([[ return {} ]])
     local task = submit()
     sim.finish(task.task_id)

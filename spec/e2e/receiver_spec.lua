@@ -314,7 +314,7 @@ describe("the nginx receiver", function()
     end)
   end)
 
-  it("sends nobody who waits while the account rests", function()
+  it("sends no waiting job while the account rests", function()
     local mj = start { settings = { max_in_flight = 2 } }
     local one = assert(mj:submit { prompt = "1" })
     sim.script { submit = { "quota" } }

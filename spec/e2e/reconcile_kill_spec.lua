@@ -89,7 +89,7 @@ describe("mjhook-reconcile", function()
     return events
   end
 
-  it("killed in mid-sweep again and again loses nothing, bills nothing twice and blocks nobody", function()
+  it("killed in mid-pass again and again loses nothing, bills nothing twice and blocks no other", function()
     math.randomseed(SEED)
     local known, told = {}, {} -- refs that were acknowledged; final states that were seen, or acknowledged
     local jobs = {}
@@ -214,7 +214,7 @@ describe("mjhook-reconcile", function()
       kit.travel(100)
     end
 
-    it("leaves the work to one; the other one exits 75 at once, whoever came first", function()
+    it("leaves the work to one; the other one exits 75 at once, whichever came first", function()
       for round = 1, 3 do
         due(40)
         sim.script { status = { { fault = "slow", ms = 1500, n = 4 } } }

@@ -255,7 +255,7 @@ describe("mjhook-reconcile", function()
         return (result.err:match "^mjhook%-reconcile: error: (.-)\n")
       end
 
-      it("when nobody can be reached " .. quiet, function()
+      it("when the provider can't be reached " .. quiet, function()
         prepare()
         submit()
         config = kit.write(dir .. "/away.lua", receiver.config_text {
@@ -375,7 +375,7 @@ describe("mjhook-reconcile", function()
       end)
     end
 
-    it("kill -9 in the middle of a pass loses nothing and blocks nobody", function()
+    it("kill -9 in the middle of a pass loses nothing and blocks no other", function()
       prepare()
       local task = submit()
       sim.finish(task.task_id)

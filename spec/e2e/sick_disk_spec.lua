@@ -166,7 +166,7 @@ describe("on a disk that", function()
       assert.same({}, assert(mj:check()).problems)
     end
 
-    it("what it took for them handed back as not sent, and forgets a job that nobody can know of", function()
+    it("what it took for them handed back as not sent, and forgets a job that no process can know of", function()
       submit_in_vain()
       recovered()
       kit.wait_until(function() return mj:stats().tasks.cancelled == 1 and mj:stats().tasks.queued == 2 end)
