@@ -28,7 +28,7 @@ int mj_store_open_on(const mj_backend *b, const char *where, const mj_store_opti
         s->backend = b;
         s->options = *o;
         rc = b->open(where, &s->options, &s->db, s->detail, sizeof s->detail);
-        if (rc == MJ_OK && !(s->refs = mj_refs_of(where))) {
+        if (rc == MJ_OK && !(s->refs = mj_refs_of(where, o->schema))) {
             b->close(s->db);
             rc = MJ_ENOMEM;
         }

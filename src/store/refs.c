@@ -1,15 +1,17 @@
 #include "store/refs.h"
 
+#include "auth/digest.h"
 #include "base/error.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct mj_refs {
     mj_refs *next;
     uint8_t last[MJ_ULID_BYTES];
-    char where[];
+    uint8_t where[32]; /* as a hash: a URL may hold a password */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* never held while anything is waited for */
@@ -39,26 +41,28 @@ static void watch_fork(void)
     pthread_atfork(hold, let_go, after_fork_child);
 }
 
-mj_refs *mj_refs_of(const char *where)
+mj_refs *mj_refs_of(const char *where, const char *schema)
 {
-    char *full = realpath(where, NULL);
-    size_t n;
-    mj_refs *r;
+    char *full = realpath(where, NULL), *name = NULL;
+    int n = asprintf(&name, "%s\n%s", full ? full : where, schema ? schema : "");
+    uint8_t hash[32];
+    mj_refs *r = NULL;
+    bool hashed = n >= 0 && mj_sha256(name, (size_t)n, hash) == MJ_OK;
 
-    where = full ? full : where;
-    n = strlen(where) + 1;
     pthread_once(&once, watch_fork);
     hold();
-    for (r = all; r && strcmp(r->where, where) != 0; r = r->next)
+    for (r = all; hashed && r && memcmp(r->where, hash, sizeof hash) != 0; r = r->next)
         ;
-    if (!r && (r = calloc(1, sizeof *r + n)) != NULL) {
-        memcpy(r->where, where, n);
+    if (hashed && !r && (r = calloc(1, sizeof *r)) != NULL) {
+        memcpy(r->where, hash, sizeof hash);
         r->next = all;
         all = r;
     }
     let_go();
+    if (n >= 0)
+        free(name);
     free(full);
-    return r;
+    return hashed ? r : NULL;
 }
 
 int mj_refs_next(mj_refs *r, int64_t now, uint8_t ref[MJ_ULID_BYTES])

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* A commit that was cancelled while it waited for its replica is a WARNING and a success. */
@@ -27,6 +28,27 @@ void mj_pg_forget(mj_pg_conn *c)
     c->c = NULL; /* its memory is the parent's, and stays */
     c->clock_read = 0;
     memset(c->prepared, 0, sizeof c->prepared);
+}
+
+static int64_t wall_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* The database's clock said `at` between `began` and now.  If this machine's clock passed `at` in that time, too, the
+ * two can't be told apart, and this machine's is taken. */
+static void set_clock(mj_pg_conn *c, int64_t at, int64_t began)
+{
+    int64_t now = mj_pg_ms(), wall = wall_ms();
+
+    if (at >= wall - (now - began) - 1 && at <= wall + 1)
+        c->clock_offset = wall - now;
+    else
+        c->clock_offset = at - (began + now) / 2;
+    c->clock_read = now;
 }
 
 /* Settings that a server does not have are left out. */
@@ -55,8 +77,7 @@ static int set_up(mj_pg_conn *c, int64_t until)
             "(extract(epoch FROM clock_timestamp()) * 1000)::int8::text",
             &r, until);
     if (rc == MJ_OK && r && PQntuples(r) == 1) {
-        c->clock_read = mj_pg_ms();
-        c->clock_offset = strtoll(PQgetvalue(r, 0, 2), NULL, 10) - (began + c->clock_read) / 2;
+        set_clock(c, strtoll(PQgetvalue(r, 0, 2), NULL, 10), began);
         c->backend = (int)strtol(PQgetvalue(r, 0, 0), NULL, 10);
         c->backend_start = strtoll(PQgetvalue(r, 0, 1), NULL, 10);
         c->pooled = c->pooled || c->backend != PQbackendPID(c->c); /* a pooler shows clients a number of its own */
@@ -157,10 +178,8 @@ void mj_pg_clock(mj_pg_conn *c, const PGresult *r, int64_t began)
     int64_t now = mj_pg_ms();
 
     /* A round trip that waited for a lock says little. */
-    if (!r || PQntuples(r) != 1 || (now - began > EXACT && now - c->clock_read < OLD))
-        return;
-    c->clock_offset = mj_pg_int(r, 0, 0) - (began + now) / 2;
-    c->clock_read = now;
+    if (r && PQntuples(r) == 1 && (now - began <= EXACT || now - c->clock_read >= OLD))
+        set_clock(c, mj_pg_int(r, 0, 0), began);
 }
 
 int mj_pg_replay(mj_pg_conn *c, int64_t until)
