@@ -61,6 +61,7 @@ function M.init(args)
   for _, flow in ipairs { "submission.submit_many", "delivery.deliver", "delivery.events", "reconcile.poll" } do
     require("mjhook." .. flow) -- here, rather than from disk under a request
   end
+  require("resty.mjhook.console.assets").load()
   given = { environment = core.environment() }
   for k, v in pairs(args or {}) do
     given[k] = v

@@ -405,10 +405,4 @@ function M.handle(mj, given, doctor)
   send(404, "text/plain", "not found\n")
 end
 
---- Reads the page's files, before there are requests.
-function M.load()
-  assets.load()
-end
-
-
 return M

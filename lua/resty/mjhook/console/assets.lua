@@ -26,8 +26,6 @@ local function places()
   }
 end
 
-local directory
-
 local function find()
   for _, place in ipairs(places()) do
     if read(place .. "/index.html") then
@@ -36,32 +34,32 @@ local function find()
   end
 end
 
-local files = {}
+local sets = {} -- by directory, or "": what the page consists of, by name
+
+local function load(where)
+  local place, files = where or find(), {}
+  local index = place and read(place .. "/index.html")
+  files["index.html"] = index and { text = index, type = TYPES.html }
+  for name, kind in (index or ""):gmatch 'assets/([%w_-]+%.(%a+))"' do
+    local text = TYPES[kind] and read(place .. "/" .. name)
+    files[name] = text and { text = text, type = TYPES[kind] }
+  end
+  return files
+end
+
+--- Reads all of the page, once: in init_by_lua, rather than from disk under a request.
+-- @tparam[opt] string where a directory that has it, other than the package's
+function M.load(where)
+  sets[where or ""] = sets[where or ""] or load(where)
+  return sets[where or ""]
+end
 
 --- A file of the page.
 -- @tparam string name
--- @tparam[opt] string where another directory that has them
--- @treturn table|nil {text=, type=}; nil when there is none of that name
+-- @tparam[opt] string where as for load()
+-- @treturn table|nil {text=, type=}; nil when the page has none of that name
 function M.get(name, where)
-  if files[name] then
-    return files[name]
-  end
-  local kind = name:match "^%w[%w_-]*%.(%a+)$"
-  directory = directory or where or find()
-  local text = directory and kind and TYPES[kind] and read(directory .. "/" .. name)
-  if not text then
-    return nil
-  end
-  files[name] = { text = text, type = TYPES[kind] }
-  return files[name]
-end
-
---- Reads all of them: in init_by_lua, rather than from disk under a request.
-function M.load(where)
-  local index = M.get("index.html", where)
-  for name in (index and index.text or ""):gmatch 'assets/([%w_-]+%.%a+)"' do
-    M.get(name, where)
-  end
+  return M.load(where)[name]
 end
 
 return M
