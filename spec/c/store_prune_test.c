@@ -7,7 +7,7 @@ static mj_op prune(mj_store *s, mj_state state, int64_t until, uint32_t limit, i
 {
     mj_op op = {.kind = MJ_OP_PRUNE, .until = until, .limit = limit, .sig = signal_of(SIG_LOOK)};
 
-    op.sig.expect_state = state;
+    op.sig.expect_state = (int)state;
     CHECK_INT(do_op(s, op, now), MJ_OK);
     return last;
 }
