@@ -231,7 +231,8 @@ once = $(eval $(1) := $(shell { $(2); } 2>/dev/null))$($(1))
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
 LUA_FILES = $(wildcard $(addsuffix /*.lua,lua lua/* lua/*/* lua/*/*/*))
-MAN_FILES = $(wildcard scripts/man/*.[1-8])
+# The guides are man pages, too, once "make doc" has made them.
+MAN_FILES = $(wildcard scripts/man/*.[1-8] $(BUILD)/doc/man/man7/*.7)
 # What is read, copied or run from share/mjhook.
 SHARE_DIRS = examples policies simulator console dev.d
 SHARE_FILES = $(call once,SHARE_FILES,find $(SHARE_DIRS:%=scripts/%) scripts/mjhook.cgi -type f | LC_ALL=C sort)
@@ -292,7 +293,7 @@ DEPS = scripts/dev/install-deps
 deps-ci:
 	@$(DEPS) $(DEPS_TEST) $(DEPS_LINT) $(DEPS_DOC)
 
-DEPS_DEB = $(DEPS_BUILD) debhelper dh-lua dpkg-dev lintian libpq-dev pkg-config
+DEPS_DEB = $(DEPS_BUILD) $(DEPS_DOC) debhelper dh-lua dpkg-dev lintian libpq-dev pkg-config
 DEPS_DEB_CHECK = $(DEPS_DEB) mmdebstrap
 
 # ---- things to run ----
