@@ -71,12 +71,13 @@ end
 RUN["sh"] = function(block, _, place)
   local out, code = place:sh(block)
   assert.equal(0, code, out)
+  place.printed = out
 end
 
 -- What installs or takes minutes: that make knows the goals.
 RUN["sh make"] = function(block)
   for line in block.text:gmatch "[^\n]+" do
-    local goals = line:match "^make ([^#]+)"
+    local goals = line:match "^make%f[%s%z]([^#]*)"
     assert.is_truthy(goals, line)
     local out, code = kit.sh(("cd %s && make -n -o luas %s DEPS=true"):format(kit.quote(kit.root), goals))
     assert.equal(0, code, out)
@@ -99,6 +100,35 @@ RUN["crontab system"] = function(block) crontab(block, 6) end
 RUN["crontab user"] = function(block) crontab(block, 5) end
 
 RUN["text output"] = function() end -- compared with what the block before it prints
+
+-- What runs until it is told to stop: from here on the guide's commands are about it.
+RUN["sh dev"] = function(block, next_block, place)
+  local dev = kit.spawn(("cd %s && exec %s %s"):format(kit.quote(place.dir .. "/tmp"), place:environment(), block.text))
+  kit.finally(function()
+    dev:kill "TERM"
+    assert.equal(0, dev:wait(20))
+  end)
+  kit.wait_until(function() return dev:out():find "Ctrl%-C" or dev:status() end, 30)
+  local said = dev:out()
+  assert.is_nil(dev:status(), said .. dev:err())
+  place.config = said:match "MJHOOK_CONFIG=(%S+)"
+  local function shape(text)
+    return (plain(text):gsub("/%S*/mjhook%-dev%-%d+", "DIR"):gsub("/%S*/mjhook ", "mjhook "):gsub("URL +", "URL "))
+  end
+  assert.equal("text dev", next_block.kind)
+  assert.equal(shape(next_block.text), shape(said))
+end
+
+RUN["text dev"] = function() end -- compared with what mjhook dev prints
+
+RUN["text story"] = function(block, _, place)
+  local printed = place.printed:gsub("%s+$", "") .. "\n"
+  local function shape(text)
+    return (plain(text):gsub("%d%d%d%d%-%d%d%-%d%d %d%d:%d%d:%d%d", "TIME"):gsub("%b()", "AGO")
+      :gsub("task id %S+", "ID"):gsub("prompt +[^\n]+", "PROMPT"):gsub("%+%d+ %l+", "SINCE"):gsub(" +", " "))
+  end
+  assert.equal(shape(block.text), shape(printed))
+end
 
 -- The nginx.conf of a guide, with places and port of this test.
 local function nginx_conf(text)

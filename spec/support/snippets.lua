@@ -7,13 +7,6 @@ local sim = require "sim"
 
 local M = {}
 
--- What may stand behind ```, and so how a block is run.  Each kind is run; a block of another kind is an error.
-M.KINDS = {
-  ["lua program"] = true, ["lua config"] = true, ["lua policy"] = true, ["lua part"] = true, ["lua spec"] = true,
-  ["nginx conf"] = true, ["nginx part"] = true, ["sh"] = true, ["sh make"] = true, ["text output"] = true, sql = true,
-  ["crontab system"] = true, ["crontab user"] = true,
-}
-
 --- The blocks of a document, in order: {kind=, text=, line=, file= (a path that its first line names)}.
 function M.of(path)
   local blocks, block, number = {}, nil, 0
@@ -81,7 +74,9 @@ function M.place()
   self.settings = kit.settings({ store = self.dir .. "/var/lib/mjhook" }, sim)
   assert(mjhook.open(self.settings)):close() -- as after a first job
   self.settings.log = nil
-  kit.write(self.dir .. "/etc/mjhook/config.lua", receiver.config_text(self.settings))
+  -- The callbacks of the simulator lead nowhere here.
+  kit.write(self.dir .. "/etc/mjhook/config.lua",
+    (receiver.config_text(self.settings):gsub("return {", "%0 poll = { first = 1, max = 1 },")))
   kit.write(self.dir .. "/etc/mjhook/policy.lua", "return {}\n")
   for name, command in pairs(PROGRAMS) do
     kit.write(self.dir .. "/bin/" .. name, ("#!/bin/sh\nexec %s \"$@\"\n"):format(kit.quote(command)))
@@ -103,8 +98,9 @@ end
 function Place:environment()
   local abi = kit.quote(kit.build .. "/5.4/?.so;;")
   return ("env PATH=%s:/usr/sbin:\"$PATH\" MJHOOK_CONFIG=%s MIDJOURNEY_API_KEY=%s MIDJOURNEY_API_BASE_URL=%s "
-    .. "LUA_PATH_5_4=%s LUA_CPATH_5_4=%s"):format(kit.quote(self.dir .. "/bin"),
-    kit.quote(self.dir .. "/etc/mjhook/config.lua"), kit.KEY, sim.url, kit.quote(kit.root .. "/lua/?.lua;;"), abi)
+    .. "LUA_PATH_5_4=%s LUA_CPATH_5_4=%s TMPDIR=%s MJHOOK_BUILD=%s"):format(kit.quote(self.dir .. "/bin"),
+    kit.quote(self.config or self.dir .. "/etc/mjhook/config.lua"), kit.KEY, sim.url,
+    kit.quote(kit.root .. "/lua/?.lua;;"), abi, kit.quote(self.dir .. "/tmp"), kit.quote(kit.build))
 end
 
 --- Puts a block that names its file there.
