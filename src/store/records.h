@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "store/backend.h"
 
-#define MJ_JUDGED_KEY "judged"     /* in META: mj_judged, which a sweep writes */
+#define MJ_JUDGED_KEY "judged"     /* in META: mj_judged, which reconcile writes */
 #define MJ_MEASURES_KEY "measures" /* in META: sums and judgement, as the first versions had it; read only */
 #define MJ_UPGRADE_KEY "upgrade"   /* in META: the ref up to which records are rewritten; absent: all are */
 #define MJ_PRUNE_KEY "prune_from"  /* in META: for each state whether a walk goes on, and from which ref */

@@ -134,8 +134,8 @@ int mj_store_accounts(mj_store *s, const mj_account *a, size_t n);
  * MJ_OP_EVENT_BURY
  *     Gives event {ref, seq} up, with sig.error as the reason.  MJ_ENOTFOUND, MJ_ESTATE as above, MJ_EDUPLICATE.
  * MJ_OP_SWEPT
- *     A sweep has ended, which took elapsed_ms and made `requests` status requests; `judge`: there is a webhook.
- *     verdict: what it said of it.
+ *     A pass of reconcile has ended: it took elapsed_ms and made `requests` status requests.  `judge`: there is a
+ *     webhook.  verdict (out): what the pass showed of it.
  * MJ_OP_REFUSE
  *     Keeps a callback that was refused although its token was good: ref, sig.attempt, sig.error (why) and `body`, of
  *     which at most MJ_MAX_REFUSED_BODY bytes are kept.  Only the newest MJ_MAX_REFUSED stay, of one task the newest
@@ -149,7 +149,7 @@ int mj_store_accounts(mj_store *s, const mj_account *a, size_t n);
  * MJ_OP_UPGRADE
  *     Rewrites up to `limit` records of older versions in the newest one.  done: how many; more: as it says.
  * MJ_OP_PRUNE_FROM
- *     Remembers that the sweep's walk over the tasks in state sig.expect_state goes on from `ref` (has_ref), or from
+ *     Remembers that reconcile's walk over the tasks in state sig.expect_state goes on from `ref` (has_ref), or from
  *     the oldest one. */
 /* What an operation does; its name is what store:write() calls it.  Their order is not stored anywhere. */
 #define MJ_OPS(X)                                                                                                      \
@@ -345,7 +345,7 @@ typedef struct mj_stats {
     uint64_t map_used, map_size;
     mj_counters counters;
     mj_judged judged;
-    mj_rules rules; /* those of the handle, before experience */
+    mj_rules rules; /* those of the handle, before they are adapted */
     unsigned naccounts;
     mj_account_stats accounts[MJ_MAX_ACCOUNTS];
 } mj_stats;

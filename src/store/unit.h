@@ -4,7 +4,7 @@
  * written before all of them have run: then each changed row is handed to the
  * backend once, whatever number of operations changed it.  So a failure before
  * that leaves the store as it was.  Reads of an index see the store as it was;
- * rows that this unit changed are merged in by whoever reads (see the lists
+ * the code that reads merges in the rows that this unit changed (see the lists
  * below). */
 #ifndef MJ_UNIT_H
 #define MJ_UNIT_H
@@ -99,7 +99,7 @@ typedef struct mj_unit {
     mj_judged judged;
     mj_tally tally; /* what this unit adds, with what the handle owes */
     bool dirty;     /* something is to be written */
-    bool owes;      /* a word was withheld, and what counts it is not stored */
+    bool owes;      /* a signal was withheld, and its counts are not stored */
     bool remember;  /* the time of this commit, beside that since boot */
     bool accounts_known;
     unsigned nheld;

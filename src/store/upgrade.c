@@ -6,7 +6,7 @@
  *  2. MJ_STORE_SCHEMA goes up.  Opening an older store writes the new number (so
  *     that older programs refuse it from then on: they could not read what is
  *     about to be written) and an upgrade cursor, in one transaction.
- *  3. The sweep runs MJ_OP_UPGRADE until nothing is left: each step rewrites a
+ *  3. Reconcile runs MJ_OP_UPGRADE until nothing is left: each step rewrites a
  *     bounded number of records and moves the cursor in the same transaction, so
  *     that it goes on where it was after any death.  Records that are changed
  *     meanwhile are written in the new version anyway.

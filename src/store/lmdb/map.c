@@ -17,8 +17,10 @@ uint64_t mj_env_size(const mj_env *e)
 
 /* ---- the map, and whether the file is what LMDB takes it for ---- */
 
-/* Where the file is mapped, LMDB does not tell: the mapping of a file that `inside` lies in.  Device and inode are not
- * compared: those of a file on overlayfs are others here.  NULL: `inside` lies in no file, but in memory. */
+/* Finds where the file is mapped, by a pointer `inside` it.  LMDB does not tell, and /proc does.  Needed so that a
+ * pointer from a damaged page is refused before it is followed (mj_env_inside); mj_store_trim uses the address, too.
+ * Device and inode are not compared: those of a file on overlayfs are others here.  NULL: `inside` is in no file, but
+ * in memory. */
 static const uint8_t *find_map(const uint8_t *inside)
 {
     uintptr_t address = (uintptr_t)inside;

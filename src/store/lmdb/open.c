@@ -380,7 +380,7 @@ int mj_env_open(mj_env *e, const mj_store_options *o, char *why, size_t size)
         if (rc == 0)
             break;
         close_lmdb(e);
-        /* The last of those who had the former file open has gone meanwhile; or the file was replaced just now. */
+        /* The last process that had the former file open has ended meanwhile; or the file was replaced just now. */
         if ((rc != MJ_MISFIT || in_use(&p)) && rc != MJ_ECHANGED)
             break;
     }
