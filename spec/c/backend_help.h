@@ -102,6 +102,8 @@ static bool told_of_entry(void *ctx, const mj_entry *e, mj_str bytes)
 static int telling_load(mj_tx *tx, const mj_need *need)
 {
     told.trips++;
+    if (told.nkeys + need->nkeys > TOLD) /* a reader's walk: what it knows need not be all of the store */
+        told.nkeys = told.nrefs = 0;
     for (size_t i = 0; i < need->nkeys; i++) {
         mj_entry e = need->keys[i];
         mj_str bytes;

@@ -393,6 +393,31 @@ TEST("engine: claims that find nothing, ticks and prunes take a few trips, howev
     mj_store_close(s);
 }
 
+TEST("engine: check asks for what some hundred rows need at once")
+{
+    enum { TASKS = 600 };
+    static mj_op ops[TASKS];
+    static mj_task tasks[TASKS];
+    static char keys[TASKS][12], ids[TASKS][12];
+    mj_store *s = open_engine("store");
+
+    for (int i = 0; i < TASKS; i++) {
+        snprintf(keys[i], sizeof keys[i], "k%d", i);
+        snprintf(ids[i], sizeof ids[i], "T%d", i);
+        tasks[i] = (mj_task){.prompt = str("a fox"), .timeout = TIMEOUT_S, .key = str(keys[i])};
+        ops[i] = (mj_op){.kind = MJ_OP_CREATE, .task = &tasks[i], .sig = signal_of(SIG_CREATE)};
+        ops[i].sig.task_id = str(ids[i]);
+    }
+    CHECK_INT(trips_of(s, ops, TASKS, T0), 1);
+    for (int i = 0; i < TASKS; i++)
+        ops[i] = (mj_op){.kind = MJ_OP_SIGNAL, .sig = signal_of(SIG_SUCCEEDED)}, ops[i].sig.task_id = str(ids[i]);
+    CHECK_INT(trips_of(s, ops, TASKS, T0), 1);
+    told.trips = 0;
+    CHECK_INT(check_clean(s), TASKS);
+    CHECK(told.trips < 30);
+    mj_store_close(s);
+}
+
 /* ---- intake ---- */
 
 TEST("engine: a row that asks for a task goes with it, and makes no second one")

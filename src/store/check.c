@@ -5,6 +5,7 @@
  * with the number that were asked for: if both hold, nothing is missing and
  * nothing is left over.  Where the numbers differ, the index is walked to name
  * what is left over. */
+#include "store/pieces.h"
 #include "store/rules.h"
 
 #include <inttypes.h>
@@ -220,6 +221,14 @@ static bool check_refused(void *ctx, const mj_entry *e, mj_str bytes)
     return true;
 }
 
+static void walk_pieces(check *c, mj_index index, mj_want_fn wanted, mj_scan_fn visit)
+{
+    int rc = c->rc == MJ_OK ? mj_scan_pieces(c->s, c->tx, index, wanted, visit, c) : MJ_OK;
+
+    if (rc != MJ_OK)
+        c->rc = rc;
+}
+
 static void walk(check *c, mj_index index, mj_scan_fn visit)
 {
     int rc = c->rc == MJ_OK ? c->s->backend->scan(c->tx, &(mj_scan){.index = index}, visit, c) : MJ_OK;
@@ -379,9 +388,9 @@ int mj_store_check(mj_store *s, void (*problem)(void *ctx, const char *text), vo
         free(c);
         return rc;
     }
-    walk(c, MJ_IX_TASK, check_task);
-    walk(c, MJ_IX_TOMB, check_tomb);
-    walk(c, MJ_IX_EVENT, check_event);
+    walk_pieces(c, MJ_IX_TASK, mj_wants_of_task, check_task);
+    walk_pieces(c, MJ_IX_TOMB, mj_wants_of_tomb, check_tomb);
+    walk_pieces(c, MJ_IX_EVENT, mj_wants_of_event, check_event);
     walk(c, MJ_IX_REFUSED, check_refused);
     if (c->rc == MJ_OK && c->expected[MJ_IX_REFUSED] > MJ_MAX_REFUSED)
         tell(c, "%" PRIu64 " refused callbacks are kept, %d may be", c->expected[MJ_IX_REFUSED], MJ_MAX_REFUSED);
