@@ -20,7 +20,7 @@ local M = {}
 --   needs_policy                        the policy is loaded; otherwise a broken one is no obstacle
 --   run(mj, values, arguments, out)     gives the exit code, nothing for 0; ends early through mjhook.cli.fail
 M.GROUPS = {
-  { "Set up", "dev", "doctor" },
+  { "Set up", "init", "dev", "doctor" },
   { "Jobs", "submit", "get", "list", "watch", "refresh", "cancel", "resubmit", "adopt" },
   { "Results", "events", "kick", "bury", "replay", "refused", "readmit", "policy" },
   { "Numbers and accounts", "stats", "metrics", "pause", "resume" },
