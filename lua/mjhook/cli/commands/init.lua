@@ -196,9 +196,9 @@ return {
   },
   details = [[
 Writes the configuration (-c FILE; root: /etc/mjhook/config.lua), with a fresh secret and a policy to begin with beside
-it, and makes the store's directory DIR for the user that it will belong to. Then it looks at all of it as doctor does, and
-prints the lines for crontab, systemd and nginx that fit. On a terminal it asks for what was not said. The API key is
-taken from MIDJOURNEY_API_KEY or asked for, and kept in a file of its own. Nothing that is there is changed.]],
+it, and makes the store's directory DIR for the user that it will belong to. Then it looks at all of it as doctor does,
+and prints the lines for crontab, systemd and nginx that fit. On a terminal it asks for what was not said. The API key
+is taken from MIDJOURNEY_API_KEY or asked for, and kept in a file of its own. Nothing that is there is changed.]],
   run = function(_, values, arguments, out)
     local init = require "mjhook.setup.init"
     local plan = plan_of(values, arguments)
