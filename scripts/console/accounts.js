@@ -23,24 +23,34 @@ async function change(wanted, done, draw) {
 
 function card(account, now, draw) {
   const rests = account.paused_until > now, drained = account.paused_until > FOR_EVER, limit = account.learned ?? account.max_in_flight;
-  const state = account.max_in_flight === 0 ? badge("cancelled", "0 slots configured") : drained ? badge("ambiguous", "drained") : rests ? badge("ambiguous", "rests") : badge("succeeded", "sending");
+  const state = account.max_in_flight === 0 ? badge("cancelled", "0 slots configured") : drained ? badge("ambiguous", "drained")
+    : rests ? badge("ambiguous", "rests") : badge("succeeded", "sending");
   const pause = async () => {
     const span = h("select", null, SPANS.map(([s, label]) => h("option", { value: String(s), selected: s === 3600 }, label)));
     const seconds = await question(`Pause account ${account.name}?`, "Nothing new is sent under it. What was sent goes on.", "Pause", span);
     if (seconds) change({ action: "pause", account: account.name, seconds: Number(seconds) }, `Account ${account.name} rests for ${duration(seconds * 1000)}`, draw);
   };
+  const resume = () => change({ action: "resume", account: account.name }, `Account ${account.name} sends again`, draw);
   const drain = async () => {
-    if (await question(`Drain account ${account.name}?`, "Nothing new is sent under it until you resume it. What was sent goes on, and its slots become free.", "Drain"))
+    if (await question(`Drain account ${account.name}?`,
+      "Nothing new is sent under it until you resume it. What was sent goes on, and its slots become free.", "Drain"))
       change({ action: "drain", account: account.name }, `Account ${account.name} is drained until you resume it`, draw);
   };
   return h("li", { class: "card account" }, h("div", { class: "panelhead" }, h("h2", null, account.name), state),
-    h("label", null, h("span", null, `${number(account.held)} of ${number(limit)} slots held`), h("meter", { min: "0", max: String(Math.max(limit, account.held, 1)), value: String(account.held), high: String(limit * 0.9) })),
-    account.learned !== undefined && h("p", { class: "dim" }, `${number(account.max_in_flight)} configured; the provider said "full" while there was room, so others use the key, too. The limit rises by a slot each minute.`),
-    rests && h("p", { class: "callout ambiguous" }, drained ? "Nothing is sent until it is resumed" : ["Nothing is sent: next try ", time(account.paused_until)], account.reason ? `: ${REASON[account.reason] || account.reason}.` : "."),
+    h("label", null, h("span", null, `${number(account.held)} of ${number(limit)} slots held`),
+      h("meter", { min: "0", max: String(Math.max(limit, account.held, 1)), value: String(account.held), high: String(limit * 0.9) })),
+    account.learned !== undefined && h("p", { class: "dim" }, `${number(account.max_in_flight)} configured; the provider said "full" `
+      + "while there was room, so others use the key, too. The limit rises by a slot each minute."),
+    rests && h("p", { class: "callout ambiguous" },
+      drained ? "Nothing is sent until it is resumed" : ["Nothing is sent: next try ", time(account.paused_until)],
+      account.reason ? `: ${REASON[account.reason] || account.reason}.` : "."),
     h("div", { class: "acts" }, link(href("tasks", { account: account.name }), { class: "button quiet" }, "Its tasks"),
-      settings.actions && [rests && button("Resume", () => change({ action: "resume", account: account.name }, `Account ${account.name} sends again`, draw), { class: "primary" }),
+      settings.actions && [rests && button("Resume", resume, { class: "primary" }),
         button("Pause …", pause), !drained && button("Drain …", drain, { class: "risky" })]));
 }
+
+// A button by its account and its words: the same one after the cards were drawn anew.
+const nameOf = (node) => node.closest(".card")?.querySelector("h2").textContent + " " + node.textContent;
 
 export function show(ctx) {
   const body = h("div", null, h("div", { class: "skeleton" }));
@@ -48,10 +58,10 @@ export function show(ctx) {
   async function draw() {
     try {
       const stats = await get("stats", null, ctx.signal);
-      const focused = body.contains(document.activeElement) && [document.activeElement.closest(".card")?.querySelector("h2")?.textContent, document.activeElement.textContent];
+      const focused = body.contains(document.activeElement) && nameOf(document.activeElement);
       put(body, stats.accounts.length ? h("ul", { class: "cards wide" }, stats.accounts.map((a) => card(a, stats.now, draw)))
         : empty("No account", "Set api_key or accounts in the configuration: see mjhook-config(5)."));
-      if (focused) [...body.querySelectorAll(".card")].find((c) => c.querySelector("h2").textContent === focused[0])?.querySelectorAll("button, a").forEach((node) => { if (node.textContent === focused[1]) node.focus(); });
+      [...body.querySelectorAll("button, a")].find((node) => nameOf(node) === focused)?.focus();
     } catch (err) {
       if (err.name !== "AbortError") put(body, trouble(err, draw));
     }

@@ -14,7 +14,8 @@ import * as task from "./task.js";
 import * as tasks from "./tasks.js";
 
 const VIEWS = { tasks, task, events, callbacks, accounts, health, gallery };
-const NAV = [["tasks", "Tasks", "t"], ["events", "Events", "e"], ["callbacks", "Callbacks", "c"], ["accounts", "Accounts", "a"], ["health", "Health", "h"], ["gallery", "Gallery", "i"]];
+const NAV = [["tasks", "Tasks", "t"], ["events", "Events", "e"], ["callbacks", "Callbacks", "c"],
+  ["accounts", "Accounts", "a"], ["health", "Health", "h"], ["gallery", "Gallery", "i"]];
 const main = document.getElementById("main"), header = document.getElementById("header");
 
 let view = null, aborter = null, shown = null;
@@ -25,7 +26,8 @@ const marks = { events: h("span", { class: "mark", hidden: true }) };
 const nav = h("nav", { "aria-label": "Views" }, NAV.map(([name, label]) => link(href(name), { "data-view": name }, label, marks[name])));
 const switcher = h("button", { type: "button", class: "live", on: { click: () => live.pause(!live.state.paused) } });
 const search = h("form", { class: "find", role: "search", "aria-label": "Find a task" },
-  h("input", { type: "search", name: "id", placeholder: "Ref, task id or key", "aria-label": "Find a task by ref, task id or key", autocomplete: "off", spellcheck: "false" }));
+  h("input", { type: "search", name: "id", placeholder: "Ref, task id or key",
+    "aria-label": "Find a task by ref, task id or key", autocomplete: "off", spellcheck: "false" }));
 search.addEventListener("submit", async (event) => {
   event.preventDefault();
   const input = search.elements.id, id = input.value.trim();
@@ -46,7 +48,8 @@ function drawLive(state) {
   put(switcher, h("span", { class: "pulse", "aria-hidden": "true" }), word);
   switcher.setAttribute("aria-pressed", String(state.paused));
   switcher.setAttribute("aria-label", state.paused ? "Live view is paused: resume" : `${word}: pause the live view`);
-  switcher.title = state.paused ? "Nothing on this page changes by itself (p)" : state.connected ? "The page follows what happens (p pauses it)" : "Trying to connect again …";
+  switcher.title = state.paused ? "Nothing on this page changes by itself (p)"
+    : state.connected ? "The page follows what happens (p pauses it)" : "Trying to connect again …";
   const buried = state.last?.buried;
   marks.events.hidden = !buried;
   marks.events.textContent = buried ? number(buried) : "";
@@ -121,7 +124,8 @@ document.addEventListener("keydown", (event) => {
 });
 
 async function start() {
-  put(header, link(href("tasks"), { class: "brand" }, "mjhook"), nav, search, switcher, button("?", help, { class: "quiet", "aria-label": "Keys", title: "Keys (?)" }));
+  put(header, link(href("tasks"), { class: "brand" }, "mjhook"), nav, search, switcher,
+    button("?", help, { class: "quiet", "aria-label": "Keys", title: "Keys (?)" }));
   drawLive(live.state);
   try {
     await begin();

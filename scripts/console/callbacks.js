@@ -33,9 +33,12 @@ export function show(ctx) {
     put(chart, h("div", { class: "panelhead" }, h("h2", null, "What became of them"),
       h("div", { class: "chips", role: "group", "aria-label": "Time" }, ["hour", "day"].map((s) =>
         h("button", { type: "button", class: "chip", "aria-pressed": String(s === span), on: { click: () => go(href("callbacks", { span: s })) } }, "last " + s)))),
-    h("p", null, seen.ended ? `${number(seen.called)} of ${number(seen.ended)} tasks that ended in this hour and the last had a callback.` : "No task has ended in this hour and the last.",
+    h("p", null, seen.ended
+      ? `${number(seen.called)} of ${number(seen.ended)} tasks that ended in this hour and the last had a callback.`
+      : "No task has ended in this hour and the last.",
       seen.broken_since && h("b", { class: "warn" }, " Callbacks do not come: results are learned of by polling. See Health.")),
-    lately.length ? columns(`Callbacks in the last ${span}`, OUTCOMES, lately) : h("p", { class: "dim" }, "The chart begins with this visit: counters are sampled every 15 seconds."),
+    lately.length ? columns(`Callbacks in the last ${span}`, OUTCOMES, lately)
+      : h("p", { class: "dim" }, "The chart begins with this visit: counters are sampled every 15 seconds."),
     legend(OUTCOMES, counters.map((c) => stats.counts[c] || 0)),
     h("details", null, h("summary", null, "What the words mean"), h("dl", { class: "keys" }, OUTCOMES.map((o) => [h("dt", null, o), h("dd", null, MEANING[o])]))));
   }
@@ -54,10 +57,12 @@ export function show(ctx) {
     }
     if (list.contains(document.activeElement) || list.querySelector("details[open]")) return; // it is being read
     put(list, h("ul", { class: "cards" }, got.refused.map((kept) => h("li", { class: "card" },
-      h("div", { class: "panelhead" }, h("b", null, `#${kept.id}`), time(kept.at), link(taskHref(kept.ref), { class: "mono" }, kept.ref), h("span", { class: "dim" }, `attempt ${kept.attempt} · ${bytes(kept.size)}`),
+      h("div", { class: "panelhead" }, h("b", null, `#${kept.id}`), time(kept.at), link(taskHref(kept.ref), { class: "mono" }, kept.ref),
+        h("span", { class: "dim" }, `attempt ${kept.attempt} · ${bytes(kept.size)}`),
         settings.actions && button("Readmit", () => onIds("readmit", [kept.id], [], drawList), { class: "small" })),
       h("p", null, kept.hidden ? h("span", { class: "dim" }, "hidden") : foreign(kept.reason || "")),
-      kept.body && h("details", null, h("summary", null, "Body"), h("pre", { tabindex: "0", "aria-label": "Body" }, foreign(kept.body)), kept.body.length < kept.size && h("p", { class: "dim" }, "The rest was not kept."))))),
+      kept.body && h("details", null, h("summary", null, "Body"), h("pre", { tabindex: "0", "aria-label": "Body" }, foreign(kept.body)),
+        kept.body.length < kept.size && h("p", { class: "dim" }, "The rest was not kept."))))),
     got.more && link(href("callbacks", { span: ctx.params.span, below: got.refused.at(-1).id }), { class: "button" }, "Older →"));
   }
 

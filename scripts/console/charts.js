@@ -8,7 +8,8 @@ let W = 640; // as wide as there is room, so that letters keep their size
 function frame(label, max, children) {
   const lines = (max < 2 ? [0, 1] : [0, 0.5, 1]).map((share) => {
     const y = 8 + (H - BOTTOM - 8) * (1 - share);
-    return [svg("line", { x1: LEFT, x2: W, y1: y, y2: y, class: "grid" }), svg("text", { x: LEFT - 6, y: y + 4, class: "axis end" }, number(Math.round(max * share)))];
+    return [svg("line", { x1: LEFT, x2: W, y1: y, y2: y, class: "grid" }),
+      svg("text", { x: LEFT - 6, y: y + 4, class: "axis end" }, number(Math.round(max * share)))];
   });
   return svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "chart", role: "img", "aria-label": label }, lines, children);
 }
@@ -27,7 +28,9 @@ export function columns(label, names, list) {
     }));
   });
   const ticks = list.length ? [0, Math.floor(list.length / 2), list.length - 1].filter((v, i, all) => all.indexOf(v) === i).map((i, n, all) =>
-    svg("text", { x: LEFT + (i + 0.5) * step, y: H - 5, class: "axis " + (all.length > 1 && n === 0 ? "start" : n === all.length - 1 && all.length > 1 ? "end" : "middle") }, list[i].tick ?? list[i].label)) : null;
+    svg("text", { x: LEFT + (i + 0.5) * step, y: H - 5,
+      class: "axis " + (all.length < 2 ? "middle" : n === 0 ? "start" : n === all.length - 1 ? "end" : "middle") },
+    list[i].tick ?? list[i].label)) : null;
   return frame(label, max, [bars, ticks]);
 }
 
@@ -42,7 +45,8 @@ export function finishing(mode, finish) {
   const shown = finish.buckets.slice(Math.max(first - 1, 0), Math.min(last + 2, finish.buckets.length));
   const name = (b) => (b.le_ms ? `up to ${duration(b.le_ms)}` : "longer");
   return h("figure", { class: "finish" },
-    h("figcaption", null, h("b", null, mode), ` · half within ${duration(finish.p50_ms)}, 95 of 100 within ${duration(finish.p95_ms)} · ${number(finish.n)} tasks`),
+    h("figcaption", null, h("b", null, mode), ` · half within ${duration(finish.p50_ms)}, 95 of 100 within ${duration(finish.p95_ms)} · `
+      + `${number(finish.n)} tasks`),
     columns(`Time to finish, ${mode}: half within ${duration(finish.p50_ms)}, 95 of 100 within ${duration(finish.p95_ms)}`, [mode],
       shown.map((b) => ({ label: name(b), tick: b.le_ms ? duration(b.le_ms) : "more", values: [b.n] }))));
 }

@@ -68,6 +68,9 @@ export function copy(text, what) {
   navigator.clipboard.writeText(text).then(() => toast(what + " copied"), () => toast("The browser does not allow copying", true));
 }
 
+// In place of an image that can't be loaded.
+export const unloaded = (event) => event.target.replaceWith(h("span", { class: "noimage" }, "can't be loaded"));
+
 export const empty = (title, advice) => h("div", { class: "empty" }, h("p", { class: "title" }, title), advice && h("p", null, advice));
 export const trouble = (err, again) => h("div", { class: "empty bad", role: "alert" },
   h("p", { class: "title" }, err.message || "This could not be loaded"),

@@ -9,7 +9,8 @@ import * as live from "./live.js";
 import { go, href, taskHref } from "./route.js";
 
 const LIMIT = 50, ROUNDS = 8;
-const TABS = [["", "all", {}], ["waiting", "waiting", { waiting: true }], ["failing", "failing", { waiting: true, failed: true }], ["buried", "buried", { buried: true }]];
+const TABS = [["", "all", {}], ["waiting", "waiting", { waiting: true }],
+  ["failing", "failing", { waiting: true, failed: true }], ["buried", "buried", { buried: true }]];
 const HELP = {
   "": "An event is a fact for the policy. It is handed out until its handler returns.",
   waiting: "Not handed out yet, or to be tried again.",
@@ -46,7 +47,8 @@ export function show(ctx) {
     const last = live.state.last;
     const counts = { "": last && last.events + last.buried, waiting: last?.events, buried: last?.buried };
     put(tabs, ...TABS.map(([name, label]) => h("button", { type: "button", class: "chip " + label, "aria-pressed": String(name === tab[0]),
-      on: { click: () => go(href("events", { ...params, show: name, after: "" })) } }, label, counts[name] === undefined ? "" : h("span", { class: "n" }, number(counts[name])))));
+      on: { click: () => go(href("events", { ...params, show: name, after: "" })) } }, label,
+    counts[name] === undefined ? "" : h("span", { class: "n" }, number(counts[name])))));
   }
 
   put(ctx.root, h("h1", { class: "unseen", tabindex: "-1" }, "Events"), tabs, h("p", { class: "dim note" }, HELP[tab[0]]),
@@ -58,7 +60,8 @@ export function show(ctx) {
     const kick = button("Kick", () => (n ? onIds("kick", [...rows.chosen.keys()], [], done) : onFilter("kick", filter, draw)));
     const bury = button("Bury", () => (n ? onIds("bury", [...rows.chosen.keys()], [], done) : onFilter("bury", filter, draw)), { class: "risky" });
     put(bar, h("span", { class: "total", role: "status" }, page ? `${number(page.events.length)}${page.more ? " shown, there are more" : " shown"}` : ""),
-      settings.actions ? h("div", { class: "acts", role: "group", "aria-label": "Actions" }, h("span", { class: "what" }, n ? `${number(n)} selected:` : "All that match:"), kick, tab[0] !== "buried" && bury) : "",
+      settings.actions ? h("div", { class: "acts", role: "group", "aria-label": "Actions" },
+        h("span", { class: "what" }, n ? `${number(n)} selected:` : "All that match:"), kick, tab[0] !== "buried" && bury) : "",
       pager(params.after && href("events", { ...params, after: "" }), page?.more && href("events", { ...params, after: page.more }), ["← First", "Next →"]));
   }
 
@@ -82,11 +85,14 @@ export function show(ctx) {
     }
     const focused = rows.hasFocus();
     if (page.events.length === 0) {
-      put(body, tab[0] === "buried" ? empty("No event is buried", "Nothing was given up.") : empty("No such event waits", "What was delivered is not listed; a task's story has it, and Replay hands it out again."));
+      put(body, tab[0] === "buried" ? empty("No event is buried", "Nothing was given up.")
+        : empty("No such event waits", "What was delivered is not listed; a task's story has it, and Replay hands it out again."));
     } else {
       put(body, h("table", { class: "events" }, h("thead", null, h("tr", null,
-        settings.actions && h("th", { class: "pick", scope: "col" }, h("input", { type: "checkbox", "aria-label": "Select all on this page", on: { change: (e) => rows.chooseAll(e.target.checked) } })),
-        [["Status", "state"], ["Event and last error", "prompt"], ["Tries", "num"], ["Next try", "when"], ["Stored", "when"]].map(([t, c]) => h("th", { scope: "col", class: c }, t)))),
+        settings.actions && h("th", { class: "pick", scope: "col" }, h("input", { type: "checkbox", "aria-label": "Select all on this page",
+          on: { change: (e) => rows.chooseAll(e.target.checked) } })),
+        [["Status", "state"], ["Event and last error", "prompt"], ["Tries", "num"], ["Next try", "when"], ["Stored", "when"]]
+          .map(([t, c]) => h("th", { scope: "col", class: c }, t)))),
       h("tbody", null, page.events.map((event) => row(event, page.now)))));
       rows.settle(focused);
     }

@@ -1,6 +1,6 @@
 // Gallery: finished images, the archived files first.
 import { get, settings } from "./api.js";
-import { foreign, h, link, pager, put, trouble } from "./dom.js";
+import { foreign, h, link, pager, put, trouble, unloaded } from "./dom.js";
 import { filterChips, filterForm, filterOf, focusFilter } from "./filter.js";
 import { time } from "./format.js";
 import { Rows } from "./list.js";
@@ -13,7 +13,7 @@ function choice(images) {
 function item(it) {
   const image = choice(it.images);
   return h("li", { class: "card picture", "data-row": it.ref, "data-href": taskHref(it.ref) }, link(taskHref(it.ref), { tabindex: "-1" },
-    image?.src ? h("img", { src: image.src, loading: "lazy", referrerpolicy: "no-referrer", alt: "", on: { error: (e) => e.target.replaceWith(h("span", { class: "noimage" }, "can't be loaded")) } })
+    image?.src ? h("img", { src: image.src, loading: "lazy", referrerpolicy: "no-referrer", alt: "", on: { error: unloaded } })
       : h("span", { class: "noimage" }, it.hidden ? "hidden" : image ? (settings.images === "off" ? "images are off" : "not archived") : "no image"),
     h("span", { class: "caption clamp" }, it.hidden ? "hidden" : foreign(it.prompt || ""))),
   h("div", { class: "dim foot" }, time(it.finished_at), it.images.length > 1 && ` · ${it.images.length} images`));

@@ -16,13 +16,18 @@ function tiles(stats) {
   const lag = stats.event_due && stats.event_due < now ? now - stats.event_due : 0;
   const swept = stats.sweep.last_at, ago = swept ? now - swept : null;
   return h("ul", { class: "tiles" },
-    tile("Missed callbacks", missed === null ? "–" : `${Math.round(missed * 100)} %`, seen.broken_since ? ["broken since ", time(seen.broken_since)] : seen.ended ? `of ${number(seen.ended)} that ended in two hours` : "no task ended in two hours",
+    tile("Missed callbacks", missed === null ? "–" : `${Math.round(missed * 100)} %`,
+      seen.broken_since ? ["broken since ", time(seen.broken_since)] : seen.ended ? `of ${number(seen.ended)} that ended in two hours` : "no task ended in two hours",
       seen.broken_since ? "bad" : missed > 0.2 ? "warn" : "good", href("callbacks")),
-    tile("Oldest unresolved", stats.oldest_open ? duration(now - stats.oldest_open) : "none", `${number(open)} without an end`, stats.oldest_open && now - stats.oldest_open > 36e5 ? "warn" : "good",
+    tile("Oldest unresolved", stats.oldest_open ? duration(now - stats.oldest_open) : "none", `${number(open)} without an end`,
+      stats.oldest_open && now - stats.oldest_open > 36e5 ? "warn" : "good",
       href("tasks", { state: "queued,submitting,ambiguous,pending" })),
-    tile("Last reconcile", swept ? time(swept) : "never", swept ? `took ${duration(stats.sweep.elapsed_ms)}` : "schedule mjhook-reconcile: see its manual", ago === null || ago > 6e5 ? "bad" : ago > 18e4 ? "warn" : "good"),
-    tile("Delivery lag", lag ? duration(lag) : "none", `${number(stats.events)} events wait`, lag > 3e5 ? "bad" : lag > 6e4 ? "warn" : "good", href("events", { show: "waiting" })),
-    tile("Buried events", number(stats.buried), stats.buried ? "given up: kick them when it is mended" : "nothing was given up", stats.buried ? "bad" : "good", href("events", { show: "buried" })),
+    tile("Last reconcile", swept ? time(swept) : "never",
+      swept ? `took ${duration(stats.sweep.elapsed_ms)}` : "schedule mjhook-reconcile: see its manual", ago === null || ago > 6e5 ? "bad" : ago > 18e4 ? "warn" : "good"),
+    tile("Delivery lag", lag ? duration(lag) : "none", `${number(stats.events)} events wait`,
+      lag > 3e5 ? "bad" : lag > 6e4 ? "warn" : "good", href("events", { show: "waiting" })),
+    tile("Buried events", number(stats.buried),
+      stats.buried ? "given up: kick them when it is mended" : "nothing was given up", stats.buried ? "bad" : "good", href("events", { show: "buried" })),
     tile("Ready to send", number(stats.ready), "queued, wait for a slot", "", href("tasks", { state: "queued" })),
     tile("Store", bytes(stats.bytes_used), stats.bytes_mapped ? `${bytes(stats.bytes_mapped)} reserved` : null, ""));
 }
@@ -38,7 +43,8 @@ export function show(ctx) {
       const { findings } = await doctor();
       const bad = findings.filter((f) => f.status === "fail").length, warn = findings.filter((f) => f.status === "warn").length;
       put(verdict, h("p", { class: "strong" }, bad ? `${bad} failed, ${warn} to know` : warn ? `All works, ${warn} to know` : "All is well"),
-        h("ul", { class: "findings" }, findings.map((f) => h("li", null, badge(LEVEL[f.status], f.status), h("div", null, h("b", null, f.check), " ", foreign(f.message), f.advice && h("p", { class: "advice" }, "→ ", foreign(f.advice)))))));
+        h("ul", { class: "findings" }, findings.map((f) => h("li", null, badge(LEVEL[f.status], f.status),
+          h("div", null, h("b", null, f.check), " ", foreign(f.message), f.advice && h("p", { class: "advice" }, "→ ", foreign(f.advice)))))));
     } catch (err) {
       put(verdict, h("p", { role: "alert", class: "warn" }, foreign(err.message)));
     }
@@ -50,13 +56,16 @@ export function show(ctx) {
   async function draw() {
     try {
       const stats = await get("stats", null, ctx.signal);
-      if (body.contains(document.activeElement)) { const old = document.activeElement.getAttribute("href"); paint(stats); body.querySelector(`a[href="${CSS.escape(old || "")}"]`)?.focus(); } else paint(stats);
+      const focused = body.contains(document.activeElement) && document.activeElement.getAttribute("href");
+      paint(stats);
+      if (focused) body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
     } catch (err) {
       if (err.name !== "AbortError") put(body, trouble(err, draw));
     }
   }
   function paint(stats) {
-    put(body, tiles(stats), h("section", { class: "panel" }, h("h2", null, "Time to finish"), ["fast", "relaxed"].map((mode) => finishing(mode, stats.finish[mode]))));
+    put(body, tiles(stats), h("section", { class: "panel" }, h("h2", null, "Time to finish"),
+      ["fast", "relaxed"].map((mode) => finishing(mode, stats.finish[mode]))));
   }
   draw();
   return { refresh: draw };

@@ -1,7 +1,7 @@
 // A task's story: everything that is known of it on one line of time, and what would happen next.
 import { get, settings } from "./api.js";
 import { onIds, labelOf } from "./dialog.js";
-import { badge, button, copy, empty, foreign, h, link, put, trouble } from "./dom.js";
+import { badge, button, copy, empty, foreign, h, link, put, trouble, unloaded } from "./dom.js";
 import { briefly, bytes, duration, exactly, pretty, relative, time } from "./format.js";
 import { go, href } from "./route.js";
 import { ACTIONS } from "./tasks.js";
@@ -28,7 +28,8 @@ function happenings(story) {
     list.push({ at: event.created_at, kind: "event", text: `“${event.type}” event stored`, order: 1 });
     for (const err of event.errors)
       list.push({ at: err.at, kind: "event", text: `“${event.type}” event: ${err.message || "a try failed"}`, bad: true, order: 2 });
-    if (event.buried) list.push({ at: event.errors.at(-1)?.at || event.created_at, kind: "event", text: `“${event.type}” event is buried: kick hands it out again`, bad: true, order: 3 });
+    if (event.buried) list.push({ at: event.errors.at(-1)?.at || event.created_at, kind: "event",
+      text: `“${event.type}” event is buried: kick hands it out again`, bad: true, order: 3 });
     else if (event.leased && event.next_at > story.now) list.push({ at: story.now, kind: "event", text: `“${event.type}” event is being handled`, order: 4 });
     else list.push({ at: event.next_at, kind: "event", text: `“${event.type}” event is handed to the policy`, next: true, order: 5 });
   }
@@ -60,13 +61,14 @@ function attempts(task) {
 export function pictures(images, prompt) {
   return images.map((image) => h("figure", null,
     image.src ? h("a", { href: image.src, rel: "noreferrer noopener", target: "_blank" }, h("img", { src: image.src, loading: "lazy", referrerpolicy: "no-referrer",
-      alt: image.index === 0 ? `Grid: ${prompt || "image"}` : `Image ${image.index}`, on: { error: (e) => e.target.replaceWith(h("span", { class: "noimage" }, "can't be loaded")) } }))
+      alt: image.index === 0 ? `Grid: ${prompt || "image"}` : `Image ${image.index}`, on: { error: unloaded } }))
       : h("span", { class: "noimage" }, settings.images === "off" ? "images are off" : settings.images === "archived" ? "not archived" : "not loaded"),
     h("figcaption", null, image.index === 0 ? "grid" : String(image.index), image.archived ? " · archived" : "")));
 }
 
 function eventRow(event, after) {
-  return h("li", null, badge(event.buried ? "buried" : event.errors.length ? "failing" : "waiting"), ` ${event.type} · ${event.tries} ${event.tries === 1 ? "try" : "tries"} `,
+  return h("li", null, badge(event.buried ? "buried" : event.errors.length ? "failing" : "waiting"),
+    ` ${event.type} · ${event.tries} ${event.tries === 1 ? "try" : "tries"} `,
     settings.actions && button("Kick", () => onIds("kick", [event.event_id], [], after), { class: "small" }),
     settings.actions && !event.buried && button("Bury", () => onIds("bury", [event.event_id], [], after), { class: "small risky" }));
 }
@@ -84,8 +86,9 @@ export function show(ctx) {
       story = await get("task", { ref: ctx.id }, ctx.signal);
     } catch (err) {
       if (err.name === "AbortError") return;
-      put(content, ...(err.status === 404 || err.status === 400
-        ? [h("h1", { class: "unseen", tabindex: "-1" }, "No such task"), empty("There is no such task", "It was pruned, or the ref is of another store.")].flat() : [trouble(err, draw)]));
+      put(content, err.status === 404 || err.status === 400
+        ? [h("h1", { class: "unseen", tabindex: "-1" }, "No such task"), empty("There is no such task", "It was pruned, or the ref is of another store.")]
+        : trouble(err, draw));
       return;
     } finally {
       content.setAttribute("aria-busy", "false");
@@ -111,13 +114,15 @@ export function show(ctx) {
         fact("Priority", task.priority || null), fact("Run as", task.mj_prompt !== task.prompt ? task.mj_prompt : null),
         fact("Stored", at(task.created_at)), fact("Sent", at(task.submitted_at)), fact("Called back", at(task.called_at)), fact("Finished", at(task.finished_at)),
         fact("Told by", task.source), fact("Polls", task.polls ? String(task.polls) : null), fact("Expires", at(task.expires_at)),
-        fact("Context", story.context_text && h("code", null, foreign(story.context_text))), fact("Meta", story.meta_text && h("code", null, foreign(story.meta_text))))),
+        fact("Context", story.context_text && h("code", null, foreign(story.context_text))),
+        fact("Meta", story.meta_text && h("code", null, foreign(story.meta_text))))),
       story.images.length > 0 && h("section", null, h("h2", null, "Images"), h("div", { class: "pictures" }, pictures(story.images, task.prompt))),
       story.events.length > 0 && h("section", null, h("h2", null, "Events"), h("ul", { class: "events" }, story.events.map((e) => eventRow(e, draw)))),
       h("section", null, h("h2", null, "What happened"), timeline(story)),
       h("section", null, h("h2", null, "Attempts"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Attempts" }, attempts(task))),
       h("details", { class: "raw", open }, h("summary", null, "Record as JSON"),
-        button("Copy", () => copy(pretty(story.raw), "JSON"), { class: "quiet small" }), h("pre", { tabindex: "0", "aria-label": "JSON" }, foreign(pretty(story.raw)))));
+        button("Copy", () => copy(pretty(story.raw), "JSON"), { class: "quiet small" }),
+        h("pre", { tabindex: "0", "aria-label": "JSON" }, foreign(pretty(story.raw)))));
     if (focused) [...content.querySelectorAll("button, a, summary")].find((node) => node.textContent === focused)?.focus();
     ctx.title(`${task.state} ${task.ref}`);
   }

@@ -30,7 +30,8 @@ function row(task) {
     h("td", { class: "state" }, badge(task.state), task.late && h("span", { class: "dim" }, " late")),
     h("td", { class: "prompt" }, link(taskHref(task.ref), { tabindex: "-1", class: "clamp" }, prompt, task.prompt_cut && "…"),
       task.error?.message && task.state !== "succeeded" && h("div", { class: "why clamp1" }, foreign(task.error.message))),
-    h("td", { class: "user" }, task.user_id && link(href("tasks", { user_id: task.user_id }), { tabindex: "-1", title: "this user's tasks" }, foreign(task.user_id))),
+    h("td", { class: "user" }, task.user_id
+      && link(href("tasks", { user_id: task.user_id }), { tabindex: "-1", title: "this user's tasks" }, foreign(task.user_id))),
     h("td", { class: "key" }, task.key && foreign(task.key)),
     h("td", { class: "mode" }, task.mode),
     h("td", { class: "num tries", title: "attempts / polls" }, `${task.attempt}/${task.polls}`),
