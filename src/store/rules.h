@@ -12,10 +12,15 @@ void mj_op_signal(mj_unit *u, mj_op *op);
 /* Applies a signal to the task op->ref. */
 void mj_apply(mj_unit *u, mj_op *op, const mj_signal *sig);
 
-/* claim.c: CLAIM, PAUSE, TICK */
+/* tick.c */
+/* Entries that are due, at most `limit`; how many. */
+uint32_t mj_tick_slots(mj_unit *u, uint32_t limit);
+uint32_t mj_tick_queue(mj_unit *u, uint32_t limit);
+void mj_op_tick(mj_unit *u, mj_op *op);
+
+/* claim.c: CLAIM, PAUSE */
 void mj_op_claim(mj_unit *u, mj_op *op);
 void mj_op_pause(mj_unit *u, mj_op *op);
-void mj_op_tick(mj_unit *u, mj_op *op);
 
 /* delivery.c */
 void mj_op_event(mj_unit *u, mj_op *op);
