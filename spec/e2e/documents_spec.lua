@@ -74,6 +74,20 @@ RUN["sh"] = function(block, _, place)
   place.printed = out
 end
 
+-- On a machine where nothing is yet.
+RUN["sh init"] = function(block, _, place)
+  place.config = nil
+  kit.sh(("rm -rf %s/etc/mjhook/* %s/var/lib/mjhook"):format(kit.quote(place.dir), kit.quote(place.dir)))
+  local out, code = place:sh(block)
+  assert.equal(0, code, out)
+  for _, word in ipairs { "crontab", "systemctl", "location", "secrets" } do
+    assert.matches(word, out, 1, true)
+  end
+  kit.write(place.dir .. "/etc/mjhook/api-key", kit.KEY .. "\n")
+  local settings = kit.read(place.dir .. "/etc/mjhook/config.lua")
+  kit.write(place.dir .. "/etc/mjhook/config.lua", (settings:gsub("return {", "%0 poll = { first = 1 },", 1)))
+end
+
 -- What installs or takes minutes: that make knows the goals.
 RUN["sh make"] = function(block)
   for line in block.text:gmatch "[^\n]+" do
