@@ -3,7 +3,7 @@
 #   make                what "make install PREFIX=P DESTDIR=D" puts in place, and "make uninstall" takes away
 #   make demo           installs what is missing (Debian), builds, shows it at work; ARGS="--set NAME=VALUE"
 #   make test           the same, then every suite; ends with "N passed, N failed"
-#   make check          the suites without installing anything; SUITES="c lua5.4 luajit faults e2e"
+#   make check          the suites without installing anything; SUITES="c lua5.4 luajit faults postgres e2e"
 #   make lint           format, luacheck, layers, words, cppcheck, clang-tidy, -Werror
 #   make sanitize       the suites under AddressSanitizer and UBSan; sanitize-gc with a collector that never rests
 #   make valgrind       the C suite under valgrind
@@ -301,7 +301,7 @@ DEPS_DEB_CHECK = $(DEPS_DEB) mmdebstrap
 # A second make each time: what was just installed is seen only by a new one.
 AGAIN = +@$(MAKE) --no-print-directory
 SUITES ?= c $(patsubst 5.1,luajit,$(patsubst 5.4,lua5.4,$(LUAS))) \
-	$(if $(filter 5.4,$(LUAS)),$(if $(filter asan,$(VARIANT)),,faults)) e2e
+	$(if $(filter 5.4,$(LUAS)),$(if $(filter asan,$(VARIANT)),,faults $(if $(WITH_POSTGRES),postgres))) e2e
 # The suite of that name kills processes of its own build, beside the one under test.
 FAULTS_BUILD = build-faults
 NEEDS = $(if $(filter faults,$(SUITES)),$(if $(filter $(BUILD),$(FAULTS_BUILD)),,faults-build))

@@ -4,7 +4,7 @@ local core = require "mjhook.core"
 local kit = require "kit"
 
 describe("the executor under nginx", function()
-  local exec, mj, nginx
+  local exec, lane, mj, nginx
   local timers, calls, waiting -- begun by nobody yet; in the pool, the first one first; coroutines, by semaphore
 
   local function start(f, ...)
@@ -97,13 +97,14 @@ describe("the executor under nginx", function()
     local threads = require "resty.mjhook.threads"
     mj = kit.open { executor = threads.new }
     exec = mj.exec
+    lane = exec.lanes[1]
     start(exec.warm_up, exec)
     settle()
   end)
 
   after_each(function()
-    for _, name in ipairs { "ngx.semaphore", "resty.mjhook.threads", "resty.mjhook.guard", "resty.mjhook.log",
-                             "resty.mjhook.worker" } do
+    for _, name in ipairs { "ngx.semaphore", "resty.mjhook.threads", "resty.mjhook.lane", "resty.mjhook.guard",
+                            "resty.mjhook.log", "resty.mjhook.worker" } do
       package.loaded[name] = nil
     end
     rawset(_G, "ngx", nil)
@@ -158,7 +159,7 @@ describe("the executor under nginx", function()
     assert.same({ "ok" }, { first.code, second.code })
     finish(other)
     assert.same({ "ok", "duplicate", "duplicate" }, { first.code, second.code, third.code })
-    assert.same({ 0, 0, 0 }, { #calls, exec.runners, exec.queued })
+    assert.same({ 0, 0, 0 }, { #calls, lane.runners, exec.queued })
   end)
 
   it("has no third call, and forgets no waiting request when those two are over", function()
@@ -230,7 +231,7 @@ describe("the executor under nginx", function()
     settle()
     local b = say(t)
     settle()
-    assert.same({ "ok", "duplicate", 0 }, { a.code, b.code, exec.runners })
+    assert.same({ "ok", "duplicate", 0 }, { a.code, b.code, lane.runners })
   end)
 
   it("says a hundred things in a second, and how many more there were", function()
@@ -433,7 +434,7 @@ describe("the executor under nginx", function()
       settle()
       store.write = write
       assert.equal("create claim not_sent", kit.story(mj:get(t.ref)))
-      assert.same({ {}, 0 }, { exec.owed, exec.runners })
+      assert.same({ {}, 0 }, { lane.owed, lane.runners })
     end)
   end)
 
@@ -451,7 +452,7 @@ describe("the executor under nginx", function()
       wake(true)
       assert.is_truthy(a.code)
       assert.is_truthy(b.results or b.err)
-      assert.same({ 0, 0 }, { exec.runners, exec.queued })
+      assert.same({ 0, 0 }, { lane.runners, exec.queued })
     end
     local last = say(t)
     settle()
@@ -514,10 +515,10 @@ describe("the executor under nginx", function()
     assert.equal(0, #timers)
     wake(true)
     finish(work())
-    assert.same({ "ok", "duplicate", 0, 0 }, { a.code, b.code, exec.queued, exec.runners })
+    assert.same({ "ok", "duplicate", 0, 0 }, { a.code, b.code, exec.queued, lane.runners })
     local c = say(t)
     settle()
-    assert.same({ "duplicate", 0 }, { c.code, exec.runners })
+    assert.same({ "duplicate", 0 }, { c.code, lane.runners })
   end)
 
   it("answers who had to commit himself once his own is done, and the next one who waits commits what came", function()
@@ -529,11 +530,11 @@ describe("the executor under nginx", function()
     local b = say(t)
     timers = {}
     finish(call)
-    assert.same({ "ok", 0 }, { a.code, exec.runners })
+    assert.same({ "ok", 0 }, { a.code, lane.runners })
     timers = {}
     wake(true)
     finish(work())
-    assert.same({ "duplicate", 0, 0 }, { b.code, exec.queued, exec.runners })
+    assert.same({ "duplicate", 0, 0 }, { b.code, exec.queued, lane.runners })
   end)
 
   it("leaves it to those who are at it, however slow the disk is", function()
@@ -543,11 +544,11 @@ describe("the executor under nginx", function()
     local call = work()
     local b = say(t) -- whose timer is about to begin
     wake(true)
-    assert.same({ 0, 1 }, { #calls, exec.runners })
+    assert.same({ 0, 1 }, { #calls, lane.runners })
     run_timers()
     finish(call)
     settle()
-    assert.same({ "ok", "duplicate", 0, 0 }, { a.code, b.code, exec.queued, exec.runners })
+    assert.same({ "ok", "duplicate", 0, 0 }, { a.code, b.code, exec.queued, lane.runners })
   end)
 
   it("counts no request twice when a timer begins that was thought to be dropped", function()
@@ -559,7 +560,7 @@ describe("the executor under nginx", function()
     run_timers()
     finish(call)
     settle()
-    assert.same({ "ok", "duplicate", 0, 0 }, { a.code, b.code, exec.queued, exec.runners })
+    assert.same({ "ok", "duplicate", 0, 0 }, { a.code, b.code, exec.queued, lane.runners })
   end)
 
   it("commits in the request that finds no timer to be had", function()

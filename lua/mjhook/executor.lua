@@ -56,6 +56,11 @@ function M.late(ops, results)
   return back
 end
 
+--- The time by a store's clock, in milliseconds.
+function M.now(store)
+  return core.now() + store:skew()
+end
+
 --- An executor that does its work in the calling thread. It opens the store, and makes it when it is not there.
 -- @treturn table|nil executor; nil and an error
 function M.direct(config)
@@ -69,7 +74,12 @@ end
 --- @tparam table ops see mjhook.core's store:write
 -- @treturn table|nil results in the order of ops, or nil and an error: then, and when it raises, nothing was stored
 function Direct:commit(ops)
-  return self.store:write(ops, core.now())
+  return self.store:write(ops, self:now())
+end
+
+--- Wall-clock milliseconds by the clock that all who share the store go by: what is stored or compared with it.
+function Direct:now()
+  return M.now(self.store)
 end
 
 --- Calls a reading method of the store (see src/lua/store_read.c): get, find, by_key, page, stats, ...
@@ -104,7 +114,7 @@ function Direct:callback(ref, attempt, body)
     return nil, err
   end
   self.inbox:take()
-  local results, outcomes, unreadable = self.store:write({}, core.now(), self.inbox)
+  local results, outcomes, unreadable = self.store:write({}, self:now(), self.inbox)
   if not results then
     return nil, outcomes
   elseif unreadable then

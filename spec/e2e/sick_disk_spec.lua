@@ -139,7 +139,7 @@ describe("on a disk that", function()
     local waiting -- a task that was queued before
 
     before_each(function()
-      start(WAIT_S ~= 30 and ('require("resty.mjhook.threads").COMMIT_WAIT_S = %d; '):format(WAIT_S))
+      start(WAIT_S ~= 30 and ('require("resty.mjhook.lane").COMMIT_WAIT_S = %d; '):format(WAIT_S))
       waiting = assert(mj.exec:commit { { op = "create", source = "user", want = true, task = {
         prompt = "an old fox", mode = "fast", timeout = 600, fingerprint = core.sha256 "x" } } })[1].task
       sicken "stall"

@@ -74,10 +74,14 @@ static int store_unlock(lua_State *L)
 static int store_skew(lua_State *L)
 {
     mj_store *s = mjl_store(L);
+    int64_t ms = 0;
     struct timespec t;
 
-    clock_gettime(CLOCK_REALTIME, &t);
-    mjl_push_int(L, mj_store_now(s) - ((int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000));
+    if (mj_store_backend(s)->now) {
+        clock_gettime(CLOCK_REALTIME, &t);
+        ms = mj_store_now(s) - ((int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000);
+    }
+    mjl_push_int(L, ms);
     return 1;
 }
 

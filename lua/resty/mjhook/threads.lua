@@ -1,21 +1,14 @@
---- The executor under nginx: worker threads, and one commit for all requests that wait for one.
---
--- Callbacks go into an inbox, which the committing thread empties when it begins, not when it was called: so while it
--- is at work the next call already stands behind it, and what comes until that begins is in its transaction.
+--- The executor under nginx: worker threads for all that waits, and one commit for all requests that wait for one.
 local core = require "mjhook.core"
-local guard = require "resty.mjhook.guard"
+local lane = require "resty.mjhook.lane"
 local log = require("resty.mjhook.log").log
-local semaphore = require "ngx.semaphore"
 local stores = require "mjhook.stores"
 
---- COMMIT_WAIT_S: how long a caller waits for a commit; then it hears 503. Specs shorten it.
-local M = { COMMIT_POOL = "mjhook", HTTP_POOL = "mjhook_http", READ_POOL = "mjhook_read", COMMIT_WAIT_S = 30 }
+--- LANES: commits that are under way side by side, of a worker, on a database that is faster so. Each takes a thread of
+-- the pool, and each thread a connection.
+local M = { COMMIT_POOL = lane.POOL, HTTP_POOL = "mjhook_http", READ_POOL = "mjhook_read", LANES = 4 }
 
 local unpack = table.unpack or unpack
-
-local BEGIN_S = 1        -- by when a timer has begun that nginx did not drop
-local OWED_S = 1         -- between two tries to store what is owed
-local CALLS = 2          -- one that the thread works on, one that stands behind it
 
 local Threads = {}
 Threads.__index = Threads
@@ -38,19 +31,23 @@ function M.new(conf)
   local backend, err = stores.backend(conf.store)
   if backend == nil then
     return nil, err
-  elseif not core.backend(backend or nil).waits then
+  end
+  local kind = core.backend(backend or nil)
+  if not kind.waits then
     store, err = stores.open(conf, true)
     if not store then
       return nil, err
     end
   end
-  return setmetatable({
-    store = store,
-    settings = settings_of(conf), id = id, missing = {}, committed = function() end,
-    inbox = core.inbox(id), lots = {}, -- the requests that wait for a batch of the inbox, by its number
-    newest = 0, called = 0,                    -- the newest lot with something in it; the one that a call will take
-    runners = 0, queued = 0, owed = {}, queue_max = conf.queue_max,
+  local self = setmetatable({
+    store = store, settings = settings_of(conf), id = id, missing = {}, committed = function() end,
+    lanes = {}, turn = 0, queued = 0, skew = 0, queue_max = conf.queue_max,
   }, Threads)
+  for i = 1, kind.parallel and M.LANES or 1 do
+    -- LMDB has one writer, and its pool one thread: the next call stands behind the one that the thread works on.
+    self.lanes[i] = lane.new(self, id .. "\0" .. i, kind.parallel and 1 or 2)
+  end
+  return self
 end
 
 -- What a function of resty.mjhook.worker said, in a thread or here. A commit says more: see there.
@@ -98,211 +95,46 @@ end
 
 -- ---- commits ----
 
-local function gathering()
-  return { waiters = 0, wake = semaphore.new() }
-end
-
-local function settle(self, group, err)
-  group.err = err
-  group.done = true
-  self.queued = self.queued - group.waiters
-  group.wake:post(group.waiters)
-end
-
-local function settle_lot(self, number, err, outcomes, unreadable)
-  local lot = self.lots[number]
-  self.lots[number] = nil
-  if lot then
-    lot.outcomes, lot.unreadable = outcomes, unreadable
-    settle(self, lot, err)
-  end
-end
-
-local function settle_all(self, err)
-  for number in pairs(self.lots) do
-    settle_lot(self, number, err)
-  end
-end
-
-local function append(list, more)
-  for _, item in ipairs(more) do
-    list[#list + 1] = item
-  end
-  return list
-end
-
--- What a thread could not hand back is stored with the next commit. It is kept only while it is sure that it was not
--- stored: a task that is handed back twice may be in the air again.
-local commit_next
-
-local function owe(self, ops)
-  self.owed = append(self.owed, ops)
-  if not self.paying then
-    self.paying = ngx.timer.at(OWED_S, function()
-      self.paying = false
-      commit_next(self)
-    end) and true or false
-  end
-end
-
--- One transaction: the batch of operations that was gathered, and what is in the inbox when the thread comes to it.
--- Gives whether the provider's word was in it.
-local function commit_in_thread(self, batch)
-  local owed, ops = self.owed, batch and batch.ops or {}
-  if #owed > 0 then
-    self.owed, ops = {}, append(append({}, ops), owed)
-  end
-  local ran, results, err, lot, outcomes, unreadable, owes = pcall(self.in_thread, self, M.COMMIT_POOL, "commit", ops)
-  if not ran then
-    results, err, lot = nil, core.error("internal", tostring(results), true), nil
-  end
-  if batch then
-    batch.results = results
-    settle(self, batch, err)
-  end
-  if lot then
-    settle_lot(self, lot, err, outcomes, unreadable)
-  elseif lot == nil then -- no word from the thread: the waiting requests get their answer now, not from a later call
-    settle_all(self, err)
-    self.inbox:take() -- drop the failed batch; otherwise the inbox grows with every failed call
-  end
-  if owes or #owed > 0 and err and err.code ~= "internal" then
-    owe(self, owes or owed)
-  end
-  return results and (lot or batch and batch.heard)
-end
-
-local BROKEN = core.error("internal", "the commit failed: see the error log", true)
-
-function commit_next(self)
-  local batch, told, heard_of = self.batch, false, false
-  self.batch, self.called = nil, self.newest
-  guard("a commit", function()
-    if not told and batch and not batch.done then
-      settle(self, batch, BROKEN)
-    end
-    if not told then
-      settle_all(self, BROKEN)
-    end
-  end, function()
-    heard_of = commit_in_thread(self, batch)
-    told = true
-  end)
-  if heard_of then
-    guard("what follows a commit", function() end, self.committed)
-  end
-end
-
 --- Lets the threads make their Lua VMs and open the store before the first callback comes; a pool that is missing is
--- told of. Callbacks that came all the same are committed: the requests that wait must receive a result.
+-- told of.
 function Threads:warm_up()
-  commit_next(self)
+  for _, one in ipairs(self.lanes) do
+    one:warm_up()
+  end
   self:in_thread(M.HTTP_POOL, "http", {})
 end
 
-local function has_work(self)
-  return self.batch or self.newest > self.called
-end
-
--- Commits as long as there is something. Between the last look and the end nothing yields, so that nothing is left.
--- With a group: until that is done, too.
-local function run(_, self, group)
-  self.starting, self.runners = false, self.runners + 1
-  while has_work(self) and not (group and group.done) do
-    commit_next(self)
+-- What is said of one task is committed in the order in which it came, so all of it goes through one lane.
+local function lane_for(self, ref)
+  local n = #self.lanes
+  if n == 1 then
+    return self.lanes[1]
+  elseif ref then
+    local a, b = ref:byte(-2, -1) -- the last of its random characters
+    return self.lanes[(a * 32 + b) % n + 1]
   end
-  self.runners = self.runners - 1
-end
-
--- Starts a commit in a timer, unless nginx has no timer left.
-local function start(self)
-  if not self.starting and self.runners < CALLS and has_work(self) then
-    self.starting = ngx.timer.at(0, run, self) and true or false
-  end
-end
-
-local function too_slow()
-  return core.error("io", ("the store did not commit within %g s"):format(M.COMMIT_WAIT_S), true)
-end
-
--- Waits until the group's transaction is on disk. True, or nil and an error.
-local function wait(self, group)
-  group.waiters = group.waiters + 1
-  self.queued = self.queued + 1
-  start(self)
-  if self.starting or self.runners > 0 then
-    group.wake:wait(BEGIN_S)
-  end
-  -- No commit has begun: nginx also drops timers, when lua_max_running_timers of them run. Each group starts its own.
-  if not group.done and self.runners == 0 then
-    run(false, self, group)
-    start(self)
-  end
-  if not group.done and not group.wake:wait(M.COMMIT_WAIT_S) and not group.done then
-    return nil, too_slow()
-  end
-  return not group.err or nil, group.err
+  self.turn = self.turn % n + 1
+  return self.lanes[self.turn]
 end
 
 local function full()
   return nil, core.error("busy", "too many callbacks wait for the disk", true)
 end
 
---- Joins the batch that is being gathered and waits until it is on disk. See executor's commit().
+--- See executor's commit(): the operations share a transaction with others that wait.
 function Threads:commit(ops)
   if self.queued >= self.queue_max then
     return full()
   end
-  local batch = self.batch
-  if not batch then
-    batch = gathering()
-    batch.ops = {}
-    self.batch = batch
-  end
-  local first, answer_by = #batch.ops, core.clock() + M.COMMIT_WAIT_S * 1000
-  for i, op in ipairs(ops) do
-    batch.ops[first + i] = op
-    op.answer_by = answer_by -- what it takes after that is handed back
-    -- The provider's word may free a slot. What a submission stores is its own to go on with.
-    batch.heard = batch.heard or op.source == "callback" or op.source == "poll"
-  end
-  local ok, err = wait(self, batch)
-  if not ok then
-    return nil, err
-  end
-  local results = {}
-  for i = 1, #ops do
-    results[i] = batch.results[first + i]
-    if results[i].code == "late" then
-      return nil, too_slow()
-    end
-  end
-  return results
+  return lane_for(self, ops[1] and ops[1].ref):commit(ops)
 end
 
---- Puts a callback into the inbox and waits until it is on disk. See executor's callback().
+--- See executor's callback().
 function Threads:callback(ref, attempt, body)
   if self.queued >= self.queue_max then
     return full()
   end
-  local number, index = self.inbox:put(ref, attempt, body)
-  if not number then
-    return nil, index
-  end
-  local lot = self.lots[number]
-  if not lot then
-    lot = gathering()
-    self.lots[number], self.newest = lot, number
-  end
-  local ok, err = wait(self, lot)
-  if not ok then
-    return nil, err
-  end
-  local why = lot.unreadable and lot.unreadable[index]
-  if why then
-    return "unreadable", why
-  end
-  return core.codes[lot.outcomes:byte(index)]
+  return lane_for(self, ref):callback(ref, attempt, body)
 end
 
 --- This request waits; the worker does not.
@@ -356,7 +188,13 @@ function Threads:read(name, ...)
   if not values then
     return nil, err
   end
+  self.skew = values.skew
   return unpack(values, 1, values.n)
+end
+
+--- See executor's now(). A database's clock is known from the last read.
+function Threads:now()
+  return core.now() + self.skew
 end
 
 -- In the pool for reads, else where requests to the provider are made: never where commits would wait.

@@ -20,14 +20,26 @@ end
 
 local deliverers = {}
 
--- What to work with under that id: made once, from settings.
+local FIRST_REST_MS, LAST_REST_MS = 100, 5000
+local resting = {} -- by id, while the store can't be opened: {rest=, till=, err=}
+
+-- What to work with under that id: made once, from settings. A database that can't be reached is tried again after a
+-- rest, which doubles: otherwise each request would wait until its time to connect is over.
 local function executor_of(id, settings)
-  if not executors[id] then
-    local err
-    executors[id], err = executor.direct(settings)
-    return executors[id], err
+  local rests = resting[id]
+  if executors[id] then
+    return executors[id]
+  elseif rests and core.clock() < rests.till then
+    return nil, rests.err
   end
-  return executors[id]
+  local exec, err = executor.direct(settings)
+  if exec then
+    executors[id], resting[id] = exec, nil
+  elseif settings.store_url then
+    local rest = rests and math.min(rests.rest * 2, LAST_REST_MS) or FIRST_REST_MS
+    resting[id] = { rest = rest, till = core.clock() + rest, err = err }
+  end
+  return exec, err
 end
 
 local function unknown(id, settings)
@@ -39,7 +51,7 @@ local function write(id, settings, ops, inbox)
   if not exec then
     return nil, err
   end
-  local results, outcomes, unreadable = exec.store:write(ops, core.now(), inbox)
+  local results, outcomes, unreadable = exec.store:write(ops, executor.now(exec.store), inbox)
   return results, outcomes, unreadable, exec.store
 end
 
@@ -47,37 +59,42 @@ end
 -- waits for its threads, but not for what they say. Gives what could not be stored.
 local function hand_back(store, ops, results)
   local back = executor.late(ops, results)
-  if #back > 0 and not store:write(back, core.now()) then
+  local stored, err = true, nil
+  if #back > 0 then
+    stored, err = store:write(back, executor.now(store))
+  end
+  if not stored and err.code ~= "unsure" then -- twice would be wrong: it may have been claimed again
     return back
   end
 end
 
 --- Commits operations and whatever is in the inbox at this moment, in one transaction. Once something was taken out it
 -- does not raise: the requests that wait for it must receive a result.
--- @tparam string id names the configuration and the inbox
+-- @tparam string id names the configuration
 -- @tparam table|false settings the configuration, given when the last call said "unconfigured"
 -- @tparam table ops see mjhook.core's store:write
+-- @tparam string lane names the inbox
 -- @treturn string "ok", "failed" or "unconfigured"
 -- @treturn table the results; or the error, as plain table
--- @treturn number|false the lot that was taken
--- @treturn string the outcomes of the lot
+-- @treturn number|false the inbox' batch that was taken
+-- @treturn string the outcomes of that batch
 -- @treturn table|false what of it could not be read
 -- @treturn table|false operations that hand back what was taken for callers that no longer wait, when they could not be
 -- stored: the next call has to
-function M.commit(id, settings, ops)
+function M.commit(id, settings, ops, lane)
   if unknown(id, settings) then
     return "unconfigured"
   end
-  inboxes[id] = inboxes[id] or core.inbox(id)
-  local lot = inboxes[id]:take() or false
-  local ran, results, outcomes, unreadable, store = pcall(write, id, settings, ops, inboxes[id])
+  inboxes[lane] = inboxes[lane] or core.inbox(lane)
+  local number = inboxes[lane]:take() or false
+  local ran, results, outcomes, unreadable, store = pcall(write, id, settings, ops, inboxes[lane])
   if not ran then
-    return "failed", { code = "internal", message = tostring(results), retryable = true }, lot
+    return "failed", { code = "internal", message = tostring(results), retryable = true }, number
   elseif not results then
-    return "failed", plain(outcomes), lot
+    return "failed", plain(outcomes), number
   end
   local _, owed = pcall(hand_back, store, ops, results)
-  return "ok", results, lot, outcomes, unreadable or false, type(owed) == "table" and owed or false
+  return "ok", results, number, outcomes, unreadable or false, type(owed) == "table" and owed or false
 end
 
 --- Opens the store in this thread, so that for others of the process it is open.
@@ -112,6 +129,7 @@ function M.read(id, settings, name, args)
   local exec, err = executor_of(id, settings)
   local values = exec and packed(exec:read(name, unpack(args, 1, args.n)))
   if values and values[1] ~= nil then
+    values.skew = exec.store:skew()
     return "ok", values
   end
   return "failed", plain(values and values[2] or err)
