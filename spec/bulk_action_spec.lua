@@ -36,6 +36,16 @@ describe("an action on everything that a filter picks", function()
     assert.same({ 2, 0, 2 }, { report.matched, report.done, report.skipped })
   end)
 
+  it("counts each task that the provider said nothing of as failed", function()
+    local mj = kit.open({ max_in_flight = 4 }, sim)
+    for i = 1, 4 do
+      assert(mj:submit { prompt = "p" .. i })
+    end
+    sim.script { status = { "http_500" } }
+    local report = assert(mj:bulk("refresh", {}))
+    assert.same({ 4, 0, 4, 1 }, { report.matched, report.done, report.failed, #report.errors })
+  end)
+
   it("resubmits as far as slots last, and each failure once", function()
     local mj = kit.open({ max_in_flight = 2 }, sim)
     for i = 1, 3 do

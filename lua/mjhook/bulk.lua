@@ -74,11 +74,10 @@ local function refresh(mj, items, report)
   if not asked then
     return nil, err
   end
-  local failed = math.min(#asked.errors, #tasks)
-  for i = 1, math.min(failed, ERRORS_KEPT - #report.errors) do
+  for i = 1, math.min(#asked.errors, ERRORS_KEPT - #report.errors) do
     report.errors[#report.errors + 1] = { code = asked.errors[i].code, message = asked.errors[i].message }
   end
-  report.failed, report.done = report.failed + failed, report.done + #tasks - failed
+  report.failed, report.done = report.failed + asked.missed, report.done + #tasks - asked.missed
   return true
 end
 

@@ -263,10 +263,22 @@ local function settle(self)
   end
 end
 
+-- How many tasks the provider said nothing usable about.
+local function missed(ops)
+  local refs, n = {}, 0
+  for _, op in ipairs(ops) do
+    if op.kind == "unanswered" and not refs[op.ref] then
+      refs[op.ref], n = true, n + 1
+    end
+  end
+  return n
+end
+
 --- Asks about tasks and stores what the provider says.
 -- @tparam table tasks records with at least one task id
 -- @tparam[opt] number deadline core.clock() at which waiting ends
--- @treturn table|nil {requests=, errors={err}, results={{code=, made=}}}; nil and an error when the store failed
+-- @treturn table|nil {requests=, errors={err}, results={{code=, made=}}, missed= tasks without a usable answer}; nil
+-- and an error when the store failed
 function M.poll(mj, tasks, deadline)
   local self = {
     mj = mj, deadline = deadline, ops = {}, unread = {}, report = { requests = 0, errors = {}, results = {} },
@@ -287,6 +299,7 @@ function M.poll(mj, tasks, deadline)
     end
     self.report.results = results
   end
+  self.report.missed = missed(self.ops)
   return self.report
 end
 
