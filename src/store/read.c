@@ -173,17 +173,29 @@ static bool first(void *ctx, const mj_entry *e, mj_str bytes)
     return false;
 }
 
-/* What waits longest: refs begin with their time, the outbox is ordered by its. */
-static int read_oldest(mj_store *s, mj_tx *tx, mj_stats *out)
+enum { OPEN_STATES = 4, ACCOUNTS = OPEN_STATES, EVENTS, NSCANS };
+
+/* What is looked at: the oldest task of each state that is no end, all accounts, and the event that waits longest. */
+static void plan(mj_scan scans[NSCANS])
 {
-    static const mj_state open[] = {MJ_QUEUED, MJ_SUBMITTING, MJ_AMBIGUOUS, MJ_PENDING};
+    static const mj_state open[OPEN_STATES] = {MJ_QUEUED, MJ_SUBMITTING, MJ_AMBIGUOUS, MJ_PENDING};
+
+    for (unsigned i = 0; i < OPEN_STATES; i++)
+        scans[i] =
+            (mj_scan){.index = MJ_IX_STATE, .fixed = 1, .limit = 1, .from = {.index = MJ_IX_STATE, .n = open[i]}};
+    scans[ACCOUNTS] = (mj_scan){.index = MJ_IX_ACCOUNT};
+    scans[EVENTS] = (mj_scan){.index = MJ_IX_OUTBOX, .limit = 1};
+}
+
+/* Refs begin with their time, the outbox is ordered by its. */
+static int read_oldest(mj_store *s, mj_tx *tx, const mj_scan scans[NSCANS], mj_stats *out)
+{
     mj_entry e;
     int rc = MJ_OK;
 
-    for (unsigned i = 0; i < sizeof open / sizeof open[0] && rc == MJ_OK; i++) {
-        mj_scan scan = {.index = MJ_IX_STATE, .fixed = 1, .from = {.index = MJ_IX_STATE, .n = open[i]}};
+    for (unsigned i = 0; i < OPEN_STATES && rc == MJ_OK; i++) {
         e.index = MJ_IX_META;
-        rc = s->backend->scan(tx, &scan, first, &e);
+        rc = s->backend->scan(tx, &scans[i], first, &e);
         if (rc == MJ_OK && e.index == MJ_IX_STATE) {
             int64_t at = mj_ulid_time(e.ref);
             out->oldest_open = out->oldest_open == 0 || at < out->oldest_open ? at : out->oldest_open;
@@ -191,7 +203,7 @@ static int read_oldest(mj_store *s, mj_tx *tx, mj_stats *out)
     }
     e = (mj_entry){0};
     if (rc == MJ_OK)
-        rc = s->backend->scan(tx, &(mj_scan){.index = MJ_IX_OUTBOX}, first, &e);
+        rc = s->backend->scan(tx, &scans[EVENTS], first, &e);
     out->event_due = e.at;
     return rc;
 }
@@ -199,8 +211,14 @@ static int read_oldest(mj_store *s, mj_tx *tx, mj_stats *out)
 static int read_stats(mj_store *s, mj_tx *tx, mj_stats *out)
 {
     mj_tally totals = {0};
-    int rc = s->backend->totals(tx, &totals);
+    mj_scan scans[NSCANS];
+    int rc = MJ_OK;
 
+    plan(scans);
+    if (s->backend->load)
+        rc = s->backend->load(tx, &(mj_need){.scans = scans, .nscans = NSCANS});
+    if (rc == MJ_OK)
+        rc = s->backend->totals(tx, &totals);
     for (unsigned i = 0; i < MJ_NSTATES; i++)
         out->states[i] = (uint64_t)totals.states[i];
     out->events = (uint64_t)totals.events;
@@ -216,9 +234,9 @@ static int read_stats(mj_store *s, mj_tx *tx, mj_stats *out)
     if (rc == MJ_OK)
         rc = mj_read_judged(s, tx, &out->judged);
     if (rc == MJ_OK)
-        rc = s->backend->scan(tx, &(mj_scan){.index = MJ_IX_ACCOUNT}, one_account, out);
+        rc = s->backend->scan(tx, &scans[ACCOUNTS], one_account, out);
     if (rc == MJ_OK)
-        rc = read_oldest(s, tx, out);
+        rc = read_oldest(s, tx, scans, out);
     if (rc == MJ_OK)
         rc = s->backend->size(tx, &out->map_used, &out->map_size);
     return rc;
