@@ -300,7 +300,7 @@ local function beside_console(url, worker)
   end
   say("mjhook, nothing beside it", 64, alone)
   say("mjhook, a console is hammered", 64, beside)
-  print(("  %s requests to the console a second; callbacks are %.2f of those without (aim: 0.9), p99 %.1f times"):format(
+  print(("  %s requests to the console a second; callbacks are %.2f of those without (aim: 0.9), p99 %.1f x"):format(
     (read(dir .. "/console.out") or ""):match "Requests/sec:%s*([%d.]+)" or "?", ratios(beside, alone, "rate"),
       ratios(beside, alone, "p99")))
 end
