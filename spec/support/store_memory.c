@@ -2,7 +2,7 @@
  *
  *   .backend          for core.open: a store of the name in memory://NAME, which lasts as long as the process
  *   .delay(ms)        from now on each transaction begins so late, in all Lua states of the process, as if there were a
- *                     network
+ *                     network; with .delay(ms, true) every other one does
  *   .unsure(n)        the next n commits give MJ_EUNSURE; with .unsure(n, true) they are stored nevertheless */
 #include "memory_backend.h"
 
@@ -14,14 +14,14 @@
 #include <string.h>
 #include <time.h>
 
-static atomic_int delay_ms, unsure, stored;
+static atomic_int delay_ms, every_other, begun, unsure, stored;
 static mj_backend backend;
 
 static int slow_begin(void *db, bool write, mj_tx **tx)
 {
     int ms = atomic_load(&delay_ms);
 
-    if (ms > 0)
+    if (ms > 0 && !(atomic_load(&every_other) && atomic_fetch_add(&begun, 1) % 2))
         nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L}, NULL);
     return mj_backend_memory.begin(db, write, tx);
 }
@@ -43,6 +43,7 @@ static int doubtful_commit(mj_tx *tx)
 
 static int l_delay(lua_State *L)
 {
+    atomic_store(&every_other, lua_toboolean(L, 2));
     atomic_store(&delay_ms, (int)luaL_checkinteger(L, 1));
     return 0;
 }
