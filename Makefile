@@ -120,7 +120,7 @@ PROGRAM = $(if $(PROGRAM_LUA),$(BUILD)/bin/mjhook-reconcile)
 spec_programs = $(sort $(patsubst spec/$(1)/%.c,$(BUILD)/$(1)/%,$(wildcard spec/$(1)/*_$(2).c)))
 TESTS = $(call spec_programs,c,test) $(PQ_TESTS)
 PQ_TESTS = $(if $(WITH_POSTGRES),$(call spec_programs,postgres,test))
-PQ_BENCH = $(if $(WITH_POSTGRES),$(call spec_programs,postgres,bench))
+PQ_BENCH = $(if $(WITH_POSTGRES),$(foreach w,bench chaos,$(call spec_programs,postgres,$(w))))
 OTHERS = $(foreach d,bench fuzz chaos,$(call spec_programs,$(d),$(d))) $(PQ_BENCH)
 # What has a header in spec/support is linked to all of them; what has none is a library to be preloaded.
 SUPPORT_O = $(patsubst spec/%.h,$(BUILD)/spec/%.o,$(wildcard spec/support/*.h))
