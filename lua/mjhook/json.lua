@@ -20,6 +20,11 @@ function M.decode(text)
   return core.json_decode(text, EMPTY)
 end
 
+--- Marks a table as an array, so that it is one when it is empty, too.
+function M.array(t)
+  return setmetatable(t, EMPTY)
+end
+
 --- Whether a table is an array that is empty, as decode() gives it.
 function M.is_empty_array(t)
   return getmetatable(t) == EMPTY and next(t) == nil
@@ -62,59 +67,76 @@ local function sorted_keys(t)
   return names
 end
 
+-- How values are written: text as it is, and what JSON does not have is an error.
+local EXACT = {
+  string = core.json_string,
+  length = length,
+  number = number,
+  kept = function(text)
+    return text
+  end,
+  other = function(kind)
+    error("a " .. kind .. " can't be written", 0)
+  end,
+}
+
 local write
 
-local function write_table(t, out, depth)
+local function write_table(t, out, style, depth)
   local text = M.kept(t)
   if text then
-    out[#out + 1] = text
+    out[#out + 1] = style.kept(text)
     return
   end
   if depth > 24 then
     error("nested too deep", 0)
   end
-  local n = length(t)
+  local n = style.length(t)
   out[#out + 1] = n and "[" or "{"
   if n then
     for i = 1, n do
       out[#out + 1] = i > 1 and "," or nil
-      write(t[i], out, depth)
+      write(t[i], out, style, depth)
     end
   else
     for i, k in ipairs(sorted_keys(t)) do
-      out[#out + 1] = i == 1 and core.json_string(k) or "," .. core.json_string(k)
+      out[#out + 1] = i == 1 and style.string(k) or "," .. style.string(k)
       out[#out + 1] = ":"
-      write(t[k], out, depth)
+      write(t[k], out, style, depth)
     end
   end
   out[#out + 1] = n and "]" or "}"
 end
 
-function write(v, out, depth)
+function write(v, out, style, depth)
   local kind = type(v)
   if kind == "table" then
-    write_table(v, out, depth + 1)
+    write_table(v, out, style, depth + 1)
   elseif kind == "number" then
-    out[#out + 1] = number(v)
+    out[#out + 1] = style.number(v)
   elseif kind == "string" then
-    out[#out + 1] = core.json_string(v)
+    out[#out + 1] = style.string(v)
   elseif kind == "boolean" then
     out[#out + 1] = tostring(v)
   elseif v == M.null then
     out[#out + 1] = "null"
   else
-    error("a " .. kind .. " can't be written", 0)
+    out[#out + 1] = style.other(kind)
   end
 end
 
 --- Encodes a value.
+-- @param value
+-- @tparam[opt] table style how values are written: functions `string`, `number`, `kept` (a text of keep()) and `other`,
+-- which give JSON text, and `length` (nil: the table is an object)
 -- @treturn string|nil text, or nil and why it can't be encoded
-function M.encode(value)
+function M.encode(value, style)
+  style = style or EXACT
   if type(value) == "string" then
-    return core.json_string(value) -- never fails
+    return style.string(value) -- never fails
   end
   local out = {}
-  local ok, why = pcall(write, value, out, 0)
+  local ok, why = pcall(write, value, out, style, 0)
   if ok then
     return table.concat(out)
   elseif why == OUT_OF_MEMORY then
