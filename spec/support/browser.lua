@@ -26,7 +26,7 @@ end
 
 --- Why no browser can be driven here; nil when one can.
 function browser.missing()
-  if select(2, kit.sh "command -v chromium node npm") ~= 0 then
+  if select(2, kit.sh "command -v chromium && command -v node && command -v npm") ~= 0 then
     return "chromium, node or npm is not installed"
   end
   return select(2, modules())
