@@ -21,7 +21,7 @@ function tiles(stats) {
       seen.broken_since ? "bad" : missed > 0.2 ? "warn" : "good", href("callbacks")),
     tile("Oldest unresolved", stats.oldest_open ? duration(now - stats.oldest_open) : "none", `${number(open)} without an end`,
       stats.oldest_open && now - stats.oldest_open > 36e5 ? "warn" : "good",
-      href("tasks", { state: "queued,submitting,ambiguous,pending" })),
+      href("tasks", { state: "queued,submitting,ambiguous,pending", until: now - stats.oldest_open > 36e5 ? "1h" : "" })),
     tile("Last reconcile", swept ? time(swept) : "never",
       swept ? `took ${duration(stats.sweep.elapsed_ms)}` : "schedule mjhook-reconcile: see its manual", ago === null || ago > 6e5 ? "bad" : ago > 18e4 ? "warn" : "good"),
     tile("Delivery lag", lag ? duration(lag) : "none", `${number(stats.events)} events wait`,

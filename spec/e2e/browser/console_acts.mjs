@@ -79,6 +79,7 @@ const steps = {
   async cancels(page, seen, shot) {
     await page.goto(`${args.url}/console/#/tasks?user_id=crowd`);
     await page.waitForFunction(() => document.querySelectorAll("[data-row]").length === 50);
+    await page.locator(".total", { hasText: "tasks" }).waitFor();
     seen.total = await page.locator(".total").innerText();
     await act(page, "Cancel");
     await dialog(page).getByRole("heading", { name: /Cancel 120 tasks\?/ }).waitFor();
