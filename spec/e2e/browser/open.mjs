@@ -22,7 +22,7 @@ export async function visit(steps) {
   const trouble = [];
   const context = async (look = "light", more = {}) => {
     const made = await browser.newContext({ ...LOOKS[look], ...more });
-    made.setDefaultTimeout(10000);
+    made.setDefaultTimeout(30000);
     made.on("console", (m) => m.type() === "error" && trouble.push(m.text()));
     made.on("weberror", (e) => trouble.push(String(e.error())));
     return made;
