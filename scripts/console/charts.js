@@ -1,4 +1,4 @@
-// Small charts, drawn as SVG. Each has a table beside it for those who do not see it.
+// Small charts, drawn as SVG: what one shows is in its label, and in words beside it.
 import { h, svg } from "./dom.js";
 import { briefly, clock, duration, number } from "./format.js";
 

@@ -30,7 +30,7 @@ const UNSEEN = new RegExp(
   "[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f" +
   "\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufeff\\uffa0\\ufff0-\\ufffb]|\\udb40[\\udc00-\\udfff]", "g");
 
-// A text that somebody else wrote, as nodes.
+// A text from outside, as nodes.
 export function foreign(text) {
   const parts = [];
   let at = 0;

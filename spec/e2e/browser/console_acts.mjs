@@ -6,7 +6,7 @@ const dialog = (page) => page.locator("dialog[open]");
 const act = (page, name) => page.locator(".toolbar").getByRole("button", { name, exact: true }).click();
 const job = async (prompt, user) => (await (await fetch(`${args.url}/jobs?prompt=${encodeURIComponent(prompt)}&user=${user}`)).text()).split(" ")[0];
 
-// What the page must never do: run what somebody wrote, break the policy, load from elsewhere.
+// What the page must never do: run what a prompt says, break the policy, load from elsewhere.
 async function open(context, path) {
   const page = await context.newPage();
   await page.addInitScript(() => {
