@@ -2,6 +2,7 @@
 #ifndef MJ_COPIED_H
 #define MJ_COPIED_H
 
+#include "store/copy.h"
 #include "store/unit.h"
 
 typedef struct mj_copied_event {
@@ -47,5 +48,12 @@ bool mj_copied_same(const mj_copied *a, const mj_copied *b);
 void mj_changes_add(mj_changes *w, mj_entry key, bool gone, mj_str bytes);
 /* What makes `was` into `is`: 4 changes at most, and one for each event of both. */
 void mj_changes_of(mj_changes *w, const mj_copied *was, const mj_copied *is);
+
+/* copy_rows.c: the next rows of an index that the destination has and the source has not; ... or has otherwise. */
+int mj_copy_remove(mj_copy *c, mj_index index, uint32_t limit);
+int mj_copy_put(mj_copy *c, mj_index index, uint32_t limit);
+void mj_copy_next(mj_copy *c); /* the next phase */
+/* Whether a write that gave rc is to run again. */
+int mj_copy_again(int rc, int *tries);
 
 #endif
