@@ -96,13 +96,15 @@ end
 package.path = absolute(named "LUA_PATH" .. ";" .. package.path)
 package.cpath = absolute(named "LUA_CPATH" .. ";" .. package.cpath)
 
--- PREFIX/bin beside PREFIX/share/lua and PREFIX/lib/lua; or scripts beside lua and build in a source tree, which is known
--- by what else lies in scripts.
+-- PREFIX/bin or PREFIX/share/mjhook beside PREFIX/share/lua and PREFIX/lib/lua; or scripts beside lua and build in a
+-- source tree, which is known by what else lies in scripts.
 local function use_modules_beside(script)
   local dir = script:match "^(/.*)/[^/]*$"
   local lua, modules
   if dir and dir:match "/bin$" then
     lua, modules = dir .. "/../share/lua/" .. version, dir .. "/../lib/lua/" .. version
+  elseif dir and dir:match "/share/mjhook$" then -- where `make install` puts this one
+    lua, modules = dir .. "/../lua/" .. version, dir .. "/../../lib/lua/" .. version
   elseif dir and exists(dir .. "/dev/run-tests") then
     lua, modules = dir .. "/../lua", (os.getenv "MJHOOK_BUILD" or dir .. "/../build") .. "/" .. version
   end

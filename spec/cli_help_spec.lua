@@ -48,6 +48,21 @@ describe("mjhook help", function()
     end
   end)
 
+  it("is like the manual pages in that JSON has its quotes", function()
+    if select(2, kit.sh "command -v groff") ~= 0 then
+      return pending "groff is not installed"
+    end
+    local objects = 0
+    for page in kit.sh("ls " .. kit.root .. "/scripts/man/*.[1-8]"):gmatch "[^\n]+" do
+      local shown = kit.sh(("groff -mdoc -Tascii %s 2>/dev/null"):format(page)):gsub(".\8", ""):gsub("\27%[[%d;]*m", "")
+      for object in shown:gmatch "{%s*[\"']?prompt[\"']?%s*:[^}]*}" do
+        assert.truthy(object:find('^{%s*"prompt"%s*:%s*"'), object)
+        objects = objects + 1
+      end
+    end
+    assert.is_true(objects > 0)
+  end)
+
   it("has a module for each command, and none that it does not show", function()
     for file in kit.sh("ls " .. kit.root .. "/lua/mjhook/cli/commands"):gmatch "(%w+)%.lua" do
       assert.equal(file, catalog.command(file).name)

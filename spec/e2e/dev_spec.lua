@@ -82,6 +82,19 @@ describe("mjhook dev", function()
     assert.equal("", kit.read(at.dir .. "/reconcile.log"))
   end)
 
+  it("has beside it all that is to be copied or run: examples, policies, the CGI program, the simulator", function()
+    local share = prefix .. "/share/mjhook/"
+    for _, name in ipairs { "examples/nginx.conf", "examples/mjhook.cron", "examples/postcards/postcards.lua",
+                            "policies/email.lua", "policies/gallery.lua", "simulator/simulator.lua" } do
+      assert.equal(kit.read(kit.root .. "/scripts/" .. name), kit.read(share .. name), name)
+    end
+    local out, code = kit.sh(("%s REQUEST_METHOD=POST MJHOOK_STORE=%s/none %smjhook.cgi"):format(kit.bare, prefix, share))
+    assert.equal(0, code)
+    assert.truthy(out:find("Status: 503", 1, true), out)
+    assert.truthy(out:find("none", 1, true), out) -- its modules were found: it is the store that is not there
+    assert.equal(0, select(2, kit.sh(share .. "simulator/simulator --help")))
+  end)
+
   it("takes an edited policy over, and keeps it, the tasks and the ports for the next time", function()
     start()
     kit.write(at.policy, "return { on_succeeded = function() local f = io.open('" .. dir

@@ -93,7 +93,7 @@ function Trigger:choose(word)
   if fallback then
     return fallback
   end
-  return assert(self.mj:submit { prompt = PROMPTS[core.now() % #PROMPTS + 1], user_id = M.VISITOR })
+  return assert(self.mj:submit { prompt = PROMPTS[math.floor(core.now() / 1000) % #PROMPTS + 1], user_id = M.VISITOR })
 end
 
 local function unfinished(task, word)
