@@ -107,6 +107,10 @@ local function open_policy(self, args)
   end
   local settings = self.config
   local loaded, err = policy.load(settings.policy, log)
+  if not loaded and args.policy_text and not err.retryable then
+    -- It was edited while nginx runs, and is broken: this thread begins with what the others have at work.
+    loaded = policy.load(settings.policy, log, { text = args.policy_text })
+  end
   local inside = type(settings.policy) == "table" and args.policy == nil
   local path = type(settings.policy) == "string" and settings.policy or inside and settings.config_file
   if loaded and path then

@@ -43,14 +43,20 @@ function M.compile(text, path, env)
   return nil, core.error("config", ("%s:%s"):format(path, place_and_kind(tostring(why))))
 end
 
---- Reads and compiles a file that only root or the caller can have written.
+--- Reads a file that only root or the caller can have written.
+-- @treturn string|nil text; nil and an error
+function M.read(path)
+  return core.read_file(path, "code")
+end
+
+--- Reads and compiles such a file.
 -- @treturn function|nil chunk; nil and an error
-function M.load(path, env)
-  local text, err = core.read_file(path, "code")
+function M.load(path)
+  local text, err = M.read(path)
   if not text then
     return nil, err
   end
-  return M.compile(text, path, env)
+  return M.compile(text, path)
 end
 
 --- What a file's code raised, without what Lua quotes of the code: a constant or a key may be a secret.

@@ -297,7 +297,7 @@ local function resolve(args)
   end
   local given = {}
   for k, v in pairs(args) do
-    if k ~= "config" and k ~= "executor" and k ~= "create" then
+    if k ~= "config" and k ~= "executor" and k ~= "create" and k ~= "policy_text" then
       given[k] = v
     end
   end

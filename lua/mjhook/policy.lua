@@ -35,14 +35,20 @@ end
 --- Loads a policy.
 -- @param given a table of functions, the path of a Lua file that returns one, or nil
 -- @tparam function log called with (level, message)
--- @tparam[opt] table how for mjhook.policy_test.sandbox: call (instead of pcall, for the file and for decisions),
--- env (the file's globals)
+-- @tparam[opt] table how text (of the file, in the place of what it holds now); for mjhook.policy_test.sandbox: call
+-- (instead of pcall, for the file and for decisions), env (the file's globals)
 -- @return a policy, or nil and an error
 function M.load(given, log, how)
-  local functions = given
+  local functions, text = given, how and how.text
   local call = how and how.call or pcall
   if type(given) == "string" then
-    local chunk, err = code.load(given, how and how.env)
+    local chunk, err
+    if not text then
+      text, err = code.read(given)
+    end
+    if text then
+      chunk, err = code.compile(text, given, how and how.env)
+    end
     if not chunk then
       if err.retryable then
         return nil, err
@@ -74,7 +80,8 @@ function M.load(given, log, how)
       return bad("%s: function expected, got an empty list", name)
     end
   end
-  return setmetatable({ functions = functions or {}, present = functions ~= nil, log = log, call = call }, Policy)
+  return setmetatable({ functions = functions or {}, present = functions ~= nil, log = log, call = call, text = text },
+    Policy)
 end
 
 --- Watches the file that the policy comes from: see refresh().
@@ -91,7 +98,7 @@ function Policy:refresh()
   end
   local fresh, err = self.file:poll()
   if fresh then
-    self.functions, self.present = fresh.functions, fresh.present
+    self.functions, self.present, self.text = fresh.functions, fresh.present, fresh.text
     self.log("notice", ("policy: %s has changed and is loaded anew"):format(self.file.path))
   elseif err then
     self.log("error", ("policy: %s has changed and can't be loaded, so the policy from before stays at work: %s")

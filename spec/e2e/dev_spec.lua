@@ -88,7 +88,8 @@ describe("mjhook dev", function()
                             "policies/email.lua", "policies/gallery.lua", "simulator/simulator.lua" } do
       assert.equal(kit.read(kit.root .. "/scripts/" .. name), kit.read(share .. name), name)
     end
-    local out, code = kit.sh(("%s REQUEST_METHOD=POST MJHOOK_STORE=%s/none %smjhook.cgi"):format(kit.bare, prefix, share))
+    local out, code = kit.sh(("%s REQUEST_METHOD=POST MJHOOK_STORE=%s/none %smjhook.cgi"):format(kit.bare, prefix,
+      share))
     assert.equal(0, code)
     assert.truthy(out:find("Status: 503", 1, true), out)
     assert.truthy(out:find("none", 1, true), out) -- its modules were found: it is the store that is not there

@@ -82,6 +82,23 @@ describe("an edited policy", function()
     assert.is_nil(web:log():find("could not be delivered", 1, true))
   end)
 
+  it("that is broken leaves the one before at work also in a thread that has not loaded any yet", function()
+    kit.write(path, policy "old")
+    local web = receiver.start { settings = { policy = path } }
+    local mj = kit.open({ hook_url = web.url .. "/hook", policy = {} }, sim)
+    kit.write(path, "return {")
+    kit.wait_until(function() return web:log():find("stays at work", 1, true) end)
+    sim.finish(assert(mj:submit { prompt = "a fox" }).task_id)
+    wait_for "old"
+    kit.write(path, policy "new")
+    kit.wait_until(function() return web:log():find("loaded anew", 1, true) end)
+    kit.wait_until(function()
+      sim.finish(assert(mj:submit { prompt = "a fox" }).task_id)
+      return count "new" > 0
+    end)
+    assert.is_nil(web:log():find("could not be delivered", 1, true))
+  end)
+
   it("brings handlers to an nginx that began with none", function()
     kit.write(path, "return { on_callback = function() return 'accept' end }")
     local web = receiver.start { settings = { policy = path } }

@@ -49,6 +49,7 @@ local function turn(mj, given, id)
   end
   local settings = plain(given)
   return function(queue)
+    settings.policy_text = mj.policy.text -- for a thread that loads it while the file is broken
     local report, err = mj.exec:call(POOL, "deliver", id, settings, { budget = TURN_S, queue = queue })
     for _, said in ipairs(report and report.said or {}) do
       log(said.level, said.message)
