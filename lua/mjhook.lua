@@ -152,7 +152,7 @@ local function open(args)
     there, why = stores.exists(settings)
   end
   if not there and why.code == "not_found" then -- only if that is certain; otherwise opening it says what is wrong
-    return nil, core.error("absent", ("store: none at %s; the first submit makes it"):format(settings.store))
+    return nil, core.error("absent", ("store: there is none in %s; the first submit makes it"):format(settings.store))
   end
   self.exec, err = (args and args.executor or executor.direct)(settings)
   if not self.exec then

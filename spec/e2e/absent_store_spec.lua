@@ -36,7 +36,7 @@ describe("a store that is not there yet", function()
       assert.equal(0, cjson.decode(out).requests)
       assert.same({ "would poll 0, decide on 0 ambiguous, recover 0; 0 queued, 0 pending", 0 },
         { kit.sh(environment .. RECONCILE .. " --dry-run") })
-      assert.truthy(kit.sh(environment .. RECONCILE .. " -v"):find("nothing to do: store: none at " .. dir
+      assert.truthy(kit.sh(environment .. RECONCILE .. " -v"):find("nothing to do: store: there is none in " .. dir
         .. "/store; the first submit makes it", 1, true))
       assert.is_nil(core.stat(dir .. "/store/data.mdb"))
     end)

@@ -44,7 +44,8 @@ local function open(command, values)
   settings.create = command.makes_store or false -- a mistyped directory must not become a new, empty store
   local mj, err = mjhook.open(settings)
   if not mj and err.code == "absent" then
-    fail.stop(fail.CONFIG, err.message:match "^[^;]*" .. ": name another with --store, or `mjhook submit` a first job")
+    local place = err.message:match "^store: there is none in ([^;]*)"
+    fail.stop(fail.CONFIG, ("store: none at %s: name another with --store, or `mjhook submit` a first job"):format(place))
   elseif not mj then
     fail.with(err)
   end

@@ -40,7 +40,8 @@ end
 local function check_policy(settings, report)
   local loaded, err = policy.load(settings.policy, function() end)
   if not loaded then
-    report:fail("configuration.policy", err.message, "correct it: until then a new mjhook-reconcile does nothing, and a running one goes by the policy from before")
+    report:fail("configuration.policy", err.message,
+      "correct it: until then a new mjhook-reconcile does nothing, and a running one goes by the policy from before")
   elseif type(settings.policy) == "string" then
     report:ok("configuration.policy", owner_and_mode(settings.policy))
   else
