@@ -56,7 +56,7 @@ for store_name, on in pairs(STORES) do describe("the console's API on " .. store
     sim.start()
     if on.tests and HAS_POSTGRES then
       place = kit.sh "mktemp -d" .. "/server"
-      on.url = kit.sh(POSTGRES .. " start " .. place):match "postgresql://%S+"
+      on.url = kit.sh("MJHOOK_POSTGRES_PARENT=$PPID " .. POSTGRES .. " start " .. place):match "postgresql://%S+"
     end
   end)
   teardown(function()
