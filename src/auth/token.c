@@ -144,7 +144,8 @@ static size_t unescape(char *text, size_t n)
     char c;
 
     for (size_t i = 0; i < n; i += len ? len : 1) {
-        len = strchr("%&\\", text[i]) && text[i] ? mj_escape_at(text + i, n - i, &c) : 0;
+        bool special = text[i] == '%' || text[i] == '&' || text[i] == '\\';
+        len = special ? mj_escape_at(text + i, n - i, &c) : 0;
         text[w++] = len ? c : text[i];
     }
     return w;
@@ -207,8 +208,10 @@ void mj_token_read(const char *uri, size_t n, mj_token *out)
     if (n > sizeof text)
         return; /* longer than any URL of ours */
     memcpy(text, uri, n);
-    for (int i = 0; i < ESCAPED; i++)
+    for (size_t i = 0, before = n + 1; i < ESCAPED && n < before; i++) {
+        before = n;
         n = unescape(text, n);
+    }
     end = memchr(text, '#', n);
     end = end ? end : text + n;
     p = memchr(text, '?', (size_t)(end - text));
