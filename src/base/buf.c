@@ -38,6 +38,8 @@ void mj_put_raw(mj_buf *b, const void *p, size_t n)
     b->n += n;
 }
 
+enum { LONGEST = 10 /* bytes of a number */ };
+
 /* A record is some hundred small numbers: with room at hand each is written where it goes. */
 static bool has_room(const mj_buf *b, size_t n)
 {
@@ -66,7 +68,7 @@ static size_t write_uint(uint8_t *to, uint64_t v)
 
 void mj_put_uint(mj_buf *b, uint64_t v)
 {
-    uint8_t tmp[10];
+    uint8_t tmp[LONGEST];
 
     if (has_room(b, sizeof tmp))
         b->n += write_uint(b->p + b->n, v);
@@ -110,13 +112,32 @@ uint8_t mj_get_u8(mj_reader *r)
     return 0;
 }
 
+/* The same where none can end behind the record's end. */
+static uint64_t get_uint_inside(mj_reader *r)
+{
+    const uint8_t *p = r->p;
+    uint64_t v = 0;
+
+    for (unsigned shift = 0; shift < 63; shift += 7) {
+        uint8_t c = *p++;
+        v |= (uint64_t)(c & 0x7f) << shift;
+        if (!(c & 0x80)) {
+            r->p = p;
+            return v;
+        }
+    }
+    r->bad = *p > 1;
+    r->p = p + 1;
+    return r->bad ? 0 : v | (uint64_t)*p << 63;
+}
+
 uint64_t mj_get_uint(mj_reader *r)
 {
     uint64_t v = 0;
     unsigned shift;
 
-    if (!r->bad && r->p < r->end && *r->p < 0x80) /* most are small */
-        return *r->p++;
+    if (!r->bad && r->end - r->p >= LONGEST)
+        return get_uint_inside(r);
     for (shift = 0; shift < 64; shift += 7) {
         uint8_t c = mj_get_u8(r);
         if (r->bad || (shift == 63 && c > 1))

@@ -40,6 +40,15 @@ static bool storable(const mj_task *t, const mj_signal *sig)
            (t->account.n == 0 || !memchr(t->account.p, 0, t->account.n));
 }
 
+/* What a user gives of a task; it has no image, attempt or history yet, for which a record has much room. */
+static void users_fields(const mj_task *given, mj_task *t)
+{
+    memcpy(t, given, offsetof(mj_task, images));
+    t->nimages = t->nattempts = t->ntimeline = 0;
+    t->has_owner = false;
+    t->forgotten = 0;
+}
+
 /* The task that has the key or the task id already, or what is left of it. */
 static void give_back_known(mj_unit *u, mj_op *op, const uint8_t *ref)
 {
@@ -101,9 +110,10 @@ void mj_op_refuse_intake(mj_unit *u, mj_op *op)
 
 void mj_op_create(mj_unit *u, mj_op *op)
 {
-    mj_task t = *op->task;
     mj_unit_row *row;
+    mj_task t;
 
+    users_fields(op->task, &t);
     if (!storable(&t, &op->sig)) {
         op->code = MJ_EINVAL;
         return;
