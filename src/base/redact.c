@@ -1,3 +1,5 @@
+/* One file, though a long one: the list of strings, the views of a text without escapes, and the search over them know
+ * each other's data. */
 #include "base/redact.h"
 
 #include "base/error.h"

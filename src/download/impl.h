@@ -1,4 +1,5 @@
-/* The inside of mj_fetch, for download/transfer.c (one download) and download/batch.c (all of them). */
+/* The inside of mj_fetch, for download/target.c (its URL), download/transfer.c (one download) and download/batch.c (all
+ * of them). */
 #ifndef MJ_FETCH_IMPL_H
 #define MJ_FETCH_IMPL_H
 
@@ -44,7 +45,9 @@ struct mj_fetch {
     size_t n, running;
 };
 
-/* Reads the URL.  False: it may not be fetched; its result says why. */
+/* Decides the outcome, with a reason for people; "host: why" once the host is known. */
+void mj_fetch_verdict(item *t, mj_fetch_outcome outcome, const char *why);
+/* download/target.c: reads the URL.  False: it may not be fetched; its result says why. */
 bool mj_fetch_url(item *t, const char *url);
 /* Starts a transfer: RUNNING, or ENDED with a result. */
 void mj_fetch_begin(mj_fetch *f, item *t);

@@ -22,11 +22,9 @@ void mj_fetch_release(mj_fetch *f, item *t)
     t->headers = NULL;
 }
 
-enum { MAX_URL = 8192 };
-
 /* ---- verdicts ---- */
 
-static void verdict(item *t, mj_fetch_outcome outcome, const char *why)
+void mj_fetch_verdict(item *t, mj_fetch_outcome outcome, const char *why)
 {
     mj_fetch_result *r = &t->result;
 
@@ -43,59 +41,7 @@ static void disk_verdict(item *t)
 {
     char why[100];
 
-    verdict(t, MJ_FETCH_DISK, mj_strerror(errno, why, sizeof why));
-}
-
-/* ---- the URL ---- */
-
-static bool host_allowed(const mj_fetch *f, const char *host)
-{
-    if (!f->listed)
-        return true;
-    for (const struct curl_slist *h = f->hosts; h; h = h->next)
-        if (mj_fetch_host_is(host, h->data))
-            return true;
-    return false;
-}
-
-/* libcurl gets this very CURLU, so what is checked is what is used. */
-bool mj_fetch_url(item *t, const char *url)
-{
-    char *scheme = NULL, *host = NULL, *port = NULL;
-    const char *why = NULL;
-    CURLUcode rc =
-        strlen(url) > MAX_URL ? CURLUE_MALFORMED_INPUT : curl_url_set(t->url, CURLUPART_URL, url, CURLU_DISALLOW_USER);
-
-    if (rc == CURLUE_OK)
-        rc = curl_url_get(t->url, CURLUPART_SCHEME, &scheme, 0);
-    if (rc == CURLUE_OK)
-        rc = curl_url_get(t->url, CURLUPART_HOST, &host, 0);
-    if (rc == CURLUE_OK)
-        rc = curl_url_get(t->url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT);
-    if (rc == CURLUE_USER_NOT_ALLOWED)
-        why = "a URL with a user in it is not fetched";
-    else if (rc != CURLUE_OK)
-        why = "not a URL";
-    else
-        snprintf(t->host, sizeof t->host, "%s", host);
-    if (!why) {
-        bool secure = strcmp(scheme, "https") == 0;
-        t->open = secure && strcmp(port, "443") == 0;
-        if (!secure && !(t->f->o.loopback && strcmp(scheme, "http") == 0))
-            why = "not an https URL";
-        else if (!t->open && !t->f->o.loopback)
-            why = "a port other than 443 is not fetched from";
-        else if (!host_allowed(t->f, host))
-            why = "not one of the hosts that are allowed";
-    }
-    if (rc == CURLUE_OUT_OF_MEMORY)
-        verdict(t, MJ_FETCH_NET, "out of memory");
-    else if (why)
-        verdict(t, MJ_FETCH_URL, why);
-    curl_free(scheme);
-    curl_free(host);
-    curl_free(port);
-    return why == NULL;
+    mj_fetch_verdict(t, MJ_FETCH_DISK, mj_strerror(errno, why, sizeof why));
 }
 
 /* ---- what libcurl calls ---- */
@@ -150,7 +96,7 @@ static bool judge_rest(item *t)
         return false;
     }
     if (t->total > t->f->o.max_bytes) {
-        verdict(t, MJ_FETCH_SIZE, "larger than allowed");
+        mj_fetch_verdict(t, MJ_FETCH_SIZE, "larger than allowed");
         return false;
     }
     n = pread(t->req.fd, t->head, sizeof t->head, 0);
@@ -186,22 +132,22 @@ static bool judge(item *t)
         snprintf(why, sizeof why,
                  status >= 300 && status <= 399 ? "answered %ld, and redirects are not followed" : "answered %ld",
                  status);
-        verdict(t, MJ_FETCH_STATUS, why);
+        mj_fetch_verdict(t, MJ_FETCH_STATUS, why);
         return false;
     }
     if (!mj_image_named(header(t, "Content-Type"))) {
         snprintf(why, sizeof why, "not an image by its type, \"%.30s\"",
                  header(t, "Content-Type") ? header(t, "Content-Type") : "");
-        verdict(t, MJ_FETCH_TYPE, why);
+        mj_fetch_verdict(t, MJ_FETCH_TYPE, why);
         return false;
     }
     if (length > t->f->o.max_bytes) {
-        verdict(t, MJ_FETCH_SIZE, "larger than allowed");
+        mj_fetch_verdict(t, MJ_FETCH_SIZE, "larger than allowed");
         return false;
     }
     /* For such an answer libcurl takes a cut connection for its end, also within TLS. */
     if (length < 0 && !t->framing.chunked) {
-        verdict(t, MJ_FETCH_NET, "an answer without a length can't be known to be complete");
+        mj_fetch_verdict(t, MJ_FETCH_NET, "an answer without a length can't be known to be complete");
         return false;
     }
     return begin_fresh(t);
@@ -209,7 +155,7 @@ static bool judge(item *t)
 
 static void framing_verdict(item *t)
 {
-    verdict(t, t->framing.packed ? MJ_FETCH_TYPE : MJ_FETCH_NET, t->framing.fault);
+    mj_fetch_verdict(t, t->framing.packed ? MJ_FETCH_TYPE : MJ_FETCH_NET, t->framing.fault);
 }
 
 static size_t take_header(char *line, size_t size, size_t n, void *arg)
@@ -248,7 +194,7 @@ static bool sniff(item *t, const char *p, size_t n)
         t->nhead += n < room ? n : room;
     }
     if (t->nhead == sizeof t->head && mj_image_of(t->head, t->nhead) == MJ_IMAGE_NONE) {
-        verdict(t, MJ_FETCH_TYPE, "not an image by its first bytes");
+        mj_fetch_verdict(t, MJ_FETCH_TYPE, "not an image by its first bytes");
         return false;
     }
     return true;
@@ -258,7 +204,7 @@ static bool sniff(item *t, const char *p, size_t n)
 static bool put(item *t, mj_str piece)
 {
     if ((int64_t)piece.n > t->f->o.max_bytes - t->at) {
-        verdict(t, MJ_FETCH_SIZE, "larger than allowed");
+        mj_fetch_verdict(t, MJ_FETCH_SIZE, "larger than allowed");
         return false;
     }
     if (!sniff(t, piece.p, piece.n))
@@ -353,7 +299,7 @@ void mj_fetch_begin(mj_fetch *f, item *t)
         f->running++;
         return;
     }
-    verdict(t, MJ_FETCH_NET, "out of memory");
+    mj_fetch_verdict(t, MJ_FETCH_NET, "out of memory");
     mj_fetch_release(f, t);
     t->step = ENDED;
 }
@@ -361,9 +307,9 @@ void mj_fetch_begin(mj_fetch *f, item *t)
 static void net_verdict(item *t, CURLcode rc)
 {
     if (t->forbidden && !t->allowed)
-        verdict(t, MJ_FETCH_ADDRESS, "no public address: not connected to");
+        mj_fetch_verdict(t, MJ_FETCH_ADDRESS, "no public address: not connected to");
     else
-        verdict(t, MJ_FETCH_NET, t->error[0] ? t->error : curl_easy_strerror(rc));
+        mj_fetch_verdict(t, MJ_FETCH_NET, t->error[0] ? t->error : curl_easy_strerror(rc));
 }
 
 /* The body is complete, as far as libcurl knows its length. */
@@ -372,11 +318,11 @@ static void complete(item *t)
     mj_image kind = mj_image_of(t->head, t->nhead);
 
     if ((t->total && t->at != t->total) || (t->framing.chunked && !mj_framing_done(&t->framing))) {
-        verdict(t, MJ_FETCH_NET, "the answer broke off");
+        mj_fetch_verdict(t, MJ_FETCH_NET, "the answer broke off");
     } else if (t->at == 0) {
-        verdict(t, MJ_FETCH_NET, "an empty answer");
+        mj_fetch_verdict(t, MJ_FETCH_NET, "an empty answer");
     } else if (kind == MJ_IMAGE_NONE) {
-        verdict(t, MJ_FETCH_TYPE, "not an image by its first bytes");
+        mj_fetch_verdict(t, MJ_FETCH_TYPE, "not an image by its first bytes");
     } else {
         t->over = true;
         t->result.outcome = MJ_FETCH_DONE;
@@ -404,7 +350,7 @@ void mj_fetch_finish(mj_fetch *f, item *t, CURLcode rc)
 void mj_fetch_end(mj_fetch *f, item *t, mj_fetch_outcome outcome, const char *why)
 {
     if (!t->over)
-        verdict(t, outcome, why);
+        mj_fetch_verdict(t, outcome, why);
     mj_fetch_release(f, t);
     t->step = ENDED;
 }
