@@ -16,7 +16,7 @@ enum { MAX_ITEMS = 64, MAX_LIST = 64 };
 typedef enum { RUNS, ENDED, WHOLE } step; /* while it RUNS, the batch writes to its file */
 
 typedef struct box {
-    mj_download_dir shelf;
+    mj_download_dir dir;
     mj_fetch *fetch;
     size_t n;
     step steps[MAX_ITEMS];
@@ -41,7 +41,7 @@ static int fetch_close(lua_State *L)
     for (size_t i = 0; i < b->n; i++)
         mj_part_close(&b->parts[i]);
     b->n = 0;
-    mj_download_dir_close(&b->shelf);
+    mj_download_dir_close(&b->dir);
     return 0;
 }
 
@@ -129,10 +129,10 @@ static int core_fetch(lua_State *L)
     o.loopback = mjl_bool(L, 1, "loopback");
     b = lua_newuserdata(L, sizeof *b);
     memset(b, 0, sizeof *b);
-    b->shelf.fd = -1;
+    b->dir.fd = -1;
     luaL_getmetatable(L, FETCH);
     lua_setmetatable(L, -2);
-    rc = mj_download_dir_open(&b->shelf, dir.p, sub.p, (unsigned)mode);
+    rc = mj_download_dir_open(&b->dir, dir.p, sub.p, (unsigned)mode);
     if (rc != MJ_OK) {
         lua_pushfstring(L, "%s/%s", dir.p, sub.p);
         return failed(L, rc, lua_tostring(L, -1));
@@ -161,7 +161,7 @@ static int fetch_add(lua_State *L)
         return mjl_fail(L, MJ_ELIMIT, "too many downloads at once");
     rc = mj_sha256(url, strlen(url), source);
     if (rc == MJ_OK)
-        rc = mj_part_open(&b->shelf, name, source, p);
+        rc = mj_part_open(&b->dir, name, source, p);
     if (rc != MJ_OK)
         return failed(L, rc, name);
     r.fd = p->fd;
@@ -236,7 +236,7 @@ static int fetch_keep(lua_State *L)
     int rc;
 
     luaL_argcheck(L, b->steps[i] == WHOLE && p->fd >= 0, 2, "not complete, or kept or dropped already");
-    rc = mj_part_keep(&b->shelf, p, name, sha, &bytes);
+    rc = mj_part_keep(&b->dir, p, name, sha, &bytes);
     return rc == MJ_OK ? push_hash(L, sha, bytes) : failed(L, rc, name);
 }
 
@@ -245,7 +245,7 @@ static int fetch_drop(lua_State *L)
 {
     box *b = check_box(L);
 
-    mj_part_drop(&b->shelf, &b->parts[check_ended(L, b)]);
+    mj_part_drop(&b->dir, &b->parts[check_ended(L, b)]);
     return 0;
 }
 
@@ -256,7 +256,7 @@ static int fetch_hash(lua_State *L)
     const char *name = check_name(L, 2);
     uint8_t sha[32];
     int64_t bytes;
-    int rc = mj_download_dir_hash(&b->shelf, name, sha, &bytes);
+    int rc = mj_download_dir_hash(&b->dir, name, sha, &bytes);
 
     return rc == MJ_OK ? push_hash(L, sha, bytes) : failed(L, rc, name);
 }
@@ -265,7 +265,7 @@ static int fetch_hash(lua_State *L)
 static int fetch_sync(lua_State *L)
 {
     box *b = check_box(L);
-    int rc = mj_download_dir_sync(&b->shelf);
+    int rc = mj_download_dir_sync(&b->dir);
 
     if (rc != MJ_OK)
         return failed(L, rc, "the directory");

@@ -277,7 +277,7 @@ typedef struct mj_prunable {
 } mj_prunable;
 int mj_store_prunable(mj_store *s, mj_prunable *p, mj_buf *out);
 
-/* The tombstone of a pruned task.  MJ_ENOTFOUND. */
+/* The tombstone of a pruned task.  MJ_ENOTFOUND.  Its callers are tests, which see by it what a prune left. */
 int mj_store_tomb(mj_store *s, const uint8_t ref[MJ_ULID_BYTES], mj_buf *out);
 /* By the user's key: the task's record (*pruned false) or its tombstone.  MJ_ENOTFOUND. */
 int mj_store_key(mj_store *s, mj_str key, mj_buf *out, bool *pruned);

@@ -74,32 +74,32 @@ local function images(task)
   return list
 end
 
-local function kept(image, shelf, ext, sha, bytes)
-  image.file = { path = ("%s/%s.%s"):format(shelf.path, image.name, ext), sha256 = sha, bytes = bytes,
+local function kept(image, place, ext, sha, bytes)
+  image.file = { path = ("%s/%s.%s"):format(place.path, image.name, ext), sha256 = sha, bytes = bytes,
                  type = TYPES[ext] }
 end
 
 -- What an earlier try has brought home.
-local function look(image, shelf)
+local function look(image, place)
   for ext in pairs(TYPES) do
-    local sha, bytes = shelf.downloads:hash(image.name .. "." .. ext)
+    local sha, bytes = place.downloads:hash(image.name .. "." .. ext)
     if sha then
-      return kept(image, shelf, ext, sha, bytes)
+      return kept(image, place, ext, sha, bytes)
     end
   end
 end
 
 -- One download's end: the image's file, or why there is none.
-local function settle(image, shelf, i, got)
+local function settle(image, place, i, got)
   if got.outcome == "done" then
-    local sha, bytes = shelf.downloads:keep(i, image.name .. "." .. got.ext)
+    local sha, bytes = place.downloads:keep(i, image.name .. "." .. got.ext)
     if sha then
-      return kept(image, shelf, got.ext, sha, bytes)
+      return kept(image, place, got.ext, sha, bytes)
     end
     image.why = bytes.message
     return
   elseif got.outcome ~= "net" and got.outcome ~= "time" and got.outcome ~= "disk" then
-    shelf.downloads:drop(i) -- what came, if anything, is nothing to go on from
+    place.downloads:drop(i) -- what came, if anything, is nothing to go on from
   end
   image.why = got.error
   image.hopeless = HOPELESS[got.outcome] or got.status == 410
@@ -107,14 +107,14 @@ local function settle(image, shelf, i, got)
   image.goes_on = got.outcome == "time" and got.received > 0
 end
 
-local function download(list, shelf, deadline)
+local function download(list, place, deadline)
   local running = {}
   for _, image in ipairs(list) do
     if not image.same then
-      look(image, shelf)
+      look(image, place)
     end
     if not image.same and not image.file then
-      local i, err = shelf.downloads:add(image.name, image.url)
+      local i, err = place.downloads:add(image.name, image.url)
       if i then
         running[i] = image
       else
@@ -123,13 +123,13 @@ local function download(list, shelf, deadline)
     end
   end
   while true do
-    local i, got = shelf.downloads:next(deadline)
+    local i, got = place.downloads:next(deadline)
     if not i then
       break
     end
-    settle(running[i], shelf, i, got)
+    settle(running[i], place, i, got)
   end
-  return shelf.downloads:sync()
+  return place.downloads:sync()
 end
 
 -- What the handler returns.
@@ -170,18 +170,18 @@ return function(given)
     if ctx.type ~= "succeeded" or #list == 0 then
       return true
     end
-    local shelf = { day = os.date("!%Y-%m-%d", math.floor(task.created_at / 1000)) }
-    shelf.path = dir .. "/" .. shelf.day
+    local place = { day = os.date("!%Y-%m-%d", math.floor(task.created_at / 1000)) }
+    place.path = dir .. "/" .. place.day
     local err
-    shelf.downloads, err = core.fetch {
-      dir = dir, sub = shelf.day, mode = tonumber(given.mode or "0600", 8), max_bytes = given.max_bytes or MAX_BYTES,
+    place.downloads, err = core.fetch {
+      dir = dir, sub = place.day, mode = tonumber(given.mode or "0600", 8), max_bytes = given.max_bytes or MAX_BYTES,
       connections = given.connections, hosts = given.hosts, ca_file = given.ca_file, loopback = given.loopback,
     }
-    if not shelf.downloads then
+    if not place.downloads then
       return false, "archive: " .. err.message
     end
-    ok, err = download(list, shelf, event.deadline(ctx, given.timeout))
-    shelf.downloads:close()
+    ok, err = download(list, place, event.deadline(ctx, given.timeout))
+    place.downloads:close()
     if not ok then
       return false, "archive: " .. err.message
     end
