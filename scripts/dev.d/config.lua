@@ -7,6 +7,6 @@ return {
   secrets_file = "secrets",
   policy = "policy.lua",
   -- Seconds, so that a lost callback is noticed, and a job given up, while one looks on.
-  poll = { first = 5, max = 5, learn = false },
+  poll = { first = 2, max = 2, learn = false },
   lost_after = 8,
 }

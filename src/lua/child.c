@@ -227,7 +227,8 @@ static int core_exec(lua_State *L)
         lua_pop(L, 1); /* the table keeps it */
     }
     argv[n] = NULL;
-    luaL_argcheck(L, n > 0, 1, "a program expected");
+    if (!argv[0])
+        return luaL_argerror(L, 1, "a program expected");
     fflush(NULL);
     execv(argv[0], (char *const *)(uintptr_t)argv);
     rc = errno;

@@ -25,6 +25,10 @@ end
 -- From here on this process is the launcher: signals go to it, and it ends what it has started.
 local function start(values)
   local lua, modules = place.modules "5.1"
+  if not core.stat(modules .. "/mjhook/core.so") then
+    fail.stop(fail.FAILED, ("nginx runs LuaJIT, and there is no mjhook for it in %s: build it with LuaJIT's headers")
+      :format(modules))
+  end
   local argv = {
     BASH, share() .. "/dev.d/dev", "run", directory(values), "--mjhook", place.program "mjhook",
     "--reconcile", place.program "mjhook-reconcile", "--lua", lua, "--modules", modules,
@@ -120,7 +124,7 @@ in the directory; the provider forgets its jobs. policy.lua there is yours to ed
 
 trigger makes something happen to a task, by default to the newest that it can happen to, or to a new one:
   succeeded, failed   the provider ends the job, and calls back
-  lost                the provider does not know the job any more: it is given up after about half a minute
+  lost                the provider does not know the job any more: it is given up after about ten seconds
   duplicate           the callback comes again
   late                the provider tells of a success after the job was given up]],
   check = function(_, arguments)
