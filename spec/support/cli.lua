@@ -7,7 +7,8 @@ local cli = { PROGRAM = kit.root .. "/scripts/mjhook" }
 local function words(more)
   local settings = kit.settings()
   local environment = {
-    MJHOOK_STORE = settings.store, MIDJOURNEY_API_KEY = kit.KEY, MIDJOURNEY_API_BASE_URL = settings.base_url,
+    MJHOOK_STORE = settings.store, MJHOOK_STORE_SCHEMA = settings.store_schema,
+    MIDJOURNEY_API_KEY = kit.KEY, MIDJOURNEY_API_BASE_URL = settings.base_url,
     TERM = "xterm", TZ = "UTC", MJHOOK_BUILD = kit.build, HOME = os.getenv "HOME" or "/",
   }
   for name, value in pairs(more or {}) do
