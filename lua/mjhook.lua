@@ -598,7 +598,7 @@ end
 ---@return mjhook.Error? err
 function Mjhook:stats()
   check_open(self, 2)
-  return self.exec:read("stats", core.now())
+  return self.exec:read("stats", self.exec:now())
 end
 
 --- Closes the store. Further calls raise; a second `close` does nothing.

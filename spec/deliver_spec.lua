@@ -369,7 +369,7 @@ describe("deliver", function()
     local names = core.workqueue("x"):take_back(-1000)
     local ops = {}
     for i, name in ipairs(names) do
-      ops[i] = runner.taken_back(name)
+      ops[i] = runner.taken_back(name, core.now())
     end
     assert(mj.exec:commit(ops))
     return #names

@@ -202,7 +202,7 @@ local function worth_a_look(mj, word)
     return false
   end
   local open = task.state == "pending" or task.state == "lost" or task.state == "cancelled" or task.state == "failed"
-  return open and not (task.due_at and task.due_at <= core.now() + HINT_GAP_MS)
+  return open and not (task.due_at and task.due_at <= mj.exec:now() + HINT_GAP_MS)
 end
 
 local ANSWERS = { ok = "stored", duplicate = "duplicate", stale = "stale", unknown = "unknown", invalid = "stale" }

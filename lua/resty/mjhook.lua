@@ -96,7 +96,7 @@ local function dispatcher(mj)
     if running or mj.closed or core.clock() < not_before then
       return
     end
-    local now = core.now()
+    local now = mj.exec:now()
     local stats = mj.exec:read("stats", now)
     if stats and submit.has_room(stats, now) and ngx.timer.at(0, run) then
       not_before = core.clock() + DISPATCH_REST_MS -- by then it has begun, or lua_max_running_timers dropped it

@@ -3,6 +3,7 @@
  *   .backend          for core.open: a store of the name in memory://NAME, which lasts as long as the process
  *   .delay(ms)        from now on each transaction begins so late, in all Lua states of the process, as if there were a
  *                     network; with .delay(ms, true) every other one does
+ *   .skew(ms)         the store's clock is so much ahead of this machine's
  *   .unsure(n)        the next n commits give MJ_EUNSURE; with .unsure(n, true) they are stored nevertheless */
 #include "memory_backend.h"
 
@@ -14,7 +15,7 @@
 #include <string.h>
 #include <time.h>
 
-static atomic_int delay_ms, every_other, begun, unsure, stored;
+static atomic_int delay_ms, every_other, begun, unsure, stored, skew_ms;
 static mj_backend backend;
 
 static int slow_begin(void *db, bool write, mj_tx **tx)
@@ -41,6 +42,21 @@ static int doubtful_commit(mj_tx *tx)
     return MJ_EUNSURE;
 }
 
+static int64_t other_clock(void *db)
+{
+    struct timespec t;
+
+    (void)db;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000 + atomic_load(&skew_ms);
+}
+
+static int l_skew(lua_State *L)
+{
+    atomic_store(&skew_ms, (int)luaL_checkinteger(L, 1));
+    return 0;
+}
+
 static int l_delay(lua_State *L)
 {
     atomic_store(&every_other, lua_toboolean(L, 2));
@@ -62,11 +78,12 @@ int luaopen_mjhook_store_memory(lua_State *L);
 
 int luaopen_mjhook_store_memory(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"delay", l_delay}, {"unsure", l_unsure}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"delay", l_delay}, {"skew", l_skew}, {"unsure", l_unsure}, {NULL, NULL}};
 
     backend = mj_backend_memory;
     backend.begin = slow_begin;
     backend.commit = doubtful_commit;
+    backend.now = other_clock;
     backend.waits = true;
     backend.parallel = true;
     lua_newtable(L);

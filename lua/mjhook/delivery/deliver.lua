@@ -22,13 +22,13 @@ end
 
 -- When it is tried again; 0: never, it is buried. `retry_after` is the handler's own wish. `not_before` is a
 -- server's: a server that names one second each time must not be asked twenty times within twenty seconds.
-local function retry_at(failed, how)
+local function retry_at(mj, failed, how)
   if failed >= TRIES or how.bury then
     return 0
   end
   local backoff = math.min(CAP_S, FIRST_S + 2 ^ failed) * (1 + JITTER * (2 * math.random() - 1))
   local seconds = named(how.retry_after) or math.max(backoff, named(how.not_before) or 0)
-  return core.now() + math.floor(seconds * 1000)
+  return mj.exec:now() + math.floor(seconds * 1000)
 end
 
 -- What a handler stored of the task, for its record.
@@ -49,10 +49,10 @@ local function outcome_op(mj, outcome, report, on_trouble)
     report.delivered = report.delivered + 1
     op.files = files_text(mj, event, outcome.files)
   elseif outcome.handled == nil then -- not run after all: due again at once, and not counted against it
-    op.op, op["until"] = "retry", core.now()
+    op.op, op["until"] = "retry", mj.exec:now()
   else
     op.op, op.error = "retry", outcome.reason
-    op["until"] = retry_at(event.failed + 1, type(outcome.how) == "table" and outcome.how or {})
+    op["until"] = retry_at(mj, event.failed + 1, type(outcome.how) == "table" and outcome.how or {})
     report.errors = report.errors + 1
     report.buried = report.buried + (op["until"] == 0 and 1 or 0)
     local text = ("event %s (try %d): %s"):format(event.event_id, event.failed + 1, outcome.reason)
@@ -69,7 +69,7 @@ local function exchange(mj, ops, n)
   local first = #ops
   for _ = 1, n do
     ops[#ops + 1] = {
-      op = "take", ["until"] = core.now() + math.floor(mj.config.handler_timeout * 1000) + LEASE_SLACK_MS,
+      op = "take", ["until"] = mj.exec:now() + math.floor(mj.config.handler_timeout * 1000) + LEASE_SLACK_MS,
     }
   end
   local results, err = mj.exec:commit(ops)

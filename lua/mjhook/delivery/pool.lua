@@ -32,7 +32,7 @@ local function handle(mj, lease)
   local event = lease.event
   if event.round - event.failed > DEATHS then
     return false, ("the process that handles it dies: %d times so far"):format(DEATHS), { bury = true }
-  elseif core.now() + mj.config.handler_timeout * 1000 > event.next_at then
+  elseif mj.exec:now() + mj.config.handler_timeout * 1000 > event.next_at then
     return nil
   end
   local task = view(lease.task)
@@ -96,9 +96,9 @@ function Direct:start(leases)
 end
 
 --- What brings an event back that was taken back from a queue: an operation.
-function M.taken_back(name)
+function M.taken_back(name, now)
   local ref, seq, tries = name:match "^(%w+) (%d+) (%d+)$"
-  return { op = "retry", ref = ref, seq = tonumber(seq), tries = tonumber(tries), ["until"] = core.now() }
+  return { op = "retry", ref = ref, seq = tonumber(seq), tries = tonumber(tries), ["until"] = now }
 end
 
 function Direct:idle()

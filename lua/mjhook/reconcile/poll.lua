@@ -70,7 +70,7 @@ end
 
 local function wait_for(mj, task, kind)
   if (kind == "running" or kind == "absent") and mj.policy:decides "next_poll" then
-    return (select(2, mj.policy:decide("next_poll", task, core.now())))
+    return (select(2, mj.policy:decide("next_poll", task, mj.exec:now())))
   end
 end
 

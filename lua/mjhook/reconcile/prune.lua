@@ -43,7 +43,7 @@ local function prune_state(mj, state, finished_by, limit, stop_at, sweep)
   repeat
     local refs, next_or_err, resumed = mj.exec:read("prunable", {
       state = state, ["until"] = finished_by, from = from, resume = sweep and not from,
-      limit = math.min(M.LOOK, limit - pruned), no_policy = not mj.policy.present, now = core.now(),
+      limit = math.min(M.LOOK, limit - pruned), no_policy = not mj.policy.present, now = mj.exec:now(),
     })
     if not refs then
       return nil, next_or_err
@@ -64,7 +64,7 @@ local function prune_state(mj, state, finished_by, limit, stop_at, sweep)
 end
 
 local function drop_tombs(mj, stop_at)
-  local made_by = core.now() - math.floor(mj.config.key_ttl * 1000)
+  local made_by = mj.exec:now() - math.floor(mj.config.key_ttl * 1000)
   repeat
     local results, err = mj.exec:commit { { op = "forget", ["until"] = made_by, limit = STEP } }
     if not results then
@@ -85,7 +85,7 @@ function M.prune(mj, options)
   for _, state in ipairs(core.final_states) do
     local keep = options.older_than or mj.config.retention[state] or -1
     if keep >= 0 and pruned < limit then
-      local n, err = prune_state(mj, state, core.now() - math.floor(keep * 1000), limit - pruned, stop_at,
+      local n, err = prune_state(mj, state, mj.exec:now() - math.floor(keep * 1000), limit - pruned, stop_at,
         options.sweep)
       if not n then
         return nil, err

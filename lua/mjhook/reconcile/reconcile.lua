@@ -71,7 +71,7 @@ end
 -- Each task is seen once in a pass: a page goes on after the last one, and what work made due again is later.
 function Sweep:pages(due, size, work, brief)
   local cursor
-  local now = core.now()
+  local now = self.mj.exec:now()
   repeat
     local tasks, err_or_cursor = self.mj.exec:read("page", { by = "due", due = due, ["until"] = now, limit = size,
                                                       brief = brief, cursor = cursor })
@@ -95,7 +95,7 @@ function Sweep:pages(due, size, work, brief)
     end
     local restart = self:catch_up(now)
     if restart then -- what is left is due under earlier times
-      now, cursor = core.now(), nil
+      now, cursor = self.mj.exec:now(), nil
     end
   until not (cursor or restart) or not self:time_left()
 end
@@ -123,7 +123,7 @@ end
 -- meets an earlier time than the newest commit's, a part in each transaction: here all of it, before the sweep looks
 -- for what is due. True when the clock was set back since `before`, or since the newest commit.
 function Sweep:catch_up(before)
-  local now = core.now()
+  local now = self.mj.exec:now()
   if self.dry_run then
     return false
   elseif before - now <= core.clock_step then
@@ -143,7 +143,7 @@ function Sweep:recover()
   self:pages("owner", PAGE, function(tasks)
     local ops = {}
     for _, task in ipairs(tasks) do
-      local age = core.now() - task.submitted_at
+      local age = self.mj.exec:now() - task.submitted_at
       if task.owner == "dead" or age > SENDER_MAX_MS then
         ops[#ops + 1] = {
           op = "signal", ref = task.ref, attempt = task.attempt, kind = "owner_dead", source = "sweep",
@@ -162,7 +162,7 @@ function Sweep:resolve()
   self:pages("resolve", PAGE, function(tasks)
     local ops = {}
     for _, task in ipairs(tasks) do
-      local what, ms = self.mj.policy:decide("resolve_ambiguous", task, core.now())
+      local what, ms = self.mj.policy:decide("resolve_ambiguous", task, self.mj.exec:now())
       local kind = DECISIONS[what] or "give_up"
       ops[#ops + 1] = {
         op = "signal", ref = task.ref, attempt = task.attempt, kind = kind, expect = "ambiguous",
@@ -188,7 +188,7 @@ function Sweep:fill(tasks)
   for _, task in ipairs(tasks) do
     known[task.ref] = true
   end
-  local soon = self.mj.exec:read("page", { by = "due", due = "poll", ["until"] = core.now() + SOON_MS,
+  local soon = self.mj.exec:read("page", { by = "due", due = "poll", ["until"] = self.mj.exec:now() + SOON_MS,
                                     limit = #tasks + room, brief = self:brief() })
   for _, task in ipairs(soon or {}) do
     if room > 0 and task.ref and not known[task.ref] and task.updated_at < self.begun then
@@ -263,7 +263,7 @@ local NEEDS_A_PERSON = {
 
 -- Said in each sweep, also in one that comes while the account rests and so meets no refusal of its own.
 function Sweep:resting_accounts()
-  local now = core.now()
+  local now = self.mj.exec:now()
   local stats = self.mj.exec:read("stats", now)
   for _, a in ipairs(stats and stats.tasks.queued > 0 and stats.accounts or {}) do
     local why = (a.paused_until or 0) > now and NEEDS_A_PERSON[a.reason]
@@ -396,7 +396,7 @@ function Sweep:preview()
   self.report.would_recover = 0
   self:pages("owner", PAGE, function(tasks)
     for _, task in ipairs(tasks) do
-      if task.owner == "dead" or core.now() - task.submitted_at > SENDER_MAX_MS then
+      if task.owner == "dead" or self.mj.exec:now() - task.submitted_at > SENDER_MAX_MS then
         self.report.would_recover = self.report.would_recover + 1
       end
     end
@@ -451,7 +451,7 @@ function M.reconcile(mj, options)
   mj.policy:refresh()
   local self = setmetatable({
     mj = mj, report = new_report(), said = {}, met = {}, reasons = {}, on_trouble = options.on_trouble,
-    limit = options.limit, dry_run = options.dry_run, begun = core.now(), progress = options.progress,
+    limit = options.limit, dry_run = options.dry_run, begun = mj.exec:now(), progress = options.progress,
     isolate = options.isolate,
     stop_at = started + (options.budget or DEFAULT_BUDGET_S) * 1000,
   }, Sweep)

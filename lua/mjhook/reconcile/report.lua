@@ -157,7 +157,7 @@ return function(options)
   local mj
   local in_vain = false -- there is room and the last pass sent nothing: the task waits for something else
   local function has_room()
-    local now = core.now()
+    local now = mj and mj.exec:now()
     local stats = mj and not options.dry_run and mj.exec:read("stats", now)
     return stats and submit.has_room(stats, now) or false
   end

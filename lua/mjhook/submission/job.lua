@@ -175,7 +175,7 @@ function M.record(mj, args, what)
   local task = {
     prompt = prompt, mode = args.mode or "fast", timeout = args.timeout or TIMEOUT.usual,
     user_id = args.user_id, key = args.key, account = args.account, priority = args.priority, context = context,
-    expires_at = args.expires and core.now() + math.floor(args.expires * 1000) or nil,
+    expires_at = args.expires and mj.exec:now() + math.floor(args.expires * 1000) or nil,
   }
   task.fingerprint = fingerprint(task, args.context)
   return task

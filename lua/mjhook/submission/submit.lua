@@ -52,7 +52,7 @@ end
 
 -- Accounts whose rest after a refusal is over. Whether that helped is for one job to find out, not for a lot of them.
 local function rested(mj)
-  local names, now = {}, core.now()
+  local names, now = {}, mj.exec:now()
   local stats = mj.exec:read("stats", now)
   for _, a in ipairs(stats and stats.accounts or {}) do
     names[a.name] = a.paused_until and a.paused_until <= now
@@ -156,7 +156,7 @@ local function outcome(mj, tasks, verdicts)
     if verdict.kind == "refused" or (verdict.kind == "not_sent" and not verdict.held_back) then
       local ms = pause_ms(verdict)
       if ms then
-        pauses[#pauses + 1] = { op = "pause", account = task.account, ["until"] = core.now() + ms,
+        pauses[#pauses + 1] = { op = "pause", account = task.account, ["until"] = mj.exec:now() + ms,
                                 error_code = verdict.error_code }
         -- The account's rest is the wait; a task that was not sent or may be the cause has its own, too.
         local rest_only = verdict.kind == "refused" and not verdict.job_waits

@@ -113,7 +113,7 @@ function Crew:take_back()
   local ops = {}
   for one in pairs(self.at_work) do
     for _, name in ipairs(one.queue:take_back(runner.SLOW_MS)) do
-      ops[#ops + 1] = runner.taken_back(name)
+      ops[#ops + 1] = runner.taken_back(name, self.mj.exec:now())
     end
   end
   local results, err = true, nil
@@ -135,7 +135,7 @@ end
 
 -- How long the first event that no deliverer has taken has been due, in milliseconds; negative: there is none.
 function Crew:waited()
-  local now = core.now()
+  local now = self.mj.exec:now()
   local stats = not self.mj.closed and self.mj.exec:read("stats", now)
   return stats and stats.event_due and now - stats.event_due or -1
 end
