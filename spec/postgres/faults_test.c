@@ -15,7 +15,7 @@
 
 static mj_store *open_with(const char *url, const char *name)
 {
-    mj_store_options o = {.rules = mj_rules_default, .schema = pg_schema(name)};
+    mj_store_options o = pg_options(name, &(mj_store_options){.rules = mj_rules_default});
     char why[512];
     mj_store *s;
     int rc = mj_store_open_on(&mj_backend_postgres, url, &o, &s, why, sizeof why);

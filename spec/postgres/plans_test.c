@@ -1,0 +1,77 @@
+/* Plans: statements that were prepared while the tables were empty, on tables that are full by now and were never
+ * analyzed, walk over no table and over no index. */
+#include "pg_help.h"
+
+#define STORE_BACKEND pg_backend()
+#include "store_help.h"
+
+enum { TASKS = 3000, BATCH = 100 };
+
+static void write_ops(mj_store *s, mj_op *ops, size_t n, int64_t now)
+{
+    CHECK_INT(mj_store_write(s, ops, n, now), MJ_OK);
+    for (size_t i = 0; i < n; i++) {
+        CHECK_INT(ops[i].code, MJ_OK);
+        mj_op_clear(&ops[i]);
+    }
+}
+
+/* One life of BATCH tasks: made, succeeded, their events taken and done. */
+static void live(mj_store *s, int from)
+{
+    static char keys[BATCH][32], ids[BATCH][32];
+    static mj_task tasks[BATCH];
+    static mj_op ops[BATCH], take[BATCH];
+    int64_t now = T0 + from;
+
+    for (int i = 0; i < BATCH; i++) {
+        snprintf(keys[i], sizeof keys[i], "key %d", from + i);
+        snprintf(ids[i], sizeof ids[i], "id %d", from + i);
+        tasks[i] =
+            (mj_task){.prompt = str("a fox"), .timeout = TIMEOUT_S, .key = str(keys[i]), .user_id = str("somebody")};
+        ops[i] = (mj_op){.kind = MJ_OP_CREATE,
+                         .task = &tasks[i],
+                         .sig = {.source = MJ_FROM_USER,
+                                 .expect_state = -1,
+                                 .wait_ms = -1,
+                                 .account = str("a"),
+                                 .task_id = str(ids[i])}};
+    }
+    write_ops(s, ops, BATCH, now);
+    for (int i = 0; i < BATCH; i++)
+        ops[i] = (mj_op){.kind = MJ_OP_SIGNAL,
+                         .sig = {.kind = SIG_SUCCEEDED,
+                                 .source = MJ_FROM_CALLBACK,
+                                 .expect_state = -1,
+                                 .wait_ms = -1,
+                                 .task_id = str(ids[i]),
+                                 .image = str("https://a.example/x.png")}};
+    write_ops(s, ops, BATCH, now);
+    for (int i = 0; i < BATCH; i++)
+        take[i] = (mj_op){.kind = MJ_OP_EVENT_TAKE, .until = now + MINUTE};
+    CHECK_INT(mj_store_write(s, take, BATCH, now), MJ_OK);
+    for (int i = 0; i < BATCH; i++) {
+        CHECK_INT(take[i].code, MJ_OK);
+        ops[i] = (mj_op){.kind = MJ_OP_EVENT_DONE, .event = take[i].event};
+    }
+    write_ops(s, ops, BATCH, now);
+    for (int i = 0; i < BATCH; i++)
+        mj_op_clear(&take[i]);
+}
+
+TEST("no statement of a batch reads a whole table or a whole index, also while nothing was ever analyzed")
+{
+    mj_store *s = open_store();
+    char tables[400];
+
+    for (int from = 0; from < TASKS; from += BATCH)
+        live(s, from);
+    mj_store_close(s); /* what the server has counted is told when a connection ends */
+    pg_quiet(0);
+    snprintf(tables, sizeof tables, "FROM pg_stat_user_tables WHERE schemaname = '%s' AND relname <> 'migration'",
+             pg_schema("store"));
+    CHECK_STR(pg_ask("SELECT coalesce(string_agg(relname, ' '), '') %s AND seq_tup_read > 10", tables), "");
+    CHECK_STR(pg_ask("SELECT max(n_live_tup) >= %d %s AND relname = 'task'", TASKS, tables), "t");
+    /* Rows that indexes gave, to a task: a walk would give all of them each time. */
+    CHECK_STR(pg_ask("SELECT sum(idx_tup_fetch) < 60 * %d %s", TASKS, tables), "t");
+}
