@@ -374,7 +374,7 @@
 ---@field max_in_flight? integer slots; 0 sends nothing new under it
 
 ---@class mjhook.PollConfig
----@field first? number seconds to the first poll, until enough callbacks have been seen; 60
+---@field first? number seconds to the first poll, until enough callbacks have been seen; 60, or 15 without `hook_url`
 ---@field max? number the longest wait between two polls; 900
 ---@field learn? boolean false: keep to these, whatever is observed
 
