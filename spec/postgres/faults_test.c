@@ -580,3 +580,28 @@ TEST("a server that was restarted, and one without room for a connection, are a 
     CHECK_INT(stats(s).states[MJ_QUEUED], 2); /* a reader sees that its connection has ended */
     mj_store_close(s);
 }
+
+static void count_fact(void *ctx, const char *level, const char *name, const char *text, const char *advice)
+{
+    unsigned *n = ctx;
+
+    fprintf(stderr, "%s %s: %s %s\n", level, name, text, advice ? advice : "");
+    CHECK(text[0] && (strcmp(level, "ok") == 0) == !advice);
+    n[strcmp(level, "ok") == 0]++;
+}
+
+TEST("doctor hears how far the database is, what its commits are worth and what waits")
+{
+    mj_store *s = open_with(pg_url(), "store");
+    unsigned n[2] = {0};
+
+    CHECK_INT(mj_store_facts(s, count_fact, n), MJ_OK);
+    CHECK_INT(n[0] + n[1], 7);
+    CHECK_INT(n[0], 1); /* specs run without fsync */
+    pg_ask("SELECT %s.enqueue('a fox')", pg_schema("store"));
+    pg_ask("UPDATE %s.intake SET refused = 'why'", pg_schema("store"));
+    n[0] = n[1] = 0;
+    CHECK_INT(mj_store_facts(s, count_fact, n), MJ_OK);
+    CHECK_INT(n[0], 2);
+    mj_store_close(s);
+}

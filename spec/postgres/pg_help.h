@@ -69,6 +69,7 @@ __attribute__((format(printf, 1, 2))) static inline const char *pg_ask(const cha
     if (!c || of != getpid() || PQstatus(c) != CONNECTION_OK) {
         c = PQconnectdb(pg_url());
         of = getpid();
+        PQclear(PQexec(c, "SET default_transaction_isolation = 'read committed'"));
     }
     va_start(args, format);
     vsnprintf(sql, sizeof sql, format, args);

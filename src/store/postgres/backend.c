@@ -395,6 +395,7 @@ const mj_backend mj_backend_postgres = {
     .tidy = pg_tidy,
     .size = pg_size,
     .backup = pg_backup,
+    .facts = mj_pg_facts,
     .host = mj_pg_host,
     .intake = mj_pg_intake,
     .library = pg_library,

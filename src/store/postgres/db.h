@@ -114,6 +114,7 @@ typedef enum {
     MJ_PG_HOST,         /* (boot) */
     MJ_PG_SIZE,         /* () */
     MJ_PG_CLOCK,        /* () */
+    MJ_PG_FACTS,        /* () */
     MJ_PG_NOTHERS
 } mj_pg_other;
 
@@ -382,6 +383,7 @@ void mj_pg_leave_locks(mj_pg *db);
 void mj_pg_beat(mj_pg *db);
 int mj_pg_host(void *db, const uint8_t boot[16], int64_t *ago);
 
+/* facts.c: for doctor */
 int mj_pg_facts(void *db, mj_fact_fn tell, void *ctx);
 
 #endif

@@ -85,6 +85,16 @@ static const char *const others[MJ_PG_NOTHERS] = {
                    "ON CONFLICT (boot) DO UPDATE SET name = excluded.name, seen_at = excluded.seen_at",
     [MJ_PG_HOST] = "SELECT (extract(epoch FROM clock_timestamp() - seen_at) * 1000)::int8 FROM @.host "
                    "WHERE boot = $1::uuid",
+    [MJ_PG_FACTS] =
+        "SELECT coalesce(current_setting('synchronous_commit', true), ''), coalesce(current_setting('fsync', true), "
+        "''), "
+        "coalesce(current_setting('synchronous_standby_names', true), ''), "
+        "current_setting('max_connections')::int8, (SELECT count(*) FROM pg_stat_activity WHERE backend_type = "
+        "'client backend'), (SELECT count(*) FROM @.intake WHERE refused IS NULL), "
+        "(SELECT count(*) FROM @.intake WHERE refused IS NOT NULL), "
+        "(SELECT coalesce(sum(n_live_tup), 0)::int8 FROM pg_stat_user_tables WHERE schemaname = '@'), "
+        "(SELECT coalesce(sum(n_dead_tup), 0)::int8 FROM pg_stat_user_tables WHERE schemaname = '@'), "
+        "(extract(epoch FROM clock_timestamp()) * 1000)::int8",
     [MJ_PG_CLOCK] = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8",
 };
 
