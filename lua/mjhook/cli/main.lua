@@ -45,7 +45,8 @@ local function open(command, values)
   local mj, err = mjhook.open(settings)
   if not mj and err.code == "absent" then
     local place = err.message:match "^store: there is none in ([^;]*)"
-    fail.stop(fail.CONFIG, ("store: none at %s: name another with --store, or `mjhook submit` a first job"):format(place))
+    fail.stop(fail.CONFIG, ("store: none at %s: name another with --store, or `mjhook submit` a first job")
+      :format(place))
   elseif not mj then
     fail.with(err)
   end
