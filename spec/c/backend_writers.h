@@ -367,12 +367,12 @@ TEST("engine: claims that find nothing, ticks and prunes take a few trips, howev
     accounts(s, "a", 3, "b", 2);
     for (int i = 0; i < MANY; i++)
         ops[i] = (mj_op){.kind = MJ_OP_CLAIM, .sig = signal_of(SIG_CLAIM)};
-    CHECK(trips_of(s, ops, MANY, T0) <= 6);
+    CHECK(trips_of(s, ops, MANY, T0) <= 3);
     for (int i = 0; i < 20; i++)
         add(s, (job){0}, T0);
     for (int i = 0; i < MANY; i++)
         ops[i] = (mj_op){.kind = MJ_OP_CLAIM, .sig = signal_of(SIG_CLAIM)};
-    CHECK(trips_of(s, ops, MANY, T0) <= 6); /* five are sent, and no slot is left */
+    CHECK(trips_of(s, ops, MANY, T0) <= 4); /* five are sent, and no slot is left */
     CHECK_INT(held(s, "a") + held(s, "b"), 5);
     CHECK(trips_of(s, &(mj_op){.kind = MJ_OP_TICK, .limit = 100}, 1, T0 + SLOT_MS) <= 4);
     CHECK_INT(held(s, "a") + held(s, "b"), 0);

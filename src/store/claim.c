@@ -214,13 +214,19 @@ static bool one_waits(void *ctx, const mj_entry *e, mj_str bytes)
     return !l->q->some;
 }
 
-/* Whether a task waits in a queue: also one that another writer is at, and so not claimed. */
+/* The first task of a queue that this unit has not changed, also one that another writer is at. */
+static mj_scan scan_first(const mj_unit *u, const mj_queue *q)
+{
+    return (mj_scan){.index = MJ_IX_QUEUE,
+                     .fixed = 1,
+                     .limit = 1 + (uint32_t)u->ntouched,
+                     .from = {.index = MJ_IX_QUEUE, .name = q->account}};
+}
+
+/* Whether a task waits in a queue. */
 static bool waits(mj_unit *u, mj_queue *q)
 {
-    mj_scan scan = {.index = MJ_IX_QUEUE,
-                    .fixed = 1,
-                    .limit = 1 + (uint32_t)u->ntouched,
-                    .from = {.index = MJ_IX_QUEUE, .name = q->account}};
+    mj_scan scan = scan_first(u, q);
     int rc;
 
     for (const mj_unit_row *r = q->rows; r; r = r->next_queued)
@@ -236,10 +242,23 @@ static bool waits(mj_unit *u, mj_queue *q)
     return q->some;
 }
 
+/* All queues are about to be looked at. */
+static void expect_first(mj_unit *u)
+{
+    mj_scan *scans = mj_unit_alloc(u, (u->s->ncaps + 1) * sizeof *scans);
+
+    for (size_t i = 0; scans && i <= u->s->ncaps; i++)
+        scans[i] = scan_first(u, &u->queues[i]);
+    if (scans)
+        mj_unit_expect(u, scans, u->s->ncaps + 1);
+}
+
 static bool any_waits(mj_unit *u)
 {
     bool yes = false;
 
+    if (!u->queues[0].looked) /* the first time in this unit */
+        expect_first(u);
     for (size_t i = 0; i <= u->s->ncaps && !yes && u->rc == MJ_OK; i++)
         yes = waits(u, &u->queues[i]);
     return yes;
