@@ -1,0 +1,99 @@
+-- mjhook in a real nginx on a real PostgreSQL server, which goes away and comes back. Skipped, and counted as skipped,
+-- where no server is installed.
+local kit = require "kit"
+local receiver = require "receiver"
+local sim = require "sim"
+local socket = require "socket"
+
+local SERVER = kit.quote(kit.root .. "/spec/support/postgres")
+local THREADS = [[
+thread_pool mjhook threads=4;
+thread_pool mjhook_read threads=2;
+thread_pool mjhook_http threads=2;
+thread_pool mjhook_deliver threads=2;
+]]
+
+describe("nginx on PostgreSQL", function()
+  local before, dir
+
+  setup(function()
+    sim.start()
+    before = kit.database
+    if select(2, kit.sh(SERVER .. " found")) == 0 then
+      dir = kit.sh "mktemp -d -u" -- the server, another user, makes it
+      kit.database = kit.sh(SERVER .. " start " .. dir .. " 2>/dev/null")
+    end
+  end)
+  teardown(function()
+    sim.stop()
+    kit.database = before
+    if dir then
+      kit.sh(SERVER .. " remove " .. dir)
+    end
+  end)
+  before_each(sim.reset)
+  after_each(kit.cleanup)
+
+  local web, mj
+
+  local function start()
+    if not dir then
+      kit.skip "no PostgreSQL server is installed"
+    end
+    local mark = kit.tmp() .. "/mark"
+    local policy = kit.write(kit.tmp() .. "/policy.lua", ([[
+      return { on_succeeded = function(task)
+        local file = io.open(%q, "a")
+        file:write(task.ref, "\n")
+        file:close()
+      end }]]):format(mark))
+    web = receiver.start { threads = THREADS, settings = { policy = policy } }
+    mj = kit.open({ hook_url = web.url .. "/hook" }, sim)
+    return mark
+  end
+
+  local function post(task)
+    for _, job in ipairs(sim.jobs()) do
+      if job.taskId == task.task_id then
+        return sim.request("POST", job.hookUrl, ('{"taskId":"%s","status":1,"image":"https://img.example/x"}'):format(
+          task.task_id), { ["content-type"] = "application/json" })
+      end
+    end
+  end
+
+  it("stores callbacks, hands out events, and sends what is queued when a slot is free", function()
+    local mark = start()
+    local tasks = {}
+    for i = 1, 11 do
+      tasks[i] = assert(mj:submit { prompt = "job " .. i })
+    end
+    assert.equal("queued", tasks[11].state)
+    sim.finish(tasks[1].task_id)
+    kit.wait_until(function() return mj:get(tasks[1].ref).state == "succeeded" end)
+    kit.wait_until(function() return mj:get(tasks[11].ref).state == "pending" end)
+    kit.wait_until(function() return kit.read(mark) == tasks[1].ref .. "\n" end)
+    assert.is_true(mj:check().ok)
+  end)
+
+  it("answers 503 while the server is away, holds nothing up, and goes on when it is back", function()
+    start()
+    local first, second = assert(mj:submit { prompt = "a" }), assert(mj:submit { prompt = "b" })
+    assert.equal(200, (post(first)))
+    kit.sh(SERVER .. " stop " .. dir .. " immediate")
+    for _ = 1, 3 do
+      local begun = socket.gettime()
+      assert.equal(200, (sim.request("GET", web.url .. "/ping")))
+      assert.is_true(socket.gettime() - begun < 0.5)
+      local code, _, headers = post(second)
+      assert.equal(503, code)
+      assert.matches("^%d+$", headers["retry-after"])
+    end
+    kit.sh(SERVER .. " restart " .. dir .. " 2>/dev/null")
+    kit.wait_until(function() return (post(second)) == 200 end, 15)
+    kit.wait_until(function()
+      local task = mj:get(second.ref)
+      return task and task.state == "succeeded"
+    end, 15)
+    assert.is_true(mj:check().ok)
+  end)
+end)
