@@ -418,7 +418,7 @@ lint-cppcheck:
 
 lint-tidy:
 	printf '%s\n' $(sort $(SOURCES)) | xargs -P 2 -n 4 sh -c \
-	  'clang-tidy --quiet "$$@" -- -std=c11 -D_GNU_SOURCE -DMJ_FAULTS -Isrc $(INCDIRS) -I$(LUA54_INCDIR) 2>/dev/null' tidy
+	  'clang-tidy --quiet "$$@" -- -std=c11 -D_GNU_SOURCE -DMJ_FAULTS -Isrc $(INCDIRS) $(filter -I%,$(PQ_LIBRARY)) -I$(LUA54_INCDIR) 2>/dev/null' tidy
 
 # Also that a module shows the linker one name, the one that Lua looks for.
 lint-werror:

@@ -74,9 +74,10 @@ static void unput(batch *b, const mj_entry *key)
     if (!m || memcmp(m->key.ref, key->ref, sizeof key->ref) != 0)
         return;
     *at = m->chain;
-    while (*list != m)
+    while (*list && *list != m)
         list = &(*list)->next;
-    *list = m->next;
+    if (*list)
+        *list = m->next;
 }
 
 static bool is_in(const mj_pg_item *group, uint32_t seq)

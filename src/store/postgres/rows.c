@@ -42,7 +42,7 @@ const PGresult *mj_pg_keep(mj_tx *tx, PGresult *r)
     if (!r)
         return NULL;
     if (tx->nresults == tx->room) {
-        more = realloc(tx->results, (2 * tx->room + 16) * sizeof *more);
+        more = realloc(tx->results, (2 * tx->room + 16) * sizeof(PGresult *));
         if (!more) {
             PQclear(r);
             return NULL;
