@@ -285,7 +285,7 @@ DEPS_BUILD = gcc libc6-dev make lua5.4 liblua5.4-dev luajit2 libluajit2-5.1-dev 
 	libcurl4-openssl-dev libssl-dev zlib1g-dev libpq-dev
 DEPS_DEMO = $(DEPS_BUILD) nginx libnginx-mod-http-lua curl procps
 DEPS_TEST = $(DEPS_DEMO) locales lua-busted lua-socket libfaketime cron logrotate openssl groff-base python3 lua-http lua-zlib busybox \
-	redis-server zsh fish chromium lua-check nodejs $(if $(shell command -v npm),,npm)
+	redis-server zsh fish chromium lua-check postgresql pgbouncer nodejs $(if $(shell command -v npm),,npm)
 DEPS_LINT = clang-format clang-tidy cppcheck lua-check luarocks git
 DEPS_DOC = lua-ldoc mandoc lowdown
 DEPS = scripts/dev/install-deps
@@ -343,7 +343,7 @@ valgrind: tests
 	@$(DEPS) valgrind
 	@BUILD=$(BUILD) VARIANT=$(VARIANT) VALGRIND=1 scripts/dev/run-tests c
 
-bench: DEPS_HERE = $(DEPS_TEST) wrk
+bench: DEPS_HERE = $(DEPS_TEST) wrk postgresql
 fuzz: DEPS_HERE = $(DEPS_BUILD)
 fuzz: VARIANT = asan
 chaos: DEPS_HERE = $(DEPS_TEST)
@@ -351,7 +351,7 @@ chaos: VARIANT = faults
 bench fuzz chaos:
 	@test -x spec/$@/run || { echo "make $@: there is no spec/$@/run, nothing was run" >&2; exit 1; }
 	@$(DEPS) $(DEPS_HERE)
-	$(AGAIN) all $(call spec_programs,$@,$@) VARIANT=$(VARIANT)
+	$(AGAIN) all $(call spec_programs,$@,$@) $(if $(filter bench,$@),$(PQ_BENCH)) VARIANT=$(VARIANT)
 	@BUILD=$(BUILD) VARIANT=$(VARIANT) spec/$@/run $(ARGS)
 
 # The packages, in build/deb; and installed, used, upgraded and removed in a clean root that systemd boots in.
