@@ -136,7 +136,8 @@ describe("a container as the guide has it", function()
     ]])
     kit.sh("chmod 644 " .. dir .. "/hold.lua")
     local lua = ("env LUA_PATH=%s/share/lua/5.4/?.lua LUA_CPATH='%s/lib/lua/5.4/?.so;;' lua5.4 "):format(dir, dir)
-    local child = kit.spawn(("sleep 60 | %s"):format(container(lua .. dir .. "/hold.lua " .. volume .. "/ready")))
+    local child = kit.spawn(("mkfifo %s/in; exec %s <>%s/in"):format(dir,
+      container(lua .. dir .. "/hold.lua " .. volume .. "/ready"), dir))
     kit.wait_until(function()
       return core.stat(volume .. "/ready")
     end)
@@ -150,6 +151,8 @@ describe("a container as the guide has it", function()
     assert.matches("another process with the process id 1 has the store .* open, in another container", out)
     assert.matches("let these containers share one PID namespace", out)
     assert.is_nil(child:status())
+    kit.sh("kill -KILL " .. pid) -- the pipe's other end would keep it
+    child:wait(5)
   end)
 
   it("is refused for another user, root included, by the owner's name or number", function()
