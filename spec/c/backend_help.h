@@ -4,6 +4,30 @@
 
 #include "store_help.h"
 
+#include <stdatomic.h>
+
+/* ---- strings that last as long as the test: those of a reader's scan end with its callback ---- */
+
+typedef struct kept_string {
+    struct kept_string *next;
+    char bytes[];
+} kept_string;
+
+static kept_string *_Atomic all_kept;
+
+static inline mj_str keep(mj_str s)
+{
+    kept_string *k = malloc(sizeof *k + s.n);
+
+    CHECK(k != NULL);
+    k->next = all_kept;
+    while (!atomic_compare_exchange_weak(&all_kept, &k->next, k))
+        ;
+    if (s.n)
+        memcpy(k->bytes, s.p, s.n);
+    return (mj_str){s.n ? k->bytes : NULL, s.n};
+}
+
 /* ---- faults: a backend that fails when a test asks for it, and else is BACKEND ---- */
 
 typedef enum { FAULT_NONE, FAULT_APPLY, FAULT_COMMIT } fault_at;
@@ -110,7 +134,8 @@ static int telling_load(mj_tx *tx, const mj_need *need)
         if (i > 0 && mj_entry_order(&need->keys[i - 1], &e) >= 0)
             MJ_TEST_FAIL("keys that are to be loaded are out of order");
         CHECK(told.nkeys < TOLD);
-        told.keys[told.nkeys++] = e;
+        told.keys[told.nkeys] = e;
+        told.keys[told.nkeys++].name = keep(e.name);
         if (e.index == MJ_IX_TASK ||
             ((e.index == MJ_IX_TID || e.index == MJ_IX_KEY) && BACKEND.get(tx, &e, &bytes) == MJ_OK))
             told_of_ref(e.ref);
@@ -334,17 +359,6 @@ typedef struct entries {
     mj_entry e[MOST];
     mj_str bytes[MOST];
 } entries;
-
-/* A copy, which lasts as long as the test: strings of a reader's scan end with its callback. */
-static inline mj_str keep(mj_str s)
-{
-    char *p = s.n ? malloc(s.n) : NULL;
-
-    CHECK(s.n == 0 || p != NULL);
-    if (s.n)
-        memcpy(p, s.p, s.n);
-    return (mj_str){p, s.n};
-}
 
 static inline bool one_entry(void *ctx, const mj_entry *e, mj_str bytes)
 {
