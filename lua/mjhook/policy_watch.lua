@@ -3,7 +3,7 @@ local core = require "mjhook.core"
 
 local M = {}
 
-local LOOK_MS = 1000   -- between two looks: a look is a stat()
+local LOOK_MS = 500    -- between two looks: a look is a stat()
 local SETTLED_MS = 200 -- a file that was written a moment ago may be half of what it will be
 
 local Watch = {}
@@ -35,7 +35,7 @@ local function changed(self)
   return stamp or "gone"
 end
 
---- Loads the file anew if it has changed since it was last looked at, at most once in a second.
+--- Loads the file anew if it has changed since it was last looked at, at most twice in a second.
 -- @return what was loaded; nil when nothing is new
 -- @treturn table|nil an error: it changed and can't be loaded. Told once for each change
 function Watch:poll()

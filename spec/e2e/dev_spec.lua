@@ -102,7 +102,7 @@ describe("mjhook dev", function()
       .. "/seen', 'a') f:write 'x' f:close() end }")
     kit.wait_until(function()
       return kit.read(at.dir .. "/error.log"):find("loaded anew", 1, true)
-    end)
+    end, 15)
     local task = trigger "succeeded"
     kit.wait_until(function() return kit.read(dir .. "/seen") end)
     dev:kill "TERM"
