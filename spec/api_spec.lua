@@ -395,7 +395,7 @@ describe("mjhook", function()
     }, stats.tasks)
     assert.same({ 1, 0 }, { stats.events, stats.buried })
     assert.same({ { name = "default", held = 2, max_in_flight = 2 } }, stats.accounts)
-    assert.is_true(stats.bytes_used > 0 and stats.bytes_used <= stats.bytes_mapped)
+    assert.is_true(stats.bytes_used > 0 and stats.bytes_used <= (kit.database and math.huge or stats.bytes_mapped))
   end)
 
   describe("close", function()

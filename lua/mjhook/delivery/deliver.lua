@@ -1,7 +1,7 @@
 --- Delivery: each event to the policy's handlers, in order per task, until they return.
 local core = require "mjhook.core"
 local json = require "mjhook.json"
-local runner = require "mjhook.delivery.pool"
+local pool = require "mjhook.delivery.pool"
 
 local M = {}
 
@@ -85,13 +85,13 @@ local function exchange(mj, ops, n)
   return leased
 end
 
-local function deliver(mj, options, hands, report)
+local function deliver(mj, options, handlers, report)
   local limit = options.limit or math.huge
   local stop_at = options.budget and core.clock() + options.budget * 1000 or math.huge
   local started, ops = 0, {}
   while true do
     local open = core.clock() < stop_at and not mj.stopping()
-    local room = open and math.min(hands:room(), limit - started) or 0
+    local room = open and math.min(handlers:room(), limit - started) or 0
     local leased = {}
     if room > 0 or #ops > 0 then
       local err
@@ -102,12 +102,12 @@ local function deliver(mj, options, hands, report)
       ops, started = {}, started + #leased
     end
     if #leased > 0 then
-      hands:start(leased)
+      handlers:start(leased)
     end
-    if hands:idle() and #leased == 0 then
+    if handlers:idle() and #leased == 0 then
       return report
     end
-    for _, outcome in ipairs(hands:wait(stop_at)) do
+    for _, outcome in ipairs(handlers:wait(stop_at)) do
       if outcome.handled == nil then
         started = started - 1
       end
@@ -116,7 +116,7 @@ local function deliver(mj, options, hands, report)
   end
 end
 
---- mj:deliver{limit=, budget= (seconds), isolate=}; `queue`: see runner.direct; `on_trouble`: see mj:reconcile.
+--- mj:deliver{limit=, budget= (seconds), isolate=}; `queue`: see pool.direct; `on_trouble`: see mj:reconcile.
 -- @treturn table|nil {delivered=, buried=, errors=}; nil and an error when the store failed
 function M.deliver(mj, options)
   local report = { delivered = 0, buried = 0, errors = 0 }
@@ -124,10 +124,10 @@ function M.deliver(mj, options)
   if not mj.policy.present then
     return report -- without a policy events wait
   end
-  local hands = options.isolate and runner.isolated(mj) or runner.direct(mj, options.queue)
-  local ran, done, err = pcall(deliver, mj, options, hands, report)
+  local handlers = options.isolate and pool.isolated(mj) or pool.direct(mj, options.queue)
+  local ran, done, err = pcall(deliver, mj, options, handlers, report)
   if not ran or not done then
-    hands:close() -- processes of handlers must not outlive the call, whatever it raises
+    handlers:close() -- processes of handlers must not outlive the call, whatever it raises
   end
   if not ran then
     error(done, 0)

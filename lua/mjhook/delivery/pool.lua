@@ -65,8 +65,8 @@ local function told(handled, reason, how, files)
                        files = files ~= nil and "strange" or nil } -- which is no list: the deliverer says so
 end
 
-local function grown(hands, mean_ms)
-  return mean_ms <= QUICK_MS and math.min(hands.size * 2, MOST) or 1
+local function grown(pool, mean_ms)
+  return mean_ms <= QUICK_MS and math.min(pool.size * 2, MOST) or 1
 end
 
 -- ---- here ----

@@ -11,9 +11,9 @@ local M = {}
 M.STALL_MS = 60000
 
 -- What is claimed has to leave at once: a crash between claim and send makes tasks ambiguous. So
--- there are as many to a lot as connections, and more when the provider took all of the last lot: as many as would be
--- gone within LOT_MS at its pace, so that a fast one does not wait for the disk all the time.
-M.LOT_MS, M.LOT_MAX = 100, 256
+-- there are as many to a lot as connections, and more when the provider took all of the last batch: as many as would be
+-- gone within BATCH_MS at its pace, so that a fast one does not wait for the disk all the time.
+M.BATCH_MS, M.BATCH_MAX = 100, 256
 
 -- How long an account rests after a refusal (milliseconds); PRODUCT.md and PROVIDER.md name the first three.
 local PAUSE = {
@@ -50,7 +50,7 @@ local function pause_ms(verdict)
   return ms
 end
 
--- Accounts whose rest after a refusal is over. Whether that helped is for one job to find out, not for a lot of them.
+-- Accounts whose rest after a refusal is over. Whether that helped is for one job to find out, not for all of them.
 local function rested(mj)
   local names, now = {}, mj.exec:now()
   local stats = mj.exec:read("stats", now)
@@ -145,7 +145,7 @@ local function fill(verdicts, mj, tasks, start_by, deadline)
   return NONE
 end
 
--- What a lot came to: a signal for each task, and how long accounts rest.
+-- What a batch came to: a signal for each task, and how long accounts rest.
 local function outcome(mj, tasks, verdicts)
   local ops, pauses, all_accepted = {}, {}, true
   for i, task in ipairs(tasks) do
@@ -219,8 +219,8 @@ local function send(mj, tasks, verdicts, start_by, deadline, more)
   more = more and not mj.stopping()
   local claims = more and mj.config.connections or 0
   if more and all_accepted then
-    local at_its_pace = math.floor(#tasks * M.LOT_MS / math.max(elapsed, 1))
-    claims = math.max(claims, math.min(at_its_pace, 2 * #tasks, M.LOT_MAX))
+    local at_its_pace = math.floor(#tasks * M.BATCH_MS / math.max(elapsed, 1))
+    claims = math.max(claims, math.min(at_its_pace, 2 * #tasks, M.BATCH_MAX))
   end
   local out = {}
   for i, task in ipairs(tasks) do
@@ -242,7 +242,7 @@ end
 -- @tparam table tasks claimed ones (`submitting`, ours)
 -- @tparam number start_by core.clock() after which nothing is sent
 -- @tparam[opt] number deadline core.clock() at which waiting ends
--- @tparam[opt=false] boolean more whether to claim the next lot in the transaction that stores the outcome
+-- @tparam[opt=false] boolean more whether to claim the next batch in the transaction that stores the outcome
 -- @treturn table|nil their records afterwards, in the same order; nil and an error when the store failed: the
 -- tasks stay `submitting` until a sweep takes them over as `ambiguous`
 -- @treturn[opt] table what was claimed; then the core.clock() after which none of it is to be sent

@@ -28,11 +28,11 @@ end
 -- The result of a job when memory ran out before it could be told.
 local UNSURE = { error = memory.UNKNOWN }
 
-local Lot = {}
-Lot.__index = Lot
+local Jobs = {}
+Jobs.__index = Jobs
 
 -- Takes the records in portions for a transaction: their places in the list, and the operations.
-function Lot:portion(first)
+function Jobs:portion(first)
   local places, ops, bytes, i = {}, {}, 0, first
   while i <= #self.jobs and #ops < M.JOBS and bytes < M.BYTES do
     local record = self.records[i]
@@ -47,7 +47,7 @@ function Lot:portion(first)
 end
 
 -- What is known of a task now, in every place that it has in the list.
-function Lot:note(task)
+function Jobs:note(task)
   local places = self.places[task.ref]
   if not places then
     return -- another caller's, which has waited longer
@@ -67,17 +67,17 @@ function Lot:note(task)
   end
 end
 
-function Lot:untold(place, task, why)
+function Jobs:untold(place, task, why)
   self.results[place] = { error = submit.untold(task, memory.error(why)) }
 end
 
-function Lot:note_all(tasks)
+function Jobs:note_all(tasks)
   for _, task in ipairs(tasks) do
     self:note(task)
   end
 end
 
-function Lot:created(i, result)
+function Jobs:created(i, result)
   local task, err = job.created(result, self.jobs[i])
   if not task then
     self.results[i] = { error = err }
@@ -90,10 +90,10 @@ function Lot:created(i, result)
   self.waiting[task.ref] = task.state == "queued" or nil
 end
 
--- Stores the lot. The last transaction claims, too: between two of them another one would, a dispatcher or another
+-- Stores the list. The last transaction claims, too: between two of them another one would, a dispatcher or another
 -- process, and this call would not know what became of its jobs. Gives the claimed tasks and when they were claimed;
 -- nil and an error when a transaction failed: what is behind it was not stored.
-function Lot:store()
+function Jobs:store()
   local i, claimed, start_by = 1, {}, nil
   while i <= #self.jobs do
     local places, ops, next_one = self:portion(i)
@@ -126,7 +126,7 @@ function Lot:store()
 end
 
 -- Sends what is claimed, and claims more as long as jobs of the list are queued. Gives an error when the store failed.
-function Lot:send(claimed, start_by)
+function Jobs:send(claimed, start_by)
   local function note(tasks)
     pcall(self.note_all, self, tasks) -- without memory for it they stay what they were
   end
@@ -140,7 +140,7 @@ function Lot:send(claimed, start_by)
 end
 
 -- What others have claimed of it meanwhile is not `queued` any more.
-function Lot:look_again()
+function Jobs:look_again()
   local refs = {}
   for ref in pairs(self.waiting) do
     refs[#refs + 1] = ref
@@ -156,20 +156,20 @@ end
 --- mj:submit_many, of a list.
 function M.submit_many(mj, jobs)
   local records, results = check(mj, jobs)
-  local lot = setmetatable({ mj = mj, jobs = jobs, records = records, results = results, places = {}, waiting = {} },
-    Lot)
-  local ok, claimed, err_or_start_by = pcall(lot.store, lot)
+  local list = setmetatable({ mj = mj, jobs = jobs, records = records, results = results, places = {}, waiting = {} },
+    Jobs)
+  local ok, claimed, err_or_start_by = pcall(list.store, list)
   if not ok then
-    if not lot.stored then
+    if not list.stored then
       error(claimed, 0) -- nothing is known of the first transaction
     end
     claimed, err_or_start_by = nil, memory.error(claimed)
   end
   if not claimed then
-    return lot.stored and results or nil, err_or_start_by
+    return list.stored and results or nil, err_or_start_by
   end
-  local sent, err = pcall(lot.send, lot, claimed, err_or_start_by)
-  pcall(lot.look_again, lot)
+  local sent, err = pcall(list.send, list, claimed, err_or_start_by)
+  pcall(list.look_again, list)
   return results, not sent and memory.error(err) or err
 end
 

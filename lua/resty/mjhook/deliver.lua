@@ -12,7 +12,7 @@ local deliver = require "mjhook.delivery.deliver"
 local guard = require "resty.mjhook.guard"
 local log = require("resty.mjhook.log").log
 local look_soon = require "resty.mjhook.look"
-local runner = require "mjhook.delivery.pool"
+local pool = require "mjhook.delivery.pool"
 
 local M = {}
 
@@ -60,11 +60,11 @@ end
 
 -- ---- the deliverers of this worker ----
 
-local Crew = {}
-Crew.__index = Crew
+local Deliverers = {}
+Deliverers.__index = Deliverers
 
 -- Each has a name, under which its queue is found from here and from its thread.
-local function crew_of(mj, given)
+local function deliverers_of(mj, given)
   local id = mj.config.store .. "\0deliver\0" .. core.now()
   local idle = {}
   for i = 1, mj.config.handlers do
@@ -72,10 +72,10 @@ local function crew_of(mj, given)
     idle[i] = { name = name, queue = core.workqueue(name), turn = 0 }
   end
   return setmetatable({ mj = mj, run = turn(mj, given, id), idle = idle, at_work = {}, not_before = 0, watched_by = 0 },
-    Crew)
+    Deliverers)
 end
 
-function Crew:deliver(one)
+function Deliverers:deliver(one)
   local report, err = self.run(one.name)
   if err and err.code == "no_pool" then
     if not self.missing then
@@ -109,11 +109,11 @@ local function work(premature, self, one, number)
 end
 
 -- Events that wait behind slow handlers are due again, for another deliverer.
-function Crew:take_back()
+function Deliverers:take_back()
   local ops = {}
   for one in pairs(self.at_work) do
-    for _, name in ipairs(one.queue:take_back(runner.SLOW_MS)) do
-      ops[#ops + 1] = runner.taken_back(name, self.mj.exec:now())
+    for _, name in ipairs(one.queue:take_back(pool.SLOW_MS)) do
+      ops[#ops + 1] = pool.taken_back(name, self.mj.exec:now())
     end
   end
   local results, err = true, nil
@@ -134,14 +134,14 @@ local function watch(premature, self)
 end
 
 -- How long the first event that no deliverer has taken has been due, in milliseconds; negative: there is none.
-function Crew:waited()
+function Deliverers:waited()
   local now = self.mj.exec:now()
   local stats = not self.mj.closed and self.mj.exec:read("stats", now)
   return stats and stats.event_due and now - stats.event_due or -1
 end
 
 -- Whose timer was dropped is idle again.
-function Crew:take_in(now)
+function Deliverers:take_in(now)
   for one in pairs(self.at_work) do
     if one.begin_by and one.begin_by < now then
       one.begin_by, one.turn = nil, one.turn + 1
@@ -152,22 +152,22 @@ function Crew:take_in(now)
 end
 
 -- Begins one, when there is something to deliver that those at work don't get to.
-function Crew:look()
+function Deliverers:look()
   local now = core.clock()
   if self.missing or now < self.not_before or not handles(self.mj) then
     return
   end
   self:take_in(now)
   local waited = self.idle[1] and self:waited() -- others may have gone to work meanwhile
-  if self.idle[1] and waited >= (next(self.at_work) and runner.SLOW_MS or 0) then
+  if self.idle[1] and waited >= (next(self.at_work) and pool.SLOW_MS or 0) then
     local one = table.remove(self.idle)
     self.at_work[one], one.begin_by = true, now + BEGIN_MS
     if not ngx.timer.at(0, work, self, one, one.turn) then
       work(true, self, one, one.turn)
     end
   end
-  if next(self.at_work) and now >= self.watched_by and ngx.timer.at(runner.SLOW_MS / 1000, watch, self) then
-    self.watched_by = now + runner.SLOW_MS + BEGIN_MS
+  if next(self.at_work) and now >= self.watched_by and ngx.timer.at(pool.SLOW_MS / 1000, watch, self) then
+    self.watched_by = now + pool.SLOW_MS + BEGIN_MS
   end
 end
 
@@ -178,12 +178,12 @@ function M.new(mj, given)
   if not (handles(mj) or mj.policy.file) then -- none can come
     return function() end
   end
-  local crew = crew_of(mj, given)
-  crew.look_soon = look_soon(mj.exec, "looking for events", function()
-    crew:look()
+  local deliverers = deliverers_of(mj, given)
+  deliverers.look_soon = look_soon(mj.exec, "looking for events", function()
+    deliverers:look()
   end)
-  ngx.timer.every(LOOK_S, crew.look_soon)
-  return crew.look_soon
+  ngx.timer.every(LOOK_S, deliverers.look_soon)
+  return deliverers.look_soon
 end
 
 return M
