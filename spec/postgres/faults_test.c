@@ -259,6 +259,7 @@ static void cut_everywhere(bool up)
     CHECK_INT(check_clean(s), stored + 1);
     CHECK_INT(stats(s).states[MJ_QUEUED], stored + 1);
     fprintf(stderr, "%u batches, %d cuts\n", n, atomic_load(&p.cuts));
+    mj_store_close(s);
     stop_proxy(&p);
 }
 
