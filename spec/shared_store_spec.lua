@@ -69,6 +69,16 @@ describe("a store that hosts share", function()
     assert(other:reconcile { budget = 1 })
   end)
 
+  it("gives handlers no directory to leave a note in", function()
+    local seen = {}
+    mj = open { policy = { on_event = function(_, ctx) seen[#seen + 1] = tostring(ctx.store) end } }
+    local task = assert(mj:submit { prompt = "a fox" })
+    sim.finish(task.task_id)
+    assert(mj:refresh(task.ref))
+    assert.equal(1, assert(mj:deliver {}).delivered)
+    assert.same({ "nil" }, seen)
+  end)
+
   it("is absent until the first submission makes it", function()
     place = "memory://" .. kit.tmp():match "[^/]*$"
     local settings = kit.settings({ create = false }, sim)

@@ -45,7 +45,9 @@ local function handle(mj, lease)
   local timeout = not mj.on_event_loop and mj.config.handler_timeout or nil
   return mj.policy:handle(task, {
     event_id = event.event_id, type = event.type, attempt = event.attempt, created_at = event.created_at,
-    log = mj.log, timeout = mj.config.handler_timeout, store = mj.config.store, mj = mj,
+    log = mj.log, timeout = mj.config.handler_timeout, mj = mj,
+    store = not mj.config.store_url and mj.config.store or nil, -- a directory, where a handler may leave a note
+
   }, timeout)
 end
 
