@@ -29,7 +29,14 @@ describe("mjhook dev", function()
   local function start(more)
     dir = dir or kit.tmp()
     kit.finally(function() dir = nil end)
-    dev = kit.spawn("exec " .. mjhook("dev --json " .. (more or "")))
+    local this = kit.spawn("exec " .. mjhook("dev --json " .. (more or "")))
+    dev = this
+    kit.finally(function() -- a kill would leave its programs behind
+      if not this:status() then
+        this:kill "TERM"
+        this:wait(15)
+      end
+    end)
     kit.wait_until(function()
       assert(not dev:status(), dev:err())
       return dev:out():find "}\n"
@@ -122,11 +129,14 @@ describe("mjhook dev", function()
     assert.truthy(second:find("another mjhook dev runs in", 1, true), second)
     dev:kill "KILL"
     dev:wait()
-    assert.not_equal("", left())
-    kit.wait_until(function() -- the reconciler has seen that nobody is left to stop it, or is ended by the next start
-      return not pcall(start) and false or true
-    end)
+    local before = left()
+    assert.truthy(before:find("mjhook%-reconcile") and before:find "nginx")
+    start()
     assert.equal("succeeded", trigger("succeeded").state)
+    assert.equal(1, select(2, left():gsub("mjhook%-reconcile %-c", ""))) -- that of before has ended
+    dev:kill "TERM"
+    assert.equal(0, dev:wait(15))
+    assert.equal("", left())
   end)
 
   it("says what it can't do: words, tasks, directories", function()
