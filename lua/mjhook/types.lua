@@ -120,6 +120,7 @@
 ---@field polls integer status answers so far
 ---@field tries integer? how often the current attempt was tried and refused or not sent
 ---@field owner "alive"|"dead"|"foreign"|nil of a task that is `submitting`: what is known of the process that sends it
+---@field owner_boot string|nil the boot id of its host, if that is not this boot
 ---@field created_at integer
 ---@field updated_at integer? last change
 ---@field submitted_at integer? when the current attempt was sent

@@ -203,6 +203,34 @@ describe("a store on PostgreSQL", function()
     assert.equal(0, select(2, mjhook "check"))
   end)
 
+  -- Another host: a boot of its own, as far as this machine lets a test say so.
+  local HOST = [[unshare --mount --pid --uts --fork --mount-proc sh -c '
+    mount --bind "$0" /proc/sys/kernel/random/boot_id && hostname elsewhere && exec "$@"' ]]
+
+  it("judges a submission on another host by that host's heartbeats, never by process ids", function()
+    configure()
+    kit.write(dir .. "/boot", "00000000-0000-4000-8000-00000000abcd\n")
+    if select(2, kit.sh(HOST .. dir .. "/boot true")) ~= 0 then
+      return pending "no right to make namespaces"
+    end
+    assert.equal(0, select(2, mjhook "migrate"))
+    sim.script { submit = { "hang" } }
+    kit.sh(("env -u MJHOOK_STORE MJHOOK_CONFIG=%s/config.lua %s%s/boot %s %s submit 'a fox' >%s/out 2>&1 & echo $! >%s/pid")
+      :format(dir, HOST, dir, kit.lua, kit.quote(kit.root .. "/scripts/mjhook"), dir, dir))
+    kit.finally(function()
+      kit.sh(("kill -9 $(cat %s/pid); pkill -9 -P $(cat %s/pid)"):format(dir, dir))
+    end)
+    kit.wait_until(function() return sim.requests "submit" == 1 end)
+    assert.equal("submitting", sql "SELECT state FROM @.tasks")
+    local out, code = reconcile()
+    assert.equal(0, code, out)
+    assert.equal("submitting", sql "SELECT state FROM @.tasks")
+    sql "UPDATE @.host SET seen_at = seen_at - interval '2 minutes' WHERE boot = '00000000-0000-4000-8000-00000000abcd'"
+    out, code = reconcile()
+    assert.equal(0, code, out)
+    assert.equal("ambiguous", sql "SELECT state FROM @.tasks")
+  end)
+
   it("says what is wrong and what to do, and no password", function()
         for url, words in pairs {
       ["postgresql://me:hush@127.0.0.1:1/app"] = "refused",

@@ -1,6 +1,7 @@
 /* mjhook.core's store: its counts. */
 #include "lua/store.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void push_accounts(lua_State *L, const mj_stats *st, int64_t now)
@@ -102,6 +103,30 @@ static int store_stats(lua_State *L)
     return 1;
 }
 
+/* store:host(boot) -> how long ago, in ms, that host was last seen | nil, err: "not_found" when it never was, and where
+ * all processes run on one host.  boot: 32 hexadecimal digits. */
+static int store_host(lua_State *L)
+{
+    mj_store *s = mjl_store(L);
+    size_t n;
+    const char *hex = luaL_checklstring(L, 2, &n);
+    uint8_t boot[16];
+    unsigned byte;
+    int64_t ago = 0;
+    int rc;
+
+    luaL_argcheck(L, n == 2 * sizeof boot && strspn(hex, "0123456789abcdef") == n, 2, "32 hexadecimal digits expected");
+    for (size_t i = 0; i < sizeof boot; i++) {
+        (void)sscanf(hex + 2 * i, "%2x", &byte);
+        boot[i] = (uint8_t)byte;
+    }
+    rc = mj_store_host(s, boot, &ago);
+    if (rc != MJ_OK)
+        return mjl_store_fail(L, s, rc);
+    mjl_push_int(L, ago);
+    return 1;
+}
+
 /* No Lua here: its errors must not unwind through the database's code. */
 static void add_fact(void *ctx, const char *level, const char *name, const char *text, const char *advice)
 {
@@ -145,7 +170,8 @@ static int store_facts(lua_State *L)
 
 void mjl_open_store_stats(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"stats", store_stats}, {"facts", store_facts}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"stats", store_stats}, {"facts", store_facts}, {"host", store_host}, {NULL, NULL}};
 
     mjl_store_methods(L, methods);
 }

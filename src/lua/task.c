@@ -69,16 +69,33 @@ static void push_images(lua_State *L, const mj_task *t)
     lua_setfield(L, -2, "images");
 }
 
-static const char *owner_name(const mj_owner *o)
+/* Of a process of another boot: the boot's id, as hexadecimal digits.  It may run on another host of the store; only
+ * the store's heartbeats tell (store:host()). */
+static bool push_other_boot(lua_State *L, const mj_owner *o)
 {
-    switch (mj_owner_look(o)) {
-    case MJ_OWNER_ALIVE:
-        return "alive";
-    case MJ_OWNER_DEAD:
-        return "dead";
-    default:
-        return "foreign";
+    static const char digits[] = "0123456789abcdef";
+    char hex[2 * sizeof o->boot];
+    mj_owner self;
+
+    if (mj_owner_self(&self) != MJ_OK || memcmp(self.boot, o->boot, sizeof o->boot) == 0)
+        return false;
+    for (size_t i = 0; i < sizeof o->boot; i++) {
+        hex[2 * i] = digits[o->boot[i] >> 4];
+        hex[2 * i + 1] = digits[o->boot[i] & 15];
     }
+    lua_pushlstring(L, hex, sizeof hex);
+    return true;
+}
+
+static void set_owner(lua_State *L, const mj_owner *o)
+{
+    mj_owner_state state = mj_owner_look(o);
+
+    if (state == MJ_OWNER_DEAD && push_other_boot(L, o)) {
+        lua_setfield(L, -2, "owner_boot");
+        state = MJ_OWNER_FOREIGN;
+    }
+    mjl_set_lit(L, "owner", state == MJ_OWNER_ALIVE ? "alive" : state == MJ_OWNER_DEAD ? "dead" : "foreign");
 }
 
 /* The timeline's last entry that a poll made; NULL: there is none. */
@@ -158,7 +175,7 @@ int mjl_push_task(lua_State *L, mj_str record)
     if (t.tries)
         mjl_set_int(L, "tries", t.tries);
     if (t.has_owner)
-        mjl_set_lit(L, "owner", owner_name(&t.owner));
+        set_owner(L, &t.owner);
     if (t.error.n || t.error_code.n) {
         mjl_fail(L, MJ_EIO, NULL); /* the shape of every error */
         lua_remove(L, -2);

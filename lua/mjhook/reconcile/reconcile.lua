@@ -15,6 +15,8 @@ local DEFAULT_BUDGET_S = 45
 -- The oldest a request of a live sender can be: it does not start after STALL_MS and is cut off
 -- by the client's timeout (30 s).  Evidence decides sooner; beyond this, age does.
 local SENDER_MAX_MS = submit.STALL_MS + 60000
+-- A host that works writes a heartbeat every ten seconds, and with each claim.
+local HOST_SILENT_MS = 60000
 local PAGE = 500
 local SOON_MS = 15000 -- what is due so soon may as well be asked about in a request that has room
 
@@ -139,12 +141,22 @@ function Sweep:catch_up(before)
   return true
 end
 
+-- Whether the process that was submitting a task is dead, or its request over: by evidence of its own host; of another
+-- one by its heartbeats; else by age. A boot that the store does not know was this host's: no process outlives it.
+function Sweep:is_over(task)
+  local over = task.owner == "dead" or self.mj.exec:now() - task.submitted_at > SENDER_MAX_MS
+  if not over and task.owner_boot then
+    local ago, err = self.mj.exec:read("host", task.owner_boot)
+    over = ago and ago > HOST_SILENT_MS or not ago and err.code == "not_found"
+  end
+  return over
+end
+
 function Sweep:recover()
   self:pages("owner", PAGE, function(tasks)
     local ops = {}
     for _, task in ipairs(tasks) do
-      local age = self.mj.exec:now() - task.submitted_at
-      if task.owner == "dead" or age > SENDER_MAX_MS then
+      if self:is_over(task) then
         ops[#ops + 1] = {
           op = "signal", ref = task.ref, attempt = task.attempt, kind = "owner_dead", source = "sweep",
           expect = "submitting", error_code = "owner_dead",
@@ -396,7 +408,7 @@ function Sweep:preview()
   self.report.would_recover = 0
   self:pages("owner", PAGE, function(tasks)
     for _, task in ipairs(tasks) do
-      if task.owner == "dead" or self.mj.exec:now() - task.submitted_at > SENDER_MAX_MS then
+      if self:is_over(task) then
         self.report.would_recover = self.report.would_recover + 1
       end
     end
