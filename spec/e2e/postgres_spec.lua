@@ -215,8 +215,8 @@ describe("a store on PostgreSQL", function()
     end
     assert.equal(0, select(2, mjhook "migrate"))
     sim.script { submit = { "hang" } }
-    kit.sh(("env -u MJHOOK_STORE MJHOOK_CONFIG=%s/config.lua %s%s/boot %s %s submit 'a fox' >%s/out 2>&1 & echo $! >%s/pid")
-      :format(dir, HOST, dir, kit.lua, kit.quote(kit.root .. "/scripts/mjhook"), dir, dir))
+    kit.sh(("env -u MJHOOK_STORE MJHOOK_CONFIG=%s/config.lua %s%s/boot %s %s submit 'a fox' >%s/out 2>&1 & "
+      .. "echo $! >%s/pid"):format(dir, HOST, dir, kit.lua, kit.quote(kit.root .. "/scripts/mjhook"), dir, dir))
     kit.finally(function()
       kit.sh(("kill -9 $(cat %s/pid); pkill -9 -P $(cat %s/pid)"):format(dir, dir))
     end)
