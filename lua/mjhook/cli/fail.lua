@@ -10,7 +10,7 @@ local EXIT = {
 
 local ADVICE = {
   config = "see mjhook-config(5)",
-  format = "name another directory with --store",
+  format = "name another one with --store",
   invalid = "see mjhook(1)",
   key_conflict = "use another --key, or look at that task with `mjhook get`",
   no_space = "make room, or raise map_max",

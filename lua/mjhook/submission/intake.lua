@@ -36,8 +36,11 @@ local function refusal(row, err)
   return { op = "refuse_intake", intake = row.name, error = err.message }
 end
 
--- Trouble of this configuration is none of the job's: it waits until the configuration can send it.
-local OURS = { config = true }
+-- Trouble of this configuration is none of the job's: it waits until the configuration can send it. An account that is
+-- not configured while others are is the job's: it must not hold up the jobs behind it.
+local function is_ours(mj, err, args)
+  return err.code == "config" and not (args and args.account and job.sendable(mj))
+end
 
 local function operation(mj, row)
   local args, err = arguments(row.job)
@@ -47,7 +50,7 @@ local function operation(mj, row)
   end
   if task then
     return { op = "create", task = task, source = "user", intake = row.name }
-  elseif OURS[err.code] then
+  elseif is_ours(mj, err, args) then
     return nil, err
   end
   return refusal(row, err)
@@ -98,12 +101,15 @@ function M.take_in(mj, more)
     if not back then
       return nil, err
     end
+    local gone = #back
     for i, result in ipairs(results) do
+      gone = gone + ((result.code == "ok" or result.code == "duplicate") and 1 or 0)
       made = made + (ops[i].op == "create" and result.code == "ok" and 1 or 0)
       refused = refused + (ops[i].op == "refuse_intake" and result.code == "ok" and 1 or 0)
     end
     refused = refused + #back
-  until #rows < BATCH or more and not more()
+    -- what an open transaction of a user has locked stays
+  until #rows < BATCH or gone == 0 or more and not more()
   return made, refused
 end
 

@@ -50,6 +50,9 @@ typedef struct mj_pg_url {
 int mj_pg_url_parse(const char *where, const mj_store_options *o, mj_pg_url *u, char *why, size_t why_size);
 void mj_pg_url_free(mj_pg_url *u);
 
+/* The schema's name as statements write it, in quotes: it may be a word of SQL. */
+void mj_pg_put_schema(mj_buf *out, const mj_pg_url *u);
+
 /* ---- sql.c: the text of each statement ---- */
 
 /* Statements about one index ... */

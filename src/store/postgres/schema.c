@@ -67,7 +67,7 @@ static void add(mj_buf *out, const mj_pg_url *u, const char *s)
 {
     for (; *s; s++)
         if (*s == '@')
-            mj_put_raw(out, u->schema, strlen(u->schema));
+            mj_pg_put_schema(out, u);
         else
             mj_put_u8(out, (uint8_t)*s);
 }
@@ -108,7 +108,7 @@ static int step(mj_pg_conn *c, int *version)
     int rc, is;
 
     snprintf(line, sizeof line,
-             "BEGIN; SET LOCAL statement_timeout = 0; LOCK TABLE %s.migration IN ACCESS EXCLUSIVE MODE",
+             "BEGIN; SET LOCAL statement_timeout = 0; LOCK TABLE \"%s\".migration IN ACCESS EXCLUSIVE MODE",
              c->url->schema);
     rc = mj_pg_text(c, line, NULL, mj_pg_ms() + MJ_PG_READ_MS);
     if (rc == MJ_OK)

@@ -26,7 +26,7 @@ const mj_pg_table mj_pg_tables[MJ_NINDEXES] = {
     [MJ_IX_REFUSED] = {"refused", 1, 2, {{'a', "number"}, {'b', "record"}}},
 };
 
-/* @ stands for the schema. */
+/* @ stands for the schema, in quotes: it may be a word of SQL. */
 static const char *const others[MJ_PG_NOTHERS] = {
     [MJ_PG_BEGIN_WRITE] = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
     [MJ_PG_BEGIN_READ] = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
@@ -37,9 +37,6 @@ static const char *const others[MJ_PG_NOTHERS] = {
     [MJ_PG_LOAD_META] = "SELECT name, bytes FROM @.meta WHERE name = ANY($1::bytea[])",
     [MJ_PG_LOOK_INTAKE] =
         "SELECT id, convert_to(prompt, 'UTF8') FROM @.intake WHERE id = ANY($1::int8[]) AND refused IS NULL",
-    [MJ_PG_LOAD_INTAKE] =
-        "SELECT id, convert_to(prompt, 'UTF8') FROM @.intake WHERE id = ANY($1::int8[]) AND refused IS NULL "
-        "ORDER BY id FOR UPDATE",
     [MJ_PG_INTAKE_GONE] = "DELETE FROM @.intake WHERE id = ANY($1::int8[])",
     [MJ_PG_INTAKE_LIST] =
         "SELECT 'intake/' || id, (SELECT jsonb_object_agg(e.key, e.value) FROM jsonb_each(jsonb_build_object('prompt', "
@@ -107,7 +104,7 @@ static void add(const text *t, const char *s)
 {
     for (; *s; s++)
         if (*s == '@')
-            mj_put_raw(t->out, t->u->schema, strlen(t->u->schema));
+            mj_pg_put_schema(t->out, t->u);
         else
             mj_put_u8(t->out, (uint8_t)*s);
 }
@@ -405,9 +402,16 @@ static void add_other(const text *t, unsigned statement)
                "set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), "
                "set_config('enable_mergejoin', 'off', true)");
         return;
+    case MJ_PG_LOAD_INTAKE:
+        /* A row that a user's open transaction has locked, by enqueueing its key once more, waits for that one's end:
+         * nothing else does. */
+        add(t, others[MJ_PG_LOOK_INTAKE]);
+        add(t, " ORDER BY id FOR UPDATE");
+        add(t, t->u->careful ? "" : " SKIP LOCKED");
+        return;
     case MJ_PG_SIZE:
         add(t, "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::int8 FROM pg_class c "
-               "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = '@' AND c.relkind = 'r'");
+               "WHERE c.relnamespace = '@'::regnamespace AND c.relkind = 'r'");
         return;
     default:
         add(t, others[statement]);

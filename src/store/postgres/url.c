@@ -17,7 +17,14 @@ void mj_pg_url_free(mj_pg_url *u)
     }
 }
 
-/* The schema's name, which goes into statements as it is. */
+void mj_pg_put_schema(mj_buf *out, const mj_pg_url *u)
+{
+    mj_put_u8(out, '"');
+    mj_put_raw(out, u->schema, strlen(u->schema));
+    mj_put_u8(out, '"');
+}
+
+/* The schema's name needs no escaping within quotes. */
 static bool set_schema(mj_pg_url *u, const char *name)
 {
     size_t n = strlen(name);
@@ -117,11 +124,34 @@ static void explain(const char *said, char *why, size_t size)
              (int)n, said ? said : "");
 }
 
+/* An @ of a password that is not escaped makes the rest of it a host or a port. (@ in front: an abstract socket.) */
+static bool has_at(const char *s)
+{
+    return s && *s && strchr(s + 1, '@');
+}
+
+/* Takes mjhook_careful=1 out of a URL: libpq knows no such word. */
+static void take_careful(char *url, mj_pg_url *u)
+{
+    static const char word[] = "mjhook_careful=1";
+    char *query = strchr(url, '?'), *at = query ? strstr(query + 1, word) : NULL, *end;
+
+    if (!at || (at[-1] != '?' && at[-1] != '&'))
+        return;
+    end = at + sizeof word - 1;
+    if (*end == '&')
+        memmove(at, end + 1, strlen(end + 1) + 1);
+    else if (*end == '\0')
+        at[-1] = '\0';
+    else
+        return;
+    u->careful = true;
+}
+
 int mj_pg_url_parse(const char *where, const mj_store_options *o, mj_pg_url *u, char *why, size_t why_size)
 {
     PQconninfoOption *all;
-    const char *name;
-    char *said = NULL;
+    char *said = NULL, *url;
     int rc;
 
     memset(u, 0, sizeof *u);
@@ -133,7 +163,13 @@ int mj_pg_url_parse(const char *where, const mj_store_options *o, mj_pg_url *u, 
             "and not with pg_");
         return MJ_EINVAL;
     }
-    all = PQconninfoParse(where, &said);
+    url = strdup(where);
+    if (!url)
+        return MJ_ENOMEM;
+    take_careful(url, u);
+    all = PQconninfoParse(url, &said);
+    explicit_bzero(url, strlen(url));
+    free(url);
     if (!all) {
         explain(said, why, why_size);
         PQfreemem(said);
@@ -141,8 +177,7 @@ int mj_pg_url_parse(const char *where, const mj_store_options *o, mj_pg_url *u, 
     }
     rc = keep(u, all);
     PQconninfoFree(all);
-    name = value_of(u, "dbname");
-    if (rc == MJ_OK && name && strchr(name, '@')) {
+    if (rc == MJ_OK && (has_at(value_of(u, "dbname")) || has_at(value_of(u, "host")) || has_at(value_of(u, "port")))) {
         explain("a part of the password was taken for the host", why, why_size);
         rc = MJ_EINVAL;
     }

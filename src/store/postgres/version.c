@@ -11,7 +11,7 @@ int mj_pg_version(mj_pg_conn *c, int *version)
     int rc;
 
     *version = 0;
-    snprintf(sql, sizeof sql, "SELECT coalesce(max(version), 0)::text FROM %s.migration", c->url->schema);
+    snprintf(sql, sizeof sql, "SELECT coalesce(max(version), 0)::text FROM \"%s\".migration", c->url->schema);
     rc = mj_pg_text(c, sql, &r, mj_pg_ms() + MJ_PG_WRITE_MS);
     if (rc == MJ_OK && r && PQntuples(r) == 1)
         *version = (int)strtol(PQgetvalue(r, 0, 0), NULL, 10);

@@ -53,8 +53,9 @@ local function write(out, stats, store)
   out:field("last sweep", stats.sweep.last_at and ("%s, took %s"):format(text.relative(stats.sweep.last_at, out.now),
     text.duration(stats.sweep.elapsed_ms)) or "never", not stats.sweep.last_at and "yellow" or nil)
   out:heading "Store"
-  out:field("directory", store)
-  out:field("in use", ("%s of %s mapped"):format(text.bytes(stats.bytes_used), text.bytes(stats.bytes_mapped)))
+  out:field(stats.bytes_mapped > 0 and "directory" or "database", store)
+  out:field("in use", text.bytes(stats.bytes_used) ..
+    (stats.bytes_mapped > 0 and (" of %s mapped"):format(text.bytes(stats.bytes_mapped)) or ""))
 end
 
 -- What a person would have to know, by the configuration's own policy: this command was given another one.

@@ -1,0 +1,143 @@
+-- A store on PostgreSQL among others who use the database: their locks, their rows, their rights, odd names.
+local cjson = require "cjson"
+local kit = require "kit"
+local pg = require "pg"
+local receiver = require "receiver"
+local sim = require "sim"
+
+if not pg.found() then
+  describe("a store in a database that others use", function()
+    pending "needs PostgreSQL's server programs and libpq: apt-get install postgresql libpq-dev, then make"
+  end)
+  return
+end
+
+describe("a store in a database that others use", function()
+  local dir
+
+  setup(function()
+    sim.start()
+    pg.start()
+  end)
+  teardown(function()
+    pg.stop()
+    sim.stop()
+  end)
+  before_each(function()
+    sim.reset()
+    dir = kit.tmp()
+  end)
+  after_each(kit.cleanup)
+
+  local function configure(schema, store)
+    kit.write(dir .. "/config.lua", receiver.config_text {
+      store = store or pg.url, store_schema = schema, api_key = kit.KEY, base_url = sim.url,
+    })
+  end
+
+  local function program(name, words)
+    return kit.sh(("env -u MJHOOK_STORE MJHOOK_CONFIG=%s/config.lua %s %s"):format(dir, name, words))
+  end
+
+  local function mjhook(words)
+    return program(kit.lua .. " " .. kit.quote(kit.root .. "/scripts/mjhook"), words)
+  end
+
+  local function reconcile()
+    return program(kit.quote(kit.build .. "/bin/mjhook-reconcile"), "--json")
+  end
+
+  local function prompts()
+    local list = {}
+    for i, job in ipairs(sim.jobs()) do
+      list[i] = job.prompt
+    end
+    table.sort(list)
+    return list
+  end
+
+  it("takes in the other jobs when one names an account that is not configured", function()
+    configure "account"
+    assert.equal(0, select(2, mjhook "migrate"))
+    pg.sql "SELECT account.enqueue(prompt => 'a fox', account => 'nosuch'), account.enqueue(prompt => 'a hare')"
+    local out, code = reconcile()
+    assert.equal(1, code, out)
+    assert.same({ "a hare" }, prompts())
+    assert.matches('"nosuch" is not configured', (pg.sql "SELECT refused FROM account.intake"), 1, true)
+  end)
+
+  it("takes in the other jobs while a transaction that enqueues a waiting key again stays open", function()
+    configure "locked"
+    assert.equal(0, select(2, mjhook "migrate"))
+    pg.sql "SELECT locked.enqueue(prompt => 'a fox', key => 'k'), locked.enqueue(prompt => 'a hare')"
+    local session = assert(io.popen(("psql -X -q %s >%s/out 2>&1"):format(kit.quote(pg.url), dir), "w"))
+    session:write "BEGIN; SELECT locked.enqueue(prompt => 'a fox', key => 'k'); SELECT 'locked';\n"
+    session:flush()
+    kit.wait_until(function() return (kit.read(dir .. "/out") or ""):find("locked", 1, true) end)
+    local out, code = reconcile()
+    assert.equal(0, code, out)
+    assert.truthy(cjson.decode(out).elapsed_ms < 8000, out) -- without a wait for the lock, which is given up after 10 s
+    assert.same({ "a hare" }, prompts())
+    session:write "COMMIT;\n"
+    session:close()
+    kit.wait_until(function()
+      return reconcile() and #sim.jobs() == 2
+    end)
+    assert.same({ "a fox", "a hare" }, prompts())
+  end)
+
+  it("may have a word of SQL as its schema", function()
+    configure "user"
+    local out, code = mjhook "submit --key k 'a fox'"
+    assert.equal(0, code, out)
+    assert.equal("pending", (pg.sql [[SELECT state FROM "user".task_by_key('k')]]))
+    out, code = mjhook "check"
+    assert.equal(0, code, out)
+    out, code = mjhook "migrate --print"
+    assert.equal(0, code, out)
+    out = cjson.decode((mjhook "--json stats"))
+    assert.truthy(out.bytes_used > 0)
+  end)
+
+  it("can be read by a role that has the rights which the guide lists for an application", function()
+    configure "mjhook"
+    assert.equal(0, select(2, mjhook "submit --key k --user u1 'a fox'"))
+    local guide = kit.read(kit.root .. "/scripts/doc/guides/postgresql.md")
+    local out, code = pg.sql(assert(guide:match "CREATE ROLE app;.-\n```"):gsub("```", ""), nil)
+    assert.equal(0, code, out)
+    out, code = pg.sql [[
+      SET ROLE app;
+      SELECT state FROM mjhook.task_by_key('k') JOIN mjhook.attempts USING (ref, state);
+      SELECT count(*) FROM mjhook.tasks_of_user('u1') AS t CROSS JOIN LATERAL mjhook.task_by_ref(t.ref);
+      SELECT count(*) FROM mjhook.events;
+      SELECT mjhook.enqueue(prompt => 'a hare') > 0]]
+    assert.equal(0, code, out)
+    assert.equal("1\n0\nt", out:gsub("^pending\n", ""), out)
+    for _, text in ipairs { "SELECT * FROM mjhook.task", "DELETE FROM mjhook.intake", "SELECT * FROM mjhook.writer" } do
+      out, code = pg.sql("SET ROLE app; " .. text)
+      assert.not_equal(0, code, out)
+    end
+  end)
+
+  it("says that an @ of a password is to be escaped, and shows nothing of the password", function()
+    for _, password in ipairs { "top@hush", "top@hush:5", "top:hush@x", "top/hush@x", "top@hush/x", "top?hush@x" } do
+      configure("at", ("postgresql://me:%s@127.0.0.1:1/app"):format(password))
+      for _, words in ipairs { "stats", "doctor" } do
+        local out, code = mjhook(words)
+        assert.not_equal(0, code, out)
+        assert.is_nil(out:find("hush", 1, true), out)
+      end
+    end
+  end)
+
+  it("takes mjhook_careful=1 in its URL", function()
+    configure("careful", pg.url .. "&mjhook_careful=1")
+    local out, code = mjhook "submit 'a fox'"
+    assert.equal(0, code, out)
+    assert.same({ "a fox" }, prompts())
+    configure("careful", pg.url .. "&mjhook_careful=maybe")
+    out, code = mjhook "stats"
+    assert.not_equal(0, code)
+    assert.matches("mjhook_careful", out, 1, true)
+  end)
+end)
