@@ -86,6 +86,27 @@ describe("a store in a database that others use", function()
     assert.same({ "a fox", "a hare" }, prompts())
   end)
 
+  it("is made by a role that owns the schema and has no right to make one, as the guide says", function()
+    pg.sql "CREATE ROLE plain LOGIN; CREATE SCHEMA plain AUTHORIZATION plain"
+    configure("plain", (pg.url:gsub("mjhook@", "plain@")))
+    local out, code = mjhook "submit 'a fox'"
+    assert.equal(0, code, out)
+    assert.equal("1", (pg.sql "SELECT count(*) FROM plain.tasks"))
+  end)
+
+  it("says what is at fault of the database, and nothing of directories", function()
+    pg.sql "CREATE ROLE stranger LOGIN; CREATE SCHEMA theirs; CREATE ROLE few LOGIN CONNECTION LIMIT 0"
+    for role, words in pairs { stranger = "GRANT", few = "CONNECTION LIMIT" } do
+      configure("theirs", (pg.url:gsub("mjhook@", role .. "@")))
+      for _, command in ipairs { "submit 'a fox'", "migrate" } do
+        local out, code = mjhook(command)
+        assert.not_equal(0, code, out)
+        assert.matches(words, out, 1, true)
+        assert.is_nil(out:find("directory", 1, true), out)
+      end
+    end
+  end)
+
   it("may have a word of SQL as its schema", function()
     configure "user"
     local out, code = mjhook "submit --key k 'a fox'"

@@ -24,7 +24,8 @@ end
 
 --- An error's message and what to do about it.
 function M.sentence(err)
-  local advice = ADVICE[err.code]
+  -- what is said of a database says what to do, and has no directory
+  local advice = not err.message:find("the database ", 1, true) and ADVICE[err.code]
   return advice and ("%s: %s"):format(err.message, advice) or err.message
 end
 

@@ -7,7 +7,7 @@ local ADVICE = {
   moved = "name the other store in the configuration",
   schema = "run `mjhook migrate`, or install the mjhook that made the tables",
   owner = "grant the role what the guide PostgreSQL lists",
-  read_only = "does the URL lead to a replica? target_session_attrs=read-write with all hosts finds the primary",
+  read_only = "a primary that lets this role in and may be written to is needed: see the guide PostgreSQL",
   busy = "raise max_connections, or put a pooler in front",
 }
 

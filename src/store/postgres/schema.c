@@ -129,20 +129,38 @@ static int step(mj_pg_conn *c, int *version)
     return rc;
 }
 
+/* CREATE SCHEMA IF NOT EXISTS asks for a right to the database, also when the schema is there and is the user's. */
+static int has_schema(mj_pg_conn *c, bool *has)
+{
+    PGresult *r = NULL;
+    char sql[160];
+    int rc;
+
+    snprintf(sql, sizeof sql, "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = '%s'", c->url->schema);
+    rc = mj_pg_text(c, sql, &r, mj_pg_ms() + MJ_PG_READ_MS);
+    *has = rc == MJ_OK && r && PQntuples(r) == 1;
+    PQclear(r);
+    return rc;
+}
+
 int mj_pg_migrate(mj_pg_conn *c, int *from)
 {
     enum { TRIES = 8 };
     mj_buf sql = {0};
     int rc, version = 0, tries = 0;
+    bool has = false;
 
     *from = 0;
     rc = mj_pg_connect(c);
     if (rc == MJ_OK)
         rc = mj_pg_version(c, &version);
     *from = version;
+    if (rc == MJ_OK && version == 0)
+        rc = has_schema(c, &has);
     if (rc == MJ_OK && version == 0) {
+        add(&sql, c->url, has ? "" : "CREATE SCHEMA IF NOT EXISTS @;");
         add(&sql, c->url,
-            "CREATE SCHEMA IF NOT EXISTS @; CREATE TABLE IF NOT EXISTS @.migration (version int4 PRIMARY KEY, "
+            "CREATE TABLE IF NOT EXISTS @.migration (version int4 PRIMARY KEY, "
             "at timestamptz NOT NULL DEFAULT clock_timestamp())");
         mj_put_u8(&sql, 0);
         do { /* two that make it at once: one of them fails, and finds it made */
