@@ -107,6 +107,26 @@ describe("a store in a database that others use", function()
     end
   end)
 
+  it("is not moved while jobs that SQL enqueued wait, and takes none once it has moved", function()
+    configure "moving"
+    assert.equal(0, select(2, mjhook "migrate"))
+    pg.sql "SELECT moving.enqueue(prompt => 'a fox')"
+    local out, code = mjhook("copy --finish " .. kit.quote(dir .. "/lmdb"))
+    assert.equal(75, code, out)
+    assert.matches("intake", out, 1, true)
+    out, code = reconcile()
+    assert.equal(0, code, out)
+    out, code = mjhook("copy --finish " .. kit.quote(dir .. "/lmdb"))
+    assert.equal(0, code, out)
+    out, code = pg.sql "SELECT moving.enqueue(prompt => 'a hare')"
+    assert.not_equal(0, code)
+    assert.matches("is being moved", out, 1, true)
+    assert.equal("0", (pg.sql "SELECT count(*) FROM moving.intake"))
+    configure("moving", dir .. "/lmdb")
+    out = mjhook "--json list"
+    assert.truthy(out:find("a fox", 1, true), out)
+  end)
+
   it("may have a word of SQL as its schema", function()
     configure "user"
     local out, code = mjhook "submit --key k 'a fox'"
