@@ -200,10 +200,11 @@ static int none_waits(mj_copy *c)
     int rc = mj_store_intake(c->from, 1, &jobs);
 
     if (rc == MJ_OK && jobs.n > 0)
-        rc = refuse(c->from, MJ_EBUSY,
-                    "jobs that SQL enqueued wait in the table intake of %s: run mjhook-reconcile, then move (if it says "
-                    "that the store is being moved: first mjhook copy --cancel)",
-                    c->from_name);
+        rc =
+            refuse(c->from, MJ_EBUSY,
+                   "jobs that SQL enqueued wait in the table intake of %s: run mjhook-reconcile, then move (if it says "
+                   "that the store is being moved: first mjhook copy --cancel)",
+                   c->from_name);
     mj_buf_free(&jobs);
     return rc;
 }

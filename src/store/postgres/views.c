@@ -231,7 +231,8 @@ const char *const mj_pg_views[] = {
     /* looked at last: a note that is written meanwhile is seen */
     "  IF EXISTS (SELECT FROM @.meta AS m WHERE m.name = 'moving'::bytea AND substr(m.bytes, 1, 5) <> 'from '::bytea) "
     "THEN\n"
-    "    RAISE object_not_in_prerequisite_state USING MESSAGE = 'this store is being moved to another database, or was: "
+    "    RAISE object_not_in_prerequisite_state USING MESSAGE = 'this store is being moved to another database, or "
+    "was: "
     "enqueue jobs there';\n"
     "  END IF;\n"
     "  RETURN made;\n"
