@@ -194,7 +194,7 @@ local function check_options(name, value, allowed, level)
     error(("%s: table expected, got %s"):format(name, type(value)), level + 1)
   end
   for k, v in pairs(value) do
-    if allowed[k] ~= type(v) then
+    if allowed[k] ~= type(v) or v ~= v then -- NaN: no comparison with it ever holds, so no timeout would end
       error(("%s: %s '%s'"):format(name, allowed[k] and "bad field" or "unknown field", tostring(k)), level + 1)
     end
   end

@@ -112,6 +112,16 @@ describe("the store", function()
     assert.equal(1, mj:stats().events)
   end)
 
+  it("prunes nothing when told to keep for longer than there has been time", function()
+    local mj = open { policy = {} }
+    finished(mj, "k1")
+    mj:deliver {}
+    for _, seconds in ipairs { 1e300, math.huge, tonumber "9223372036854775807" } do
+      assert.equal(0, assert(mj:prune { older_than = seconds }).pruned)
+    end
+    assert.equal(1, assert(mj:prune { older_than = 0 }).pruned)
+  end)
+
   describe("without a policy", function()
     it("prunes what is over, and the events that nothing will ever handle with it", function()
       local mj = open { retention = { succeeded = 0 } }

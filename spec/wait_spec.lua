@@ -136,6 +136,7 @@ describe("wait", function()
     ["table: 1"] = function(mj) return (mj:wait("x", 1)) end, ["string"] = function(mj) return (mj:wait(7)) end,
     ["'timout'"] = function(mj) return (mj:wait("x", { timout = 5 })) end,
     ["'timeout'"] = function(mj) return (mj:wait("x", { timeout = "5" })) end,
+    ["bad field 'timeout'"] = function(mj) return (mj:wait("x", { timeout = 0 / 0 })) end, -- it would never be over
   } do
     it("raises at the caller's line when it is misused: " .. what, function()
       local ok, err = pcall(f, kit.open({}, sim))

@@ -19,13 +19,19 @@ end
 
 local UNITS = { s = 1, m = 60, h = 3600, d = 86400, w = 7 * 86400 }
 
---- Reads a duration in seconds: 90, 90s, 10m, 2h, 7d, 1w.
+local LONGEST = 1000 * 366 * 86400 -- s: a point in time that far away is still exact in milliseconds
+
+--- Reads a duration in seconds: 90, 90s, 10m, 2h, 7d, 1w; at most some thousand years.
 function M.seconds(text)
   local n, unit = text:match "^(%d+)([smhdw]?)$"
   if not n then
     return nil, "seconds expected, or a number with s, m, h, d or w"
   end
-  return tonumber(n) * (UNITS[unit] or 1)
+  local seconds = tonumber(n) * (UNITS[unit] or 1)
+  if #n > 12 or seconds > LONGEST then -- with more digits the product may be beyond Lua 5.4's integers
+    return nil, "that is longer than a thousand years"
+  end
+  return seconds
 end
 
 --- What a reader takes, for completion: a list of words by reader, where there are but a few.

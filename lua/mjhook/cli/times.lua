@@ -61,7 +61,8 @@ function M.since(given)
   if given:match "^%d%d%d%d%d%d%d%d%d%d%d%d+$" and #given <= 15 then
     return tonumber(given)
   elseif given:match "^%d+[smhdw]$" then
-    return math.max(core.now() - options.seconds(given) * 1000, 0)
+    local seconds = options.seconds(given) or math.huge -- so long ago that all tasks are younger
+    return math.max(core.now() - seconds * 1000, 0)
   end
   local ms = calendar(given)
   if not ms or ms < 0 then

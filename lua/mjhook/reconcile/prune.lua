@@ -85,8 +85,8 @@ function M.prune(mj, options)
   for _, state in ipairs(core.final_states) do
     local keep = options.older_than or mj.config.retention[state] or -1
     if keep >= 0 and pruned < limit then
-      local n, err = prune_state(mj, state, mj.exec:now() - math.floor(keep * 1000), limit - pruned, stop_at,
-        options.sweep)
+      local finished_by = math.max(math.floor(mj.exec:now() - keep * 1e3), 0) -- as a float: it can't wrap around
+      local n, err = prune_state(mj, state, finished_by, limit - pruned, stop_at, options.sweep)
       if not n then
         return nil, err
       end
