@@ -171,6 +171,18 @@ describe("a store in a database that others use", function()
     end
   end)
 
+  it("shows no password of a URL that stands on a command line", function()
+    configure "secret"
+    local url = "postgresql://me:hush@127.0.0.1:1/app"
+    for _, words in ipairs { "--store " .. url .. " stats", "stats --store=" .. url, "stats " .. url, url,
+                             "migrate " .. url, "copy " .. url .. " " .. dir .. "/x", "init " .. url,
+                             "copy a b " .. url } do
+      local out, code = mjhook(words)
+      assert.equal(64, code, out)
+      assert.is_nil(out:find("hush", 1, true), words .. ": " .. out)
+    end
+  end)
+
   it("takes mjhook_careful=1 in its URL", function()
     configure("careful", pg.url .. "&mjhook_careful=1")
     local out, code = mjhook "submit 'a fox'"

@@ -71,3 +71,21 @@ static inline mj_backend pooled_backend(void)
 #define BACKEND pooled_backend()
 #define BACKEND_WITHOUT_BACKUP
 #include "backend_flows.h"
+
+TEST("settings of ours are not left behind in connections that other clients of the pooler get")
+{
+    mj_store_options o = {0};
+    char why[400] = "";
+    void *db = NULL;
+    PGconn *c;
+    PGresult *r;
+
+    CHECK_INT(open_pooled("settings", &o, &db, why, sizeof why), MJ_OK);
+    c = PQconnectdb(pooled_url());
+    r = PQexec(c, "SELECT current_setting('enable_seqscan') || ' ' || current_setting('statement_timeout') || ' ' || "
+                  "current_setting('search_path')");
+    CHECK_STR(PQgetvalue(r, 0, 0), "on 0 \"$user\", public");
+    PQclear(r);
+    PQfinish(c);
+    mj_backend_postgres.close(db);
+}

@@ -3,6 +3,7 @@ local catalog = require "mjhook.cli.catalog"
 local fail = require "mjhook.cli.fail"
 local help = require "mjhook.cli.help"
 local options = require "mjhook.cli.options"
+local stores = require "mjhook.stores"
 local text = require "mjhook.cli.text"
 
 -- The text that help prints.
@@ -22,8 +23,8 @@ local function check_arguments(command, values, arguments)
   if #arguments < command.least then
     fail.stop(fail.USAGE, ("%s: %s expected"):format(command.name, command.arguments), command.name)
   elseif #arguments > command.most then
-    fail.stop(fail.USAGE, ('unexpected argument "%s": %s'):format(arguments[command.most + 1], command.too_many),
-      command.name)
+    fail.stop(fail.USAGE, ('unexpected argument "%s": %s')
+      :format((stores.public(arguments[command.most + 1])), command.too_many), command.name)
   end
   for _, argument in ipairs(arguments) do
     if argument == "" then

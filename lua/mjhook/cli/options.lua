@@ -139,7 +139,8 @@ function M.parse(argv, global, lookup)
       if option.read then
         local read, why = option.read(value)
         if read == nil then
-          fail.stop(fail.USAGE, ('%s "%s": %s'):format(written, value, why), command and command.name)
+          local shown = require("mjhook.stores").public(value) -- no password
+          fail.stop(fail.USAGE, ('%s "%s": %s'):format(written, shown, why), command and command.name)
         end
         value = read
       end

@@ -67,15 +67,12 @@ static int set_up(mj_pg_conn *c, int64_t until)
         "('idle_in_transaction_session_timeout', '%ds')) AS v(n, v) "
         "WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_settings AS s WHERE s.name = v.n)",
         MJ_PG_STATEMENT_S, MJ_PG_LOCK_S, MJ_PG_IDLE_S);
-    rc = mj_pg_text(c, sql, NULL, until);
     began = mj_pg_ms();
-    if (rc == MJ_OK)
-        rc = mj_pg_text(
-            c,
-            "SELECT pg_backend_pid()::text, (SELECT (extract(epoch FROM backend_start) * 1000000)::int8::text "
-            "FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()), "
-            "(extract(epoch FROM clock_timestamp()) * 1000)::int8::text",
-            &r, until);
+    rc = mj_pg_text(c,
+                    "SELECT pg_backend_pid()::text, (SELECT (extract(epoch FROM backend_start) * 1000000)::int8::text "
+                    "FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()), "
+                    "(extract(epoch FROM clock_timestamp()) * 1000)::int8::text",
+                    &r, until);
     if (rc == MJ_OK && r && PQntuples(r) == 1) {
         set_clock(c, strtoll(PQgetvalue(r, 0, 2), NULL, 10), began);
         c->backend = (int)strtol(PQgetvalue(r, 0, 0), NULL, 10);
@@ -83,6 +80,8 @@ static int set_up(mj_pg_conn *c, int64_t until)
         c->pooled = c->pooled || c->backend != PQbackendPID(c->c); /* a pooler shows clients a number of its own */
     }
     PQclear(r);
+    if (rc == MJ_OK && !c->pooled) /* else they would be other clients' settings, too: each transaction has its own */
+        rc = mj_pg_text(c, sql, NULL, until);
     return rc;
 }
 
