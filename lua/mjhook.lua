@@ -195,7 +195,8 @@ local function check_options(name, value, allowed, level)
   end
   for k, v in pairs(value) do
     if allowed[k] ~= type(v) or v ~= v then -- NaN: no comparison with it ever holds, so no timeout would end
-      error(("%s: %s '%s'"):format(name, allowed[k] and "bad field" or "unknown field", tostring(k)), level + 1)
+      error(("%s: %s '%s'%s"):format(name, allowed[k] and "bad field" or "unknown field", tostring(k),
+        allowed[k] and "" or require "mjhook.suggest"(k, allowed)), level + 1)
     end
   end
   return value

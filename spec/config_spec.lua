@@ -314,16 +314,13 @@ describe("configuration", function()
       local path = file "return { store = 'tasks', policy = 'policy.lua', log = 'mjhook.log' }"
       local dir, name = path:match "^(.*)/([^/]+)$"
       local outer, inner = dir:match "^(.*)/([^/]+)$"
-      for at, named in pairs { [dir] = name, [outer] = inner .. "/" .. name } do
+      for named, at in pairs { [name] = dir, ["./" .. name] = dir, [inner .. "/" .. name] = outer } do
         assert(lfs.chdir(at))
         local c, err = config.resolve { config = named }
         lfs.chdir(before)
         assert(c, err)
-        local function plain(found)
-          return (found:gsub("/%./", "/"))
-        end
-        assert.same({ dir .. "/tasks", dir .. "/policy.lua", dir .. "/mjhook.log" },
-          { plain(c.store), plain(c.policy), plain(c.log) })
+        assert.same({ dir .. "/tasks", dir .. "/policy.lua", dir .. "/mjhook.log" }, { c.store, c.policy, c.log })
+        assert.equal(path, c.config_file) -- the line for crontab names it
       end
     end)
 
@@ -551,7 +548,7 @@ describe("configuration", function()
       { "does not compile", "return {", "expected" },
       { "raises", "error 'no idea'", "no idea" },
       { "returns no table", "return 7", "should return a table" },
-      { "has an unknown function", "return { on_sucess = function() end }", 'unknown function "on_sucess"' },
+      { "has an unknown function", "return { on_suceeded = print }", '"on_suceeded": did you mean "on_succeeded"' },
       { "has no function where one should be", "return { on_failed = 7 }", "on_failed: function expected, got number" },
       { "has text where a function should be", "return { on_failed = 'x' }", "on_failed: function expected" },
       { "has a list", "return { function() end }", 'unknown function "1"' },

@@ -426,6 +426,8 @@ describe("mjhook doctor", function()
         assert.matches("Needs attention", result.out)
         assert.matches("1 event waits for a policy", result.out)
         assert.matches("never ran", result.out)
+        assert.matches("mjhook init", result.out) -- no line for crontab: cron has not this store's environment
+        assert.is_nil(result.out:find("* * * * *", 1, true))
         local stats = cjson.decode(cli.run({ "stats", "--json" }).out)
         local checks = {}
         for i, one in ipairs(stats.attention) do

@@ -170,6 +170,7 @@ describe("a listing", function()
       { { state = { 7 } }, "bad field 'state'" }, { { state = { "queued", "done" } }, 'no state "done"' },
       { { state = { a = "queued" } }, "bad field 'state'" }, { { ["until"] = "1h" }, "bad field 'until'" },
       { { since = 0 / 0 }, "bad field 'since'" }, { { buried = true }, "unknown field 'buried'" },
+      { { user = "u1" }, [[unknown field 'user': did you mean "user_id"?]] },
     }
     for i, case in ipairs(misuse) do
       it("raises at the caller's line when it is misused: " .. i, function()

@@ -883,7 +883,7 @@ describe("reconcile", function()
   end)
 
   for _, case in ipairs {
-    { { budget = "1" }, "bad field 'budget'" }, { { dryrun = true }, "unknown field 'dryrun'" },
+    { { budget = "1" }, "bad field 'budget'" }, { { dryrun = true }, [['dryrun': did you mean "dry_run"]] },
     { "x", "table expected" },
   } do
     it("raises at the caller's line when misused: " .. case[2], function()

@@ -306,7 +306,7 @@ local function resolve(args)
     local file = load_file(path)
     check_known(file, " in " .. path)
     lay_over(config, paths.anchor(file, path))
-    config.config_file = path
+    config.config_file = paths.anywhere(path)
     config.keys_inside = holds_keys(file)
   end
   lay_over(config, given)

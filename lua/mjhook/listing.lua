@@ -91,7 +91,7 @@ function M.fault(filter, fields)
         return why
       end
     elseif not kind then
-      return ("unknown field '%s'"):format(tostring(name))
+      return ("unknown field '%s'%s"):format(tostring(name), require "mjhook.suggest"(name, fields))
     elseif type(value) ~= kind or value ~= value then
       return ("bad field '%s'"):format(name)
     end

@@ -68,7 +68,7 @@ function M.load(given, log, how)
   end
   for name, f in pairs(functions or {}) do
     if not known[name] then
-      return bad("unknown function %q", tostring(name))
+      return bad("unknown function %q%s", tostring(name), require "mjhook.suggest"(name, known))
     end
     local list = is_handler[name] and type(f) == "table" and not callable(f) and f or { f }
     for _, one in ipairs(list) do

@@ -27,7 +27,7 @@ local function far(given, name)
 end
 
 --- @param given what was written
--- @tparam table names a list of what is known
+-- @tparam table names a list of what is known, or a table whose keys are
 -- @treturn string ': did you mean "..."?' when one of the names is near, otherwise nothing
 return function(given, names)
   given = tostring(given)
@@ -35,7 +35,8 @@ return function(given, names)
   if #given > 64 then
     return "" -- no name of ours is near, and the distance would take long
   end
-  for _, name in ipairs(names) do
+  for key, value in pairs(names) do
+    local name = type(key) == "number" and value or key
     local d = far(given, name)
     if d < least or d == least and best and name < best then
       best, least = name, d

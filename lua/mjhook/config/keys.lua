@@ -77,11 +77,7 @@ end
 
 --- ': did you mean "..."?' when a key is near; otherwise nothing.
 function M.nearest(name, known)
-  local names = {}
-  for one in pairs(known) do
-    names[#names + 1] = one
-  end
-  return require "mjhook.suggest"(name, names)
+  return require "mjhook.suggest"(name, known)
 end
 
 local function record(fields)

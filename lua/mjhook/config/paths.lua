@@ -22,14 +22,16 @@ local function anchored(t, dir, fields)
   return copy
 end
 
+--- A file's path that stays right in another working directory: the process's later, or cron's.
+function M.anywhere(path)
+  return path:match "^/" and path or (core.cwd() or ".") .. "/" .. path:gsub("^%./+", "")
+end
+
 --- What a configuration file says, its relative paths made absolute.
 -- @tparam table file what it returned: nothing in it was checked yet
 -- @tparam string path the file's own
 function M.anchor(file, path)
-  local dir = path:match "^(.*)/" or "."
-  if not path:match "^/" then
-    dir = (core.cwd() or ".") .. "/" .. dir -- later the process may be elsewhere
-  end
+  local dir = M.anywhere(path):match "^(.*)/"
   local copy = anchored(file, dir, PATHS)
   if type(copy.log) == "table" then
     copy.log = anchored(copy.log, dir, { "path" })

@@ -60,6 +60,9 @@ local function events(store, stats, has_policy, now, add)
 end
 
 local function advice(config)
+  if not config.config_file then -- cron does not have the environment or the options of this program
+    return "cron needs a configuration: `mjhook init` writes one, and prints the line for crontab"
+  end
   return ("this line belongs into the crontab of the store's owner (crontab -e): %s; what does cron mail?"):format(
     lines.crontab(config.config_file))
 end

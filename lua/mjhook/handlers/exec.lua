@@ -74,7 +74,9 @@ local function check_command(command)
     check(type(word) == "string" and not word:find("\0", 1, true), "argument %d: text expected", i)
   end
   for key in pairs(command) do
-    check(OPTIONS[key] or (type(key) == "number" and key <= #command), "unknown option %q", tostring(key))
+    if not OPTIONS[key] and not (type(key) == "number" and key <= #command) then
+      check(false, "unknown option %q%s", tostring(key), require "mjhook.suggest"(key, OPTIONS))
+    end
   end
   check(#command <= MOST_WORDS, "at most %d words expected", MOST_WORDS)
   check(command.timeout == nil or (type(command.timeout) == "number" and command.timeout > 0),

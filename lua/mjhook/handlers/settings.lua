@@ -31,7 +31,7 @@ function M.check(given, known)
   for name, value in pairs(given) do
     local wanted, got = known[name], type(value)
     if not wanted then
-      return nil, ("%s: unknown setting"):format(tostring(name))
+      return nil, ("%s: unknown setting%s"):format(tostring(name), require "mjhook.suggest"(name, known))
     elseif wanted == "secrets" then
       if got ~= "string" and got ~= "table" then
         return nil, ("%s: string or list expected, got %s"):format(name, got)
