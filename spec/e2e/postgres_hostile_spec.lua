@@ -127,6 +127,19 @@ describe("a store in a database that others use", function()
     assert.truthy(out:find("a fox", 1, true), out)
   end)
 
+  it("finds a task by its whole ref alone, and names the task that a refused row's key belongs to", function()
+    configure "refs"
+    assert.equal(0, select(2, mjhook "submit --key k 'a fox'"))
+    local ref = pg.sql "SELECT ref FROM refs.tasks"
+    assert.equal("1|0|0|0|0|1", (pg.sql(("SELECT (SELECT count(*) FROM refs.task_by_ref(r)), " ..
+      "(SELECT count(*) FROM refs.task_by_ref(r || 'X')), (SELECT count(*) FROM refs.task_by_ref('x')), " ..
+      "(SELECT count(*) FROM refs.task_by_ref('')), (SELECT count(*) FROM refs.task_by_ref(left(r, 25))), " ..
+      "(SELECT count(*) FROM refs.task_by_ref(lower(r))) FROM (VALUES ('%s')) AS v(r)"):format(ref))))
+    pg.sql "SELECT refs.enqueue(prompt => 'a wolf', key => 'k')"
+    assert.equal(1, select(2, reconcile()))
+    assert.matches(ref, pg.sql "SELECT refused FROM refs.intake", 1, true)
+  end)
+
   it("may have a word of SQL as its schema", function()
     configure "user"
     local out, code = mjhook "submit --key k 'a fox'"

@@ -49,7 +49,7 @@ local function operation(mj, row)
     task, err = job.record(mj, args)
   end
   if task then
-    return { op = "create", task = task, source = "user", intake = row.name }
+    return { op = "create", task = task, source = "user", intake = row.name, want = true }
   elseif is_ours(mj, err, args) then
     return nil, err
   end

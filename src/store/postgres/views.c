@@ -19,6 +19,7 @@ const char *const mj_pg_views[] = {
     "    SELECT string_agg((strpos('0123456789ABCDEFGHJKMNPQRSTVWXYZ', substr(upper(ref), i, 1)) - 1)::bit(5)::text, "
     "'' "
     "ORDER BY i) AS bits FROM generate_series(1, 26) AS i) AS b, generate_series(0, 31) AS k\n"
+    "  WHERE ref ~* '^[0-7][0-9A-HJKMNP-TV-Z]{25}$'\n"
     "$$;\n"
     "CREATE FUNCTION @.text_of(s bytea) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$\n"
     "BEGIN\n"
