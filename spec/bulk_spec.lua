@@ -109,8 +109,8 @@ describe("submit_many", function()
 
     describe("sends as many at a time as there are connections", function()
       local submit = require "mjhook.submission.submit"
-      local ms, max = submit.LOT_MS, submit.LOT_MAX
-      after_each(function() submit.LOT_MS, submit.LOT_MAX = ms, max end)
+      local ms, max = submit.BATCH_MS, submit.BATCH_MAX
+      after_each(function() submit.BATCH_MS, submit.BATCH_MAX = ms, max end)
 
       local function lots(n)
         sim.config { limit = 0 }
@@ -123,13 +123,13 @@ describe("submit_many", function()
       end
 
       it("to a provider that takes its time", function()
-        submit.LOT_MS = -1
+        submit.BATCH_MS = -1
         assert.same({ 4, 4, 2 }, (lots(10)))
         assert.equal(10, #sim.jobs())
       end)
 
       it("and twice as many as before to one that took all of them at once, up to a limit", function()
-        submit.LOT_MS, submit.LOT_MAX = 60000, 10
+        submit.BATCH_MS, submit.BATCH_MAX = 60000, 10
         assert.same({ 4, 8, 10, 10, 3 }, (lots(35)))
         assert.equal(35, #sim.jobs())
       end)
@@ -147,13 +147,13 @@ describe("submit_many", function()
           now = now + (#requests > 1 and 70 or 0) -- the first one is answered at once
           return answers, err
         end
-        submit.LOT_MS = 100
+        submit.BATCH_MS = 100
         assert(mj:submit_many(jobs(40)))
         assert.same({ 4, 8, 11, 15, 2 }, requests)
       end)
 
       it("and not more again after a refusal", function()
-        submit.LOT_MS = 60000
+        submit.BATCH_MS = 60000
         sim.script { submit = { { fault = "ok", n = 5 }, "http_400" } }
         local requests, results = lots(20)
         assert.same({ 4, 8, 4, 4 }, requests)

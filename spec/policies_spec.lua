@@ -18,13 +18,13 @@ describe("the example policy", function()
   local n = 0
 
   -- A task that came to this end.
-  local function ended(kind, args)
+  local function ended(kind, args, from)
     n = n + 1
     args.task_id = "P" .. n
     local task = assert(mj:adopt(args))
     assert.equal("ok", assert(mj.exec:commit { { op = "signal", ref = task.ref, kind = kind, source = "callback",
-      task_id = args.task_id, image = kind == "succeeded" and "https://img.example/grid.png" or nil,
-      images = kind == "succeeded" and { "https://img.example/0.png" } or nil,
+      task_id = args.task_id, image = kind == "succeeded" and (from or "https://img.example/") .. "grid.png" or nil,
+      images = kind == "succeeded" and { (from or "https://img.example/") .. "0.png" } or nil,
       error = kind == "failed" and "banned words" or nil } })[1].code)
     return task.ref
   end
@@ -123,7 +123,7 @@ describe("the example policy", function()
       gallery = server.dir .. "/gallery"
     end)
 
-    -- The policy is as shipped; what is other is only where img.example is found, and whom to trust.
+    -- The policy is as shipped; what is other is the images' host, and which certificate to trust.
     local function policy()
       local real = require "mjhook.handlers.archive"
       kit.finally(function()
@@ -176,12 +176,12 @@ describe("the example policy", function()
       local functions = policy()
       local kept, why = functions.on_succeeded(task("01KB", { image = server:url "b?status=503" }), ctx())
       assert.is_false(kept)
-      assert.matches("1 of 2 kept; image 0: img.example: answered 503", why)
+      assert.matches("1 of 2 kept; image 0: img.localhost: answered 503", why)
       assert.is_nil(kit.read(gallery .. "/index.html"))
     end)
 
     it("files what was delivered on the task's record", function()
-      local ref = ended("succeeded", { prompt = "a fox" })
+      local ref = ended("succeeded", { prompt = "a fox" }, server:url "")
       mj:close()
       mj = assert(require("mjhook").open { store = kit.store, api_key = "k", policy = policy() })
       kit.finally(function()

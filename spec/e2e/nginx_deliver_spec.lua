@@ -231,8 +231,8 @@ describe("delivery under nginx", function()
   end)
 
   it("tries about once a second, not in circles, while nothing can be delivered", function()
-    start([[ return { on_event = function() end } ]])
-    kit.write(dir .. "/policy.lua", "return 7") -- what a thread reads when it is needed first
+    -- A policy that loads in the worker, and in no thread.
+    start([[ assert(ngx.timer, "no thread can load this") return { on_event = function() end } ]])
     local task = submit()
     mj.exec:commit { { op = "signal", ref = task.ref, attempt = 1, kind = "failed", source = "poll",
                        task_id = task.task_id, error = "no" } }
