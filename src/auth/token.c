@@ -141,12 +141,14 @@ enum { ESCAPED = 3 }; /* times, at most */
 static size_t unescape(char *text, size_t n)
 {
     size_t w = 0, len;
-    char c;
+    char c = 0;
 
     for (size_t i = 0; i < n; i += len ? len : 1) {
         bool special = text[i] == '%' || text[i] == '&' || text[i] == '\\';
         len = special ? mj_escape_at(text + i, n - i, &c) : 0;
-        text[w++] = len ? c : text[i];
+        if (!len)
+            c = text[i];
+        text[w++] = c;
     }
     return w;
 }

@@ -69,11 +69,14 @@ static size_t write_uint(uint8_t *to, uint64_t v)
 void mj_put_uint(mj_buf *b, uint64_t v)
 {
     uint8_t tmp[LONGEST];
+    size_t n;
 
-    if (has_room(b, sizeof tmp))
+    if (has_room(b, sizeof tmp)) {
         b->n += write_uint(b->p + b->n, v);
-    else
-        mj_put_raw(b, tmp, write_uint(tmp, v));
+        return;
+    }
+    n = write_uint(tmp, v);
+    mj_put_raw(b, tmp, n);
 }
 
 void mj_put_int(mj_buf *b, int64_t v)

@@ -122,8 +122,8 @@ static int read_tombs(mj_side *x, mj_copied *rows, uint32_t n)
         ntombs += rows[i].kind == MJ_ROW_TOMB && !rows[i].damaged;
     if (ntombs == 0)
         return MJ_OK;
-    tombs = mj_unit_alloc(&x->u, ntombs * sizeof *tombs);
-    keys = mj_unit_alloc(&x->u, ntombs * (1 + MJ_MAX_ATTEMPTS * MJ_MAX_IDS) * sizeof *keys);
+    tombs = mj_unit_alloc(&x->u, (size_t)ntombs * sizeof *tombs);
+    keys = mj_unit_alloc(&x->u, (size_t)ntombs * ((size_t)1 + MJ_MAX_ATTEMPTS * MJ_MAX_IDS) * sizeof *keys);
     if (!tombs || !keys)
         return MJ_ENOMEM;
     for (uint32_t i = 0; i < n; i++) {

@@ -18,11 +18,11 @@ static bool is_name(const char *name)
 static mj_entry row_of(const char *name, char *buf)
 {
     static const char PREFIX[] = "mark/";
-    size_t n = sizeof PREFIX - 1;
+    size_t n = sizeof PREFIX - 1, length = strlen(name);
 
     memcpy(buf, PREFIX, n);
-    memcpy(buf + n, name, strlen(name));
-    return (mj_entry){.index = MJ_IX_META, .name = {buf, (uint32_t)(n + strlen(name))}};
+    memcpy(buf + n, name, length);
+    return (mj_entry){.index = MJ_IX_META, .name = {buf, (uint32_t)(n + length)}};
 }
 
 static int mark(mj_store *s, mj_entry key, mj_str text)

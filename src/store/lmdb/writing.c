@@ -155,10 +155,12 @@ static int write_entry(void *ctx, const mj_entry *e, bool there)
 
 static int write_change(writer *w, const mj_change *c)
 {
-    mj_str row = c->gone ? (mj_str){0} : c->bytes;
+    mj_str row = {0};
     mj_key key;
     int rc;
 
+    if (!c->gone)
+        row = c->bytes;
     if (!mj_lmdb_has_bytes(c->key.index))
         return write_entry(w, &c->key, !c->gone);
     if (c->key.index == MJ_IX_ACCOUNT)
