@@ -112,6 +112,7 @@ static int facets_of_tomb(mj_side *x, const mj_tomb *t, mj_facets *f)
 
 static int read_tombs(mj_side *x, mj_copied *rows, uint32_t n)
 {
+    enum { NAMES = 1 + MJ_MAX_ATTEMPTS * MJ_MAX_IDS }; /* of a tombstone: its key and its ids */
     mj_entry *keys;
     mj_tomb *tombs;
     size_t names = 0;
@@ -123,7 +124,7 @@ static int read_tombs(mj_side *x, mj_copied *rows, uint32_t n)
     if (ntombs == 0)
         return MJ_OK;
     tombs = mj_unit_alloc(&x->u, (size_t)ntombs * sizeof *tombs);
-    keys = mj_unit_alloc(&x->u, (size_t)ntombs * ((size_t)1 + MJ_MAX_ATTEMPTS * MJ_MAX_IDS) * sizeof *keys);
+    keys = mj_unit_alloc(&x->u, (size_t)ntombs * NAMES * sizeof *keys);
     if (!tombs || !keys)
         return MJ_ENOMEM;
     for (uint32_t i = 0; i < n; i++) {

@@ -20,7 +20,7 @@ static mj_entry row_of(const char *name, char *buf)
     static const char PREFIX[] = "mark/";
     size_t n = sizeof PREFIX - 1, length = strlen(name);
 
-    memcpy(buf, PREFIX, n);
+    memcpy(buf, PREFIX, n); /* NOLINT(bugprone-not-null-terminated-result): it is no C string */
     memcpy(buf + n, name, length);
     return (mj_entry){.index = MJ_IX_META, .name = {buf, (uint32_t)(n + length)}};
 }
