@@ -20,8 +20,9 @@ static mj_entry row_of(const char *name, char *buf)
     static const char PREFIX[] = "mark/";
     size_t n = sizeof PREFIX - 1, length = strlen(name);
 
-    memcpy(buf, PREFIX, n); /* NOLINT(bugprone-not-null-terminated-result): it is no C string */
-    memcpy(buf + n, name, length);
+    /* No C string. */
+    memcpy(buf, PREFIX, n);        /* NOLINT(bugprone-not-null-terminated-result) */
+    memcpy(buf + n, name, length); /* NOLINT(bugprone-not-null-terminated-result) */
     return (mj_entry){.index = MJ_IX_META, .name = {buf, (uint32_t)(n + length)}};
 }
 
