@@ -20,6 +20,8 @@ local stores = require "mjhook.stores"
 local text = require "mjhook.text"
 local view = require("mjhook.view").view
 
+local PAGE_MOST = 10000 -- tasks of a page
+
 -- A flow is loaded when it is first used: a cron job that has nothing to do spends most of its time on loading.
 local function flow(name)
   return setmetatable({}, { __index = function(self, key)
@@ -389,13 +391,14 @@ end
 --- Gives a page of tasks, newest first, for a listing that goes on in both directions. It looks at a bounded number of
 --- records: with a narrow filter a page may be short, or empty, while there are more.
 ---@param filter? mjhook.Filter with `before` the page behind that ref, with `after` the page in front of it; `limit` is
----50 if not given
+---50 if not given, and at most 10000
 ---@return mjhook.Page? page
 ---@return mjhook.Error? err
 function Mjhook:page(filter)
   check_open(self, 2)
   filter = check_filter("page", filter, listing.FIELDS, 2)
-  return outcome(listing, "page", self, filter, math.max(math.floor(filter.limit or 50), 1))
+  return outcome(listing, "page", self, filter,
+    math.max(math.min(math.floor(filter.limit or 50), PAGE_MOST), 1))
 end
 
 --- Does the same to every task, or every event, that a filter picks, in pages of 100 with a transaction for each:

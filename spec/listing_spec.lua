@@ -163,6 +163,15 @@ describe("a listing", function()
       assert.equal("p2 p1", list { before = refs[3], since = 1, ["until"] = 2 ^ 50 })
     end)
 
+    it("has a page of any limit", function()
+      assert(mj:submit { prompt = "one" })
+      assert(mj:submit { prompt = "two" })
+      for _, limit in ipairs { math.huge, 1e99, tonumber "9223372036854775807", 2 ^ 32 } do
+        assert.equal(2, #mj:page({ limit = limit }).tasks)
+      end
+      assert.equal(1, #mj:page({ limit = -math.huge }).tasks)
+    end)
+
     local misuse = {
       { { account = 7 }, "bad field 'account'" }, { { mode = "slow" }, 'no mode "slow"' },
       { { q = {} }, "bad field 'q'" },

@@ -87,7 +87,7 @@ end
 
 local function deliver(mj, options, handlers, report)
   local limit = options.limit or math.huge
-  local stop_at = options.budget and core.clock() + options.budget * 1000 or math.huge
+  local stop_at = options.budget and core.clock() + options.budget * 1e3 or math.huge
   local started, ops = 0, {}
   while true do
     local open = core.clock() < stop_at and not mj.stopping()

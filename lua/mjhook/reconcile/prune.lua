@@ -79,7 +79,7 @@ end
 -- Without older_than the configuration's `retention` decides, state by state; a state it does not name is kept.
 -- @treturn table|nil {pruned=}, or nil and an error
 function M.prune(mj, options)
-  local stop_at = options.budget and core.clock() + options.budget * 1000 or math.huge
+  local stop_at = options.budget and core.clock() + options.budget * 1e3 or math.huge
   local limit = options.limit or math.huge
   local pruned = 0
   for _, state in ipairs(core.final_states) do

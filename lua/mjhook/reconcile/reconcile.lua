@@ -465,7 +465,7 @@ function M.reconcile(mj, options)
     mj = mj, report = new_report(), said = {}, met = {}, reasons = {}, on_trouble = options.on_trouble,
     limit = options.limit, dry_run = options.dry_run, begun = mj.exec:now(), progress = options.progress,
     isolate = options.isolate,
-    stop_at = started + (options.budget or DEFAULT_BUDGET_S) * 1000,
+    stop_at = started + (options.budget or DEFAULT_BUDGET_S) * 1e3,
   }, Sweep)
   if options.dry_run then
     local ok, err = pcall(self.preview, self)

@@ -51,7 +51,7 @@ end
 -- @treturn table|nil the final task; nil and an error: "timeout", "not_found", or the store's
 function M.wait(mj, ref, options)
   local begun, slept = core.clock(), 0
-  local limit = options.timeout and options.timeout * 1000 or math.huge
+  local limit = options.timeout and options.timeout * 1e3 or math.huge
   local pause, help_at = FIRST_S, 0
   while true do
     local task, err = mj:get(ref)
