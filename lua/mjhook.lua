@@ -561,6 +561,9 @@ end
 function Mjhook:backup(path)
   check_open(self, 2)
   check_string("backup", path, 2)
+  if path == "" or path:find "%z" then
+    return nil, core.error("invalid", "backup: the name of a directory expected")
+  end
   return self.exec:read("backup", path)
 end
 

@@ -40,6 +40,17 @@ describe("reconcile", function()
     return require("mjhook.json").canonical(all)
   end
 
+  if not kit.database then
+    it("names a store that was removed while it is open, and what to do", function()
+      open()
+      assert(mj:adopt { task_id = "a", prompt = "a fox" })
+      kit.sh("rm -rf " .. kit.quote(kit.store))
+      local report, err = mj:reconcile {}
+      assert.is_nil(report)
+      assert.truthy(err.message:find(kit.store .. " was removed while this process had it open", 1, true), err.message)
+    end)
+  end
+
   it("has nothing to do on an empty store, and says so in every field", function()
     open()
     local report = pass()

@@ -307,6 +307,15 @@ describe("the store", function()
     assert.equal("not_found", err.code)
   end)
 
+  it("makes no backup under half a name, or under none", function()
+    local mj = kit.open()
+    for _, name in ipairs { "", kit.tmp() .. "/a\0b" } do
+      local ok, err = mj:backup(name)
+      assert.is_nil(ok)
+      assert.equal("invalid", err.code)
+    end
+  end)
+
   it("copies itself to where no store is, and only there", function()
     kit.needs "directory"
     local mj = open { policy = {} }

@@ -16,10 +16,14 @@ local function for_cron(s)
   return (s:gsub("%%", "\\%%"))
 end
 
--- A word for systemd, which has specifiers and variables of its own.
-local function for_systemd(s)
-  s = s:gsub("%%", "%%%%"):gsub("%$", "$$$$"):gsub("\\", "\\\\"):gsub('"', '\\"')
+-- A word for systemd, which has specifiers of its own; and variables in a command, but nowhere else.
+local function for_systemd(s, in_command)
+  s = s:gsub("%%", "%%%%"):gsub("%$", in_command and "$$" or "$"):gsub("\\", "\\\\"):gsub('"', '\\"')
   return s:find "[%s'\";]" and '"' .. s .. '"' or s
+end
+
+local function for_command(s)
+  return for_systemd(s, true)
 end
 
 -- Nothing where the programs find the configuration by themselves.
@@ -71,8 +75,8 @@ WantedBy=multi-user.target
 function M.systemd(what)
   local writable = what.store:match "^/" and ("# Where the policy's handlers write has to be named, too:\n"
     .. "ReadWritePaths=%s\n"):format(for_systemd(what.store)) or ""
-  return UNIT:format(what.user, for_systemd(place.program "mjhook-reconcile"),
-    with_configuration(what.config_file, for_systemd), writable)
+  return UNIT:format(what.user, for_command(place.program "mjhook-reconcile"),
+    with_configuration(what.config_file, for_command), writable)
 end
 
 local function for_nginx(s)

@@ -58,6 +58,11 @@ int mj_lmdb_lock(void *handle, const char *name, mj_lock **held)
     if (rc == MJ_OK)
         rc = mj_store_file(AT_FDCWD, "", path, db->options.mode ? db->options.mode : 0600, &l->fd, db->why,
                            db->why_size);
+    if (rc == MJ_ENOTFOUND) { /* the file is made where it is missing: so is the directory */
+        snprintf(db->why, db->why_size, "%s was removed while this process had it open: start the process again",
+                 db->dir);
+        rc = MJ_EREADONLY;
+    }
     if (rc == MJ_OK && flock(l->fd, LOCK_EX | LOCK_NB) != 0)
         rc = errno == EWOULDBLOCK ? MJ_EBUSY : mj_lmdb_fail(db, errno);
     if (rc != MJ_OK)
