@@ -106,3 +106,19 @@ int64_t mj_schedule_retry(const mj_task *t)
 
     return jitter(t, t->tries, ms < RETRY_CAP_MS ? ms : RETRY_CAP_MS, 10);
 }
+
+mj_due mj_state_due(const mj_task *t)
+{
+    if (t->due_at == 0)
+        return MJ_DUE_NONE;
+    switch (t->state) {
+    case MJ_QUEUED:
+        return MJ_DUE_QUEUE;
+    case MJ_SUBMITTING:
+        return MJ_DUE_OWNER;
+    case MJ_AMBIGUOUS:
+        return MJ_DUE_RESOLVE;
+    default:
+        return MJ_DUE_POLL;
+    }
+}

@@ -1,3 +1,4 @@
+/* Longer than other files: what assigns a state, and all that belongs to being in it, stays together. */
 #include "domain/state.h"
 
 #include "base/error.h"
@@ -21,22 +22,6 @@ const char *mj_event_name(mj_event e)
 {
     static const char *const names[] = {"none", "succeeded", "failed", "lost", "ambiguous"};
     return (unsigned)e < sizeof names / sizeof names[0] ? names[e] : "?";
-}
-
-mj_due mj_state_due(const mj_task *t)
-{
-    if (t->due_at == 0)
-        return MJ_DUE_NONE;
-    switch (t->state) {
-    case MJ_QUEUED:
-        return MJ_DUE_QUEUE;
-    case MJ_SUBMITTING:
-        return MJ_DUE_OWNER;
-    case MJ_AMBIGUOUS:
-        return MJ_DUE_RESOLVE;
-    default:
-        return MJ_DUE_POLL;
-    }
 }
 
 static void queue(mj_task *t, const mj_signal *sig, int64_t now)
@@ -392,4 +377,37 @@ void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, in
         t->due_at = mj_schedule_poll(t, sig, rules, now);
     }
     mj_timeline_add(t, sig, MJ_RESULT_TAKEN, 1, t->state, now);
+}
+
+void mj_state_retrace(mj_task *t, const mj_signal *sig, const mj_timeline_entry *m, const mj_rules *rules)
+{
+    taking in = {t, NULL, false, *sig, rules, m->at, MJ_RESULT_TAKEN};
+    bool conflict = m->result == MJ_RESULT_CONFLICT, full;
+    /* An accepted answer with a foreign id has become "maybe sent", which counts. */
+    bool believed = !conflict || sig->task_id.n > 0 || sig->kind == SIG_MAYBE_SENT;
+    unsigned e = MJ_EDGE_LATE;
+    uint32_t polls = t->polls;
+    mj_effect effect;
+
+    if (sig->kind == SIG_CREATE) {
+        mj_state_create(t, sig, rules, m->at);
+        return;
+    }
+    while (t->nattempts < m->attempt && t->nattempts < MJ_MAX_ATTEMPTS) /* dropped entries told of it */
+        t->attempts[t->nattempts++] = (mj_attempt){.status = MJ_ATTEMPT_NONE, .account = sig->account};
+    in.a = mj_task_attempt(t, m->attempt);
+    in.current = m->attempt == t->nattempts;
+    full = sig->kind == SIG_RESUBMIT && t->nattempts == MJ_MAX_ATTEMPTS;
+    t->state = m->from;
+    if (in.a && believed && sig->kind < SIG_COUNT)
+        e = understand(&in);
+    if (m->from != m->to && !full) /* as it did then, whatever the rules say now */
+        e = MJ_EDGE_TO(m->to);
+    else if (m->result == MJ_RESULT_TAKEN)
+        e = MJ_EDGE_STAY;
+    else if (e != MJ_EDGE_DUP && !(e == MJ_EDGE_STAY && conflict))
+        e = MJ_EDGE_LATE;
+    follow(&in, e, &effect);
+    t->polls += (t->polls - polls) * (m->count > 1 ? m->count - 1 : 0);
+    t->updated_at = m->until > m->at ? m->until : m->at;
 }

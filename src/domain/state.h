@@ -51,6 +51,12 @@ void mj_state_create(mj_task *t, const mj_signal *sig, const mj_rules *rules, in
  *   MJ_ELIMIT     resubmitted MJ_MAX_ATTEMPTS times; nothing changed */
 int mj_state_apply(mj_task *t, const mj_signal *sig, const mj_rules *rules, int64_t now, mj_effect *effect);
 
+/* Takes a task along the next entry of its timeline again: sig is the signal that the entry tells of.  Nothing is
+ * decided: the entry holds the state before and after, and how the signal was taken.  SIG_CREATE makes the task, with a
+ * task id an adopted one.  Entries before this one may have been dropped.  A conflict without a task id was not
+ * believed.  Not rebuilt: the timeline, due_at, and how long the provider was silent. */
+void mj_state_retrace(mj_task *t, const mj_signal *sig, const mj_timeline_entry *m, const mj_rules *rules);
+
 /* The clock that stored the task was ahead and was set right.  What waits is due at `now`; where waiting is the
  * careful choice, it waits at most its original wait from now on.  False: nothing changed. */
 bool mj_state_rewind(mj_task *t, const mj_rules *rules, int64_t now);

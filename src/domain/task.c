@@ -24,10 +24,10 @@ int mj_state_parse(mj_str name)
     return -1;
 }
 
-const char *mj_mode_name(mj_mode m)
+const char *mj_mode_name(unsigned m)
 {
     static const char *const names[] = {MJ_MODES(MJ_NAME)};
-    return (unsigned)m < MJ_NMODES ? names[m] : "?";
+    return m < MJ_NMODES ? names[m] : "?";
 }
 
 const char *mj_attempt_status_name(mj_attempt_status w)
@@ -36,10 +36,10 @@ const char *mj_attempt_status_name(mj_attempt_status w)
     return (unsigned)w < MJ_NATTEMPT_STATUSES ? names[w] : "?";
 }
 
-const char *mj_source_name(mj_source s)
+const char *mj_source_name(unsigned s)
 {
     static const char *const names[] = {MJ_SOURCES(MJ_NAME)};
-    return (unsigned)s < MJ_NSOURCES ? names[s] : "?";
+    return s < MJ_NSOURCES ? names[s] : "?";
 }
 
 bool mj_state_final(mj_state s)

@@ -129,11 +129,11 @@ typedef struct mj_task {
     mj_timeline_entry timeline[MJ_MAX_TIMELINE];
 } mj_task;
 
-const char *mj_mode_name(mj_mode m);
+const char *mj_mode_name(unsigned m);
 const char *mj_state_name(mj_state s);
 int mj_state_parse(mj_str name); /* -1: none */
 const char *mj_attempt_status_name(mj_attempt_status w);
-const char *mj_source_name(mj_source s);
+const char *mj_source_name(unsigned s);
 bool mj_state_final(mj_state s);
 
 /* The current attempt. */

@@ -59,13 +59,15 @@ void mjl_hidden_free(mjl_hidden *h);
 
 /* lua/task.c: records and operations as tables. */
 int mjl_push_task(lua_State *L, mj_str record);
+void mjl_push_view(lua_State *L, mj_task *t); /* one that is decoded */
 /* Only what a status request needs: ref, account, attempts, updated_at. */
 int mjl_push_brief(lua_State *L, mj_str record); /* MJ_OK and a table pushed, or a code and nothing */
 int mjl_push_event(lua_State *L, mj_str record);
 int mjl_push_tomb(lua_State *L, mj_str record);
 void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task);
 void mjl_push_result(lua_State *L, const mj_op *op);
-const char *mjl_code(int code); /* an operation's outcome, by name */
+unsigned mjl_find(mj_str given, const char *(*name)(unsigned), unsigned count); /* a name's number; count: it is none */
+const char *mjl_code(int code);                                                 /* an operation's outcome, by name */
 
 /* lua/inbox.c: the callbacks of the batch that was taken last from the inbox at index i. */
 size_t mjl_batch_size(lua_State *L, int i);
@@ -99,5 +101,6 @@ void mjl_open_child(lua_State *L);
 void mjl_open_watch(lua_State *L);
 void mjl_open_inbox(lua_State *L);
 void mjl_open_workqueue(lua_State *L);
+void mjl_open_replay(lua_State *L);
 
 #endif

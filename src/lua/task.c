@@ -3,11 +3,6 @@
 
 #include <string.h>
 
-static const char *mode_name(unsigned i)
-{
-    return mj_mode_name((mj_mode)i);
-}
-
 static void push_attempts(lua_State *L, const mj_task *t)
 {
     lua_createtable(L, (int)t->nattempts, 0);
@@ -129,68 +124,72 @@ int mjl_push_brief(lua_State *L, mj_str record)
     return MJ_OK;
 }
 
-int mjl_push_task(lua_State *L, mj_str record)
+void mjl_push_view(lua_State *L, mj_task *t)
 {
-    mj_task t;
-    const mj_attempt *a;
-    int rc = mj_task_decode(record.p, record.n, &t);
+    const mj_attempt *a = mj_task_current(t);
 
-    if (rc != MJ_OK)
-        return rc;
     luaL_checkstack(L, 8, "task");
-    a = mj_task_current(&t);
     lua_createtable(L, 0, 32);
-    mjl_push_ref(L, t.ref);
+    mjl_push_ref(L, t->ref);
     lua_setfield(L, -2, "ref");
-    mjl_set_lit(L, "state", mj_state_name(t.state));
-    mjl_set_int(L, "attempt", t.nattempts);
+    mjl_set_lit(L, "state", mj_state_name(t->state));
+    mjl_set_int(L, "attempt", t->nattempts);
     if (a->nids > 0)
         mjl_set_str(L, "task_id", a->ids[0]);
-    mjl_set_str(L, "account", a->account.n ? a->account : t.account);
+    mjl_set_str(L, "account", a->account.n ? a->account : t->account);
     mjl_set_time(L, "submitted_at", a->submitted_at);
-    mjl_set_lit(L, "mode", mode_name(t.mode));
-    mjl_set_int(L, "timeout", t.timeout);
-    mjl_set_int(L, "priority", t.priority);
-    mjl_set_int(L, "polls", t.polls);
-    mjl_set_str(L, "prompt", t.prompt);
-    mjl_set_str(L, "mj_prompt", t.mj_prompt);
-    mjl_set_str(L, "user_id", t.user_id);
-    mjl_set_str(L, "context", t.context);
-    mjl_set_str(L, "key", t.key);
-    mjl_set_str(L, "image", t.image);
-    mjl_set_str(L, "meta", t.meta);
-    mjl_set_str(L, "files", t.files);
-    mjl_set_time(L, "created_at", t.created_at);
-    mjl_set_time(L, "updated_at", t.updated_at);
-    mjl_set_time(L, "finished_at", t.finished_at);
-    mjl_set_time(L, "due_at", t.due_at);
-    mjl_set_time(L, "called_at", t.called_at);
-    mjl_set_time(L, "expires_at", t.expires_at);
-    if (mj_state_final(t.state))
-        mjl_set_lit(L, "source", mj_source_name(t.source));
-    if (t.late) {
+    mjl_set_lit(L, "mode", mj_mode_name(t->mode));
+    mjl_set_int(L, "timeout", t->timeout);
+    mjl_set_int(L, "priority", t->priority);
+    mjl_set_int(L, "polls", t->polls);
+    mjl_set_str(L, "prompt", t->prompt);
+    mjl_set_str(L, "mj_prompt", t->mj_prompt);
+    mjl_set_str(L, "user_id", t->user_id);
+    mjl_set_str(L, "context", t->context);
+    mjl_set_str(L, "key", t->key);
+    mjl_set_str(L, "image", t->image);
+    mjl_set_str(L, "meta", t->meta);
+    mjl_set_str(L, "files", t->files);
+    mjl_set_time(L, "created_at", t->created_at);
+    mjl_set_time(L, "updated_at", t->updated_at);
+    mjl_set_time(L, "finished_at", t->finished_at);
+    mjl_set_time(L, "due_at", t->due_at);
+    mjl_set_time(L, "called_at", t->called_at);
+    mjl_set_time(L, "expires_at", t->expires_at);
+    if (mj_state_final(t->state))
+        mjl_set_lit(L, "source", mj_source_name(t->source));
+    if (t->late) {
         lua_pushboolean(L, 1);
         lua_setfield(L, -2, "late");
     }
-    if (t.tries)
-        mjl_set_int(L, "tries", t.tries);
-    if (t.has_owner)
-        set_owner(L, &t.owner);
-    if (t.error.n || t.error_code.n) {
+    if (t->tries)
+        mjl_set_int(L, "tries", t->tries);
+    if (t->has_owner)
+        set_owner(L, &t->owner);
+    if (t->error.n || t->error_code.n) {
         mjl_fail(L, MJ_EIO, NULL); /* the shape of every error */
         lua_remove(L, -2);
         mjl_set_lit(L, "code", "provider");
-        mjl_set_str(L, "code", t.error_code);
+        mjl_set_str(L, "code", t->error_code);
         mjl_set_lit(L, "message", "");
-        mjl_set_str(L, "message", t.error);
-        lua_pushboolean(L, t.state == MJ_QUEUED);
+        mjl_set_str(L, "message", t->error);
+        lua_pushboolean(L, t->state == MJ_QUEUED);
         lua_setfield(L, -2, "retryable");
         lua_setfield(L, -2, "error");
     }
-    push_images(L, &t);
-    push_attempts(L, &t);
-    push_timeline(L, &t);
-    return MJ_OK;
+    push_images(L, t);
+    push_attempts(L, t);
+    push_timeline(L, t);
+}
+
+int mjl_push_task(lua_State *L, mj_str record)
+{
+    mj_task t;
+    int rc = mj_task_decode(record.p, record.n, &t);
+
+    if (rc == MJ_OK)
+        mjl_push_view(L, &t);
+    return rc;
 }
 
 int mjl_push_event(lua_State *L, mj_str record)
@@ -232,17 +231,20 @@ int mjl_push_event(lua_State *L, mj_str record)
 
 /* ---- operations ---- */
 
-static int named(lua_State *L, mj_str given, const char *field, const char *(*name)(unsigned), unsigned count)
+unsigned mjl_find(mj_str given, const char *(*name)(unsigned), unsigned count)
 {
-    for (unsigned i = 0; i < count; i++)
-        if (strlen(name(i)) == given.n && memcmp(name(i), given.p, given.n) == 0)
-            return (int)i;
-    return luaL_error(L, "bad field '%s'", field);
+    unsigned i = 0;
+
+    while (i < count && (strlen(name(i)) != given.n || memcmp(name(i), given.p, given.n) != 0))
+        i++;
+    return i;
 }
 
-static const char *source_name(unsigned i)
+static int named(lua_State *L, mj_str given, const char *field, const char *(*name)(unsigned), unsigned count)
 {
-    return mj_source_name((mj_source)i);
+    unsigned i = mjl_find(given, name, count);
+
+    return i < count ? (int)i : luaL_error(L, "bad field '%s'", field);
 }
 
 static unsigned read_images(lua_State *L, int t, mj_str *images)
@@ -274,7 +276,7 @@ static void read_signal(lua_State *L, int t, mj_signal *sig)
     mj_str kind = mjl_str(L, t, "kind"), source = mjl_str(L, t, "source"), expect = mjl_str(L, t, "expect");
 
     sig->kind = kind.n ? (mj_signal_kind)named(L, kind, "kind", mj_signal_name, SIG_COUNT) : SIG_CREATE;
-    sig->source = source.n ? (mj_source)named(L, source, "source", source_name, MJ_NSOURCES) : MJ_FROM_USER;
+    sig->source = source.n ? (mj_source)named(L, source, "source", mj_source_name, MJ_NSOURCES) : MJ_FROM_USER;
     sig->expect_state = expect.n ? mj_state_parse(expect) : -1;
     if (expect.n && sig->expect_state < 0)
         luaL_error(L, "bad field 'expect'");
@@ -313,7 +315,7 @@ static void read_task(lua_State *L, int t, mj_task *task)
     task->key = limited(L, t, "key", MJ_MAX_NAME);
     task->account = limited(L, t, "account", MJ_MAX_NAME);
     task->context = limited(L, t, "context", MJ_MAX_JSON);
-    task->mode = mode.n ? (mj_mode)named(L, mode, "mode", mode_name, MJ_NMODES) : MJ_FAST;
+    task->mode = mode.n ? (mj_mode)named(L, mode, "mode", mj_mode_name, MJ_NMODES) : MJ_FAST;
     task->timeout = (uint32_t)mjl_int(L, t, "timeout", 600, 0, UINT32_MAX);
     task->priority = (int32_t)mjl_int(L, t, "priority", 0, INT32_MIN, INT32_MAX);
     task->expires_at = mjl_ms(L, t, "expires_at", 0);

@@ -75,7 +75,7 @@ end
 local function on_refused(record, i)
   local m = record.task.timeline[i]
   if m.source == "submit" and (m.signal == "refused" or m.signal == "rejected") then
-    local code = hindsight.refusal_code(record.task, m)
+    local code = hindsight.error_code(record.task, m)
     local final = code == "rejected"
     return { decision = "on_refused", about = ("refused: %s"):format(m.reason or code),
              default = final and "fail" or "retry", second = core.error(code, m.reason or code, not final),
@@ -129,7 +129,7 @@ local function occasions(m)
       local k = asked == 1 and 1 or 1 + math.floor((n - 1) * (count - 1) / (asked - 1))
       return k, count == 1 and m.at or m.at + math.floor((last - m.at) * (k - 1) / (count - 1))
     end
-  end, last
+  end
 end
 
 local function last_refused(task)
@@ -153,9 +153,8 @@ function M.about(task, options)
   local refused = last_refused(task)
   for i, m in ipairs(task.timeline) do
     local kind = question_about(record, i, options)
-    local each, last = occasions(m)
     local before
-    for k, at in each do
+    for k, at in occasions(m) do
       if not kind then
         break
       end
@@ -163,7 +162,6 @@ function M.about(task, options)
       list[#list + 1] = put(kind, at, i, copy(seen))
       before = at
     end
-    record:pass(i, last)
     if m.signal == "claim" and i < refused then
       claimed[m.attempt] = record:snapshot(i + 1)
       claimed[m.attempt].state, claimed[m.attempt].owner = "submitting", "alive"
