@@ -327,8 +327,8 @@ sanitize:
 
 # The specs that call the C module from their own process: once with a collector that never rests, on both Luas, and once
 # on Lua 5.3.
-BINDING_SPECS ?= $(patsubst %,spec/%_spec.lua,answers binding callback callback_repeated cidr clock hold json_reader \
-	json_text listing metrics model questions redact refused store submit_unsent wire)
+BINDING_SPECS ?= $(patsubst %,spec/%_spec.lua,answers binding callback callback_repeated cidr clock decisions hold \
+	json_reader json_text listing metrics model redact refused store submit_unsent wire)
 # (wire_spec measures the heap; it has such a collector for all else of it, and so in "make sanitize".)
 .PHONY: sanitize-gc check-lua5.3
 sanitize-gc:
@@ -359,7 +359,7 @@ bench fuzz chaos:
 # Builds that users make: reproducible, clang, LTO, OpenResty's tree, musl.
 .PHONY: builds-check
 builds-check:
-	@$(DEPS) $(DEPS_BUILD) clang musl-tools pkg-config
+	@$(DEPS) $(DEPS_BUILD) clang musl-tools pkg-config nginx libnginx-mod-http-lua
 	@scripts/dev/builds-check
 
 .PHONY: deb deb-check

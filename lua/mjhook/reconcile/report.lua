@@ -8,7 +8,9 @@ local submit = require "mjhook.submission.submit"
 local clean = require("mjhook.text").clean
 
 -- What a batch leaves behind is all garbage, and next to nothing lives on: collecting seldom costs little memory.
-collectgarbage("setpause", 400)
+if not pcall(collectgarbage, "setpause", 400) then
+  collectgarbage("param", "pause", 400) -- as Lua 5.5 calls it
+end
 
 local FIELDS = {
   "polled", "succeeded", "failed", "lost", "pending", "ambiguous", "submitted", "queued",
