@@ -4,7 +4,8 @@ local text = require "mjhook.text"
 
 local M = {}
 
--- Counters of the store, by metric: the label, and the label's value for each counter.
+-- Counters of the store, by metric: the label, and the label's value for each counter; false: there is no label.
+-- (nil would be a hole, and what # gives for a list with a hole differs from Lua to Lua.)
 local COUNTERS = {
   { "callbacks_total", "Callbacks with a good token, by what became of them", "outcome",
     { "stored", "callback_stored" }, { "duplicate", "callback_duplicate" }, { "stale", "callback_stale" },
@@ -16,10 +17,10 @@ local COUNTERS = {
     { "callback", "ended_callback" }, { "poll", "ended_poll" } },
   { "polled_tasks_total", "Tasks that the provider was asked about", "result",
     { "answered", "poll_answered" }, { "unanswered", "poll_unanswered" } },
-  { "poll_requests_total", "Status requests of sweeps", nil, { nil, "poll_requests" } },
+  { "poll_requests_total", "Status requests of sweeps", false, { false, "poll_requests" } },
   { "events_total", "Events, by what became of them", "outcome",
     { "delivered", "event_delivered" }, { "retried", "event_retried" }, { "buried", "event_buried" } },
-  { "sweeps_total", "Passes of the reconciler", nil, { nil, "sweeps" } },
+  { "sweeps_total", "Passes of the reconciler", false, { false, "sweeps" } },
 }
 
 local Text = {}

@@ -194,11 +194,12 @@ static void set_templates(lua_State *L, const char *field, const char *own, cons
     lua_pop(L, 2);
 }
 
-/* cron sets no LUA_PATH.  So modules are found from where the program is: PREFIX/bin is beside PREFIX/share/lua, and
- * build/bin is in a source tree, which a file that the Makefile leaves in build shows. */
+/* cron sets no LUA_PATH.  So modules are found from where the program is: PREFIX/bin is beside PREFIX/share/lua, or, in
+ * OpenResty's own tree, beside PREFIX/site/lualib; and build/bin is in a source tree, which a file that the Makefile
+ * leaves in build shows. */
 static void set_path(lua_State *L)
 {
-    char exe[PATH_MAX], path[PATH_MAX + 32] = "", cpath[PATH_MAX + 32] = "", stamp[PATH_MAX + 32];
+    char exe[PATH_MAX], path[2 * PATH_MAX + 64] = "", cpath[2 * PATH_MAX + 64] = "", stamp[PATH_MAX + 32];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
 
     if (n > 0) {
@@ -206,9 +207,11 @@ static void set_path(lua_State *L)
         exe[n] = '\0';
         dir = dirname(dirname(exe));
         snprintf(stamp, sizeof stamp, "%s/linked", dir);
-        snprintf(path, sizeof path, access(stamp, F_OK) == 0 ? "%s/../lua/?.lua" : "%s/share/lua/" MJL_LUA_ABI "/?.lua",
-                 dir);
-        snprintf(cpath, sizeof cpath, "%s/lib/lua/" MJL_LUA_ABI "/?.so", dir);
+        if (access(stamp, F_OK) == 0)
+            snprintf(path, sizeof path, "%s/../lua/?.lua", dir);
+        else
+            snprintf(path, sizeof path, "%s/share/lua/" MJL_LUA_ABI "/?.lua;%s/site/lualib/?.lua", dir, dir);
+        snprintf(cpath, sizeof cpath, "%s/lib/lua/" MJL_LUA_ABI "/?.so;%s/site/lualib/?.so", dir, dir);
     }
     set_templates(L, "path", path, "LUA_PATH");
     set_templates(L, "cpath", cpath, "LUA_CPATH");
