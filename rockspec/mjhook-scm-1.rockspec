@@ -51,7 +51,7 @@ build = {
     POSTGRES = "0", -- a rock of its own: mjhook-postgresql
   },
 }
--- "luarocks test" in a checkout: both Luas, on Debian with what it installs.
+-- "luarocks test rockspec/mjhook-scm-1.rockspec" in a checkout: both Luas, on Debian with what it installs.
 test = {
   type = "command",
   command = "make test",
