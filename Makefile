@@ -315,7 +315,8 @@ test:
 	@$(DEPS) $(DEPS_TEST)
 	$(AGAIN) check
 
-check: all tests $(NEEDS)
+# Specs on a Lua alone do not wait for the C tests.
+check: all $(if $(filter-out lua%,$(SUITES)),tests,$(SPEC_MODULES)) $(NEEDS)
 	@BUILD=$(BUILD) FAULTS_BUILD=$(FAULTS_BUILD) VARIANT=$(VARIANT) CC="$(CC)" SPECS="$(SPECS)" scripts/dev/run-tests $(SUITES)
 
 faults-build:
