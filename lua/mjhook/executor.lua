@@ -77,7 +77,7 @@ function Direct:commit(ops)
   return self.store:write(ops, self:now())
 end
 
---- Wall-clock milliseconds by the clock that all who share the store go by: what is stored or compared with it.
+--- Wall-clock milliseconds by the clock of all processes that share the store: what is stored or compared with it.
 function Direct:now()
   return M.now(self.store)
 end

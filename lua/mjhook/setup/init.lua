@@ -24,7 +24,7 @@ local function fail(text, ...)
   error(core.error("exists", text:format(...)), 0)
 end
 
--- 32 bytes that nobody can guess, as text.
+-- 32 random bytes, as text.
 local function random()
   local file = insist(io.open("/dev/urandom", "rb"), core.error("io", "/dev/urandom can't be read"))
   local bytes = file:read(32)

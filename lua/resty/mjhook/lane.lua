@@ -129,7 +129,7 @@ function commit_next(self)
 end
 
 --- Lets the thread make its Lua VM and open the store before the first callback comes. What came all the same is
--- committed: a call that takes it has to tell those who wait.
+-- committed: a call that takes it has to tell the requests that wait.
 function Lane:warm_up()
   commit_next(self)
 end
