@@ -186,7 +186,8 @@ return {
   too_many = "init takes one store",
   opens_nothing = true,
   options = {
-    { name = "user", arg = "NAME", help = "who owns the store (root's default: mjhook)", read = options.text },
+    { name = "user", arg = "NAME", read = options.text,
+      help = "the user that owns the store (root's default: mjhook)" },
     { name = "group", arg = "NAME", help = "share the store with a group: store_mode 0660", read = options.text },
     { name = "hook-url", arg = "URL", help = "where the provider calls back", read = options.text },
     { name = "api-key-file", arg = "FILE", help = "a file that has the API key, and nothing else",
