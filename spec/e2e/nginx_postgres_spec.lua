@@ -21,7 +21,7 @@ describe("nginx on PostgreSQL", function()
     before = kit.database
     if select(2, kit.sh(SERVER .. " found")) == 0 then
       dir = kit.sh "mktemp -d -u" -- the server, another user, makes it
-      kit.database = kit.sh(SERVER .. " start " .. dir .. " 2>/dev/null")
+      kit.database = kit.sh(SERVER .. " start " .. dir .. " synchronous_commit=on 2>/dev/null")
     end
   end)
   teardown(function()
