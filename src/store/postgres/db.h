@@ -52,8 +52,10 @@ void mj_pg_url_free(mj_pg_url *u);
 
 /* The schema's name as statements write it, in quotes: it may be a word of SQL. */
 void mj_pg_put_schema(mj_buf *out, const mj_pg_url *u);
+/* Statements in which @ stands for that name. */
+void mj_pg_put_sql(mj_buf *out, const mj_pg_url *u, const char *sql);
 
-/* ---- sql.c: the text of each statement ---- */
+/* ---- sql.c, fixed.c: the text of each statement ---- */
 
 /* Statements about one index ... */
 typedef enum {
@@ -158,6 +160,7 @@ static inline bool mj_pg_has_bytes(mj_index i)
 }
 
 void mj_pg_sql(const mj_pg_url *u, unsigned statement, mj_buf *out);
+void mj_pg_fixed(mj_buf *out, const mj_pg_url *u, unsigned statement); /* an mj_pg_other */
 
 /* ---- args.c: parameters in binary form ---- */
 

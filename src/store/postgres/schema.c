@@ -63,39 +63,30 @@ static const char *const versions[MJ_PG_SCHEMA] = {
                                                                           "NOT NULL)" HOT("50") ";\n",
 };
 
-static void add(mj_buf *out, const mj_pg_url *u, const char *s)
-{
-    for (; *s; s++)
-        if (*s == '@')
-            mj_pg_put_schema(out, u);
-        else
-            mj_put_u8(out, (uint8_t)*s);
-}
-
 /* All statements of the step from version `from` on, which end with its row. */
 static void add_step(mj_buf *out, const mj_pg_url *u, int from)
 {
     char line[160];
 
-    add(out, u, versions[from]);
+    mj_pg_put_sql(out, u, versions[from]);
     for (unsigned i = 0; from == 0 && mj_pg_views[i]; i++)
-        add(out, u, mj_pg_views[i]);
+        mj_pg_put_sql(out, u, mj_pg_views[i]);
     snprintf(line, sizeof line,
              "INSERT INTO @.migration (version) VALUES (%d);\nUPDATE @.writer SET epoch = epoch + 1;\n", from + 1);
-    add(out, u, line);
+    mj_pg_put_sql(out, u, line);
 }
 
 void mj_pg_migration(const mj_pg_url *u, int from, mj_buf *out)
 {
     if (from == 0)
-        add(out, u,
-            "CREATE SCHEMA IF NOT EXISTS @;\n"
-            "CREATE TABLE IF NOT EXISTS @.migration (version int4 PRIMARY KEY, "
-            "at timestamptz NOT NULL DEFAULT clock_timestamp());\n");
+        mj_pg_put_sql(out, u,
+                      "CREATE SCHEMA IF NOT EXISTS @;\n"
+                      "CREATE TABLE IF NOT EXISTS @.migration (version int4 PRIMARY KEY, "
+                      "at timestamptz NOT NULL DEFAULT clock_timestamp());\n");
     for (int v = from; v < MJ_PG_SCHEMA; v++) {
-        add(out, u, "BEGIN;\n");
+        mj_pg_put_sql(out, u, "BEGIN;\n");
         add_step(out, u, v);
-        add(out, u, "COMMIT;\n");
+        mj_pg_put_sql(out, u, "COMMIT;\n");
     }
     mj_put_u8(out, 0);
 }
@@ -158,10 +149,10 @@ int mj_pg_migrate(mj_pg_conn *c, int *from)
     if (rc == MJ_OK && version == 0)
         rc = has_schema(c, &has);
     if (rc == MJ_OK && version == 0) {
-        add(&sql, c->url, has ? "" : "CREATE SCHEMA IF NOT EXISTS @;");
-        add(&sql, c->url,
-            "CREATE TABLE IF NOT EXISTS @.migration (version int4 PRIMARY KEY, "
-            "at timestamptz NOT NULL DEFAULT clock_timestamp())");
+        mj_pg_put_sql(&sql, c->url, has ? "" : "CREATE SCHEMA IF NOT EXISTS @;");
+        mj_pg_put_sql(&sql, c->url,
+                      "CREATE TABLE IF NOT EXISTS @.migration (version int4 PRIMARY KEY, "
+                      "at timestamptz NOT NULL DEFAULT clock_timestamp())");
         mj_put_u8(&sql, 0);
         do { /* two that make it at once: one of them fails, and finds it made */
             c->why[0] = '\0';

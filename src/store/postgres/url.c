@@ -24,6 +24,15 @@ void mj_pg_put_schema(mj_buf *out, const mj_pg_url *u)
     mj_put_u8(out, '"');
 }
 
+void mj_pg_put_sql(mj_buf *out, const mj_pg_url *u, const char *sql)
+{
+    for (; *sql; sql++)
+        if (*sql == '@')
+            mj_pg_put_schema(out, u);
+        else
+            mj_put_u8(out, (uint8_t)*sql);
+}
+
 /* The schema's name needs no escaping within quotes. */
 static bool set_schema(mj_pg_url *u, const char *name)
 {
