@@ -240,7 +240,7 @@ static int pg_commit(mj_tx *tx)
     if (rc == MJ_OK)
         rc = mj_pg_send(c, MJ_PG_COMMIT);
     if (rc == MJ_OK) {
-        rc = mj_pg_trip(c, mj_pg_ms() + MJ_PG_WRITE_MS);
+        rc = mj_pg_trip(c, mj_pg_deadline(c));
         MJ_FAULT("store.committed");
         if ((rc == MJ_EIO && !c->c) || (rc == MJ_OK && c->warned))
             rc = mj_pg_settle(db);
@@ -340,7 +340,7 @@ static void pg_tidy(void *handle)
         return;
     mj_pg_no_args(&c->args);
     mj_pg_arg_int(&c->args, MJ_PG_FREE_S);
-    (void)mj_pg_run(c, MJ_PG_WRITERS_FREE, mj_pg_ms() + MJ_PG_WRITE_MS);
+    (void)mj_pg_run(c, MJ_PG_WRITERS_FREE, mj_pg_deadline(c));
     mj_pg_clear(c);
 }
 

@@ -63,10 +63,10 @@ static int set_up(mj_pg_conn *c, int64_t until)
         sql, sizeof sql,
         "SELECT set_config(v.n, v.v, false) FROM (VALUES ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan'), "
         "('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), "
-        "('search_path', 'pg_catalog'), ('statement_timeout', '%ds'), ('lock_timeout', '%ds'), "
-        "('idle_in_transaction_session_timeout', '%ds')) AS v(n, v) "
+        "('search_path', 'pg_catalog'), ('statement_timeout', '%d'), ('lock_timeout', '%d'), "
+        "('idle_in_transaction_session_timeout', '%d')) AS v(n, v) "
         "WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_settings AS s WHERE s.name = v.n)",
-        MJ_PG_STATEMENT_S, MJ_PG_LOCK_S, MJ_PG_IDLE_S);
+        c->url->answer_ms, c->url->answer_ms * 2 / 3, c->url->answer_ms * 2);
     began = mj_pg_ms();
     rc = mj_pg_text(c,
                     "SELECT pg_backend_pid()::text, (SELECT (extract(epoch FROM backend_start) * 1000000)::int8::text "
@@ -105,7 +105,7 @@ static int judge_server(mj_pg_conn *c)
 
 static int begin(mj_pg_conn *c)
 {
-    int64_t until = mj_pg_ms() + MJ_PG_WRITE_MS;
+    int64_t until = mj_pg_deadline(c);
     int rc = judge_server(c), version;
 
     PQsetNoticeReceiver(c->c, noticed, c);

@@ -21,13 +21,7 @@
 enum {
     MJ_PG_SCHEMA = 1,        /* version of the tables; see schema.c */
     MJ_PG_OLDEST = 110000,   /* of the servers that have what is used here */
-    MJ_PG_CONNECT_S = 5,     /* connect_timeout, unless the URL or the environment has another */
-    MJ_PG_WRITE_MS = 20000,  /* deadline of a round trip in a write transaction: then the connection is given up */
-    MJ_PG_READ_MS = 120000,  /* ... in a read transaction */
-    MJ_PG_SETTLE_MS = 15000, /* how long the outcome of a commit is looked up */
-    MJ_PG_STATEMENT_S = 15,  /* statement_timeout: below the deadline, so that the server says why */
-    MJ_PG_LOCK_S = 10,       /* lock_timeout */
-    MJ_PG_IDLE_S = 30,       /* idle_in_transaction_session_timeout: a process that was stopped frees its locks */
+    MJ_PG_ANSWER_MS = 15000, /* tcp_user_timeout, unless the URL has another: see mj_pg_url */
     MJ_PG_LEASE_S = 120,     /* of a named lock */
     MJ_PG_KEEP_MS = 20000,   /* between two renewals of it */
     MJ_PG_TOTALS_MS = 2000,  /* so old a writer's view of the other writers' sums may be */
@@ -43,6 +37,12 @@ typedef struct mj_pg_url {
     char *options[64], *values[64]; /* libpq's keywords; NULL ends them */
     char shown[256];                /* for messages: "mjhook on db1:5432" */
     char schema[64];
+    /* How long the server may take for a statement (statement_timeout): the URL's tcp_user_timeout, which says how long
+     * its kernel may be silent.  The other times follow from it: two thirds for a lock (lock_timeout), a third more for
+     * a round trip, so that the server can say why, twice as much for a client that is silent in a transaction
+     * (idle_in_transaction_session_timeout: a process that was stopped frees its locks), and once more to look up
+     * whether a batch was committed. */
+    int answer_ms;
     bool careful; /* nothing that only PostgreSQL itself has: serializable, no SKIP LOCKED, no ctid */
 } mj_pg_url;
 
@@ -224,6 +224,8 @@ typedef struct mj_pg_conn {
 } mj_pg_conn;
 
 int64_t mj_pg_ms(void); /* monotonic */
+/* When a round trip that begins now is to be over: then the connection is given up. */
+int64_t mj_pg_deadline(const mj_pg_conn *c);
 void mj_pg_sleep(int64_t ms);
 
 /* Connected, and the schema is the right one.  MJ_EIO, MJ_ESCHEMA, ... with a sentence. */

@@ -48,7 +48,7 @@ static int measure(mj_pg_conn *c, const teller *t)
     for (int i = 0; i < TRIPS && rc == MJ_OK; i++) {
         int64_t began = us_now();
         mj_pg_no_args(&c->args);
-        rc = mj_pg_run(c, MJ_PG_CLOCK, mj_pg_ms() + MJ_PG_READ_MS);
+        rc = mj_pg_run(c, MJ_PG_CLOCK, mj_pg_deadline(c));
         mj_pg_clear(c);
         best = us_now() - began < best ? us_now() - began : best;
     }
@@ -112,7 +112,7 @@ int mj_pg_facts(void *handle, mj_fact_fn fn, void *ctx)
         rc = measure(c, &t);
     mj_pg_no_args(&c->args);
     if (rc == MJ_OK)
-        rc = mj_pg_run(c, MJ_PG_FACTS, mj_pg_ms() + MJ_PG_READ_MS);
+        rc = mj_pg_run(c, MJ_PG_FACTS, mj_pg_deadline(c));
     clock_gettime(CLOCK_REALTIME, &wall);
     if (rc == MJ_OK)
         r = mj_pg_take(c, c->nresults - 1);

@@ -115,9 +115,9 @@ void mj_pg_fixed(mj_buf *out, const mj_pg_url *u, unsigned statement)
         return;
     case MJ_PG_SETTINGS:
         snprintf(limits, sizeof limits,
-                 "SELECT set_config('statement_timeout', '%ds', true), set_config('lock_timeout', '%ds', true), "
-                 "set_config('idle_in_transaction_session_timeout', '%ds', true), ",
-                 MJ_PG_STATEMENT_S, MJ_PG_LOCK_S, MJ_PG_IDLE_S);
+                 "SELECT set_config('statement_timeout', '%d', true), set_config('lock_timeout', '%d', true), "
+                 "set_config('idle_in_transaction_session_timeout', '%d', true), ",
+                 t->u->answer_ms, t->u->answer_ms * 2 / 3, t->u->answer_ms * 2);
         mj_pg_put_sql(out, u, limits);
         mj_pg_put_sql(out, u,
                       "set_config('jit', 'off', true), "

@@ -14,7 +14,7 @@ int mj_pg_intake(void *handle, uint32_t limit, mj_intake_fn each, void *ctx)
         return rc;
     mj_pg_no_args(&c->args);
     mj_pg_arg_int(&c->args, limit);
-    rc = mj_pg_run(c, MJ_PG_INTAKE_LIST, mj_pg_ms() + MJ_PG_READ_MS);
+    rc = mj_pg_run(c, MJ_PG_INTAKE_LIST, mj_pg_deadline(c));
     r = rc == MJ_OK ? mj_pg_take(c, c->nresults - 1) : NULL;
     mj_pg_clear(c);
     for (int row = 0; r && row < PQntuples(r); row++)

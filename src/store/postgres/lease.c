@@ -60,7 +60,7 @@ static int take(mj_pg *db, const mj_lock *l, const uint8_t *former)
     mj_pg_arg_bytes(&c->args, (mj_str){(const char *)owner, sizeof owner});
     mj_pg_arg_int(&c->args, MJ_PG_LEASE_S);
     mj_pg_arg_ref(&c->args, former);
-    rc = mj_pg_run(c, MJ_PG_LEASE_TAKE, mj_pg_ms() + MJ_PG_WRITE_MS);
+    rc = mj_pg_run(c, MJ_PG_LEASE_TAKE, mj_pg_deadline(c));
     if (rc == MJ_OK)
         rc = c->nresults == 1 && PQntuples(c->results[0]) == 1 ? MJ_OK : MJ_EBUSY;
     mj_pg_clear(c);
@@ -75,7 +75,7 @@ static int look(mj_pg *db, const mj_lock *l, uint8_t *former)
 
     mj_pg_no_args(&c->args);
     mj_pg_arg_bytes(&c->args, (mj_str){l->name, l->n});
-    rc = mj_pg_run(c, MJ_PG_LEASE_LOOK, mj_pg_ms() + MJ_PG_WRITE_MS);
+    rc = mj_pg_run(c, MJ_PG_LEASE_LOOK, mj_pg_deadline(c));
     if (rc == MJ_OK && c->nresults == 1 && PQntuples(c->results[0]) == 1 && is_dead(mj_pg_bytes(c->results[0], 0, 1)))
         memcpy(former, mj_pg_bytes(c->results[0], 0, 0).p, 16);
     else if (rc == MJ_OK)
@@ -151,7 +151,7 @@ void mj_pg_unlock(mj_lock *l)
             args_of(c, l);
             rc = mj_pg_connect(c);
             if (rc == MJ_OK)
-                rc = mj_pg_run(c, MJ_PG_LEASE_END, mj_pg_ms() + MJ_PG_WRITE_MS);
+                rc = mj_pg_run(c, MJ_PG_LEASE_END, mj_pg_deadline(c));
             mj_pg_clear(c);
         }
     }
@@ -175,7 +175,7 @@ void mj_pg_keep_locks(mj_pg *db)
             continue;
         args_of(c, l);
         mj_pg_arg_int(&c->args, MJ_PG_LEASE_S);
-        if (mj_pg_run(c, MJ_PG_LEASE_KEEP, now + MJ_PG_WRITE_MS) == MJ_OK)
+        if (mj_pg_run(c, MJ_PG_LEASE_KEEP, mj_pg_deadline(c)) == MJ_OK)
             l->kept = now;
         mj_pg_clear(c);
     }
@@ -193,7 +193,7 @@ void mj_pg_beat(mj_pg *db)
     mj_pg_no_args(&c->args);
     mj_pg_arg_ref(&c->args, self.boot);
     mj_pg_arg_bytes(&c->args, (mj_str){name, (uint32_t)strlen(name)});
-    if (mj_pg_run(c, MJ_PG_BEAT, mj_pg_ms() + MJ_PG_WRITE_MS) == MJ_OK)
+    if (mj_pg_run(c, MJ_PG_BEAT, mj_pg_deadline(c)) == MJ_OK)
         db->beaten = mj_pg_ms();
     mj_pg_clear(c);
 }
@@ -210,7 +210,7 @@ int mj_pg_host(void *handle, const uint8_t boot[16], int64_t *ago)
         return rc;
     mj_pg_no_args(&c->args);
     mj_pg_arg_ref(&c->args, boot);
-    rc = mj_pg_run(c, MJ_PG_HOST, mj_pg_ms() + MJ_PG_WRITE_MS);
+    rc = mj_pg_run(c, MJ_PG_HOST, mj_pg_deadline(c));
     if (rc == MJ_OK && (c->nresults != 1 || PQntuples(c->results[0]) != 1))
         rc = MJ_ENOTFOUND;
     if (rc == MJ_OK)

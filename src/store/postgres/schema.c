@@ -63,6 +63,8 @@ static const char *const versions[MJ_PG_SCHEMA] = {
                                                                           "NOT NULL)" HOT("50") ";\n",
 };
 
+enum { MIGRATE_MS = 120000 }; /* the deadline of a step: it may wait for another process that migrates */
+
 /* All statements of the step from version `from` on, which end with its row. */
 static void add_step(mj_buf *out, const mj_pg_url *u, int from)
 {
@@ -101,7 +103,7 @@ static int step(mj_pg_conn *c, int *version)
     snprintf(line, sizeof line,
              "BEGIN; SET LOCAL statement_timeout = 0; LOCK TABLE \"%s\".migration IN ACCESS EXCLUSIVE MODE",
              c->url->schema);
-    rc = mj_pg_text(c, line, NULL, mj_pg_ms() + MJ_PG_READ_MS);
+    rc = mj_pg_text(c, line, NULL, mj_pg_ms() + MIGRATE_MS);
     if (rc == MJ_OK)
         rc = mj_pg_version(c, &is);
     if (rc == MJ_OK && is < MJ_PG_SCHEMA) {
@@ -114,7 +116,7 @@ static int step(mj_pg_conn *c, int *version)
     if (rc == MJ_OK)
         rc = mj_pg_text(c, "COMMIT", NULL, INT64_MAX);
     else if (c->c)
-        (void)mj_pg_text(c, "ROLLBACK", NULL, mj_pg_ms() + MJ_PG_WRITE_MS);
+        (void)mj_pg_text(c, "ROLLBACK", NULL, mj_pg_deadline(c));
     if (rc == MJ_OK)
         *version = is;
     return rc;
@@ -128,7 +130,7 @@ static int has_schema(mj_pg_conn *c, bool *has)
     int rc;
 
     snprintf(sql, sizeof sql, "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = '%s'", c->url->schema);
-    rc = mj_pg_text(c, sql, &r, mj_pg_ms() + MJ_PG_READ_MS);
+    rc = mj_pg_text(c, sql, &r, mj_pg_ms() + MIGRATE_MS);
     *has = rc == MJ_OK && r && PQntuples(r) == 1;
     PQclear(r);
     return rc;
@@ -156,7 +158,7 @@ int mj_pg_migrate(mj_pg_conn *c, int *from)
         mj_put_u8(&sql, 0);
         do { /* two that make it at once: one of them fails, and finds it made */
             c->why[0] = '\0';
-            rc = sql.failed ? MJ_ENOMEM : mj_pg_text(c, (const char *)sql.p, NULL, mj_pg_ms() + MJ_PG_READ_MS);
+            rc = sql.failed ? MJ_ENOMEM : mj_pg_text(c, (const char *)sql.p, NULL, mj_pg_ms() + MIGRATE_MS);
         } while (rc != MJ_OK && c->c && ++tries < TRIES &&
                  (rc == MJ_EAGAIN || strcmp(c->state, "42P06") == 0 || strcmp(c->state, "42P07") == 0));
         mj_buf_free(&sql);

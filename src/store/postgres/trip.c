@@ -15,6 +15,11 @@ int64_t mj_pg_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+int64_t mj_pg_deadline(const mj_pg_conn *c)
+{
+    return mj_pg_ms() + (int64_t)c->url->answer_ms * 4 / 3;
+}
+
 void mj_pg_sleep(int64_t ms)
 {
     struct timespec t = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
@@ -290,7 +295,7 @@ static bool end_group(mj_pg_conn *c)
 
 void mj_pg_rollback(mj_pg_conn *c)
 {
-    int64_t until = mj_pg_ms() + MJ_PG_WRITE_MS;
+    int64_t until = mj_pg_deadline(c);
     int left;
 
     mj_pg_no_args(&c->args);

@@ -20,10 +20,10 @@ int mj_pg_go(mj_tx *tx)
 {
     mj_pg *db = tx->db;
     mj_pg_conn *c = &db->conn;
-    int rc = mj_pg_trip(c, mj_pg_ms() + (tx->write ? MJ_PG_WRITE_MS : MJ_PG_READ_MS));
+    int rc = mj_pg_trip(c, mj_pg_deadline(c));
 
     if (rc == MJ_EIO && !c->c && c->recording) /* nothing was read yet: another connection's snapshot will do */
-        rc = mj_pg_replay(c, mj_pg_ms() + MJ_PG_READ_MS);
+        rc = mj_pg_replay(c, mj_pg_deadline(c));
     c->recording = false;
     return tx->write ? mj_pg_again(db, rc) : rc;
 }

@@ -38,7 +38,8 @@ static bool set_schema(mj_pg_url *u, const char *name)
 {
     size_t n = strlen(name);
 
-    if (n == 0 || n >= sizeof u->schema || isdigit((unsigned char)*name) || strncmp(name, "pg_", 3) == 0)
+    if (n == 0 || n >= sizeof u->schema || isdigit((unsigned char)*name) || strncmp(name, "pg_", 3) == 0 ||
+        strcmp(name, "information_schema") == 0)
         return false;
     for (size_t i = 0; i < n; i++)
         if (!islower((unsigned char)name[i]) && !isdigit((unsigned char)name[i]) && name[i] != '_')
@@ -88,6 +89,16 @@ static int set_defaults(mj_pg_url *u)
     for (unsigned i = 0; i < sizeof defaults / sizeof defaults[0] && rc == MJ_OK; i++)
         rc = set_default(u, defaults[i][0], defaults[i][1], defaults[i][2]);
     return rc;
+}
+
+/* libpq refuses what is no number; 0 is the system's own choice. */
+static int answer_ms(const mj_pg_url *u)
+{
+    enum { LEAST = 100, MOST = 3600000 };
+    const char *value = value_of(u, "tcp_user_timeout");
+    long ms = value ? strtol(value, NULL, 10) : 0;
+
+    return ms <= 0 || ms > MOST ? MJ_PG_ANSWER_MS : ms < LEAST ? LEAST : (int)ms;
 }
 
 static void show(mj_pg_url *u)
@@ -169,7 +180,7 @@ int mj_pg_url_parse(const char *where, const mj_store_options *o, mj_pg_url *u, 
         snprintf(
             why, why_size,
             "store_schema has to be a name of up to 63 small letters, digits and _, which begins with a letter or _ "
-            "and not with pg_");
+            "and is not one of PostgreSQL's own (pg_..., information_schema): choose another, such as mjhook");
         return MJ_EINVAL;
     }
     url = strdup(where);
@@ -192,6 +203,7 @@ int mj_pg_url_parse(const char *where, const mj_store_options *o, mj_pg_url *u, 
     }
     if (rc == MJ_OK)
         rc = set_defaults(u);
+    u->answer_ms = answer_ms(u);
     show(u);
     if (rc != MJ_OK)
         mj_pg_url_free(u);

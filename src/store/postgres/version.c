@@ -12,7 +12,7 @@ int mj_pg_version(mj_pg_conn *c, int *version)
 
     *version = 0;
     snprintf(sql, sizeof sql, "SELECT coalesce(max(version), 0)::text FROM \"%s\".migration", c->url->schema);
-    rc = mj_pg_text(c, sql, &r, mj_pg_ms() + MJ_PG_WRITE_MS);
+    rc = mj_pg_text(c, sql, &r, mj_pg_deadline(c));
     if (rc == MJ_OK && r && PQntuples(r) == 1)
         *version = (int)strtol(PQgetvalue(r, 0, 0), NULL, 10);
     PQclear(r);

@@ -72,7 +72,7 @@ int mj_pg_writer_have(mj_pg *db)
     for (unsigned i = 0; i < 2 && rc == MJ_OK && !db->writer.have; i++) {
         mj_pg_no_args(&c->args);
         mj_pg_arg_ref(&c->args, db->writer.holder);
-        rc = mj_pg_run(c, i ? MJ_PG_WRITER_MAKE : MJ_PG_WRITER_TAKE, mj_pg_ms() + MJ_PG_WRITE_MS);
+        rc = mj_pg_run(c, i ? MJ_PG_WRITER_MAKE : MJ_PG_WRITER_TAKE, mj_pg_deadline(c));
         if (rc == MJ_OK && c->nresults == 1 && PQntuples(c->results[0]) == 1)
             rc = have(db, c->results[0]);
         mj_pg_clear(c);
@@ -139,7 +139,7 @@ static void end_former(mj_pg_conn *c, int backend, int64_t start)
     mj_pg_no_args(&c->args);
     mj_pg_arg_int(&c->args, backend);
     mj_pg_arg_int(&c->args, start);
-    (void)mj_pg_run(c, MJ_PG_END_BACKEND, mj_pg_ms() + MJ_PG_WRITE_MS);
+    (void)mj_pg_run(c, MJ_PG_END_BACKEND, mj_pg_deadline(c));
     mj_pg_clear(c);
     c->why[0] = '\0';
 }
@@ -167,7 +167,7 @@ static int seize(mj_pg *db, int64_t *batch, int64_t until)
 
 int mj_pg_settle(mj_pg *db)
 {
-    int64_t until = mj_pg_ms() + MJ_PG_SETTLE_MS, start = db->conn.backend_start, batch;
+    int64_t until = mj_pg_ms() + db->url.answer_ms, start = db->conn.backend_start, batch;
     int backend = db->conn.backend, rc;
 
     do {
@@ -190,8 +190,8 @@ int mj_pg_settle(mj_pg *db)
     db->writer.have = false;
     snprintf(
         db->conn.why, db->conn.why_size,
-        "the connection to %s was lost while a batch was committed, and it could not be asked again within %d s: the "
+        "the connection to %s was lost while a batch was committed, and it could not be asked again within %g s: the "
         "batch is stored as a whole, or nothing of it",
-        db->url.shown, MJ_PG_SETTLE_MS / 1000);
+        db->url.shown, db->url.answer_ms / 1000.0);
     return MJ_EUNSURE;
 }
