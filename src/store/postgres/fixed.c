@@ -117,7 +117,7 @@ void mj_pg_fixed(mj_buf *out, const mj_pg_url *u, unsigned statement)
         snprintf(limits, sizeof limits,
                  "SELECT set_config('statement_timeout', '%d', true), set_config('lock_timeout', '%d', true), "
                  "set_config('idle_in_transaction_session_timeout', '%d', true), ",
-                 t->u->answer_ms, t->u->answer_ms * 2 / 3, t->u->answer_ms * 2);
+                 u->answer_ms, u->answer_ms * 2 / 3, u->answer_ms * 2);
         mj_pg_put_sql(out, u, limits);
         mj_pg_put_sql(out, u,
                       "set_config('jit', 'off', true), "
