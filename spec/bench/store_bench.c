@@ -1,6 +1,8 @@
 /* make bench, section store: what a big store costs, beside raw LMDB in the same run.
  *
  *   store_bench [TASKS] [DIR]     default 1,000,000 tasks in a temporary directory
+ *   store_bench load TASKS STORE  only makes a store of so many finished tasks, and leaves it there
+ *   store_bench find TASKS STORE  only looks tasks of such a store up, at random
  *
  * Prints one line per figure.  Medians of what was measured in this run; the
  * ratios are what counts, since the machines are shared and noisy. */
@@ -439,8 +441,33 @@ static void applies(const char *dir, const char *raw_dir, uint64_t tasks)
     mdb_env_close(r.env);
 }
 
+/* One part, on a store that stays. */
+static int part(const char *name, uint64_t tasks, const char *dir)
+{
+    mj_store_options o = {.rules = mj_rules_default};
+    bool loads = strcmp(name, "load") == 0;
+    char why[256];
+    mj_store *s;
+
+    if (tasks == 0 || (!loads && strcmp(name, "find") != 0))
+        return 64;
+    MUST(mj_store_open(dir, &o, &s, why, sizeof why));
+    if (loads) {
+        load(s, tasks);
+        report_size(dir, tasks);
+    } else {
+        reads(s, tasks);
+    }
+    mj_store_close(s);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc == 4)
+        return part(argv[1], strtoull(argv[2], NULL, 10), argv[3]);
+
     uint64_t tasks = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000;
     const char *base = argc > 2 ? argv[2] : getenv("TMPDIR");
     char dir[4000], raw_dir[4096], why[256], cmd[4200];
@@ -448,7 +475,6 @@ int main(int argc, char **argv)
     struct rusage ru;
     mj_store *s;
 
-    setvbuf(stdout, NULL, _IOLBF, 0);
     snprintf(dir, sizeof dir, "%s/mjhook-bench.XXXXXX", base ? base : "/tmp");
     if (tasks == 0 || !mkdtemp(dir))
         return 64;
