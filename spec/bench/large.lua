@@ -2,8 +2,8 @@
 --
 --   lua5.4 large.lua [TASKS]       default 100,000; 10,000,000 take some 20 GB on disk and a quarter of an hour
 --
--- The store's tasks are all finished, as after a year. Memory is what a process needs for itself; the pages of the mapped
--- file come on top, as long as the machine has room for them.
+-- The store's tasks are all finished, as after a year. Memory is what a process needs for itself; the pages of the
+-- mapped file come on top, as long as the machine has room for them.
 local gettime = require "socket".gettime
 local mjhook = require "mjhook"
 
