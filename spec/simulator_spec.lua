@@ -974,10 +974,20 @@ print(w, h)]]
             assert.matches("already running", out)
         end)
 
-        it("names a switch it does not know", function()
-            local out, code = start(other, "--set nonsense=1")
-            assert.equal(1, code)
-            assert.matches("unknown switch nonsense", out)
+        it("names a switch it does not know, or whose value is wrong, in one line", function()
+            for setting, what in pairs {
+                ["nonsense=1"] = "unknown switch nonsense", ["submit.nonsense=1"] = "unknown fault submit.nonsense",
+                ["limit=many"] = "limit must be a number", ["delay_ms=nan"] = "delay_ms must not be negative",
+                ["submit=1"] = "submit must be a table", ["callback_format=%s"] = "callback_format does not know %s",
+            } do
+                local out, code = start(other, "--set '" .. setting .. "'")
+                assert.equal(64, code, out)
+                assert.truthy(out:find("simulator: --set: " .. what, 1, true), out)
+                assert.matches("^[^\n]*simulator %-%-help%)$", out)
+            end
+            local out, code = sh(("%s run --dir %s --set nonsense=1 2>&1"):format(quote(LAUNCHER), quote(other)))
+            assert.equal(64, code)
+            assert.matches("^simulator: [^\n]*$", out)
         end)
 
         it("explains itself", function()

@@ -7,6 +7,8 @@ local json = require "json"
 
 local _M = {}
 
+local HOME = debug.getinfo(1, "S").source:match("^@(.*/)") or ""
+
 local defaults = {
     keys = { "test-key" },
     seed = 1,
@@ -144,7 +146,8 @@ local function parse(text)
 end
 
 --- Reads the launcher's file: one name=value a line, `key` may repeat,
--- `submit.quota` is a rate. Raises on a bad line, so nginx does not start.
+-- `submit.quota` is a rate. With a switch that is wrong, nginx does not start: it ends
+-- with 64.
 function _M.load(path)
     initial = copy(defaults)
     _M.reset()
@@ -171,7 +174,9 @@ function _M.load(path)
 
     local ok, err = _M.merge(patch)
     if not ok then
-        error("simulator: " .. err, 0)
+        -- nginx would add a traceback to an error raised here. It is not in the background yet, and owns nothing.
+        io.stderr:write("simulator: --set: ", err, " (try ", HOME, "simulator --help)\n")
+        os.exit(64)
     end
     initial = copy(_M.values)
 end

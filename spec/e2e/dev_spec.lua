@@ -146,10 +146,12 @@ describe("mjhook dev", function()
       ["dev trigger succeded"] = 'did you mean "succeeded"?', ["dev triger lost"] = 'did you mean "trigger"?',
       ["dev trigger"] = "one of succeeded, failed, lost, duplicate, late expected",
       ["dev --port 70000"] = "whole number", ["dev --set nonsense"] = "NAME=VALUE expected",
+      ["dev --set nosuch=1"] = "unknown switch nosuch", ["dev --set limit=x"] = "limit must be a number",
     } do
       local out, code = kit.sh(mjhook(arguments))
       assert.equal(64, code, out)
       assert.truthy(out:find(what, 1, true), out)
+      assert.falsy(out:find("traceback", 1, true), out)
     end
     local out, code = kit.sh(mjhook "dev trigger lost")
     assert.equal(1, code)
