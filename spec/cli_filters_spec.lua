@@ -74,7 +74,9 @@ describe("mjhook", function()
       signal(refs[4], "cancel", { source = "user" })
       for words, want in pairs {
         ["--account a"] = "1", ["--mode relaxed"] = "2", ["--key k2"] = "2", ["-q red --since 1h"] = "2 1",
-        ["--q=FOX --since 1h"] = "3 1", ["--state queued,cancelled --user u"] = "4 3", ["--until 1h"] = "",
+        ["--q=FOX --since 1h"] = "3 1", ["--state queued,cancelled --user u"] = "4 3",
+        ["--state queued --state cancelled --user u"] = "4 3", ["--state cancelled --state=cancelled"] = "4",
+        ["--until 1h"] = "",
         ["--before " .. refs[3]] = "2 1", ["--after " .. refs[2]] = "4 3",
         ["--after " .. refs[1] .. " --limit 1"] = "2", ["--after " .. refs[1] .. " --limit 2"] = "3 2",
         ["--before " .. refs[4] .. " --limit 2"] = "3 2", ["--since 1h --until 0s"] = "4 3 2 1",
@@ -99,7 +101,9 @@ describe("mjhook", function()
     for i, case in ipairs {
       { "--state queued,quued", 'did you mean "queued"?' }, { "--state ''", "one of queued" },
       { "--mode turbo", "one of fast, relaxed expected" }, { "--before x", "a ref expected" },
-      { "--key=", "it is empty" }, { "--since 1h --until 2h", "later than --until" },
+      { "--key=", "it is empty" }, { "--state queued --state quued", 'did you mean "queued"?' },
+      { "--user a --user b", "--user was given twice" }, { "-q a --q b", "--q was given twice" },
+      { "--since 1h --until 2h", "later than --until" },
     } do
       it("refuses a filter that is wrong: " .. i, function()
         local out, code = run("list " .. case[1])
@@ -203,6 +207,7 @@ describe("mjhook", function()
       { "cancel --state succeeded --yes", "possible are queued, submitting, ambiguous, pending" },
       { "resubmit --state queued,pending --yes", "possible are ambiguous, lost, failed" },
       { "cancel --all --limit 0 --yes", "a whole number from 1" },
+      { "cancel --state queued --state succeeded --limit 1 --limit 2 --yes", "--limit was given twice" },
     } do
       it("refuses a command that says too little or too much: " .. i, function()
         put { {} }

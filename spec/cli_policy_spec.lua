@@ -315,6 +315,7 @@ describe("mjhook policy", function()
       local path = file("p", ACCEPT)
       for _, case in ipairs {
         { 4 }, { 4, "--limit", "0" }, { 2, "--limit", "2" }, { 1, "--state", "succeeded" }, { 0, "--state", "lost" },
+        { 2, "--state", "succeeded", "--state", "queued" },
         { 4, "--since", "1h" }, { 0, "--since", "2999-01-01" },
         { 3, "--since", ("%d"):format(mj:stats() and core.now() - 2500000) },
         { 1, "--since", "1h", "--state", "queued", "--limit", "3" },
@@ -509,6 +510,7 @@ describe("mjhook policy", function()
     it("chooses among them as among a store's", function()
       local name = kit.write(dir .. "/recorded.jsonl", recorded())
       for _, case in ipairs { { 4 }, { 1, "--limit", "1" }, { 1, "--state", "failed" }, { 0, "--since", "2999-01-01" },
+        { 3, "--state", "succeeded,failed", "--state=queued" },
                               { 4, "--since", "1h" }, { 4, "--limit", "0" } } do
         local result = run { "policy", "test", "none", "--json", "--fixtures", name, unpack(case, 2) }
         assert.equal(case[1], select(2, objects(result)).tasks, table.concat(case, " "))

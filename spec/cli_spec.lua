@@ -520,6 +520,15 @@ describe("mjhook", function()
       { "gives a prompt that is no UTF-8", { "submit", "\255" }, "not valid UTF-8" },
       { "gives a time that is none", { "list", "--since", "yesterday" }, "a time expected" },
       { "gives a negative limit", { "list", "--limit", "-1" }, "a whole number from 0" },
+      { "gives a limit in hexadecimal", { "list", "--limit", "0x10" }, "a whole number from 0" },
+      { "gives a limit with an exponent", { "prune", "--limit", "1e3" }, "a whole number from 1" },
+      { "gives a limit with a sign", { "list", "--limit", "+5" }, "a whole number from 0" },
+      { "gives a limit that is not finite", { "events", "--limit", "inf" }, "a whole number from 0" },
+      { "gives a limit of many digits", { "list", "--limit", ("0"):rep(17) }, "a whole number from 0" },
+      { "gives a user twice", { "list", "--user", "a", "--user=b" }, "--user was given twice, and takes one value" },
+      { "gives a limit twice", { "prune", "--limit=1", "--limit=2" }, "--limit was given twice" },
+      { "gives a store twice", { "--store", "/x", "list", "--store=/y" }, "--store was given twice" },
+      { "gives a configuration twice", { "-c", "/x", "list", "-c/y" }, "-c was given twice" },
       { "asks for help about nothing", { "help", "lsit" }, 'did you mean "list"?' },
     }
     for _, case in ipairs(cases) do
@@ -531,6 +540,22 @@ describe("mjhook", function()
         assert.is_nil(result.err:find("bug", 1, true))
       end)
     end
+
+    it("shows no password of a URL that stands where another word should", function()
+      for _, url in ipairs { "postgresql://u:hush@db.example/app", "postgresql://db.example/a?password=hush",
+                             "postgres://u:hu%73h@db.example/%" } do
+        for _, words in ipairs {
+          { url }, { "list", url }, { "list", "--store", url }, { "readmit", url }, { "pause", url },
+          { "policy", url }, { "policy", "test", url },
+          { "policy", "test", "none", "--fixtures=" .. url }, { "get", url }, { "kick", url },
+          { "help", url }, { "list", "--" .. url }, { "submit", "a", url },
+        } do
+          local result = run(words)
+          assert.not_equal(0, result.code)
+          assert.is_nil(result.err:find("hu%%?[7s]", 1), result.err)
+        end
+      end
+    end)
 
     it("refuses an empty prompt from standard input", function()
       local result = run({ "submit", "-" }, "\n")

@@ -157,7 +157,7 @@ complete -c mjhook -n '__fish_seen_subcommand_from refused' -l limit -x -d 'at m
 complete -c mjhook -n 'not __fish_seen_subcommand_from init dev doctor submit get list watch refresh cancel resubmit adopt events kick bury replay refused readmit policy stats metrics pause resume prune check backup restore migrate copy help' -a readmit -d 'take refused callbacks in after all'
 complete -c mjhook -n 'not __fish_seen_subcommand_from init dev doctor submit get list watch refresh cancel resubmit adopt events kick bury replay refused readmit policy stats metrics pause resume prune check backup restore migrate copy help' -a policy -d 'try a policy'\''s decisions on recorded tasks, or compare two'
 complete -c mjhook -n '__fish_seen_subcommand_from policy' -l since -x -d 'tasks stored since: 7d, 2h, 2026-01-31, 2026-01-31T12:00Z or milliseconds'
-complete -c mjhook -n '__fish_seen_subcommand_from policy' -l state -x -a 'queued submitting ambiguous pending succeeded failed lost cancelled' -d 'only tasks in this state'
+complete -c mjhook -n '__fish_seen_subcommand_from policy' -l state -x -a 'queued submitting ambiguous pending succeeded failed lost cancelled' -d 'only tasks in this state; several: a,b'
 complete -c mjhook -n '__fish_seen_subcommand_from policy' -l limit -x -d 'at most N tasks, the newest; 0: all (default)'
 complete -c mjhook -n '__fish_seen_subcommand_from policy' -l fixtures -rF -d 'tasks from a file instead of a store, as list --json prints them; - is standard input'
 complete -c mjhook -n '__fish_seen_subcommand_from policy' -a 'test diff'

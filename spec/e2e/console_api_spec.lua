@@ -208,6 +208,13 @@ for store_name, on in pairs(STORES) do describe("the console's API on " .. store
     "tasks?state=queued&state=lost", "tasks?q", "task", "task?ref=x", "events?after=x", "events?before=" ..
     "01ARZ3NDEKTSV4RRFFQ69G5FAV", "refused?below=-1", "refused?limit=1e9", "find", "find?id=",
   }
+  for _, number in ipairs { "0x10", "inf", "nan", "1e3", "1.5", "-1", "%2B5", "%205", "", "9999999999999999",
+                            "1%00" } do
+    for _, path in ipairs { "tasks?limit", "tasks?since", "count?until", "events?limit", "gallery?limit",
+                            "refused?limit", "refused?below" } do
+      wrong[#wrong + 1] = path .. "=" .. number
+    end
+  end
   check("names what is wrong with a request", function()
     for _, path in ipairs(wrong) do
       local answer, status = get("/look/api/" .. path)

@@ -68,7 +68,9 @@ describe("mjhook-reconcile", function()
 
   for _, arguments in ipairs {
     "--nonsense", "-x", "extra", "--budget", "--budget x", "--budget 0", "--budget -1", "--budget 1e9", "--budget nan",
-    "--limit 0", "--limit many", "--interval 0", "--interval ''", "-c", "--store",
+    "--limit 0", "--limit many", "--interval 0", "--interval ''", "-c", "--store", "--budget 0x10", "--budget 1e3",
+    "--budget ' 5'", "--budget +5", "--budget 5s", "--budget .5", "--budget 1.5.5", "--limit 1.5", "--limit 0x10",
+    "--limit inf", "--interval 1e1", "--budget 5 --budget=6", "-c a --config b", "--limit 1 --json --limit 2",
   } do
     it("exits 64 when called with " .. arguments, function()
       local result = run(arguments)

@@ -2,6 +2,7 @@
  *
  * Options, signals, exit codes and progress are here.  The pass itself is mj:reconcile() in Lua, which this program
  * embeds and which takes the single-run lock, so that a pass from Lua and one from cron exclude each other. */
+#include "base/number.h"
 #include "lua/compat.h"
 #include "os/fd.h"
 #include "store/store.h"
@@ -76,15 +77,29 @@ __attribute__((format(printf, 1, 2))) static void complain(const char *format, .
     fprintf(stderr, "mjhook-reconcile: %s\n", text);
 }
 
-static bool number(const char *name, const char *text, double low, double high, double *v)
+/* Reads decimal digits, with a fraction unless `whole`; nothing else that strtod() takes. */
+static bool number(const char *name, const char *text, bool whole, double low, double high, double *v)
 {
-    char *end;
+    const size_t n = strspn(text, "0123456789");
+    const char *end = text + n;
 
-    errno = 0;
-    *v = strtod(text, &end);
-    if (errno == 0 && end != text && *end == '\0' && *v >= low && *v <= high)
+    if (!whole && *end == '.')
+        end += 1 + strspn(end + 1, "0123456789");
+    *v = mj_number_read(text);
+    if (n > 0 && *end == '\0' && *v >= low && *v <= high)
         return true;
-    complain("--%s: a number from %g to %g expected, got \"%s\"", name, low, high, text);
+    complain("--%s: a %snumber from %.10g to %.10g expected, got \"%s\"", name, whole ? "whole " : "", low, high, text);
+    return false;
+}
+
+/* Whether an option was there before with another value: one of the two would not count. */
+static bool differs(const char *name, const char *value, const char **before)
+{
+    if (*before && strcmp(*before, value) != 0) {
+        complain("--%s was given twice, and takes one value", name);
+        return true;
+    }
+    *before = value;
     return false;
 }
 
@@ -99,11 +114,15 @@ static int parse(int argc, char **argv, options *o)
         {"verbose", 0, NULL, 'v'}, {"version", 0, NULL, VERSION},   {"help", 0, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
+    const char *values[sizeof longs / sizeof *longs] = {NULL};
     double n;
     int c;
 
     opterr = 0; /* getopt's messages quote the option as it is */
     while ((c = getopt_long(argc, argv, "c:qvh", longs, NULL)) != -1) {
+        for (unsigned i = 0; optarg && longs[i].name; i++)
+            if (longs[i].val == c && differs(longs[i].name, optarg, &values[i]))
+                return EXIT_USAGE;
         switch (c) {
         case 'c':
             o->config = optarg;
@@ -112,16 +131,16 @@ static int parse(int argc, char **argv, options *o)
             o->store = optarg;
             break;
         case BUDGET:
-            if (!number("budget", optarg, 0.1, 86400, &o->budget))
+            if (!number("budget", optarg, false, 0.1, 86400, &o->budget))
                 return EXIT_USAGE;
             break;
         case LIMIT:
-            if (!number("limit", optarg, 1, 1e9, &n))
+            if (!number("limit", optarg, true, 1, 1e9, &n))
                 return EXIT_USAGE;
             o->limit = (long)n;
             break;
         case INTERVAL:
-            if (!number("interval", optarg, 0.1, 86400, &o->interval))
+            if (!number("interval", optarg, false, 0.1, 86400, &o->interval))
                 return EXIT_USAGE;
             break;
         case DRY:

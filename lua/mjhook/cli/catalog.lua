@@ -69,8 +69,7 @@ function M.command(name)
       return name == "help" and M.HELP or require("mjhook.cli.commands." .. name)
     end
   end
-  local shown = require("mjhook.stores").public(name) -- no password of a URL that stands in the wrong place
-  fail.stop(fail.USAGE, ('unknown command "%s"%s'):format(shown, suggest(name, M.names())), "")
+  fail.stop(fail.USAGE, ('unknown command "%s"%s'):format(name, suggest(name, M.names())), "")
 end
 
 return M

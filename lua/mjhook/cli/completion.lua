@@ -139,7 +139,8 @@ local function zsh_options(list, out)
   for _, option in ipairs(list) do
     local help = "[" .. zsh_text(option.help) .. "]"
     local value = option.arg and (":%s:%s"):format(zsh_text(option.arg), zsh_action(values_of(option))) or ""
-    out[#out + 1] = single_quoted(("--%s%s%s%s"):format(option.name, option.arg and "=" or "", help, value))
+    out[#out + 1] = single_quoted(("%s--%s%s%s%s"):format(option.several and "*" or "", option.name,
+      option.arg and "=" or "", help, value))
     if option.short then
       out[#out + 1] = single_quoted(("-%s%s%s"):format(option.short, help, value))
     end

@@ -23,9 +23,13 @@ end
 
 options.words[read_states] = options.words[read_state]
 
+--- The states, as a list.
+M.STATE = { name = "state", arg = "STATE", help = "only tasks in this state; several: a,b", read = read_states,
+            several = true }
+
 --- What a task must be. `field` is the filter's name for it, where that is another one.
 M.OF_TASKS = {
-  { name = "state", arg = "STATE", help = "only tasks in this state; several: a,b", read = read_states },
+  M.STATE,
   { name = "user", arg = "ID", help = "only this user's tasks", read = options.text, field = "user_id" },
   { name = "account", arg = "NAME", help = "only tasks of this account", read = options.text },
   { name = "mode", arg = "MODE", help = "only tasks of this mode: fast or relaxed",

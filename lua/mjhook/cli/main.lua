@@ -23,8 +23,8 @@ local function check_arguments(command, values, arguments)
   if #arguments < command.least then
     fail.stop(fail.USAGE, ("%s: %s expected"):format(command.name, command.arguments), command.name)
   elseif #arguments > command.most then
-    fail.stop(fail.USAGE, ('unexpected argument "%s": %s')
-      :format((stores.public(arguments[command.most + 1])), command.too_many), command.name)
+    fail.stop(fail.USAGE, ('unexpected argument "%s": %s'):format(arguments[command.most + 1], command.too_many),
+      command.name)
   end
   for _, argument in ipairs(arguments) do
     if argument == "" then
@@ -96,6 +96,18 @@ local function dispatch(argv)
   return perform(command, values, arguments)
 end
 
+-- A message may quote any word of the command line. The URL of a store, wherever it stands, is shown without password.
+local function without_passwords(message, argv)
+  for _, word in ipairs(argv) do
+    local url = word:match "%l[%w+.-]*://.*"
+    local shown = url and stores.public(url)
+    if shown ~= url then
+      message = message:gsub(url:gsub("%p", "%%%0"), (shown:gsub("%%", "%%%%")))
+    end
+  end
+  return message
+end
+
 local function say(...)
   io.stderr:write("mjhook: ", text.clean(table.concat { ... }), "\n")
 end
@@ -113,7 +125,7 @@ return function(argv)
     return result
   elseif not result.trace then
     if result.message then
-      say(result.message)
+      say(without_passwords(result.message, argv))
     end
     if result.command then
       io.stderr:write(("usage: see `mjhook help%s`\n"):format(result.command ~= "" and " " .. result.command or ""))

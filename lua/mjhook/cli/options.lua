@@ -1,15 +1,15 @@
 --- The command line, strictly: what is not known is refused, with the nearest thing that is.
 -- An option is {name=, short=, arg= (what it takes, for the help), help=, read= (text -> value | nil, why),
--- several= (true: it may repeat, and gives a list)}.
+-- several= (true: it may repeat, and gives a list of all values, also of those that are lists themselves)}.
 local fail = require "mjhook.cli.fail"
 local suggest = require "mjhook.suggest"
 
 local M = {}
 
---- Reads a whole number.
+--- Reads a whole number, in decimal digits.
 function M.whole(low, high)
   return function(text)
-    local n = text:match "^[+-]?%d+$" and tonumber(text)
+    local n = #text <= 16 and text:match "^%-?%d+$" and tonumber(text)
     if n and n >= low and n <= high then
       return n
     end
@@ -139,17 +139,20 @@ function M.parse(argv, global, lookup)
       if option.read then
         local read, why = option.read(value)
         if read == nil then
-          local shown = require("mjhook.stores").public(value) -- no password
-          fail.stop(fail.USAGE, ('%s "%s": %s'):format(written, shown, why), command and command.name)
+          fail.stop(fail.USAGE, ('%s "%s": %s'):format(written, value, why), command and command.name)
         end
         value = read
       end
       if option.several then
-        values[option.name] = values[option.name] or {}
-        table.insert(values[option.name], value)
-      else
-        values[option.name] = option.arg and value or not option.arg
+        local list = values[option.name] or {}
+        for _, one in ipairs(type(value) == "table" and value or { value }) do
+          list[#list + 1] = one
+        end
+        value = list
+      elseif option.arg and values[option.name] ~= nil and values[option.name] ~= value then
+        fail.stop(fail.USAGE, ("%s was given twice, and takes one value"):format(written), command and command.name)
       end
+      values[option.name] = option.arg and value or not option.arg
     elseif not command then
       command = lookup(word)
     else

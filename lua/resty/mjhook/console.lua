@@ -101,6 +101,18 @@ local function split(text)
   return list
 end
 
+local MOST = 999999999999999 -- of 15 digits: exact, and in milliseconds far enough
+
+-- A parameter that is a whole number, in decimal digits. nil where it is not given; nil and what is wrong.
+local function whole(args, name)
+  local value = args[name]
+  if value == nil then
+    return nil
+  end
+  local n = type(value) == "string" and #value <= 15 and value:match "^%d+$" and tonumber(value)
+  return n or nil, not n and ("%s: a whole number from 0 to %d expected"):format(name, MOST) or nil
+end
+
 -- The filter that a query makes, or nil and what is wrong with it.
 local function filter_of(args, fields, options)
   local filter, hidden = {}, access.hidden(args, options)
@@ -115,9 +127,10 @@ local function filter_of(args, fields, options)
     elseif TEXTS[name] and fields[name] and type(value) == "string" then
       filter[name] = value
     elseif NUMBERS[name] then
-      filter[name] = tonumber(value)
-      if not filter[name] then
-        return nil, ("%s: a number expected"):format(name)
+      local why
+      filter[name], why = whole(args, name)
+      if why then
+        return nil, why
       end
     elseif FLAGS[name] and fields[name] then
       filter[name] = value == true or value == "1" or value == "true" or nil
@@ -126,15 +139,6 @@ local function filter_of(args, fields, options)
     end
   end
   return filter, listing.fault(filter, fields)
-end
-
-local function whole(args, name)
-  local value = args[name]
-  if value == nil then
-    return nil
-  end
-  local n = type(value) == "string" and #value < 16 and value:match "^%d+$" and tonumber(value)
-  return n, not n and name .. ": a whole number expected" or nil
 end
 
 local function tasks_filter(args, options)

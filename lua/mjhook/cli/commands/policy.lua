@@ -1,6 +1,6 @@
 -- mjhook policy
-local core = require "mjhook.core"
 local fail = require "mjhook.cli.fail"
+local filters = require "mjhook.cli.filters"
 local options = require "mjhook.cli.options"
 local questions = require "mjhook.policy_test.decisions"
 local recorded = require "mjhook.cli.recorded"
@@ -43,12 +43,16 @@ end
 
 local function from_file(given)
   local each, left = recorded.tasks(given.fixtures), given.limit or math.huge
+  local wanted = {}
+  for _, state in ipairs(given.state or {}) do
+    wanted[state] = true
+  end
   return function()
     while left > 0 do
       local task = each()
       if not task then
         return nil
-      elseif (not given.state or task.state == given.state) and task.created_at >= (given.since or 0) then
+      elseif (not given.state or wanted[task.state]) and task.created_at >= (given.since or 0) then
         left = left - 1
         return task
       end
@@ -357,8 +361,7 @@ return {
   options = {
     { name = "since", arg = "TIME", help = "tasks stored since: 7d, 2h, 2026-01-31, 2026-01-31T12:00Z or milliseconds",
       read = times.since },
-    { name = "state", arg = "STATE", help = "only tasks in this state",
-      read = options.one_of((table.unpack or unpack)(core.states)) },
+    filters.STATE,
     { name = "limit", arg = "N", help = "at most N tasks, the newest; 0: all (default)", read = options.whole(0, 1e9) },
     { name = "fixtures", arg = "FILE", help = "tasks from a file instead of a store, as list --json prints them; - is "
       .. "standard input", read = submit_file.open },

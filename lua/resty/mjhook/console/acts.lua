@@ -18,6 +18,10 @@ local function invalid(message, ...)
   return nil, core.error("invalid", message:format(...))
 end
 
+local function is_whole(value, most)
+  return type(value) == "number" and value % 1 == 0 and value >= 1 and value <= most
+end
+
 local function line(value)
   ngx.print(json.encode(value), "\n")
   ngx.flush(true)
@@ -57,7 +61,7 @@ local function check_ids(action, ids)
     return invalid("ids: a list of 1 to %d expected", IDS_MOST)
   end
   for _, id in ipairs(ids) do
-    local number = type(id) == "number" and id % 1 == 0 and id >= 1 and id <= 2 ^ 53
+    local number = is_whole(id, 2 ^ 53)
     local text = type(id) == "string" and (core.is_ref(id) or events.parse(id) ~= nil)
     if not (action == "readmit" and number or action ~= "readmit" and text) then
       return invalid("ids: %s is none", tostring(id))
@@ -120,8 +124,8 @@ local function on_account(mj, action, wanted)
     return accounts.resume(mj, wanted.account)
   elseif action == "drain" then
     return accounts.pause(mj, wanted.account)
-  elseif type(wanted.seconds) ~= "number" or wanted.seconds < 1 or wanted.seconds > PAUSE_S_MOST then
-    return invalid("seconds: 1 to %d expected", PAUSE_S_MOST)
+  elseif not is_whole(wanted.seconds, PAUSE_S_MOST) then
+    return invalid("seconds: a whole number from 1 to %d expected", PAUSE_S_MOST)
   end
   return accounts.pause(mj, wanted.account, wanted.seconds)
 end
