@@ -26,7 +26,7 @@
 #include "store/store.h"
 #include "store/tally.h"
 
-enum { MJ_BACKEND_ABI = 2 };
+enum { MJ_BACKEND_ABI = 3 };
 
 /* A walk over one index, in the order of its fields.  Entries with the same name lie together; which of two names
  * comes first is the backend's choice, and always the same. */
@@ -64,7 +64,9 @@ typedef struct mj_need {
     size_t nscans;
     mj_hold *holds;
     size_t nholds;
-    bool wait; /* hold all of them; otherwise those that are free, and at least one */
+    bool wait;   /* hold all of them; otherwise those that are free, and at least one */
+    bool named;  /* some tasks are named by their TID or KEY alone: lock those, too, in the same order */
+    bool events; /* the rows of EVENT of the tasks will be read, too */
 } mj_need;
 
 /* One row that becomes `bytes` (gone: is deleted), with what follows for the indexes (mj_facets_diff); or, with was and
@@ -117,13 +119,14 @@ struct mj_backend {
      * are read without that: many batches read them, and the last writer wins; but for those named "intake/...". */
     int (*begin)(void *db, bool write, mj_tx **tx);
     /* Fetches what is needed, in one round trip or two: afterwards get() of these keys, and scan() of these scans, need
-     * none.  With a task's key come its record or its tombstone, and its rows of EVENT (a scan of them needs no trip);
-     * with a key of TID or KEY, or an entry of a scan with `claim`, comes the task that it leads to.  In a write
-     * transaction tasks are locked, in ascending order of refs, and the holds come first; a scan with `claim` passes
-     * over tasks that other writers have locked, and need not be repeated to be true when the lock was waited for.
-     * May come several times in a transaction, and in a read transaction, too, which locks nothing.  A change of an
-     * EVENT or OUTBOX entry is made by a writer that has loaded the task.  NULL: get() and scan() cost no trips, and
-     * one writer runs at a time; all holds are held. */
+     * none.  With a task's key come its record or its tombstone, and its rows of EVENT if `events` asks for them (a
+     * scan of them needs no trip then; otherwise the first one fetches those of all tasks that were loaded); with a key
+     * of TID or KEY, or an entry of a scan with `claim`, comes the task that it leads to.  In a write transaction tasks
+     * are locked, in ascending order of refs, and the holds come first; a scan with `claim` passes over tasks that
+     * other writers have locked, and need not be repeated to be true when the lock was waited for. May come several
+     * times in a transaction, and in a read transaction, too, which locks nothing.  A change of an EVENT or OUTBOX
+     * entry is made by a writer that has loaded the task.  NULL: get() and scan() cost no trips, and one writer runs at
+     * a time; all holds are held. */
     int (*load)(mj_tx *tx, const mj_need *need);
     /* The row or entry with this key; MJ_ENOTFOUND; MJ_ECORRUPT: this one can't be read.  What follows from the key
      * (see MJ_INDEXES) is filled in; fields that the index does not have may have any value afterwards. */

@@ -43,6 +43,7 @@ mj_scan mj_scan_outbox(const mj_unit *u)
 typedef struct wants {
     mj_entry *keys;
     size_t n;
+    bool named, events; /* as in mj_need */
 } wants;
 
 static void want(wants *w, mj_entry key)
@@ -73,6 +74,7 @@ static void want_of(wants *w, const mj_op *op)
         want_name(w, MJ_IX_KEY, op->task->key, MJ_MAX_NAME);
         want_name(w, MJ_IX_TID, op->sig.task_id, MJ_MAX_TASK_ID);
         want_name(w, MJ_IX_META, op->intake, MJ_MAX_NAME);
+        w->named = true;
         return;
     case MJ_OP_REFUSE_INTAKE:
         want_name(w, MJ_IX_META, op->intake, MJ_MAX_NAME);
@@ -80,6 +82,7 @@ static void want_of(wants *w, const mj_op *op)
     case MJ_OP_SIGNAL:
         if (op->has_ref)
             want_ref(w, op->ref);
+        w->named = w->named || !op->has_ref;
         want_name(w, MJ_IX_TID, op->sig.task_id, MJ_MAX_TASK_ID);
         return;
     case MJ_OP_PAUSE:
@@ -90,6 +93,7 @@ static void want_of(wants *w, const mj_op *op)
     case MJ_OP_EVENT_KICK:
     case MJ_OP_EVENT_BURY:
         want_ref(w, op->event.ref);
+        w->events = true;
         return;
     default:
         return;
@@ -165,7 +169,7 @@ void mj_unit_expect_ops(mj_unit *u, const mj_op *ops, size_t n)
 {
     static const char *const meta[] = {MJ_JUDGED_KEY, MJ_MEASURES_KEY, MJ_REWIND_KEY, MJ_CLOCK_KEY, MJ_MOVING_KEY};
     mj_need need = {.wait = u->s->hold_all || u->npauses > 0};
-    wants w = {mj_unit_alloc(u, (KEYS_OF_OP * n + KEYS_OF_UNIT) * sizeof *w.keys), 0};
+    wants w = {mj_unit_alloc(u, (KEYS_OF_OP * n + KEYS_OF_UNIT) * sizeof *w.keys), .named = false};
     mj_scan scans[4];
 
     if (!u->s->backend->load || !w.keys)
@@ -189,6 +193,8 @@ void mj_unit_expect_ops(mj_unit *u, const mj_op *ops, size_t n)
         scans[need.nscans++] = mj_scan_outbox(u);
     need.keys = w.keys;
     need.nkeys = w.n;
+    need.named = w.named;
+    need.events = w.events;
     need.scans = scans;
     load(u, &need);
 }

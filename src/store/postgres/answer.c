@@ -1,6 +1,7 @@
 /* What a load's results tell: rows, those that are not there included, walks, accounts that are held. */
 #include "store/postgres/load.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const PGresult *take(mj_tx *tx, unsigned which)
@@ -27,41 +28,76 @@ void mj_pg_note_asked(mj_tx *tx, const mj_need *need, mj_index index, mj_index a
     }
 }
 
-/* The task or the tombstone that a name leads to came with it; unless the name was given to another ref in between. */
 static void note_names(mj_tx *tx, const mj_need *need, const PGresult *r, mj_index index)
 {
     if (!r)
         return;
     mj_pg_note_asked(tx, need, index, index, false);
     mj_pg_note_rows(tx, r, index);
-    for (int row = 0; row < PQntuples(r); row++) {
-        mj_entry e = {.index = MJ_IX_TASK};
-        const mj_pg_item *task, *tomb;
-        memcpy(e.ref, mj_pg_bytes(r, row, 1).p, sizeof e.ref);
-        task = mj_pg_known(tx, &e, false);
-        e.index = MJ_IX_TOMB;
-        tomb = mj_pg_known(tx, &e, false);
-        if (!task && !tomb)
-            continue;
-        e.index = MJ_IX_EVENT;
-        (void)mj_pg_note(tx, &e, true);
-        e.index = MJ_IX_TASK;
-        (void)mj_pg_note(tx, &e, false);
-    }
 }
 
+/* Of a ref that was asked for there is the task; or, as far as that was asked, the tombstone; or nothing. */
 static void note_tasks(mj_tx *tx, const mj_pg_asked *a)
 {
     const PGresult *tasks = take(tx, a->tasks), *tombs = take(tx, a->tombs), *events = take(tx, a->events);
 
-    if (!tasks || !tombs || !events)
-        return;
     mj_pg_note_rows(tx, tasks, MJ_IX_TASK);
     mj_pg_note_rows(tx, tombs, MJ_IX_TOMB);
-    mj_pg_note_asked(tx, a->need, MJ_IX_TASK, MJ_IX_TASK, false);
-    mj_pg_note_asked(tx, a->need, MJ_IX_TASK, MJ_IX_TOMB, false);
-    mj_pg_note_asked(tx, a->need, MJ_IX_TASK, MJ_IX_EVENT, true);
-    mj_pg_note_events(tx, events);
+    if (tasks)
+        mj_pg_note_asked(tx, a->need, MJ_IX_TASK, MJ_IX_TASK, false);
+    if (tombs)
+        mj_pg_note_asked(tx, a->need, MJ_IX_TASK, MJ_IX_TOMB, false);
+    if (events) {
+        mj_pg_note_asked(tx, a->need, MJ_IX_TASK, MJ_IX_EVENT, true);
+        mj_pg_note_events(tx, events);
+    }
+}
+
+/* Whether it is known what a ref is: a task has no tombstone. */
+static bool is_stray(mj_tx *tx, const uint8_t *ref)
+{
+    mj_entry e = {.index = MJ_IX_TASK};
+    const mj_pg_item *task;
+
+    memcpy(e.ref, ref, sizeof e.ref);
+    task = mj_pg_known(tx, &e, false);
+    e.index = MJ_IX_TOMB;
+    return !(task && task->there) && !mj_pg_known(tx, &e, false);
+}
+
+static int by_key(const void *a, const void *b)
+{
+    return mj_entry_order(a, b);
+}
+
+mj_entry *mj_pg_strays(mj_tx *tx, const mj_pg_asked *a, size_t *n)
+{
+    mj_entry *strays = NULL;
+    size_t unique = 0;
+
+    *n = 0;
+    for (size_t i = 0; i < a->need->nkeys; i++) {
+        const mj_entry *key = &a->need->keys[i];
+        const mj_pg_item *name =
+            key->index == MJ_IX_TID || key->index == MJ_IX_KEY ? mj_pg_known(tx, key, false) : NULL;
+        const uint8_t *ref = key->index == MJ_IX_TASK ? key->ref : name && name->there ? name->key.ref : NULL;
+        if (!ref || !is_stray(tx, ref))
+            continue;
+        if (!strays)
+            strays = mj_pg_alloc(tx, a->need->nkeys * sizeof *strays);
+        if (!strays)
+            break;
+        strays[*n] = (mj_entry){.index = MJ_IX_TASK};
+        memcpy(strays[(*n)++].ref, ref, MJ_ULID_BYTES);
+    }
+    if (*n == 0)
+        return NULL;
+    qsort(strays, *n, sizeof *strays, by_key);
+    for (size_t i = 0; i < *n; i++)
+        if (unique == 0 || mj_entry_order(&strays[unique - 1], &strays[i]) != 0)
+            strays[unique++] = strays[i];
+    *n = unique;
+    return strays;
 }
 
 static void note_accounts(mj_tx *tx, const mj_pg_asked *a)

@@ -1,9 +1,24 @@
-/* A batch's changes as few statements: for each table one that deletes, one that writes, and one that makes what has to
- * be new. */
+/* A batch's changes as few statements: for each table one of each kind that is needed.
+ *
+ * A row that was read, and so locked, is written where it lies.  What was not read is taken for new: an entry follows
+ * from a row that is locked, so nothing else makes it.  If it is there all the same, which only a damaged index brings
+ * about, the batch fails and runs again, and then writes over it. */
 #include "store/postgres/db.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+/* How a row or an entry is written, in this order. */
+typedef enum {
+    DELETED,  /* found by its key */
+    REMOVED,  /* found by its place */
+    REPLACED, /* found by its place; its bytes change */
+    PUT,      /* made, or written over */
+    MADE,     /* has to be new */
+    NKINDS
+} kind;
+
+static const mj_pg_kind statement_of[NKINDS] = {MJ_PG_DELETE, MJ_PG_REMOVE, MJ_PG_REPLACE, MJ_PG_PUT, MJ_PG_NEW};
 
 /* What becomes of one row or entry. */
 typedef struct mark {
@@ -11,7 +26,8 @@ typedef struct mark {
     mj_entry key;
     mj_str bytes;
     bool gone;
-    bool is_new; /* it was looked for, and is not there */
+    kind kind;
+    const char *place;
 } mark;
 
 typedef struct batch {
@@ -19,7 +35,6 @@ typedef struct batch {
     mark **buckets;
     size_t nbuckets, n;
     mark *of[MJ_NINDEXES];
-    size_t deleted[MJ_NINDEXES], put[MJ_NINDEXES], made[MJ_NINDEXES];
     int rc;
 } batch;
 
@@ -80,30 +95,47 @@ static void unput(batch *b, const mj_entry *key)
         *list = m->next;
 }
 
-static bool is_in(const mj_pg_item *group, uint32_t seq)
+/* What the transaction knows of a row of EVENT, which came with the others of its task. */
+static bool find_event(const mj_tx *tx, const mj_entry *key, bool *there, const char **place)
 {
-    for (int row = group->from; row < group->to; row++)
-        if (mj_pg_int(group->events, row, 1) == (int64_t)seq)
-            return true;
-    return false;
+    mj_entry of = *key;
+    const mj_pg_item *group;
+
+    of.n = 0;
+    group = mj_pg_known(tx, &of, true);
+    *there = false;
+    for (int row = group ? group->from : 0; group && row < group->to && !*there; row++)
+        if (mj_pg_int(group->events, row, 1) == (int64_t)key->n) {
+            *there = true;
+            *place = mj_pg_place(group->events, row, MJ_IX_EVENT);
+        }
+    return group != NULL;
 }
 
-/* Rows of META are read by many, and the last writer wins. */
-static bool was_missing(const mj_tx *tx, const mj_entry *key)
+/* Whether it is known what is there under that key. */
+static bool look(const mj_tx *tx, const mj_entry *key, bool *there, const char **place)
 {
     const mj_pg_item *i = mj_pg_known(tx, key, false);
-    mj_entry group = *key;
 
-    if (key->index == MJ_IX_META || (!mj_pg_has_bytes(key->index) && !is_name(key->index)))
-        return false;
-    if (key->index == MJ_IX_ACCOUNT && i) /* there, perhaps, for its slots alone */
-        return i->bytes.n == 0;
-    if (key->index == MJ_IX_EVENT && !i) {
-        group.n = 0;
-        i = mj_pg_known(tx, &group, true);
-        return i && !is_in(i, key->n);
-    }
-    return i ? !i->there : tx->looked[key->index];
+    *place = NULL;
+    if (!i && key->index == MJ_IX_EVENT)
+        return find_event(tx, key, there, place);
+    *there = i && i->there && (key->index != MJ_IX_ACCOUNT || i->bytes.n > 0); /* or there for its slots alone */
+    *place = i ? i->place : NULL;
+    return i || tx->looked[key->index];
+}
+
+static kind kind_of(const mj_tx *tx, mark *m)
+{
+    bool there, known = look(tx, &m->key, &there, &m->place);
+
+    if (m->gone)
+        return m->place ? REMOVED : DELETED;
+    if (m->place)
+        return REPLACED;
+    if (m->key.index == MJ_IX_META) /* read by many, and the last writer wins */
+        return PUT;
+    return known ? (there ? PUT : MADE) : tx->db->collided ? PUT : MADE;
 }
 
 static void note(batch *b, const mj_entry *key, bool gone, mj_str bytes)
@@ -169,11 +201,20 @@ static int send_intake(batch *b, bool gone)
     return mj_pg_send(&b->tx->db->conn, MJ_PG_INTAKE_REFUSE);
 }
 
-typedef enum { DELETED, PUT, MADE } kind;
-
-static bool is_of(const mark *m, kind k)
+static void add_places(mj_pg_args *args, mark *const *sorted, size_t n, kind k, size_t of_kind)
 {
-    return m->gone ? k == DELETED : m->is_new ? k == MADE : k == PUT;
+    mj_pg_arg_array(args, 'c', of_kind);
+    for (size_t i = 0; i < n; i++)
+        if (sorted[i]->kind == k)
+            mj_pg_item_bytes(args, sorted[i]->place, MJ_PG_PLACE);
+}
+
+static void add_column(mj_pg_args *args, char letter, mark *const *sorted, size_t n, kind k, size_t of_kind)
+{
+    mj_pg_arg_array(args, letter, of_kind);
+    for (size_t i = 0; i < n; i++)
+        if (sorted[i]->kind == k)
+            mj_pg_item_field(args, letter, &sorted[i]->key, sorted[i]->bytes);
 }
 
 /* One statement: those marks of a table that are of this kind, which are sorted. */
@@ -181,43 +222,43 @@ static int send(batch *b, mj_index index, mark *const *sorted, size_t n, kind k)
 {
     const mj_pg_table *t = &mj_pg_tables[index];
     mj_pg_conn *c = &b->tx->db->conn;
-    unsigned columns = k != DELETED ? t->ncolumns : is_name(index) ? 2 : t->nkey;
+    unsigned first = k == REPLACED ? t->nkey : 0, end = k == REMOVED     ? 0
+                                                        : k != DELETED   ? t->ncolumns
+                                                        : is_name(index) ? 2
+                                                                         : t->nkey;
     size_t of_kind = 0;
 
     for (size_t i = 0; i < n; i++)
-        of_kind += is_of(sorted[i], k);
+        of_kind += sorted[i]->kind == k;
     if (of_kind == 0)
         return MJ_OK;
     mj_pg_no_args(&c->args);
-    for (unsigned col = 0; col < columns; col++) {
-        mj_pg_arg_array(&c->args, t->columns[col].letter, of_kind);
-        for (size_t i = 0; i < n; i++)
-            if (is_of(sorted[i], k))
-                mj_pg_item_field(&c->args, t->columns[col].letter, &sorted[i]->key, sorted[i]->bytes);
-    }
-    return mj_pg_send(c, mj_pg_of(k == DELETED ? MJ_PG_DELETE : k == MADE ? MJ_PG_NEW : MJ_PG_PUT, index, 0));
+    if (k == REMOVED || k == REPLACED)
+        add_places(&c->args, sorted, n, k, of_kind);
+    for (unsigned col = first; col < end; col++)
+        add_column(&c->args, t->columns[col].letter, sorted, n, k, of_kind);
+    return mj_pg_send(c, mj_pg_of(statement_of[k], index, 0));
 }
 
 static int send_table(batch *b, mj_index index, mark **sorted)
 {
     size_t n = 0;
-    int rc;
+    int rc = MJ_OK;
 
     for (mark *m = b->of[index]; m; m = m->next) {
         int64_t id;
         const mj_pg_item *known = mj_pg_is_intake(&m->key, &id) && !m->gone ? mj_pg_known(b->tx, &m->key, false) : NULL;
         if (known && known->there) /* see send_intake() */
             continue;
-        m->is_new = !m->gone && was_missing(b->tx, &m->key);
+        m->kind = kind_of(b->tx, m);
         sorted[n++] = m;
     }
     if (n == 0)
         return MJ_OK;
     qsort(sorted, n, sizeof(mark *), by_key);
-    rc = send(b, index, sorted, n, DELETED);
-    if (rc == MJ_OK)
-        rc = send(b, index, sorted, n, PUT);
-    return rc == MJ_OK ? send(b, index, sorted, n, MADE) : rc;
+    for (kind k = 0; k < NKINDS && rc == MJ_OK; k++)
+        rc = send(b, index, sorted, n, k);
+    return rc;
 }
 
 int mj_pg_apply(mj_tx *tx, const mj_change *changes, size_t n, const mj_tally *add)

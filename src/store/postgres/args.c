@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { OID_BYTEA = 17, OID_INT8 = 20, OID_UUID = 2950 };
+enum { OID_BYTEA = 17, OID_INT8 = 20, OID_TID = 27, OID_UUID = 2950 };
 
 void mj_pg_args_free(mj_pg_args *a)
 {
@@ -97,7 +97,10 @@ void mj_pg_arg_array(mj_pg_args *a, char letter, size_t n)
 
     put_size(b, n > 0); /* dimensions */
     put_size(b, 0);     /* no NULLs */
-    put_size(b, letter == 'r' ? OID_UUID : letter == 's' || letter == 'f' || letter == 'b' ? OID_BYTEA : OID_INT8);
+    put_size(b, letter == 'r'                                     ? OID_UUID
+                : letter == 'c'                                   ? OID_TID
+                : letter == 's' || letter == 'f' || letter == 'b' ? OID_BYTEA
+                                                                  : OID_INT8);
     if (n > 0) {
         put_size(b, (uint32_t)n);
         put_size(b, 1); /* the first one's number */

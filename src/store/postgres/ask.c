@@ -31,21 +31,29 @@ static void add_keys(mj_tx *tx, const mj_need *need, mj_index index)
             mj_pg_item_field(args, letter, &need->keys[i], (mj_str){0});
 }
 
-/* Tasks by ref, by task id and by key: the record or the tombstone, and the events. */
+/* Tasks by ref, and with `named` by task id and by key: a search that most batches need not make, since their task ids
+ * lead to tasks that they name by ref. */
 static int send_tasks(mj_tx *tx, mj_pg_asked *a)
 {
-    const unsigned statements[] = {tx->write ? MJ_PG_LOAD_TASKS : MJ_PG_LOOK_TASKS,
-                                   tx->write ? MJ_PG_LOAD_TOMBS : MJ_PG_LOOK_TOMBS, MJ_PG_LOAD_EVENTS};
-    unsigned *const which[] = {&a->tasks, &a->tombs, &a->events};
-    mj_pg_args *args = &tx->db->conn.args;
+    static const mj_need none = {0};
+    const mj_need *names = a->need->named ? a->need : &none;
+    size_t refs = count_of(a->need, MJ_IX_TASK);
     int rc = MJ_OK;
 
-    mj_pg_no_args(args);
+    mj_pg_no_args(&tx->db->conn.args);
     add_keys(tx, a->need, MJ_IX_TASK);
-    add_keys(tx, a->need, MJ_IX_TID);
-    add_keys(tx, a->need, MJ_IX_KEY);
-    for (unsigned i = 0; i < 3 && rc == MJ_OK; i++)
-        rc = send(tx, a, statements[i], which[i]);
+    add_keys(tx, names, MJ_IX_TID);
+    add_keys(tx, names, MJ_IX_KEY);
+    if (refs + count_of(names, MJ_IX_TID) + count_of(names, MJ_IX_KEY) > 0)
+        rc = send(tx, a, tx->write ? MJ_PG_LOAD_TASKS : MJ_PG_LOOK_TASKS, &a->tasks);
+    if (refs == 0)
+        return rc;
+    mj_pg_no_args(&tx->db->conn.args);
+    add_keys(tx, a->need, MJ_IX_TASK);
+    if (rc == MJ_OK && a->with_tombs)
+        rc = send(tx, a, tx->write ? MJ_PG_LOAD_TOMBS : MJ_PG_LOOK_TOMBS, &a->tombs);
+    if (rc == MJ_OK && a->need->events)
+        rc = send(tx, a, MJ_PG_LOAD_EVENTS, &a->events);
     return rc;
 }
 
@@ -173,7 +181,7 @@ static int send_many(mj_tx *tx, mj_pg_asked *a)
     return rc;
 }
 
-int mj_pg_ask(mj_tx *tx, mj_pg_asked *a, const mj_need *need, bool one_by_one)
+int mj_pg_ask(mj_tx *tx, mj_pg_asked *a, const mj_need *need, unsigned how)
 {
     int rc = mj_pg_begun(tx);
 
@@ -190,7 +198,8 @@ int mj_pg_ask(mj_tx *tx, mj_pg_asked *a, const mj_need *need, bool one_by_one)
                        .keys = MJ_PG_NONE,
                        .totals = MJ_PG_NONE,
                        .clock = MJ_PG_NONE,
-                       .one_by_one = one_by_one};
+                       .one_by_one = how & MJ_PG_ONE_BY_ONE,
+                       .with_tombs = how & MJ_PG_WITH_TOMBS};
 
     if (rc == MJ_OK)
         rc = send_totals(tx, a);
@@ -202,7 +211,7 @@ int mj_pg_ask(mj_tx *tx, mj_pg_asked *a, const mj_need *need, bool one_by_one)
         rc = send_names(tx, a, MJ_IX_META, MJ_PG_LOAD_META, &a->meta);
     if (rc == MJ_OK)
         rc = send_intake(tx, a);
-    if (rc == MJ_OK && count_of(a->need, MJ_IX_TASK) + count_of(a->need, MJ_IX_TID) + count_of(a->need, MJ_IX_KEY) > 0)
+    if (rc == MJ_OK)
         rc = send_tasks(tx, a);
     if (rc == MJ_OK)
         rc = send_names(tx, a, MJ_IX_TID, MJ_PG_LOAD_TIDS, &a->tids);

@@ -252,8 +252,10 @@ static int pg_commit(mj_tx *tx)
     rc = mj_pg_again(db, rc);
     if (rc != MJ_OK && c->c && tx->begun)
         mj_pg_rollback(c);
-    if (rc == MJ_OK)
+    if (rc == MJ_OK) {
         db->again = 0;
+        db->collided = false;
+    }
     mj_pg_clear(c);
     mj_pg_drop(tx);
     return rc;

@@ -64,6 +64,8 @@ typedef enum {
     MJ_PG_PUT,         /* (columns as arrays) INSERT, or replace */
     MJ_PG_NEW,         /* (columns as arrays) INSERT of what has to be new */
     MJ_PG_DELETE,      /* (key columns as arrays) */
+    MJ_PG_REPLACE,     /* (ctids, bytes) of rows that this transaction has locked */
+    MJ_PG_REMOVE,      /* (ctids) */
     MJ_PG_MANY,        /* (key columns as arrays) what is there of them */
     MJ_PG_COUNT,       /* () */
     MJ_PG_SCAN,        /* (see mj_pg_where) entries in order */
@@ -82,9 +84,9 @@ typedef enum {
     MJ_PG_SETTINGS,   /* () of a transaction, behind a pooler */
     MJ_PG_LOAD_TASKS, /* (refs, task ids, keys) FOR UPDATE; the same without locks */
     MJ_PG_LOOK_TASKS,
-    MJ_PG_LOAD_TOMBS,
+    MJ_PG_LOAD_TOMBS, /* (refs) */
     MJ_PG_LOOK_TOMBS,
-    MJ_PG_LOAD_EVENTS, /* (refs, task ids, keys) */
+    MJ_PG_LOAD_EVENTS, /* (refs) */
     MJ_PG_LOAD_TIDS,   /* (task ids) */
     MJ_PG_LOAD_KEYS,   /* (keys) */
     MJ_PG_LOAD_META,   /* (names) */
@@ -143,7 +145,7 @@ static inline unsigned mj_pg_of(mj_pg_kind kind, mj_index index, unsigned varian
 
 /* A table: its columns in the order of the index' fields, the key's first.  Letters say which field of an entry a
  * column is and so its type: r ref (uuid); n, a at, p priority (int8, negated so that high ones come first); s name, f
- * fingerprint, b the row's bytes (bytea). */
+ * fingerprint, b the row's bytes (bytea).  In arrays also c: where a row lies (tid). */
 typedef struct mj_pg_table {
     const char *name;
     unsigned nkey, ncolumns;
@@ -285,6 +287,7 @@ typedef struct mj_pg_item {
     mj_entry key;
     bool there, group;
     mj_str bytes;
+    const char *place;      /* where the row lies, while this transaction has it locked; NULL: not known */
     const PGresult *events; /* of a group: rows from..to */
     int from, to;
 } mj_pg_item;
@@ -328,6 +331,7 @@ struct mj_pg {
     mj_lock *locks;  /* that this handle holds */
     int64_t beaten;  /* when this host's heartbeat was written */
     unsigned again;  /* how often in a row a batch had to run again */
+    bool collided;   /* ... since something that it made was there already */
     bool doubtful;   /* the writer's row is another's: perhaps the schema has changed */
     unsigned spread; /* which account is waited for next */
     mj_buf held;     /* names whose rows to lock are there, as mj_put_str() writes them */
@@ -344,6 +348,7 @@ void mj_pg_drop(mj_tx *tx);
 void mj_pg_forget_rows(mj_tx *tx); /* what it knows; the transaction goes on */
 void mj_pg_note_rows(mj_tx *tx, const PGresult *r, mj_index index);
 void mj_pg_note_events(mj_tx *tx, const PGresult *r);
+const char *mj_pg_place(const PGresult *r, int row, mj_index index); /* see mj_pg_item */
 /* tx.c */
 int mj_pg_begun(mj_tx *tx); /* its BEGIN is sent, or on its way */
 /* A round trip in a transaction.  MJ_EAGAIN: the batch has to run again. */
@@ -351,8 +356,10 @@ int mj_pg_go(mj_tx *tx);
 int mj_pg_again(mj_pg *db, int rc);
 /* A row of META that is one of the table `intake`: "intake/ID". */
 bool mj_pg_is_intake(const mj_entry *key, int64_t *id);
+enum { MJ_PG_PLACE = 6 }; /* bytes of a tid */
 /* load.c */
 int mj_pg_load(mj_tx *tx, const mj_need *need);
+int mj_pg_load_events(mj_tx *tx); /* of all tasks that are known, as far as they are not */
 int mj_pg_get(mj_tx *tx, mj_entry *key, mj_str *bytes);
 /* scan.c */
 int mj_pg_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx);

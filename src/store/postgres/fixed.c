@@ -72,14 +72,20 @@ static const char *const others[MJ_PG_NOTHERS] = {
     [MJ_PG_CLOCK] = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8",
 };
 
-/* Refs that are named, and those that task ids and keys lead to. */
-static void add_load(mj_buf *out, const mj_pg_url *u, const char *what, const char *order)
+/* Refs; and with names those that task ids and keys lead to.  `place`: where the row lies, for a row that is locked. */
+static void add_load(mj_buf *out, const mj_pg_url *u, const char *columns, bool place, const char *from, bool names,
+                     const char *order)
 {
     mj_pg_put_sql(out, u, "SELECT ");
-    mj_pg_put_sql(out, u, what);
-    mj_pg_put_sql(out, u,
-                  " WHERE ref = ANY($1::uuid[] || ARRAY(SELECT ref FROM @.task_id WHERE task_id = ANY($2::bytea[])) || "
-                  "ARRAY(SELECT ref FROM @.key WHERE key = ANY($3::bytea[]))) ORDER BY ");
+    mj_pg_put_sql(out, u, columns);
+    mj_pg_put_sql(out, u, place && !u->careful ? ", ctid" : "");
+    mj_pg_put_sql(out, u, from);
+    mj_pg_put_sql(out, u, " WHERE ref = ANY($1::uuid[]");
+    if (names)
+        mj_pg_put_sql(out, u,
+                      " || ARRAY(SELECT ref FROM @.task_id WHERE task_id = ANY($2::bytea[])) || "
+                      "ARRAY(SELECT ref FROM @.key WHERE key = ANY($3::bytea[]))");
+    mj_pg_put_sql(out, u, ") ORDER BY ");
     mj_pg_put_sql(out, u, order);
 }
 
@@ -92,19 +98,19 @@ void mj_pg_fixed(mj_buf *out, const mj_pg_url *u, unsigned statement)
         mj_pg_put_sql(out, u, u->careful ? "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE" : others[statement]);
         return;
     case MJ_PG_LOAD_TASKS:
-        add_load(out, u, "ref, record FROM @.task", "ref FOR UPDATE");
+        add_load(out, u, "ref, record", true, " FROM @.task", true, "ref FOR UPDATE");
         return;
     case MJ_PG_LOOK_TASKS:
-        add_load(out, u, "ref, record FROM @.task", "ref");
+        add_load(out, u, "ref, record", false, " FROM @.task", true, "ref");
         return;
     case MJ_PG_LOAD_TOMBS:
-        add_load(out, u, "ref, record FROM @.tomb", "ref FOR UPDATE");
+        add_load(out, u, "ref, record", false, " FROM @.tomb", false, "ref FOR UPDATE");
         return;
     case MJ_PG_LOOK_TOMBS:
-        add_load(out, u, "ref, record FROM @.tomb", "ref");
+        add_load(out, u, "ref, record", false, " FROM @.tomb", false, "ref");
         return;
     case MJ_PG_LOAD_EVENTS:
-        add_load(out, u, "ref, seq, record FROM @.event", "ref, seq");
+        add_load(out, u, "ref, seq, record", true, " FROM @.event", false, "ref, seq");
         return;
     case MJ_PG_WRITER_TAKE:
         mj_pg_put_sql(out, u,

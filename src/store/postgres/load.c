@@ -40,16 +40,26 @@ static int make_holds(mj_tx *tx, const mj_need *need)
 
 /* ---- load ---- */
 
-/* *any: an account is held, or none was asked for. */
-static int fetch(mj_tx *tx, const mj_need *need, bool one_by_one, bool *any)
+/* *any: an account is held, or none was asked for.  What a ref is that was no task, or that only a name leads to, takes
+ * a second trip: few batches have one. */
+static int fetch(mj_tx *tx, const mj_need *need, unsigned how, bool *any)
 {
     int64_t began = mj_pg_ms();
-    mj_pg_asked a;
-    int rc = mj_pg_ask(tx, &a, need, one_by_one);
+    mj_pg_asked a, more;
+    mj_need second = {0};
+    int rc = mj_pg_ask(tx, &a, need, how);
 
     if (rc == MJ_OK)
         rc = mj_pg_go(tx);
     *any = rc == MJ_OK && mj_pg_answer(tx, &a, began);
+    if (*any)
+        second.keys = mj_pg_strays(tx, &a, &second.nkeys);
+    if (second.keys)
+        rc = mj_pg_ask(tx, &more, &second, MJ_PG_WITH_TOMBS);
+    if (second.keys && rc == MJ_OK)
+        rc = mj_pg_go(tx);
+    if (second.keys && rc == MJ_OK)
+        (void)mj_pg_answer(tx, &more, began);
     return rc;
 }
 
@@ -62,7 +72,7 @@ int mj_pg_load(mj_tx *tx, const mj_need *need)
         mj_pg_forget_rows(tx);
     rc = need->nholds > 0 ? make_holds(tx, need) : MJ_OK;
     if (rc == MJ_OK)
-        rc = fetch(tx, need, false, &any);
+        rc = fetch(tx, need, 0, &any);
     if (rc != MJ_OK || any || need->wait)
         return rc;
     /* All accounts are held: one is waited for, with nothing locked before that it, or its holder, might wait for. */
@@ -70,7 +80,46 @@ int mj_pg_load(mj_tx *tx, const mj_need *need)
         mj_pg_rollback(&tx->db->conn);
         tx->begun = false;
     }
-    return fetch(tx, need, true, &any);
+    return fetch(tx, need, MJ_PG_ONE_BY_ONE, &any);
+}
+
+int mj_pg_load_events(mj_tx *tx)
+{
+    mj_need need = {.events = true};
+    mj_entry *keys = mj_pg_alloc(tx, (tx->nitems + 1) * sizeof *keys);
+    mj_pg_args *args = &tx->db->conn.args;
+    const PGresult *r;
+    int rc;
+
+    if (!keys)
+        return MJ_ENOMEM;
+    for (size_t b = 0; b < tx->nbuckets; b++)
+        for (const mj_pg_item *i = tx->buckets[b]; i; i = i->chain) {
+            mj_entry e = i->key;
+            e.index = MJ_IX_EVENT;
+            if (i->key.index == MJ_IX_TASK && i->there && !mj_pg_known(tx, &e, true))
+                keys[need.nkeys++] = i->key;
+        }
+    if (need.nkeys == 0)
+        return MJ_OK;
+    rc = mj_pg_begun(tx);
+    mj_pg_no_args(args);
+    mj_pg_arg_array(args, 'r', need.nkeys);
+    for (size_t i = 0; i < need.nkeys; i++)
+        mj_pg_item_field(args, 'r', &keys[i], (mj_str){0});
+    if (rc == MJ_OK)
+        rc = mj_pg_send(&tx->db->conn, MJ_PG_LOAD_EVENTS);
+    if (rc == MJ_OK)
+        rc = mj_pg_go(tx);
+    if (rc != MJ_OK)
+        return rc;
+    r = mj_pg_keep(tx, mj_pg_take(&tx->db->conn, tx->db->conn.nresults - 1));
+    need.keys = keys;
+    if (!r)
+        return MJ_ENOMEM;
+    mj_pg_note_asked(tx, &need, MJ_IX_TASK, MJ_IX_EVENT, true);
+    mj_pg_note_events(tx, r);
+    return MJ_OK;
 }
 
 /* ---- get ---- */
@@ -133,7 +182,7 @@ int mj_pg_get(mj_tx *tx, mj_entry *key, mj_str *bytes)
 {
     const mj_pg_item *i = mj_pg_known(tx, key, false);
     mj_entry asked_for = *key;
-    mj_need need = {.keys = &asked_for, .nkeys = 1};
+    mj_need need = {.keys = &asked_for, .nkeys = 1, .named = true};
     int rc;
 
     *bytes = (mj_str){0};

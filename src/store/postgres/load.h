@@ -5,6 +5,7 @@
 #include "store/postgres/db.h"
 
 enum { MJ_PG_NONE = 9999, MJ_PG_MOST_SCANS = 32, MJ_PG_FIRST_ENTRIES = 128 };
+enum { MJ_PG_ONE_BY_ONE = 1, MJ_PG_WITH_TOMBS = 2 }; /* how to ask */
 
 /* Numbers of the statements in the trip; MJ_PG_NONE: it was not sent. */
 typedef struct mj_pg_asked {
@@ -13,6 +14,7 @@ typedef struct mj_pg_asked {
     unsigned holds, meta, intake, accounts, slots, tasks, tombs, events, tids, keys, totals, clock;
     unsigned scans[MJ_PG_MOST_SCANS], scans_sent[MJ_PG_MOST_SCANS], many[MJ_NINDEXES];
     bool one_by_one; /* wait for one account, instead of passing over those that are held */
+    bool with_tombs; /* of refs that are no tasks: asked for in a second trip */
 } mj_pg_asked;
 
 /* Kinds of keys that have statements of their own. */
@@ -25,10 +27,13 @@ bool mj_pg_wants_all_accounts(const mj_need *need);
 uint32_t mj_pg_first_entries(const mj_scan *scan); /* how many a scan's first trip asks for */
 
 /* Sends the statements; *a is filled in. */
-int mj_pg_ask(mj_tx *tx, mj_pg_asked *a, const mj_need *need, bool one_by_one);
+int mj_pg_ask(mj_tx *tx, mj_pg_asked *a, const mj_need *need, unsigned how);
 /* Notes what the trip, which began at that mj_pg_ms(), has given.  false: not one account of those to hold was free,
  * and nothing was noted. */
 bool mj_pg_answer(mj_tx *tx, const mj_pg_asked *a, int64_t began);
+/* Refs that were asked for, or that names lead to, and of which it is not known yet what they are: as keys of TASK,
+ * sorted; *n: how many.  NULL: none, or no memory. */
+mj_entry *mj_pg_strays(mj_tx *tx, const mj_pg_asked *a, size_t *n);
 /* Keys of `index` that were asked for are known now as keys of `as`, also those that are not there. */
 void mj_pg_note_asked(mj_tx *tx, const mj_need *need, mj_index index, mj_index as, bool group);
 

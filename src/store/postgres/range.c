@@ -55,9 +55,10 @@ int mj_pg_scan_send(mj_tx *tx, const mj_scan *scan, uint32_t limit, unsigned *se
         ++*sent;
         if (mj_pg_is_of_rows(scan->index))
             return rc;
-        if (rc == MJ_OK)
+        if (rc == MJ_OK && scan->index == MJ_IX_OUTBOX) {
             rc = mj_pg_send(c, mj_pg_of(MJ_PG_SCAN_EVENTS, scan->index, variant));
-        ++*sent;
+            ++*sent;
+        }
     }
     if (rc == MJ_OK) {
         variant |= (scan->rows ? MJ_PG_ROWS : 0) | (head ? MJ_PG_HEAD : 0);
@@ -76,7 +77,7 @@ const PGresult *mj_pg_scan_take(mj_tx *tx, const mj_scan *scan, unsigned first, 
 
     if (sent > 1) {
         rows = mj_pg_keep(tx, mj_pg_take(c, first));
-        events = mj_pg_keep(tx, mj_pg_take(c, first + 1));
+        events = sent > 2 ? mj_pg_keep(tx, mj_pg_take(c, first + 1)) : NULL;
         mj_pg_note_rows(tx, rows, scan->index == MJ_IX_GRAVE ? MJ_IX_TOMB : MJ_IX_TASK);
         for (int i = 0; rows && events && i < PQntuples(rows); i++) {
             mj_entry group = {.index = MJ_IX_EVENT};

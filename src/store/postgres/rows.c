@@ -189,6 +189,16 @@ mj_pg_item *mj_pg_note(mj_tx *tx, const mj_entry *key, bool group)
     return i;
 }
 
+const char *mj_pg_place(const PGresult *r, int row, mj_index index)
+{
+    int column = (int)mj_pg_tables[index].ncolumns;
+
+    return (index == MJ_IX_TASK || index == MJ_IX_EVENT) && column < PQnfields(r) &&
+                   PQgetlength(r, row, column) == MJ_PG_PLACE
+               ? PQgetvalue(r, row, column)
+               : NULL;
+}
+
 void mj_pg_note_rows(mj_tx *tx, const PGresult *r, mj_index index)
 {
     for (int row = 0; r && row < PQntuples(r); row++) {
@@ -202,6 +212,7 @@ void mj_pg_note_rows(mj_tx *tx, const PGresult *r, mj_index index)
         i->there = true;
         i->key = e;
         i->bytes = bytes;
+        i->place = mj_pg_place(r, row, index);
     }
 }
 

@@ -54,14 +54,16 @@ static bool give(const mj_tx *tx, const mj_scan *scan, const PGresult *r, uint32
 static int scan_events(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx)
 {
     mj_entry group = {.index = MJ_IX_EVENT}, task = {.index = MJ_IX_TASK};
-    const mj_pg_item *g;
+    const mj_pg_item *g, *task_row;
     int rc = MJ_OK;
 
     memcpy(group.ref, scan->from.ref, sizeof group.ref);
     g = mj_pg_known(tx, &group, true);
     if (!g) {
         memcpy(task.ref, group.ref, sizeof task.ref);
-        rc = mj_pg_load(tx, &(mj_need){.keys = &task, .nkeys = 1});
+        task_row = mj_pg_known(tx, &task, false);
+        rc = task_row && task_row->there ? mj_pg_load_events(tx)
+                                         : mj_pg_load(tx, &(mj_need){.keys = &task, .nkeys = 1, .events = true});
         g = mj_pg_known(tx, &group, true);
     }
     if (rc != MJ_OK || !g)

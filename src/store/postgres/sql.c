@@ -46,7 +46,10 @@ static void add_n(const text *t, unsigned n)
 
 static const char *type_of(char letter)
 {
-    return letter == 'r' ? "uuid" : letter == 's' || letter == 'f' || letter == 'b' ? "bytea" : "int8";
+    return letter == 'r'                                     ? "uuid"
+           : letter == 'c'                                   ? "tid"
+           : letter == 's' || letter == 'f' || letter == 'b' ? "bytea"
+                                                             : "int8";
 }
 
 /* "a, b", of columns from..to. */
@@ -172,6 +175,25 @@ static void add_delete(const text *t, const mj_pg_table *of)
     }
 }
 
+/* Rows that this transaction has locked: where they lie needs no search. */
+static void add_replace(const text *t, const mj_pg_table *of)
+{
+    const char *bytes = of->columns[of->ncolumns - 1].name;
+
+    add(t, "UPDATE @.");
+    add(t, of->name);
+    add(t, " AS t SET ");
+    add(t, bytes);
+    add(t, " = g.bytes FROM unnest($1::tid[], $2::bytea[]) AS g(place, bytes) WHERE t.ctid = g.place");
+}
+
+static void add_remove(const text *t, const mj_pg_table *of)
+{
+    add(t, "DELETE");
+    add_from(t, of);
+    add(t, " WHERE ctid = ANY($1::tid[])");
+}
+
 /* Which entries, in which order, how many at most.  Parameters: all fields of the place (POSITIONED), or the first
  * field (FIXED); the time (BOUNDED); the number. */
 static void add_range(const text *t, const mj_pg_table *of, unsigned variant)
@@ -264,15 +286,16 @@ static void add_scan_rows(const text *t, mj_index index, unsigned variant, mj_pg
     if (mj_pg_has_bytes(index)) { /* rows themselves */
         add(t, "SELECT ");
         add_columns(t, of, 0, of->ncolumns, "", "");
+        add(t, index == MJ_IX_TASK && !t->u->careful ? ", ctid" : "");
         add_from(t, of);
         add_range(t, of, variant);
         add(t, " FOR UPDATE");
         add(t, t->u->careful ? "" : " SKIP LOCKED");
         return;
     }
-    add(t, kind == MJ_PG_SCAN_EVENTS ? "SELECT ref, seq, record FROM @.event"
-           : index == MJ_IX_GRAVE    ? "SELECT ref, record FROM @.tomb"
-                                     : "SELECT ref, record FROM @.task");
+    add(t, kind == MJ_PG_SCAN_EVENTS ? "SELECT ref, seq, record" : "SELECT ref, record");
+    add(t, index == MJ_IX_GRAVE || t->u->careful ? "" : ", ctid");
+    add(t, kind == MJ_PG_SCAN_EVENTS ? " FROM @.event" : index == MJ_IX_GRAVE ? " FROM @.tomb" : " FROM @.task");
     add(t, " WHERE ref = ANY(ARRAY(SELECT ref");
     add_from(t, of);
     add_range(t, of, variant);
@@ -306,6 +329,12 @@ void mj_pg_sql(const mj_pg_url *u, unsigned statement, mj_buf *out)
             break;
         case MJ_PG_DELETE:
             add_delete(&t, &mj_pg_tables[index]);
+            break;
+        case MJ_PG_REPLACE:
+            add_replace(&t, &mj_pg_tables[index]);
+            break;
+        case MJ_PG_REMOVE:
+            add_remove(&t, &mj_pg_tables[index]);
             break;
         case MJ_PG_MANY:
             add_many(&t, &mj_pg_tables[index]);

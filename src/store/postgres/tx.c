@@ -10,6 +10,7 @@ int mj_pg_again(mj_pg *db, int rc)
         rc = MJ_EAGAIN;
     if (rc == MJ_EAGAIN) {
         db->again++;
+        db->collided = db->collided || strcmp(db->conn.state, "23505") == 0;
         if (db->conn.failed == MJ_PG_WRITER_BATCH && strcmp(db->conn.state, "22012") == 0)
             db->doubtful = true;
     }
