@@ -155,6 +155,8 @@ local function open(args)
   end
   if not there and why.code == "not_found" then -- only if that is certain; otherwise opening it says what is wrong
     return nil, core.error("absent", ("store: there is none in %s; the first submit makes it"):format(settings.store))
+  elseif not there and stores.scheme(settings.store) then -- a database that can't be asked: once is enough
+    return nil, why
   end
   self.exec, err = (args and args.executor or executor.direct)(settings)
   if not self.exec then

@@ -40,6 +40,55 @@ function pg.crash()
   kit.sh(("%s stop %s immediate"):format(PROGRAM, pg.dir))
 end
 
+--- Stops it with data safe on disk.
+function pg.halt()
+  kit.sh(("%s stop %s fast"):format(PROGRAM, pg.dir))
+end
+
+--- Makes a primary of a standby; of a primary it stays one.
+function pg.promote()
+  kit.sh(("psql -X -q -A -t -c 'SELECT pg_promote()' %s"):format(kit.quote(pg.url)))
+end
+
+--- Writes the file that says which users it lets in, and makes it read that.
+function pg.hba(text)
+  kit.sh(("printf '%%s' %s >%s/data/pg_hba.conf"):format(kit.quote(text), pg.dir))
+  pg.sql "SELECT pg_reload_conf()"
+end
+
+--- All its processes stand still, from the one that takes connections on, until thaw() or the end of the test.
+function pg.freeze()
+  kit.finally(pg.thaw)
+  kit.sh(("p=$(head -1 %s/data/postmaster.pid); kill -STOP $p; kill -STOP $(cat /proc/$p/task/$p/children)")
+    :format(pg.dir))
+end
+
+function pg.thaw()
+  kit.sh(("p=$(head -1 %s/data/postmaster.pid); kill -CONT $(cat /proc/$p/task/$p/children) $p"):format(pg.dir))
+end
+
+--- A session that stays: send(text) runs SQL in it, and waits until it is done.
+function pg.session(url)
+  local out = kit.tmp() .. "/out"
+  local pipe = assert(io.popen(("psql -X -q -A -t %s >%s 2>&1"):format(kit.quote(url or pg.url), out), "w"))
+  local said = 0
+  local session = {}
+  function session.send(text)
+    said = said + 1
+    pipe:write(text, (";\nSELECT 'said %d';\n"):format(said))
+    pipe:flush()
+    kit.wait_until(function() return (kit.read(out) or ""):find(("said %d\n"):format(said), 1, true) end)
+  end
+  function session.close()
+    if pipe then
+      pipe:close()
+      pipe = nil
+    end
+  end
+  kit.finally(session.close)
+  return session
+end
+
 --- Runs SQL as psql does; gives what it prints without frames, and its exit code.
 function pg.sql(text, url)
   return kit.sh(("printf '%%s' %s | psql -X -q -A -t -v ON_ERROR_STOP=1 %s"):format(kit.quote(text),

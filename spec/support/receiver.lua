@@ -137,7 +137,8 @@ local function settings_of(more, port)
   return settings
 end
 
-local function free_port()
+--- A port that no program listens on.
+function receiver.free_port()
   local socket = require "socket"
   local server = assert(socket.bind("127.0.0.1", 0))
   local _, port = server:getsockname()
@@ -150,7 +151,7 @@ end
 -- none; or the pools), settings (of mjhook)
 function receiver.prepare(options)
   options = options or {}
-  local self = setmetatable({ dir = kit.tmp(), port = free_port() }, Receiver)
+  local self = setmetatable({ dir = kit.tmp(), port = receiver.free_port() }, Receiver)
   self.url = "http://127.0.0.1:" .. self.port
   self.settings = settings_of(options.settings, self.port)
   kit.write(self.dir .. "/config.lua", receiver.config_text(self.settings))

@@ -18,7 +18,7 @@ int mj_pg_code(const char *state)
         {"40", MJ_EAGAIN},    /* serialization_failure, deadlock_detected, outcome of a statement unknown */
         {"23505", MJ_EAGAIN}, /* unique_violation: a row that was absent is another batch's now */
         {"22012", MJ_EAGAIN}, /* a row that was read has changed (see sql.c) */
-        {"55P03", MJ_EAGAIN}, /* lock_not_available */
+        {"55P03", MJ_EBUSY},  /* lock_not_available: lock_timeout was long enough */
         {"26000", MJ_EAGAIN}, /* a prepared statement is gone */
         {"42P05", MJ_EAGAIN}, /* ... or another client's */
         {"0A000", MJ_EAGAIN}, /* ... or has another result since a migration */

@@ -101,7 +101,7 @@ static int step(mj_pg_conn *c, int *version)
     int rc, is;
 
     snprintf(line, sizeof line,
-             "BEGIN; SET LOCAL statement_timeout = 0; LOCK TABLE \"%s\".migration IN ACCESS EXCLUSIVE MODE",
+             "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; LOCK TABLE \"%s\".migration IN ACCESS EXCLUSIVE MODE",
              c->url->schema);
     rc = mj_pg_text(c, line, NULL, mj_pg_ms() + MIGRATE_MS);
     if (rc == MJ_OK)
