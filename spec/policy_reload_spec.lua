@@ -183,6 +183,139 @@ describe("an edited policy", function()
     assert.matches("batsch: unknown key", kit.log_text())
   end)
 
+  describe("with modules beside it", function()
+    local name, mj
+    local made = 0
+
+    before_each(function()
+      made = made + 1
+      name = "beside" .. made -- package.loaded outlives a test
+      local paths = package.path
+      package.path = dir .. "/lib/?.lua;" .. dir .. "/?.lua;" .. paths
+      kit.finally(function() package.path = paths end)
+      os.execute("mkdir " .. dir .. "/lib")
+    end)
+
+    local function module(text, where)
+      kit.write(("%s/%s%s.lua"):format(dir, where or "lib/", name), text)
+    end
+
+    local function uses(more)
+      return ([[local words = require "%s" %s
+        return { on_event = function(task) return words.note(task) end }]]):format(name, more or "")
+    end
+
+    local function notes(word)
+      return ([[return { note = function()
+        local file = assert(io.open("%s/seen", "a"))
+        file:write("%s\n")
+        file:close()
+      end }]]):format(dir, word)
+    end
+
+    local function deliver()
+      later()
+      ended(mj)
+      assert(mj:deliver())
+      return seen()
+    end
+
+    it("is taken over with an edited module, whose file the log names", function()
+      module(notes "old")
+      kit.write(path, uses())
+      mj = open()
+      assert.equal("old", deliver())
+      module(notes "new")
+      assert.equal("old new", deliver())
+      assert.truthy(kit.log_text():find(("policy: %s/lib/%s.lua has changed and is loaded anew"):format(dir, name), 1,
+        true), kit.log_text())
+      assert.equal("old new new", deliver())
+      assert.equal(1, select(2, kit.log_text():gsub("loaded anew", "")))
+    end)
+
+    it("is taken over with a module of a module", function()
+      module('return require "' .. name .. '.inner"')
+      os.execute(("mkdir %s/lib/%s"):format(dir, name))
+      local inner = ("%s/lib/%s/inner.lua"):format(dir, name)
+      kit.write(inner, notes "old")
+      kit.write(path, uses())
+      mj = open()
+      assert.equal("old", deliver())
+      kit.write(inner, notes "new")
+      assert.equal("old new", deliver())
+    end)
+
+    for what, broken in pairs { ["does not compile"] = "return {", ["raises"] = "error 'no'", ["is gone"] = false } do
+      it("and one that " .. what .. " leaves all of it at work, and is told once, until it is mended", function()
+        module(notes "old")
+        kit.write(path, uses())
+        mj = open()
+        if broken then
+          module(broken)
+        else
+          os.remove(("%s/lib/%s.lua"):format(dir, name))
+        end
+        deliver()
+        deliver()
+        assert.equal("old old old", deliver())
+        assert.equal(1, select(2, kit.log_text():gsub("error: policy: [^\n]* stays at work: ", "")), kit.log_text())
+        assert.is_function(require(name).note) -- for what the old one requires later
+        module(notes "mended")
+        assert.equal("old old old mended", deliver())
+      end)
+    end
+
+    it("is taken over when a broken module that it newly requires is mended", function()
+      kit.write(path, policy "old")
+      mj = open()
+      module "return {"
+      kit.write(path, uses())
+      assert.equal("old", deliver())
+      module(notes "mended")
+      assert.equal("old mended", deliver())
+      kit.write(path, policy "alone")
+      assert.equal("old mended alone", deliver())
+      module(notes "unused")
+      assert.equal("old mended alone alone", deliver())
+      assert.equal(2, select(2, kit.log_text():gsub("loaded anew", "")))
+    end)
+
+    it("leaves alone what lies elsewhere, was there before, or is mjhook", function()
+      local elsewhere = kit.tmp()
+      package.path = elsewhere .. "/?.lua;" .. package.path
+      kit.write(("%s/%s_else.lua"):format(elsewhere, name), "return {}")
+      module("return {}", "shared_")
+      local shared = require("shared_" .. name)
+      module(notes "old")
+      kit.write(path, uses(('require "%s_else" require "shared_%s" require "mjhook.handlers.exec"'):format(name, name)))
+      mj = open()
+      local other = require(name .. "_else")
+      local exec = require "mjhook.handlers.exec"
+      deliver()
+      kit.write(("%s/%s_else.lua"):format(elsewhere, name), "return { 1 }")
+      module("return { 1 }", "shared_")
+      assert.equal("old old", deliver())
+      assert.is_nil(kit.log_text():find("loaded anew", 1, true))
+      module(notes "new")
+      assert.equal("old old new", deliver())
+      assert.equal(other, require(name .. "_else"))
+      assert.equal(shared, require("shared_" .. name))
+      assert.equal(exec, require "mjhook.handlers.exec")
+    end)
+
+    it("is taken over from a configuration file that requires it", function()
+      local config = dir .. "/config.lua"
+      module(notes "old")
+      kit.write(config, ("return { store = %q, api_key = %q, secrets = { %q }, hook_url = 'https://app.example', "
+        .. "policy = { on_event = require(%q).note } }"):format(kit.settings().store, kit.KEY, kit.SECRET, name))
+      mj = assert(require("mjhook").open { config = config, log = kit.settings().log })
+      kit.finally(function() mj:close() end)
+      assert.equal("old", deliver())
+      module(notes "new")
+      assert.equal("old new", deliver())
+    end)
+  end)
+
   it("is loaded by no process whose policy is a table of its own", function()
     local mj = kit.open({ policy = { on_event = function() end } }, sim)
     assert.is_nil(mj.policy.file)

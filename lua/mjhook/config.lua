@@ -1,4 +1,5 @@
 --- Configuration: argument > file > environment > default, each key checked by name.
+local beside = require "mjhook.beside"
 local code = require "mjhook.code"
 local core = require "mjhook.core"
 local keys = require "mjhook.config.keys"
@@ -115,7 +116,7 @@ local function load_file(path)
   if not chunk then
     refuse(nil, err)
   end
-  local ok, config = pcall(chunk)
+  local ok, config = beside.call(path, pcall, chunk)
   if not ok then
     if memory.is_out(config) then
       error(memory.OUT, 0)

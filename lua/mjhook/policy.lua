@@ -1,6 +1,7 @@
 --- The user's policy: loading it, and asking it without trusting it.
 -- Handlers tell the user's code what happened; decisions are questions, and an
 -- error or a bad answer to one means the careful answer.
+local beside = require "mjhook.beside"
 local code = require "mjhook.code"
 local core = require "mjhook.core"
 local memory = require "mjhook.memory"
@@ -55,7 +56,7 @@ function M.load(given, log, how)
       end
       return bad("%s", err.message)
     end
-    local ok, value = call(chunk)
+    local ok, value = beside.call(given, call, chunk)
     if not ok and memory.is_out(value) then
       return nil, memory.OUT
     elseif not ok then
@@ -96,13 +97,13 @@ function Policy:refresh()
   if not self.file then
     return
   end
-  local fresh, err = self.file:poll()
+  local fresh, err, path = self.file:poll()
   if fresh then
     self.functions, self.present, self.text = fresh.functions, fresh.present, fresh.text
-    self.log("notice", ("policy: %s has changed and is loaded anew"):format(self.file.path))
+    self.log("notice", ("policy: %s has changed and is loaded anew"):format(path))
   elseif err then
     self.log("error", ("policy: %s has changed and can't be loaded, so the policy from before stays at work: %s")
-      :format(self.file.path, err.message))
+      :format(path, err.message))
   end
 end
 

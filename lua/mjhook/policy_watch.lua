@@ -1,4 +1,6 @@
---- A policy's file, watched: processes that live on take an edited policy over without a restart.
+--- A policy's file and the modules beside it, watched: processes that live on take an edited policy over without a
+-- restart.
+local beside = require "mjhook.beside"
 local core = require "mjhook.core"
 
 local M = {}
@@ -15,48 +17,72 @@ local function stamp_of(path)
   return st and ("%.0f %.0f %.3f"):format(st.size, st.inode, st.mtime) or nil, st and st.mtime
 end
 
+-- The stamps of all files by path, and of the file that was written last: its time (ms). A file that can't be looked at
+-- is "gone".
+local function stamps_of(path)
+  local stamps, last = {}, 0
+  for _, file in ipairs(beside.files(path)) do
+    local stamp, written_at = stamp_of(file)
+    stamps[file] = stamp or "gone"
+    last = math.max(last, written_at or 0)
+  end
+  return stamps, last
+end
+
+-- A file whose stamp is another one; nil when none is. Files that only `now` has do not count.
+local function difference(before, now)
+  for file, stamp in pairs(before or {}) do
+    if now[file] and now[file] ~= stamp then
+      return file
+    end
+  end
+end
+
 --- @tparam string path of the file
 -- @tparam function load gives what is to be taken over, or nil and an error
 -- @treturn table watch
 function M.new(path, load)
-  return setmetatable({ path = path, load = load, stamp = stamp_of(path), look_at = core.clock() + LOOK_MS }, Watch)
+  return setmetatable({ path = path, load = load, stamps = stamps_of(path), look_at = core.clock() + LOOK_MS }, Watch)
 end
 
--- The stamp of a change that is worth a try: nothing has been written for a moment.
+-- The file whose change is worth a try, since nothing has been written for a moment; and all stamps.
 local function changed(self)
-  local stamp, written_at = stamp_of(self.path)
-  if stamp == self.stamp then
+  local stamps, written_at = stamps_of(self.path)
+  local file = difference(self.stamps, stamps)
+  if not file then
     self.seen = nil
     return nil
-  elseif stamp and math.abs(core.now() - written_at) < SETTLED_MS and self.seen ~= stamp then
-    self.seen = stamp
+  elseif math.abs(core.now() - written_at) < SETTLED_MS and (not self.seen or difference(self.seen, stamps)) then
+    self.seen = stamps
     return nil
   end
-  return stamp or "gone"
+  return file, stamps
 end
 
 --- Loads the file anew if it has changed since it was last looked at, at most twice in a second.
 -- @return what was loaded; nil when nothing is new
 -- @treturn table|nil an error: it changed and can't be loaded. Told once for each change
+-- @treturn string|nil the file that has changed: this one, or a module beside it
 function Watch:poll()
   local now = core.clock()
   if now < self.look_at then
     return nil
   end
   self.look_at = now + LOOK_MS
-  local stamp = changed(self)
-  if not stamp then
-    return nil
-  elseif self.tried == stamp then
-    return nil -- it was told
+  local file, stamps = changed(self)
+  if not file or (self.tried and not difference(self.tried, stamps)) then
+    return nil -- nothing is new, or it was told
   end
-  local loaded, err = self.load()
+  local loaded, err = beside.anew(self.path, self.load)
+  for path, stamp in pairs(stamps_of(self.path)) do
+    stamps[path] = stamps[path] or stamp -- of modules that are required since now
+  end
   if loaded then
-    self.stamp, self.tried = stamp, nil
+    self.stamps, self.tried = stamps, nil
   elseif not err.retryable then -- a file that can't be read now may be readable at the next look
-    self.tried = stamp
+    self.tried = stamps
   end
-  return loaded, err
+  return loaded, err, file
 end
 
 return M

@@ -39,7 +39,7 @@ describe("an edited policy", function()
 
   -- Edited when it was written a moment ago: a real clock decides here.
   local function wait_for(word)
-    kit.wait_until(function() return count(word) > 0 end, 8)
+    kit.wait_until(function() return count(word) > 0 end)
   end
 
   it("is seen by mjhook-reconcile --interval, and a broken one is told", function()
@@ -80,6 +80,29 @@ describe("an edited policy", function()
       return count "new" > 0
     end)
     assert.is_nil(web:log():find("could not be delivered", 1, true))
+  end)
+
+  it("is taken over with a module beside it, by nginx' worker and by the thread that delivers", function()
+    local uses = ([[package.path = %q .. "/?.lua;" .. package.path
+      return { on_event = function(task) return require "words_beside".note(task) end,
+               on_callback = require "words_beside".on_callback }]]):format(dir)
+    local function module(word, answer)
+      kit.write(dir .. "/words_beside.lua", ([[return { on_callback = function() return %q end,
+        note = (function() %s end)().on_event }]]):format(answer, policy(word)))
+    end
+    module("old", "verify")
+    kit.write(path, uses)
+    local web = receiver.start { settings = { policy = path } }
+    local mj = kit.open({ hook_url = web.url .. "/hook", policy = {} }, sim)
+    local asked = assert(mj:submit { prompt = "a fox" })
+    sim.finish(asked.task_id)
+    kit.wait_until(function() return mj:get(asked.ref).called_at end)
+    assert.equal("pending", mj:get(asked.ref).state)
+    module("new", "accept")
+    local said = dir .. "/words_beside.lua has changed and is loaded anew"
+    kit.wait_until(function() return web:log():find(said, 1, true) end)
+    sim.finish(assert(mj:submit { prompt = "a fox" }).task_id)
+    wait_for "new"
   end)
 
   it("that is broken leaves the one before at work also in a thread that has not loaded any yet", function()
