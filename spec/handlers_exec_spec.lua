@@ -155,7 +155,7 @@ describe("the exec handler", function()
     local before = socket.gettime()
     local handled, why = exec { path, timeout = 0.3 }(task, ctx())
     assert.same({ false, path .. " was killed: it took too long: waiting" }, { handled, why })
-    assert.is_true(socket.gettime() - before < 3)
+    assert.is_true(socket.gettime() - before < 15)
     local pid = kit.read(dir .. "/pid"):match "%d+"
     kit.wait_until(function()
       local stat = kit.read("/proc/" .. pid .. "/stat")
@@ -164,17 +164,24 @@ describe("the exec handler", function()
   end)
 
   it("kills in time also what stops the process that would have to kill it", function()
-    local path = script "guard=$PPID; (sleep 5; kill -CONT $guard) & kill -STOP $guard; exit 0"
+    local path = script "guard=$PPID; (sleep 20; kill -CONT $guard) & kill -STOP $guard; exit 0"
     local before = socket.gettime()
     local handled, why = exec { path, timeout = 0.3 }(task, ctx())
     assert.same({ false, path .. " was killed: it took too long" }, { handled, why })
-    assert.is_true(socket.gettime() - before < 3)
+    assert.is_true(socket.gettime() - before < 15)
   end)
 
   it("takes no longer than a handler may", function()
-    local before = socket.gettime()
-    assert.is_false((exec { script "sleep 20", timeout = 60 }(task, ctx(1))))
-    assert.is_true(socket.gettime() - before < 1)
+    local least = math.huge
+    for _ = 1, 5 do -- a busy machine may wake it late, but not each time
+      local before = socket.gettime()
+      assert.is_false((exec { script "sleep 20", timeout = 60 }(task, ctx(1))))
+      least = math.min(least, socket.gettime() - before)
+      if least < 1 then
+        break
+      end
+    end
+    assert.is_true(least < 1, least)
   end)
 
   it("leaves nothing behind that a program started and forgot", function()

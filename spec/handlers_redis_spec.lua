@@ -217,10 +217,10 @@ describe("the Redis handler", function()
       local server = real.start()
       local handler = redis { url = url_of(server), timeout = 0.3 }
       assert.is_true(run(handler))
-      server:cli "CLIENT PAUSE 1000 WRITE"
+      server:cli "CLIENT PAUSE 20000 WRITE"
       local begun = core.clock()
       retried("no answer in time", handler)
-      assert.is_true(core.clock() - begun >= 290 and core.clock() - begun < 900)
+      assert.is_true(core.clock() - begun >= 290 and core.clock() - begun < 10000)
       server:cli "CLIENT UNPAUSE"
       assert.is_true(run(handler))
       local entries = server:entries(STREAM)
@@ -402,7 +402,7 @@ describe("the Redis handler", function()
       local handler = against({ steps }, settings)
       local begun = core.clock()
       retried(words, handler)
-      assert.is_true(core.clock() - begun < 1500)
+      assert.is_true(core.clock() - begun < 4000)
       return core.clock() - begun
     end
 
@@ -412,10 +412,19 @@ describe("the Redis handler", function()
     end)
 
     it("gives up a little before the time of its own is up", function()
-      local handler = against({ { { "hang" } } }, { timeout = 60 })
-      local begun = core.clock()
-      retried("no answer in time", handler, nil, { timeout = 0.5 })
-      assert.is_true(core.clock() - begun >= 440 and core.clock() - begun < 500)
+      local least
+      for _ = 1, 10 do -- a busy machine may wake it late, but not each time
+        local handler = against({ { { "hang" } } }, { timeout = 60 })
+        local begun = core.clock()
+        retried("no answer in time", handler, nil, { timeout = 0.5 })
+        local took = core.clock() - begun
+        assert.is_true(took >= 440, took)
+        least = math.min(least or took, took)
+        if least < 500 then
+          break
+        end
+      end
+      assert.is_true(least < 500, least)
     end)
 
     it("that reads nothing gives up", function()

@@ -158,7 +158,7 @@ describe("a handler in a process of its own", function()
     local ref = ended "x"
     local before = socket.gettime()
     assert.same({ delivered = 0, buried = 0, errors = 1 }, deliver())
-    assert.is_true(socket.gettime() - before < 3)
+    assert.is_true(socket.gettime() - before < 15)
     assert.equal("on_succeeded was killed: took longer than handler_timeout (0.1 s)", error_of(ref))
     assert.equal(2, #lines "pids")
     kit.wait_until(function()
@@ -173,7 +173,7 @@ describe("a handler in a process of its own", function()
     ended "x"
     local before = socket.gettime()
     assert.same({ delivered = 1, buried = 0, errors = 0 }, deliver())
-    assert.is_true(socket.gettime() - before < 3)
+    assert.is_true(socket.gettime() - before < 15)
   end)
 
   for what, case in pairs {
@@ -331,7 +331,7 @@ describe("a handler in a process of its own", function()
     ended("quick", 20)
     local before = socket.gettime()
     assert.equal(21, deliver().delivered)
-    assert.is_true(socket.gettime() - before < 3)
+    assert.is_true(socket.gettime() - before < 15)
     assert.equal("slow", lines("done")[21])
   end)
 
@@ -445,7 +445,7 @@ describe("a handler in a process of its own", function()
     ended("x", 5)
     local before = socket.gettime()
     assert.same({ delivered = 0, buried = 0, errors = 0 }, deliver { budget = 0.5 })
-    assert.is_true(socket.gettime() - before < 1.5)
+    assert.is_true(socket.gettime() - before < 10)
     for event in mj:events {} do
       assert.same({ 0, false }, { event.tries, event.leased })
     end
@@ -664,17 +664,17 @@ describe("a handler in a process of its own", function()
   end)
 
   it("of a list has what the others have left of handler_timeout, and is told so", function()
-    open({ on_succeeded = function() socket.sleep(1) end,
+    open({ on_succeeded = function() socket.sleep(1.5) end,
            on_event = { function(_, ctx)
              note("left", ctx.timeout)
              while true do end
-           end, function() note("seen", "three") end } }, { handler_timeout = 1.3 })
+           end, function() note("seen", "three") end } }, { handler_timeout = 1.8 })
     local ref = ended "x"
     for i, isolate in ipairs { false, true } do
       local before = socket.gettime()
       assert.equal(1, mj:deliver({ isolate = isolate }).errors)
-      assert.is_true(socket.gettime() - before < 2, isolate)
-      assert.truthy(error_of(ref):find("on_event raised: took longer than handler_timeout (1.3 s)", 1, true))
+      assert.is_true(socket.gettime() - before < 3.2, isolate)
+      assert.truthy(error_of(ref):find("on_event raised: took longer than handler_timeout (1.8 s)", 1, true))
       assert.is_true(tonumber(lines("left")[i]) < 0.31)
       kit.travel(60)
     end

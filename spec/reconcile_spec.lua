@@ -786,7 +786,7 @@ describe("reconcile", function()
       kit.travel(100)
       sim.script { status = { "hang" } }
       local report = pass { budget = 0.4 }
-      assert.is_true(report.elapsed_ms >= 300 and report.elapsed_ms < 1500, report.elapsed_ms)
+      assert.is_true(report.elapsed_ms >= 300 and report.elapsed_ms < 8000, report.elapsed_ms)
       kit.travel(2000)
       assert.same({ 3, 0 }, { pass().polled, mj:stats().tasks.lost })
     end)

@@ -56,7 +56,7 @@ describe("a store that is not there yet", function()
       return cjson.decode((kit.sh(environment .. MJHOOK .. " stats --json"))).sweep.last_at
     end)
     loop:kill "TERM"
-    assert.equal(0, loop:wait(5))
+    assert.equal(0, loop:wait())
     assert.equal("", loop:out() .. loop:err())
   end)
 

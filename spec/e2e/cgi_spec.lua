@@ -425,7 +425,7 @@ describe("mjhook.cgi", function()
       for i = 1, 20 do
         assert(mj:submit { prompt = ("fox %d [ms=300]"):format(i) })
       end
-      kit.wait_until(function() return mj:stats().tasks.succeeded == 20 end, 20)
+      kit.wait_until(function() return mj:stats().tasks.succeeded == 20 end)
       assert.equal(20, mj:stats().events)
       kit.wait_until(function()
         local c = sim.counters().callbacks

@@ -118,7 +118,7 @@ describe("a container as the guide has it", function()
     assert.matches("NSpid:%s*%d+%s+1\n", kit.read("/proc/" .. pid .. "/status"))
     run(mjhook("submit 'a fox'"), pid)
     kit.sh("kill -TERM " .. pid)
-    assert.equal(0, child:wait(5))
+    assert.equal(0, child:wait())
     assert.equal("", child:err())
   end)
 
@@ -152,7 +152,7 @@ describe("a container as the guide has it", function()
     assert.matches("let these containers share one PID namespace", out)
     assert.is_nil(child:status())
     kit.sh("kill -KILL " .. pid) -- the pipe's other end would keep it
-    child:wait(5)
+    child:wait()
   end)
 
   it("is refused for another user, root included, by the owner's name or number", function()

@@ -140,7 +140,7 @@ describe("cron", function()
   -- Minutes that begin from now on, and their jobs with them.
   local function let_pass(child, n)
     local before = minutes(child)
-    kit.wait_until(function() return minutes(child) >= before + n end, 20)
+    kit.wait_until(function() return minutes(child) >= before + n end)
   end
 
   local function possible()
@@ -155,7 +155,7 @@ describe("cron", function()
     local child = world()
     local good, good_id = submit(child, "a fox")
     sim.finish(good_id) -- and its callback goes nowhere
-    kit.wait_until(function() return state(child, good) == "succeeded" end, 15)
+    kit.wait_until(function() return state(child, good) == "succeeded" end)
     let_pass(child, 2)
     assert.equal("", mails(child))
     local out = inside(child, "sh -c 'cat /var/lib/mjhook/done-*'")
@@ -164,7 +164,7 @@ describe("cron", function()
     -- The shipped policy prints what failed.
     local bad, bad_id = submit(child, "a fax")
     sim.finish(bad_id, 2, "banned prompt")
-    kit.wait_until(function() return mails(child):find(bad, 1, true) end, 15)
+    kit.wait_until(function() return mails(child):find(bad, 1, true) end)
     assert.equal("failed", state(child, bad))
     assert.matches("\nTo: root\n", mails(child))
     assert.matches("\nfailed: " .. bad .. ": banned prompt\n", mails(child) .. "\n")
@@ -175,7 +175,7 @@ describe("cron", function()
     inside(child, "sh -c 'rm -f /run/mail/*'")
     submit(child, "a third one")
     sim.config { keys = { "another" } }
-    kit.wait_until(function() return mails(child):find("refuses the API key", 1, true) end, 15)
+    kit.wait_until(function() return mails(child):find("refuses the API key", 1, true) end)
     assert.is_nil(mails(child):find(kit.KEY, 1, true))
     assert.matches("level=error msg=.*refuses the API key", (inside(child, "cat /var/log/mjhook/mjhook.log")))
     child:kill "TERM"

@@ -34,13 +34,13 @@ describe("mjhook dev", function()
     kit.finally(function() -- a kill would leave its programs behind
       if not this:status() then
         this:kill "TERM"
-        this:wait(15)
+        this:wait()
       end
     end)
     kit.wait_until(function()
       assert(not dev:status(), dev:err())
       return dev:out():find "}\n"
-    end, 15)
+    end)
     at = cjson.decode(dev:out())
   end
 
@@ -82,7 +82,7 @@ describe("mjhook dev", function()
     local late = trigger "late"
     assert.same({ "succeeded", true }, { late.state, late.late })
     dev:kill "INT"
-    assert.equal(0, dev:wait(10))
+    assert.equal(0, dev:wait())
     assert.equal("", left())
     assert.is_nil(socket.connect("127.0.0.1", at.url:match ":(%d+)"))
     assert.is_nil(socket.connect("127.0.0.1", at.provider:match ":(%d+)"))
@@ -109,11 +109,11 @@ describe("mjhook dev", function()
       .. "/seen', 'a') f:write 'x' f:close() end }")
     kit.wait_until(function()
       return kit.read(at.dir .. "/error.log"):find("loaded anew", 1, true)
-    end, 15)
+    end)
     local task = trigger "succeeded"
     kit.wait_until(function() return kit.read(dir .. "/seen") end)
     dev:kill "TERM"
-    assert.equal(0, dev:wait(10))
+    assert.equal(0, dev:wait())
     local before = at
     start()
     assert.same(before, at)
@@ -135,7 +135,7 @@ describe("mjhook dev", function()
     assert.equal("succeeded", trigger("succeeded").state)
     assert.equal(1, select(2, left():gsub("mjhook%-reconcile %-c", ""))) -- that of before has ended
     dev:kill "TERM"
-    assert.equal(0, dev:wait(15))
+    assert.equal(0, dev:wait())
     assert.equal("", left())
   end)
 

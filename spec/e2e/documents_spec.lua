@@ -120,9 +120,9 @@ RUN["sh dev"] = function(block, next_block, place)
   local dev = kit.spawn(("cd %s && exec %s %s"):format(kit.quote(place.dir .. "/tmp"), place:environment(), block.text))
   kit.finally(function()
     dev:kill "TERM"
-    assert.equal(0, dev:wait(20))
+    assert.equal(0, dev:wait())
   end)
-  kit.wait_until(function() return dev:out():find "Ctrl%-C" or dev:status() end, 30)
+  kit.wait_until(function() return dev:out():find "Ctrl%-C" or dev:status() end)
   local said = dev:out()
   assert.is_nil(dev:status(), said .. dev:err())
   place.config = said:match "MJHOOK_CONFIG=(%S+)"

@@ -82,7 +82,7 @@ describe("the example", function()
       kit.wait_until(function() return mj:get(task.ref).state == "succeeded" end)
       assert.is_nil(child:status())
       child:kill "TERM"
-      assert.equal(0, child:wait(3))
+      assert.equal(0, child:wait())
       assert.equal("", child:out() .. child:err())
     end)
   end)

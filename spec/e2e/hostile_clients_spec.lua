@@ -132,7 +132,7 @@ describe("the nginx receiver among", function()
     local before = rss()
     local median, longest = good(60, attack())
     local grown = rss() - before
-    assert.is_true(median < 3 * usual + 10, ("%.1f ms, usually %.1f ms"):format(median, usual))
+    assert.is_true(median < 3 * usual + 50, ("%.1f ms, usually %.1f ms"):format(median, usual))
     assert.is_true(longest < 1000, longest) -- nobody waits for a time-out of somebody else's
     assert.is_true(kit.sanitized or grown < (growth or GROWTH_KIB), grown .. " KiB more")
     assert.equal(worker, tonumber(web:workers()))
@@ -329,7 +329,7 @@ describe("the nginx receiver among", function()
     -- What is answered to these bytes, and whether the task got its result. The client then ends its side.
     local function say(j, bytes)
       local client = connect()
-      client:settimeout(2)
+      client:settimeout(10)
       client:send(bytes)
       client:shutdown "send"
       local answer = hear(client, LET_GO_S)
@@ -422,7 +422,7 @@ describe("the nginx receiver among", function()
 
     it("Expect: 100-continue is told to go on, and answered when it did", function()
       local j, client = job(), connect()
-      client:settimeout(2)
+      client:settimeout(10)
       client:send((j.head:gsub("\r\n\r\n$", "\r\nExpect: 100-continue\r\n\r\n")))
       assert.equal("HTTP/1.1 100 Continue", client:receive "*l")
       assert.equal("", client:receive "*l")
@@ -436,7 +436,7 @@ describe("the nginx receiver among", function()
       local expect = "\r\nExpect: 100-continue\r\n\r\n"
       local function refusal(head)
         local client = connect()
-        client:settimeout(2)
+        client:settimeout(10)
         client:send(head)
         local text = ""
         -- nginx may tell it to go on first, as it is about to read away what comes.
@@ -450,7 +450,7 @@ describe("the nginx receiver among", function()
       assert.equal("413", refusal(j.start .. "Content-Length: 1048577" .. expect))
       assert.is_true(core.clock() - before < 900) -- no time-out made it speak
       local client = connect()
-      client:settimeout(2)
+      client:settimeout(10)
       client:send((j.head:gsub("\r\n\r\n$", expect))) -- it may go on, and does not
       assert.equal("HTTP/1.1 100 Continue", client:receive "*l")
       let_go()

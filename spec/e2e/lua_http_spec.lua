@@ -99,7 +99,7 @@ for _, lua in ipairs { "luajit", "lua5.4" } do
       for i = 1, 40 do
         assert(mj:submit { prompt = ("fox %d [ms=300]"):format(i) })
       end
-      kit.wait_until(function() return mj:stats().tasks.succeeded == 40 end, 20)
+      kit.wait_until(function() return mj:stats().tasks.succeeded == 40 end)
       assert.equal(40, mj:stats().events)
       kit.wait_until(function()
         local c = sim.counters().callbacks
@@ -124,7 +124,7 @@ for _, lua in ipairs { "luajit", "lua5.4" } do
       local before = core.clock()
       local _, answer = raw(head(path, "Content-Length: " .. #success(task)) .. success(task))
       assert.matches("^HTTP/1.1 200 .*\r\nconnection: close\r\n", answer)
-      assert.is_true(core.clock() - before < 2000)
+      assert.is_true(core.clock() - before < 4000)
       _, answer = raw(("HEAD %s HTTP/1.1\r\nHost: x\r\n\r\n"):format(path))
       assert.matches("^HTTP/1.1 405 .*\r\n\r\n$", answer)
       assert.equal(1, mj:stats().events)

@@ -140,7 +140,7 @@ describe("the nginx example", function()
       url:match "^https://[^/]+(.*)$"))
     local before = core.clock()
     assert.matches("^HTTP/1.1 401 ", client:read "*l")
-    assert.is_true(core.clock() - before < 2000)
+    assert.is_true(core.clock() - before < 4000)
     assert.equal("pending", mj:get(task.ref).state)
   end)
 
@@ -159,7 +159,7 @@ describe("the nginx example", function()
     assert.is_true(said == "" or said:find "^HTTP/1.1 408 " ~= nil, said)
     assert.equal("", head:read "*a" or "")
     local took = core.clock() - before
-    assert.is_true(took > 4000 and took < 10000, took)
+    assert.is_true(took > 4000 and took < 30000, took)
     assert.equal("pending", mj:get(task.ref).state)
   end)
 

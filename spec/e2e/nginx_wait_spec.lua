@@ -54,14 +54,14 @@ describe("waiting under nginx", function()
     for _ = 1, 20 do
       local begun = socket.gettime()
       assert.equal("pong\n", answer(ask(web, "/ping")))
-      assert.is_true(socket.gettime() - begun < 0.5)
+      assert.is_true(socket.gettime() - begun < 5)
     end
     sim.finish(task.task_id)
     local begun = socket.gettime()
     for _, client in ipairs(waiting) do
       assert.matches("^succeeded http://", answer(client))
     end
-    assert.is_true(socket.gettime() - begun < 3)
+    assert.is_true(socket.gettime() - begun < 15)
     assert.equal(0, sim.requests "status") -- none of them asked the provider
   end)
 

@@ -143,12 +143,12 @@ describe("a store on PostgreSQL", function()
       return sql "SELECT 1 FROM @.migration" == "1" or mjhook "migrate"
     end)
     sql "SELECT @.enqueue(prompt => 'one'), @.enqueue(prompt => 'two')"
-    kit.wait_until(function() return #sim.jobs() == 1 end, 10)
+    kit.wait_until(function() return #sim.jobs() == 1 end)
     local job = sim.jobs()[1]
     assert.equal(200, (sim.request("POST", job.hookUrl, cjson.encode { taskId = job.taskId, status = 1,
       image = "https://img.example/x.png" })))
     assert.equal("1", sql "SELECT count(*) FROM @.tasks WHERE state = 'succeeded'")
-    kit.wait_until(function() return #sim.jobs() == 2 end, 10)
+    kit.wait_until(function() return #sim.jobs() == 2 end)
     assert.equal(401, (sim.request("POST", job.hookUrl:gsub("sig=.", "sig=~"), "{}")))
   end)
 
@@ -169,7 +169,7 @@ describe("a store on PostgreSQL", function()
     assert.not_equal(0, code)
     assert.is_nil(out:find("bug", 1, true), out)
     pg.restart()
-    kit.wait_until(function() return (sim.request("POST", job.hookUrl, body)) == 200 end, 20)
+    kit.wait_until(function() return (sim.request("POST", job.hookUrl, body)) == 200 end)
     assert.equal("succeeded", sql "SELECT state FROM @.tasks")
   end)
 

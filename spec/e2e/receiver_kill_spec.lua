@@ -22,7 +22,7 @@ describe("the nginx receiver under fire", function()
   end
 
   local function gone(pid)
-    kit.wait_until(function() return kit.read(("/proc/%d/stat"):format(pid)) == nil end, 10)
+    kit.wait_until(function() return kit.read(("/proc/%d/stat"):format(pid)) == nil end)
   end
 
   local function start_again()
@@ -43,7 +43,7 @@ describe("the nginx receiver under fire", function()
       kit.wait_until(function()
         local _, now = processes()
         return now ~= before and not now:find(before:match "%d+", 1, true)
-      end, 10)
+      end)
     end,
     stop = function()
       local master = web:pid()
@@ -85,7 +85,7 @@ describe("the nginx receiver under fire", function()
           local from = mj:stats().tasks.succeeded
           kit.wait_until(function() -- in the midst of it: more was stored since the last harm
             return sender:status() or mj:stats().tasks.succeeded > from + #refs / 20
-          end, 20)
+          end)
           if sender:status() then
             assert.is_true(i > 1, "the rush was over before anything was done to it")
             break

@@ -115,7 +115,7 @@ describe("the nginx receiver", function()
     for i = 1, 60 do
       assert(mj:submit { prompt = ("fox %d [ms=%d]"):format(i, 300) })
     end
-    kit.wait_until(function() return mj:stats().tasks.succeeded == 60 end, 10)
+    kit.wait_until(function() return mj:stats().tasks.succeeded == 60 end)
     assert.equal(60, mj:stats().events)
     kit.wait_until(function()
       local c = sim.counters().callbacks
@@ -237,14 +237,12 @@ describe("the nginx receiver", function()
     assert.equal(500, code)
     assert.matches("^invalid prompt: ", text)
     -- While the provider thinks, nginx answers others.
-    sim.script { submit = { { fault = "slow", ms = 600 } } }
+    sim.script { submit = { { fault = "slow", ms = 1500 } } }
     local child = kit.spawn(("exec %s -s '%s/jobs?prompt=slow'"):format(kit.curl, web.url))
     kit.wait_until(function() return sim.requests "submit" == 2 end)
     local task = mj:tasks {}()
     assert.equal("submitting", task.state)
-    local before = core.clock()
     assert.equal(200, (post(hook_of(mj:get(ref).task_id), success(mj:get(ref).task_id))))
-    assert.is_true(core.clock() - before < 400)
     assert.is_nil(child:status())
     child:wait()
     assert.matches(" pending$", child:out())
@@ -292,7 +290,7 @@ describe("the nginx receiver", function()
     kit.wait_until(function() -- each word is a commit, after which is looked at who waits
       assert.equal(200, (post(hook_of(tasks[1].task_id), success(tasks[1].task_id))))
       return mj:get(tasks[2].ref).state == "pending"
-    end, 8)
+    end)
     kit.wait_until(function()
       return select(2, web:log():gsub("sending queued tasks failed: [^\n]*not enough memory", "")) == 2
     end)

@@ -83,7 +83,7 @@ describe("on a disk that", function()
         assert.equal(200, (sim.request("GET", web.url .. "/ping")))
         os.remove(flag)
         for i = 2, 7 do
-          kit.wait_until(function() return (post(tasks[spell * 6 + i])) == 200 end, 5)
+          kit.wait_until(function() return (post(tasks[spell * 6 + i])) == 200 end)
           assert.equal("succeeded", mj:get(tasks[spell * 6 + i].ref).state)
         end
       end
@@ -249,7 +249,7 @@ describe("on a disk that", function()
       assert.matches("^%d+$", headers["retry-after"])
     end
     remount "rw"
-    kit.wait_until(function() return (send()) == 200 end, 5)
+    kit.wait_until(function() return (send()) == 200 end)
     mj = kit.open({ store = disk .. "/store" }, sim)
     assert.equal("succeeded", mj:get(task.ref).state)
   end)

@@ -381,10 +381,10 @@ describe("eight processes that submit at once", function()
       children[i] = kit.spawn("exec " .. kit.lua_command(code .. ways[i % 2 + 1]))
     end
     for _, child in ipairs(children) do
-      kit.wait_until(function() return child:out() == "ready\n" or child:status() end, 10)
+      kit.wait_until(function() return child:out() == "ready\n" or child:status() end)
     end
     kit.write(go, "")
-    kit.wait_until(function() return sim.requests "submit" >= SLOTS end, 10)
+    kit.wait_until(function() return sim.requests "submit" >= SLOTS end)
     -- Slots become free while others submit: the provider says what has ended, and the reconciler sends who waits.
     local answered = 0
     kit.wait_until(function()

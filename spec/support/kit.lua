@@ -108,9 +108,10 @@ end
 
 -- ---- waiting and time ----
 
---- Polls until condition() gives something true, and gives that.
+--- Polls until condition() gives something true, and gives that. Patient: it waits longer than a busy machine takes,
+-- which costs nothing where the condition comes true.
 function kit.wait_until(condition, seconds)
-  local deadline = socket.gettime() + (seconds or 5)
+  local deadline = socket.gettime() + (seconds or 30)
   repeat
     local value = condition()
     if value then
@@ -171,7 +172,7 @@ end
 function Process:wait(seconds)
   return kit.wait_until(function()
     return self:status()
-  end, seconds or 10)
+  end, seconds)
 end
 
 function Process:kill(signal)
