@@ -94,6 +94,37 @@ describe("a store in a database that others use", function()
     assert.equal("1", (pg.sql "SELECT count(*) FROM plain.tasks"))
   end)
 
+  it("prints what is to be run to make the tables, which needs no other right, and the rights of a user without it",
+    function()
+      pg.sql "CREATE ROLE maker LOGIN; CREATE ROLE user_only LOGIN; CREATE SCHEMA printed AUTHORIZATION maker"
+      configure("printed", (pg.url:gsub("mjhook@", "user_only@")))
+      assert.not_equal(0, select(2, mjhook "submit 'a fox'"))
+      configure("unmade", (pg.url:gsub("mjhook@", "user_only@")))
+      assert.matches('CREATE SCHEMA IF NOT EXISTS "unmade"', mjhook "migrate --print", 1, true)
+      configure("printed", (pg.url:gsub("mjhook@", "user_only@")))
+      local text, code = mjhook "migrate --print"
+      assert.equal(0, code, text)
+      local out
+      out, code = pg.sql(text, (pg.url:gsub("mjhook@", "maker@")))
+      assert.equal(0, code, out)
+      out = mjhook "submit 'a fox'"
+      assert.matches("permission denied", out, 1, true)
+      local grants = {}
+      for line in text:gmatch "%-%- (GRANT [^\n]+)" do
+        grants[#grants + 1] = line
+      end
+      out, code = pg.sql(table.concat(grants, "\n"), (pg.url:gsub("mjhook@", "maker@")))
+      assert.equal(0, code, out)
+      out, code = mjhook "submit 'a fox'"
+      assert.equal(0, code, out)
+      out, code = mjhook "migrate"
+      assert.equal(0, code, out)
+      assert.matches("already", out, 1, true)
+      out, code = mjhook "migrate --print"
+      assert.equal(0, code, out)
+      assert.is_nil(out:find("CREATE", 1, true), out)
+    end)
+
   it("says what is at fault of the database, and nothing of directories", function()
     pg.sql "CREATE ROLE stranger LOGIN; CREATE SCHEMA theirs; CREATE ROLE few LOGIN CONNECTION LIMIT 0"
     for role, words in pairs { stranger = "GRANT", few = "CONNECTION LIMIT" } do
@@ -125,6 +156,66 @@ describe("a store in a database that others use", function()
     configure("moving", dir .. "/lmdb")
     out = mjhook "--json list"
     assert.truthy(out:find("a fox", 1, true), out)
+  end)
+
+  it("leaves no job behind of a transaction that enqueues while the store is moved", function()
+    configure("late", pg.url .. "&tcp_user_timeout=600")
+    assert.equal(0, select(2, mjhook "migrate"))
+    local move = "copy --finish " .. kit.quote(dir .. "/lmdb")
+    local open, old = pg.session(), pg.session()
+    open.send "BEGIN; SELECT late.enqueue(prompt => 'a fox')"
+    local out, code = mjhook(move)
+    assert.equal(75, code, out)
+    assert.matches("still open: end it", out, 1, true)
+    open.send "COMMIT"
+    out, code = mjhook(move)
+    assert.equal(75, code, out)
+    assert.matches("wait in the table intake", out, 1, true)
+    assert.equal(0, select(2, reconcile())) -- the store was given back
+    assert.same({ "a fox" }, prompts())
+    old.send "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1" -- it sees no note that comes later
+    out, code = mjhook(move)
+    assert.equal(0, code, out)
+    old.send "SELECT late.enqueue(prompt => 'a hare'); COMMIT"
+    assert.equal("0", (pg.sql "SELECT count(*) FROM late.intake"))
+  end)
+
+  it("takes writes again when a move was interrupted and is cancelled, and can be moved later", function()
+    configure "midway"
+    assert.equal(0, select(2, mjhook "migrate"))
+    configure("midway", dir .. "/lmdb")
+    for i = 1, 3 do
+      assert.equal(0, select(2, mjhook(("submit --key k%d 'fox %d'"):format(i, i))))
+    end
+    local holder = pg.session() -- the copy waits on its way
+    holder.send "BEGIN; LOCK TABLE midway.task IN ACCESS EXCLUSIVE MODE"
+    local copy = kit.spawn(("exec env MJHOOK_CONFIG=%s/config.lua %s %s/scripts/mjhook copy --finish %s"):format(dir,
+      kit.lua, kit.root, kit.quote(pg.url)))
+    kit.wait_until(function() return select(2, mjhook "submit --key k4 'fox 4'") ~= 0 end)
+    copy:kill "KILL"
+    copy:wait()
+    holder.send "COMMIT"
+    local out, code = mjhook "submit --key k5 'fox 5'"
+    assert.not_equal(0, code, out)
+    assert.matches("is being moved", out, 1, true)
+    local sent = #sim.jobs()
+    configure "midway"
+    out, code = mjhook "submit 'fox 5'" -- nor can the other one be used
+    assert.not_equal(0, code, out)
+    configure("midway", dir .. "/lmdb")
+    out, code = mjhook "copy --cancel"
+    assert.equal(64, code, out)
+    out, code = mjhook("copy --cancel " .. dir .. "/lmdb")
+    assert.equal(0, code, out)
+    assert.equal(0, select(2, mjhook "submit --key k5 'fox 5'"))
+    out, code = mjhook("copy --cancel " .. dir .. "/lmdb")
+    assert.not_equal(0, code, out)
+    out, code = mjhook("copy --finish " .. kit.quote(pg.url))
+    assert.equal(0, code, out)
+    configure "midway"
+    assert.equal(tostring(sent + 1), (pg.sql "SELECT count(*) FROM midway.tasks WHERE state = 'pending'"))
+    assert.equal(sent + 1, #sim.jobs())
+    assert.equal(0, select(2, mjhook "check"))
   end)
 
   it("finds a task by its whole ref alone, and names the task that a refused row's key belongs to", function()

@@ -193,19 +193,41 @@ static bool is_empty(const mj_tally *t)
     return n == 0 && t->events == 0 && t->buried == 0;
 }
 
-/* Jobs that SQL enqueued would be left behind: they become tasks first. */
+/* Jobs that SQL enqueued would be left behind: they become tasks first.  The note is written, so that none comes any
+ * more; it goes when the move can't be begun. */
 static int none_waits(mj_copy *c)
 {
     mj_buf jobs = {0};
-    int rc = mj_store_intake(c->from, 1, &jobs);
+    int rc = c->from->backend->shut_intake ? c->from->backend->shut_intake(c->from->db) : MJ_OK;
 
+    if (rc == MJ_EBUSY)
+        rc = refuse(c->from, MJ_EBUSY,
+                    "a transaction that enqueues a job with SQL in %s is still open: end it, run mjhook-reconcile, "
+                    "then move",
+                    c->from_name);
+    if (rc == MJ_OK)
+        rc = mj_store_intake(c->from, 1, &jobs);
     if (rc == MJ_OK && jobs.n > 0)
-        rc =
-            refuse(c->from, MJ_EBUSY,
-                   "jobs that SQL enqueued wait in the table intake of %s: run mjhook-reconcile, then move (if it says "
-                   "that the store is being moved: first mjhook copy --cancel)",
-                   c->from_name);
+        rc = refuse(c->from, MJ_EBUSY,
+                    "jobs that SQL enqueued wait in the table intake of %s: run mjhook-reconcile, then move",
+                    c->from_name);
     mj_buf_free(&jobs);
+    return rc;
+}
+
+/* From now on the source takes no writes. */
+static int close_source(mj_copy *c, const char *out)
+{
+    char why[sizeof c->from->detail];
+    int rc = note(c->from, out, &(mj_tally){0});
+
+    if (rc == MJ_OK)
+        rc = none_waits(c);
+    if (rc == MJ_EBUSY) {
+        memcpy(why, c->from->detail, sizeof why);
+        (void)note(c->from, NULL, &(mj_tally){0});
+        memcpy(c->from->detail, why, sizeof why);
+    }
     return rc;
 }
 
@@ -230,11 +252,8 @@ static int prepare(mj_copy *c)
         rc = look(c->from, &text, &totals);
     if (rc == MJ_OK && text.n > 1 && strcmp((const char *)text.p, out) != 0 && strcmp((const char *)text.p, moved) != 0)
         rc = refuse(c->from, MJ_EMOVED, "%s: its note says \"%s\"", c->from_name, (const char *)text.p);
-    else if (rc == MJ_OK && text.n <= 1 && c->finish) {
-        rc = none_waits(c);
-        if (rc == MJ_OK)
-            rc = note(c->from, out, &(mj_tally){0});
-    }
+    else if (rc == MJ_OK && c->finish && strcmp((const char *)text.p, moved) != 0)
+        rc = close_source(c, out);
     mj_buf_free(&text);
     if (rc == MJ_OK)
         mj_copy_next(c);
@@ -282,9 +301,7 @@ static int finish(mj_copy *c)
     c->differing = 0;
     snprintf(moved, sizeof moved, MOVED "%s", c->to_name);
     to = (mj_tally){.counters = from.counters, .latest = from.latest};
-    rc = none_waits(c); /* of a transaction that was open when the note came */
-    if (rc == MJ_OK)
-        rc = note(c->from, moved, &(mj_tally){0});
+    rc = note(c->from, moved, &(mj_tally){0});
     if (rc == MJ_OK)
         rc = note(c->to, NULL, &to);
     c->done = rc == MJ_OK;

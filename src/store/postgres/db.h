@@ -94,6 +94,7 @@ typedef enum {
     MJ_PG_LOAD_INTAKE,   /* (ids) FOR UPDATE */
     MJ_PG_INTAKE_GONE,   /* (ids) */
     MJ_PG_INTAKE_LIST,   /* (number) */
+    MJ_PG_INTAKE_SHUT,   /* () */
     MJ_PG_INTAKE_REFUSE, /* (ids, reasons) */
     MJ_PG_LOAD_ACCOUNTS, /* (names) FOR UPDATE; the same without locks; of all */
     MJ_PG_LOOK_ACCOUNTS,
@@ -274,8 +275,10 @@ int mj_pg_version(mj_pg_conn *c, int *version);
 int mj_pg_judge(mj_pg_conn *c, int version);
 /* Makes or upgrades it; *from: what it was.  Two processes that do it at once do it once. */
 int mj_pg_migrate(mj_pg_conn *c, int *from);
-/* What migrate would run, from version `from` on. */
-void mj_pg_migration(const mj_pg_url *u, int from, mj_buf *out);
+/* What migrate would run, from version `from` on; and, as comments, the rights that `user` (as SQL writes it) needs if
+ * that is run by another role. */
+void mj_pg_migration(const mj_pg_url *u, int from, bool has_schema, const char *user, mj_buf *out);
+int mj_pg_has_schema(mj_pg_conn *c, bool *has);
 
 /* ---- handles and transactions: backend.c, rows.c, load.c, scan.c, apply.c ---- */
 
@@ -388,6 +391,7 @@ int mj_pg_settle(mj_pg *db);
 /* ---- intake.c: jobs that SQL has enqueued ---- */
 
 int mj_pg_intake(void *db, uint32_t limit, mj_intake_fn each, void *ctx);
+int mj_pg_shut_intake(void *db);
 
 /* ---- lease.c: named locks, heartbeats ---- */
 

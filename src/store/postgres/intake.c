@@ -22,3 +22,22 @@ int mj_pg_intake(void *handle, uint32_t limit, mj_intake_fn each, void *ctx)
     PQclear(r);
     return rc;
 }
+
+/* enqueue() locks the gate's row for share, and then looks at the note of a move.  So an update of that row waits for
+ * all that have not looked or not committed; and a transaction whose snapshot is older than the note can't lock it any
+ * more. */
+int mj_pg_shut_intake(void *handle)
+{
+    mj_pg *db = handle;
+    mj_pg_conn *c = &db->conn;
+    int rc;
+
+    c->why[0] = '\0';
+    rc = db->no_wait ? MJ_EBUSY : mj_pg_connect(c);
+    if (rc != MJ_OK)
+        return rc;
+    mj_pg_no_args(&c->args);
+    rc = mj_pg_run(c, MJ_PG_INTAKE_SHUT, mj_pg_deadline(c));
+    mj_pg_clear(c);
+    return rc;
+}

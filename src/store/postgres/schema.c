@@ -78,17 +78,30 @@ static void add_step(mj_buf *out, const mj_pg_url *u, int from)
     mj_pg_put_sql(out, u, line);
 }
 
-void mj_pg_migration(const mj_pg_url *u, int from, mj_buf *out)
+void mj_pg_migration(const mj_pg_url *u, int from, bool has_schema, const char *user, mj_buf *out)
 {
+    static const char *const rights[] = {"USAGE ON SCHEMA @",
+                                         "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA @",
+                                         "USAGE ON ALL SEQUENCES IN SCHEMA @"};
+
+    if (!has_schema)
+        mj_pg_put_sql(out, u, "CREATE SCHEMA IF NOT EXISTS @;\n");
     if (from == 0)
         mj_pg_put_sql(out, u,
-                      "CREATE SCHEMA IF NOT EXISTS @;\n"
                       "CREATE TABLE IF NOT EXISTS @.migration (version int4 PRIMARY KEY, "
                       "at timestamptz NOT NULL DEFAULT clock_timestamp());\n");
     for (int v = from; v < MJ_PG_SCHEMA; v++) {
         mj_pg_put_sql(out, u, "BEGIN;\n");
         add_step(out, u, v);
         mj_pg_put_sql(out, u, "COMMIT;\n");
+    }
+    mj_pg_put_sql(out, u, "-- If another role than this user runs that, this user needs:\n");
+    for (unsigned i = 0; i < sizeof rights / sizeof rights[0]; i++) {
+        mj_pg_put_sql(out, u, "-- GRANT ");
+        mj_pg_put_sql(out, u, rights[i]);
+        mj_pg_put_sql(out, u, " TO ");
+        mj_put_raw(out, user, strlen(user));
+        mj_pg_put_sql(out, u, ";\n");
     }
     mj_put_u8(out, 0);
 }
@@ -101,7 +114,8 @@ static int step(mj_pg_conn *c, int *version)
     int rc, is;
 
     snprintf(line, sizeof line,
-             "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; LOCK TABLE \"%s\".migration IN ACCESS EXCLUSIVE MODE",
+             "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; LOCK TABLE \"%s\".migration IN "
+             "ACCESS EXCLUSIVE MODE",
              c->url->schema);
     rc = mj_pg_text(c, line, NULL, mj_pg_ms() + MIGRATE_MS);
     if (rc == MJ_OK)
@@ -123,7 +137,7 @@ static int step(mj_pg_conn *c, int *version)
 }
 
 /* CREATE SCHEMA IF NOT EXISTS asks for a right to the database, also when the schema is there and is the user's. */
-static int has_schema(mj_pg_conn *c, bool *has)
+int mj_pg_has_schema(mj_pg_conn *c, bool *has)
 {
     PGresult *r = NULL;
     char sql[160];
@@ -149,7 +163,7 @@ int mj_pg_migrate(mj_pg_conn *c, int *from)
         rc = mj_pg_version(c, &version);
     *from = version;
     if (rc == MJ_OK && version == 0)
-        rc = has_schema(c, &has);
+        rc = mj_pg_has_schema(c, &has);
     if (rc == MJ_OK && version == 0) {
         mj_pg_put_sql(&sql, c->url, has ? "" : "CREATE SCHEMA IF NOT EXISTS @;");
         mj_pg_put_sql(&sql, c->url,

@@ -206,13 +206,16 @@ const char *const mj_pg_views[] = {
     "CREATE TABLE @.intake (id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), "
     "prompt text NOT NULL CHECK (btrim(prompt) <> '' AND octet_length(prompt) <= 10000), "
     "key text CHECK (octet_length(key) BETWEEN 1 AND 256), mode text CHECK (mode IN ('fast', 'relaxed')), "
-    "timeout int4 CHECK (timeout > 0), user_id text CHECK (octet_length(user_id) BETWEEN 1 AND 256), "
+    "timeout int4 CHECK (timeout BETWEEN 300 AND 1200), user_id text CHECK (octet_length(user_id) BETWEEN 1 AND 256), "
     "context jsonb CHECK (octet_length(context::text) <= 65536), "
     "priority int4 CHECK (priority BETWEEN -1000000 AND 1000000), "
     "account text CHECK (octet_length(account) BETWEEN 1 AND 256), "
     "expires int4 CHECK (expires BETWEEN 1 AND 31536000), refused text);\n"
     "CREATE UNIQUE INDEX ON @.intake (key) WHERE refused IS NULL;\n"
     "CREATE INDEX ON @.intake (id) WHERE refused IS NULL;\n"
+    /* one row, which a move of the store updates: see mj_pg_shut_intake() */
+    "CREATE TABLE @.gate (shut_at timestamptz);\n"
+    "INSERT INTO @.gate VALUES (NULL);\n"
     /* a key that waits already gives the row that waits */
     "CREATE FUNCTION @.enqueue(prompt text, key text DEFAULT NULL, mode text DEFAULT NULL, timeout int4 DEFAULT NULL, "
     "user_id text DEFAULT NULL, context jsonb DEFAULT NULL, priority int4 DEFAULT NULL, account text DEFAULT NULL, "
@@ -221,6 +224,7 @@ const char *const mj_pg_views[] = {
     "DECLARE\n"
     "  made int8;\n"
     "BEGIN\n"
+    "  PERFORM FROM @.gate FOR SHARE;\n"
     "  INSERT INTO @.intake AS i (prompt, key, mode, timeout, user_id, context, priority, account, expires) "
     "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
     "ON CONFLICT (key) WHERE refused IS NULL DO UPDATE SET key = i.key "
@@ -229,7 +233,6 @@ const char *const mj_pg_views[] = {
     "  IF made IS NULL THEN\n"
     "    RAISE unique_violation USING MESSAGE = format('key %s waits already, with other arguments', $2);\n"
     "  END IF;\n"
-    /* looked at last: a note that is written meanwhile is seen */
     "  IF EXISTS (SELECT FROM @.meta AS m WHERE m.name = 'moving'::bytea AND substr(m.bytes, 1, 5) <> 'from '::bytea) "
     "THEN\n"
     "    RAISE object_not_in_prerequisite_state USING MESSAGE = 'this store is being moved to another database, or "

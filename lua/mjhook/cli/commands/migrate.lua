@@ -45,7 +45,7 @@ opens a store makes its tables, too, if it may; where it may not, run this as a 
       elseif out.json then
         out:value { from = from, sql = sql }
       else
-        out:line((sql:gsub("\n$", "")))
+        out:lines(sql)
       end
       return
     end
