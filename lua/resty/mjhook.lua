@@ -281,7 +281,7 @@ local function respond()
     return UNAVAILABLE
   end
   local var = ngx.var
-  seen.method, seen.uri, seen.length = ngx.req.get_method(), var.request_uri, tonumber(var.http_content_length)
+  seen.method, seen.uri, seen.length = ngx.req.get_method(), var.request_uri, tonumber(var.content_length)
   if mj.config.allow_cidr then
     seen.peer, seen.forwarded = var.remote_addr, var.http_x_forwarded_for
   end

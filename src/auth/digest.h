@@ -20,7 +20,7 @@ int mj_hmac_sha256(const void *key, size_t key_len, const void *data, size_t n, 
  * free, which wipes the key. */
 typedef struct mj_mac mj_mac;
 mj_mac *mj_mac_new(const void *key, size_t n);
-int mj_mac_of(const mj_mac *keyed, const void *data, size_t n, uint8_t out[32]);
+int mj_mac_of(mj_mac *m, const void *data, size_t n, uint8_t out[32]);
 void mj_mac_free(mj_mac *m);
 /* base64url without padding; out has room for (n * 4 + 2) / 3 + 1 bytes; returns the length. */
 size_t mj_base64url(const void *data, size_t n, char *out);

@@ -55,7 +55,7 @@ int mj_keyring_add(mj_keyring *k, const void *secret, size_t len)
 
 /* The text is put together by hand: printf takes longer than the hash, and the ref of an unauthenticated request may
  * hold a NUL. */
-static int sign(const mj_mac *key, const char *ref, uint32_t attempt, char sig[MJ_SIG_TEXT + 1])
+static int sign(mj_mac *key, const char *ref, uint32_t attempt, char sig[MJ_SIG_TEXT + 1])
 {
     static const char label[] = "mjhook1"; /* its NUL is part of the text */
     char text[sizeof label + MJ_ULID_TEXT + 1 + 10], digits[10], *p = text;
@@ -138,6 +138,12 @@ int mj_token_check(const mj_keyring *k, const mj_token *t, const char **ref, uin
 
 enum { ESCAPED = 3 }; /* times, at most */
 
+/* Each escape has a percent sign, a backslash or, in HTML, a semicolon.  A URL that arrives as it was made has none. */
+static bool may_have_escapes(const char *text, size_t n)
+{
+    return memchr(text, '%', n) || memchr(text, '\\', n) || memchr(text, ';', n);
+}
+
 static size_t unescape(char *text, size_t n)
 {
     size_t w = 0, len;
@@ -200,9 +206,41 @@ static void take_parameter(mj_token *t, const char *name, size_t name_len, const
     }
 }
 
+/* What ends a parameter: what ends one in a URL, and what text around a URL may put right behind it. */
+static bool is_apart(char c)
+{
+    switch (c) {
+    case '&':
+    case '?':
+    case ';':
+    case '#':
+    case '+':
+    case '"':
+    case '\'':
+    case '`':
+    case '<':
+    case '>':
+    case '(':
+    case ')':
+    case '[':
+    case ']':
+    case '{':
+    case '}':
+    case ',':
+    case '|':
+    case '\\':
+    case ' ':
+    case '\t':
+    case '\r':
+    case '\n':
+        return true;
+    default:
+        return false;
+    }
+}
+
 void mj_token_read(const char *uri, size_t n, mj_token *out)
 {
-    static const char apart[] = "&?;#+\"'`<>()[]{},|\\ \t\r\n";
     char text[MAX_URI];
     const char *p, *end, *next, *equals;
 
@@ -210,7 +248,7 @@ void mj_token_read(const char *uri, size_t n, mj_token *out)
     if (n > sizeof text)
         return; /* longer than any URL of ours */
     memcpy(text, uri, n);
-    for (size_t i = 0, before = n + 1; i < ESCAPED && n < before; i++) {
+    for (size_t i = 0, before = n + 1; i < ESCAPED && n < before && may_have_escapes(text, n); i++) {
         before = n;
         n = unescape(text, n);
     }
@@ -218,7 +256,7 @@ void mj_token_read(const char *uri, size_t n, mj_token *out)
     end = end ? end : text + n;
     p = memchr(text, '?', (size_t)(end - text));
     for (p = p ? p + 1 : end; p < end; p = next + 1) {
-        for (next = p; next < end && (*next == '\0' || !strchr(apart, *next)); next++)
+        for (next = p; next < end && !is_apart(*next); next++)
             ;
         equals = memchr(p, '=', (size_t)(next - p));
         if (equals)

@@ -74,14 +74,17 @@ void mj_ulid_text(const uint8_t id[MJ_ULID_BYTES], char out[MJ_ULID_TEXT + 1])
     out[MJ_ULID_TEXT] = '\0';
 }
 
+/* The value of a digit of either case; -1: it is none. */
 static int digit(char c)
 {
-    const char *p;
+    static const int8_t values['Z' - '0' + 1] = {
+        0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  -1, -1, -1, -1, -1, -1, -1, 10, 11, 12, 13, 14,
+        15, 16, 17, -1, 18, 19, -1, 20, 21, -1, 22, 23, 24, 25, 26, -1, 27, 28, 29, 30, 31,
+    };
 
     if (c >= 'a' && c <= 'z')
         c = (char)(c - 'a' + 'A');
-    p = memchr(base32, c, sizeof base32 - 1); /* not strchr, which finds NUL */
-    return p ? (int)(p - base32) : -1;
+    return c >= '0' && c <= 'Z' ? values[c - '0'] : -1;
 }
 
 int mj_ulid_parse(const char *text, size_t len, uint8_t id[MJ_ULID_BYTES])

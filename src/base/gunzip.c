@@ -49,13 +49,20 @@ static int inflate_all(z_stream *z, size_t max, mj_buf *out)
     }
 }
 
+bool mj_is_compressed(mj_str body)
+{
+    const uint8_t *p = (const uint8_t *)body.p;
+
+    return is_gzip(p, body.n) || is_zlib(p, body.n);
+}
+
 int mj_gunzip(mj_str body, uint32_t max, mj_buf *out, mj_str *plain)
 {
     z_stream z = {.next_in = (const Bytef *)body.p, .avail_in = body.n};
     int rc;
 
     *plain = body;
-    if (!is_gzip(z.next_in, body.n) && !is_zlib(z.next_in, body.n))
+    if (!mj_is_compressed(body))
         return MJ_OK;
     out->n = 0;
     if (inflateInit2(&z, MAX_WBITS + ANY_HEADER) != Z_OK)

@@ -7,6 +7,9 @@
 
 #include "base/buf.h"
 
+/* Whether it begins like a compressed body. */
+bool mj_is_compressed(mj_str body);
+
 /* *plain becomes the body itself if that is not compressed (then nothing is allocated, and max does not count),
  * otherwise the unpacked text, which lies in *out.  Begin with {0} and call mj_buf_free() in any case.  Several
  * members in a row are one text; other bytes after the last member are ignored, as gzip(1) does.  MJ_EINVAL: damaged

@@ -163,6 +163,10 @@ static int gunzip(lua_State *L)
     mj_buf *out;
     int rc;
 
+    if (!mj_is_compressed(body)) {
+        lua_pushvalue(L, 1);
+        return 1;
+    }
     out = mjl_buf(L);
     rc = mj_gunzip(body, max, out, &plain);
     if (rc != MJ_OK)
@@ -170,10 +174,7 @@ static int gunzip(lua_State *L)
                         rc == MJ_EINVAL   ? "a compressed body that is damaged or cut short"
                         : rc == MJ_ELIMIT ? "a compressed body that becomes longer than allowed"
                                           : NULL);
-    if (plain.p == body.p)
-        lua_pushvalue(L, 1);
-    else
-        lua_pushlstring(L, plain.p, plain.n);
+    lua_pushlstring(L, plain.p, plain.n);
     mj_buf_free(out); /* now, not at some collection */
     return 1;
 }
