@@ -214,6 +214,11 @@ local function cpu_of(pid)
   return (fields[12] + fields[13]) / 100 -- proc(5): utime and stime, in ticks of 1/100 s
 end
 
+-- Seconds of processor that its first thread has had: under nginx the event loop (proc(5): schedstat, in ns).
+local function loop_cpu_of(pid)
+  return tonumber((read(("/proc/%s/task/%s/schedstat"):format(pid, pid)) or "0"):match "%d+") / 1e9
+end
+
 -- ---- measuring ----
 
 local next_task, acknowledged = 0, 0
@@ -221,7 +226,7 @@ local next_task, acknowledged = 0, 0
 local PINNED = select(2, sh "taskset -c $(($(nproc) - 1)) true") == 0 and "taskset -c $(($(nproc) - 1)) " or ""
 
 local function run(url, pid, connections, counts, apart)
-  local cpu = cpu_of(pid)
+  local cpu, loop = cpu_of(pid), loop_cpu_of(pid)
   local wrk = ("wrk -t1 -c%d -d%ds --timeout 10s -s %s/callback_wrk.lua %s -- %s/tasks %d"):format(connections, SECONDS,
     HERE, url, dir, counts and next_task or 0)
   local out = must(sh((apart and PINNED or "") .. wrk))
@@ -235,7 +240,7 @@ local function run(url, pid, connections, counts, apart)
     acknowledged = acknowledged + requests
   end
   return { rate = requests / us * 1e6, p50 = p50 / 1000, p99 = p99 / 1000,
-           cpu = (cpu_of(pid) - cpu) / requests * 1e6 }
+           cpu = (cpu_of(pid) - cpu) / requests * 1e6, loop = (loop_cpu_of(pid) - loop) / requests * 1e6 }
 end
 
 local function median(runs, field)
@@ -343,6 +348,8 @@ local function main()
       ratios(r.hook, r.decode, "rate"), ratios(r.hook, r.single, "rate"),
       express and (", %.1f times (c)"):format(ratios(r.hook, r.express, "rate")) or "",
       ratios(r.hook, r.single, "p50")))
+    print(("  on the event loop a callback takes %.1f us of processor, %.2f of (a)'s (aim: 1.2)"):format(
+      median(r.hook, "loop"), ratios(r.hook, r.decode, "loop")))
     say("mjhook, wrk kept on the last core", c, r.apart)
     print(("  which is %.2f of (a) measured that way, %.0f/s"):format(ratios(r.apart, r.decode_apart, "rate"),
       median(r.decode_apart, "rate")))
