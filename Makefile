@@ -107,14 +107,16 @@ LINK = $(CC) $(CFLAGS) $(HARDEN) -pthread -Wl,-z,relro,-z,now,--as-needed $(LDFL
 
 # The core knows no Lua and is compiled once; the binding once per Lua.
 BINDING = $(wildcard src/lua/*.c)
-CORE = $(filter-out $(BINDING) src/cmd/% src/store/postgres/%,$(wildcard src/*/*.c src/*/*/*.c))
+# libcurl is loaded when a request is made: it brings thirty libraries with it, and most passes make none.
+CURL_O = $(BUILD)/obj/net/library.o
+CORE = $(filter-out $(BINDING) src/cmd/% src/store/postgres/% src/net/library.c src/net/module.c,$(wildcard src/*/*.c src/*/*/*.c))
 CORE_O = $(sort $(CORE:src/%.c=$(BUILD)/obj/%.o))
 # A database's module is complete in itself: it has its own copy of what it needs of the core.
 PQ_O = $(sort $(patsubst src/%.c,$(BUILD)/obj/%.o,$(filter-out %/module.c,$(wildcard src/store/postgres/*.c))))
 PQ_CORE_O = $(filter $(addprefix $(BUILD)/obj/,base/% os/% auth/% domain/% store/tally.o store/entry.o store/records.o),$(CORE_O))
 PQ_MODULES = $(if $(WITH_POSTGRES),$(LUAS:%=$(BUILD)/%/mjhook/store_postgres.so))
 binding_o = $(sort $(BINDING:src/%.c=$(BUILD)/obj/$(1)/%.o))
-MODULES = $(LUAS:%=$(BUILD)/%/mjhook/core.so)
+MODULES = $(foreach m,core curl,$(LUAS:%=$(BUILD)/%/mjhook/$(m).so))
 SPEC_MODULES = $(LUAS:%=$(BUILD)/%/mjhook/store_memory.so)
 PROGRAM = $(if $(PROGRAM_LUA),$(BUILD)/bin/mjhook-reconcile)
 spec_programs = $(sort $(patsubst spec/$(1)/%.c,$(BUILD)/$(1)/%,$(wildcard spec/$(1)/*_$(2).c)))
@@ -170,9 +172,13 @@ $(BUILD)/obj/$(1)/%.o: src/%.c $(BUILD)/flags
 	@mkdir -p $$(@D)
 	$$(COMPILE) -I$$(INCDIR_$(1)) -MMD -MP -c -o $$@ $$<
 
-# No liblua here: the interpreter that loads the module has it.  Never unloaded: a
-# name that libcurl still looks up in a thread of its own may outlive the last Lua state.
+# No liblua here: the interpreter that loads the module has it.
 $(BUILD)/$(1)/mjhook/core.so: $(CORE_O) $(call binding_o,$(1)) $(BUILD)/linked
+	@mkdir -p $$(@D)
+	$$(LINK) -shared -Wl,-z,nodelete -o $$@ $$(filter %.o,$$^) $$(LIBS)
+
+# Never unloaded: a name that libcurl still looks up in a thread of its own may outlive the last Lua state.
+$(BUILD)/$(1)/mjhook/curl.so: $(CURL_O) $(BUILD)/obj/$(1)/net/module.o $(BUILD)/linked
 	@mkdir -p $$(@D)
 	$$(LINK) -shared -Wl,-z,nodelete -o $$@ $$(filter %.o,$$^) $$(LIBS)
 
@@ -206,7 +212,7 @@ $(BUILD)/$(1)/mjhook/store_memory.so: $(BUILD)/spec/$(1)/support/store_memory.o 
 endef
 $(foreach v,$(KNOWN),$(eval $(call memory_for_lua,$(v))))
 
-$(TESTS) $(OTHERS): $(BUILD)/%: $(BUILD)/spec/%.o $(SUPPORT_O) $(CORE_O) $(BUILD)/linked
+$(TESTS) $(OTHERS): $(BUILD)/%: $(BUILD)/spec/%.o $(SUPPORT_O) $(CORE_O) $(CURL_O) $(BUILD)/linked
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $(filter %.o,$^) $(LIBS)
 $(PQ_TESTS) $(PQ_BENCH): $(PQ_O)
@@ -426,9 +432,9 @@ lint-tidy:
 lint-werror:
 	$(AGAIN) all tests others WERROR=1 BUILD=build-strict
 	$(AGAIN) all tests others WERROR=1 VARIANT=faults BUILD=build-strict-faults
-	@for so in build-strict/5.?/mjhook/core.so; do \
+	@for so in build-strict/5.?/mjhook/*.so; do \
 	  names=$$(nm -D --defined-only $$so | awk '{print $$3}'); \
-	  test "$$names" = luaopen_mjhook_core || { echo "$$so shows: $$names" >&2; exit 1; }; done
+	  test "$$names" = "luaopen_mjhook_$$(basename $$so .so)" || { echo "$$so shows: $$names" >&2; exit 1; }; done
 
 # Checked in, since the shells' files have to be there without a Lua that runs; a spec compares them.
 completion: all

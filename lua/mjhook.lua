@@ -11,8 +11,8 @@ local callback = require "mjhook.callback" -- at once: a request must find it wh
 local config = require "mjhook.config"
 local core = require "mjhook.core"
 local executor = require "mjhook.executor"
+local flow = require "mjhook.flow"
 local hold = require "mjhook.hold"
-local job = require "mjhook.submission.job"
 local json = require "mjhook.json"
 local memory = require "mjhook.memory"
 local policy = require "mjhook.policy"
@@ -21,18 +21,6 @@ local text = require "mjhook.text"
 local view = require("mjhook.view").view
 
 local PAGE_MOST = 10000 -- tasks of a page
-
--- A flow is loaded when it is first used: a cron job that has nothing to do spends most of its time on loading.
-local function flow(name)
-  return setmetatable({}, { __index = function(self, key)
-    local ok, module = pcall(require, "mjhook." .. name)
-    if not ok then -- no memory, or no descriptor, for it
-      error(memory.is_out(module) and memory.OUT or core.error("internal", tostring(module), true), 0)
-    end
-    self[key] = module[key]
-    return self[key]
-  end })
-end
 
 -- A function of a flow, which may have to be loaded; what it can't do for want of memory is an outcome.
 local function run(module, name, ...)
@@ -43,6 +31,7 @@ local function outcome(...)
   return memory.outcome(run, ...)
 end
 
+local job = flow "submission.job"
 local submit, submit_many, wait = flow "submission.submit", flow "submission.submit_many", flow "submission.wait"
 local poll, prune, reconcile = flow "reconcile.poll", flow "reconcile.prune", flow "reconcile.reconcile"
 local deliver, events = flow "delivery.deliver", flow "delivery.events"

@@ -158,4 +158,29 @@ describe("the binding", function()
   it("refuses a mode that it does not know", function()
     assert.error_matches(function() create { prompt = "p", mode = "turbo77" } end, "bad field 'mode'")
   end)
+
+  it("says that the module with libcurl is missing, and that it is another version's", function()
+    local dir, lua = kit.tmp(), kit.lua
+    kit.sh(("mkdir %s/mjhook && cp %s %s/mjhook/"):format(dir, assert(package.searchpath("mjhook.core", package.cpath)),
+      dir))
+    local function clients(before)
+      local script = before .. [[
+        local core = require "mjhook.core"
+        for _, name in ipairs { "http", "stream", "fetch", "need_curl" } do
+          local client, err = core[name] { host = "localhost", port = 1, dir = "/tmp", sub = "x" }
+          assert(client == nil and err.code == "io" and err.retryable)
+          print(err)
+        end
+        assert(core.libraries().curl == nil)]]
+      local out, code = kit.sh(("LUA_CPATH='%s/?.so' LUA_CPATH_5_4='%s/?.so' %s %s"):format(dir, dir, lua,
+        kit.write(dir .. "/clients.lua", script)))
+      assert.equal(0, code, out)
+      return out
+    end
+    assert.equal(("the module mjhook.curl can't be loaded: module 'mjhook.curl' not found:\n"):rep(4):sub(1, -2),
+      clients "")
+    assert.equal(("the module mjhook.curl can't be loaded: it belongs to another version of mjhook\n"):rep(4)
+      :sub(1, -2),
+      clients "package.loaded['mjhook.curl'] = true; ")
+  end)
 end)

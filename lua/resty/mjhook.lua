@@ -63,6 +63,10 @@ function M.init(args)
     require("mjhook." .. flow) -- here, rather than from disk under a request
   end
   require("resty.mjhook.console.assets").load()
+  local ready, why = core.need_curl() -- the same
+  if not ready then
+    error("mjhook: " .. why.message, 0)
+  end
   given = { environment = core.environment() }
   for k, v in pairs(args or {}) do
     given[k] = v

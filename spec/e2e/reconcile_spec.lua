@@ -85,6 +85,15 @@ describe("mjhook-reconcile", function()
     assert.same({ code = 0, out = "", err = "" }, run(with_config()))
   end)
 
+  it("loads libcurl when it makes a request, and not before", function()
+    prepare()
+    local loads = ("LD_DEBUG=files %s -c %s"):format(PROGRAM, config)
+    assert.is_nil((kit.sh(loads):find("libcurl", 1, true)))
+    sim.finish(submit().task_id)
+    assert.truthy((kit.sh(loads):find("libcurl", 1, true)))
+    assert.equal(1, mj:stats().tasks.succeeded)
+  end)
+
   it("makes one pass, silently: polls, submits, delivers", function()
     local mark
     prepare({ max_in_flight = 1 }, [[

@@ -226,11 +226,13 @@ static void set_path(lua_State *L)
         exe[n] = '\0';
         dir = dirname(dirname(exe));
         snprintf(stamp, sizeof stamp, "%s/linked", dir);
-        if (access(stamp, F_OK) == 0)
+        if (access(stamp, F_OK) == 0) {
             snprintf(path, sizeof path, "%s/../lua/?.lua", dir);
-        else
+            snprintf(cpath, sizeof cpath, "%s/" MJL_LUA_ABI "/?.so", dir);
+        } else {
             snprintf(path, sizeof path, "%s/share/lua/" MJL_LUA_ABI "/?.lua;%s/site/lualib/?.lua", dir, dir);
-        snprintf(cpath, sizeof cpath, "%s/lib/lua/" MJL_LUA_ABI "/?.so;%s/site/lualib/?.so", dir, dir);
+            snprintf(cpath, sizeof cpath, "%s/lib/lua/" MJL_LUA_ABI "/?.so;%s/site/lualib/?.so", dir, dir);
+        }
     }
     set_templates(L, "path", path, "LUA_PATH");
     set_templates(L, "cpath", cpath, "LUA_CPATH");
@@ -242,10 +244,24 @@ static int l_stopping(lua_State *L)
     return 1;
 }
 
+static int add_traceback(lua_State *L)
+{
+    luaL_traceback(L, L, lua_tostring(L, 1), 2);
+    return 1;
+}
+
+/* An error's message with a traceback; without memory for it, the message alone.  An error of mjhook.core is its
+ * message. */
 static int traceback(lua_State *L)
 {
-    if (lua_type(L, 1) == LUA_TSTRING)
-        luaL_traceback(L, L, lua_tostring(L, 1), 1);
+    if (lua_type(L, 1) == LUA_TSTRING) {
+        lua_pushcfunction(L, add_traceback);
+        lua_pushvalue(L, 1);
+        if (lua_pcall(L, 1, 1, 0) != LUA_OK)
+            lua_settop(L, 1);
+    } else {
+        luaL_callmeta(L, 1, "__tostring");
+    }
     return 1;
 }
 
@@ -312,12 +328,13 @@ static void rest(lua_State *L, double seconds)
 
 static int run(lua_State *L, const options *o)
 {
-    int rc;
+    int rc, handler;
 
     lua_pushcfunction(L, traceback);
+    handler = lua_gettop(L);
     lua_getglobal(L, "require");
     lua_pushstring(L, "mjhook.reconcile.report");
-    if (lua_pcall(L, 1, 1, -3) != LUA_OK) {
+    if (lua_pcall(L, 1, 1, handler) != LUA_OK) {
         const char *why = lua_tostring(L, -1);
         complain("%s", why ? why : "an error without a message");
         return why && strstr(why, "not enough memory")
@@ -328,7 +345,7 @@ static int run(lua_State *L, const options *o)
     lua_call(L, 1, 2); /* sweeper(options) -> pass() -> exit code, wanted() -> boolean; raises nothing */
     do {
         lua_pushvalue(L, -2);
-        if (lua_pcall(L, 0, 1, -5) != LUA_OK) {
+        if (lua_pcall(L, 0, 1, handler) != LUA_OK) {
             complain("%s", lua_tostring(L, -1) ? lua_tostring(L, -1) : "an error without a message");
             rc = EXIT_SOME;
         } else {

@@ -22,7 +22,7 @@ enum {
 static bool copy_list(struct curl_slist **to, const char *const *from)
 {
     for (; from && *from; from++) {
-        struct curl_slist *more = curl_slist_append(*to, *from);
+        struct curl_slist *more = mj_curl->slist_append(*to, *from);
         if (!more)
             return false;
         *to = more;
@@ -61,14 +61,14 @@ void mj_fetch_free(mj_fetch *f)
         return;
     for (size_t i = 0; i < f->n; i++) {
         mj_fetch_release(f, f->items[i]);
-        curl_url_cleanup(f->items[i]->url);
+        mj_curl->url_cleanup(f->items[i]->url);
         free(f->items[i]->etag);
         free(f->items[i]);
     }
     free(f->items);
     if (f->multi && !forked(f))
-        curl_multi_cleanup(f->multi);
-    curl_slist_free_all(f->hosts);
+        mj_curl->multi_cleanup(f->multi);
+    mj_curl->slist_free_all(f->hosts);
     free(f->ca_file);
     free(f);
 }
@@ -86,7 +86,7 @@ int mj_fetch_add(mj_fetch *f, const mj_fetch_request *r, size_t *index)
     t->f = f;
     t->req = *r;
     t->req.url = t->req.etag = NULL; /* the caller's: may be gone later */
-    t->url = curl_url();
+    t->url = mj_curl->url();
     t->result.retry_after = -1;
     t->at = r->have;
     /* Ask for the last byte again: a range after a complete file is empty, which is an error. */
@@ -168,11 +168,11 @@ int mj_fetch_next(mj_fetch *f, int64_t deadline_ms, size_t *index, mj_fetch_resu
             continue;
         }
         left = deadline_ms - now;
-        rc = curl_multi_perform(f->multi, &n);
+        rc = mj_curl->multi_perform(f->multi, &n);
         if (!collect(f) && rc == CURLM_OK)
-            rc = curl_multi_poll(f->multi, NULL, 0, (int)(left < POLL_MS ? left : POLL_MS), NULL);
+            rc = mj_curl->multi_poll(f->multi, NULL, 0, (int)(left < POLL_MS ? left : POLL_MS), NULL);
         if (rc != CURLM_OK)
-            end_all(f, MJ_FETCH_NET, curl_multi_strerror(rc));
+            end_all(f, MJ_FETCH_NET, mj_curl->multi_strerror(rc));
     }
     return MJ_OK;
 }

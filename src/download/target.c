@@ -22,15 +22,15 @@ bool mj_fetch_url(item *t, const char *url)
 {
     char *scheme = NULL, *host = NULL, *port = NULL;
     const char *why = NULL;
-    CURLUcode rc =
-        strlen(url) > MAX_URL ? CURLUE_MALFORMED_INPUT : curl_url_set(t->url, CURLUPART_URL, url, CURLU_DISALLOW_USER);
+    CURLUcode rc = strlen(url) > MAX_URL ? CURLUE_MALFORMED_INPUT
+                                         : mj_curl->url_set(t->url, CURLUPART_URL, url, CURLU_DISALLOW_USER);
 
     if (rc == CURLUE_OK)
-        rc = curl_url_get(t->url, CURLUPART_SCHEME, &scheme, 0);
+        rc = mj_curl->url_get(t->url, CURLUPART_SCHEME, &scheme, 0);
     if (rc == CURLUE_OK)
-        rc = curl_url_get(t->url, CURLUPART_HOST, &host, 0);
+        rc = mj_curl->url_get(t->url, CURLUPART_HOST, &host, 0);
     if (rc == CURLUE_OK)
-        rc = curl_url_get(t->url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT);
+        rc = mj_curl->url_get(t->url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT);
     if (rc == CURLUE_USER_NOT_ALLOWED)
         why = "a URL with a user in it is not fetched";
     else if (rc != CURLUE_OK)
@@ -51,8 +51,8 @@ bool mj_fetch_url(item *t, const char *url)
         mj_fetch_verdict(t, MJ_FETCH_NET, "out of memory");
     else if (why)
         mj_fetch_verdict(t, MJ_FETCH_URL, why);
-    curl_free(scheme);
-    curl_free(host);
-    curl_free(port);
+    mj_curl->free(scheme);
+    mj_curl->free(host);
+    mj_curl->free(port);
     return why == NULL;
 }

@@ -14,10 +14,10 @@
 void mj_fetch_release(mj_fetch *f, item *t)
 {
     if (t->easy && f->pid == getpid()) {
-        curl_multi_remove_handle(f->multi, t->easy);
-        curl_easy_cleanup(t->easy);
+        mj_curl->multi_remove_handle(f->multi, t->easy);
+        mj_curl->easy_cleanup(t->easy);
     }
-    curl_slist_free_all(t->headers);
+    mj_curl->slist_free_all(t->headers);
     t->easy = NULL;
     t->headers = NULL;
 }
@@ -67,7 +67,7 @@ static const char *header(const item *t, const char *name)
 {
     struct curl_header *h;
 
-    if (curl_easy_header(t->easy, name, 0, CURLH_HEADER, -1, &h) != CURLHE_OK || h->amount != 1)
+    if (mj_curl->easy_header(t->easy, name, 0, CURLH_HEADER, -1, &h) != CURLHE_OK || h->amount != 1)
         return NULL;
     return h->value;
 }
@@ -116,8 +116,8 @@ static bool judge(item *t)
     curl_off_t length = -1;
     char why[60];
 
-    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-    curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    mj_curl->easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    mj_curl->easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
     t->result.status = (int)status;
     if (status == 206 && t->etag)
         return judge_rest(t);
@@ -169,7 +169,7 @@ static size_t take_header(char *line, size_t size, size_t n, void *arg)
         return CURL_WRITEFUNC_ERROR;
     }
     if (bytes > 0 && (line[0] == '\r' || line[0] == '\n')) {
-        curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        mj_curl->easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
         if (status < 200)
             mj_framing_again(&t->framing);
     }
@@ -294,7 +294,7 @@ void mj_fetch_begin(mj_fetch *f, item *t)
     t->result.status = 0;
     t->framing = (mj_framing){0};
     t->error[0] = '\0';
-    if (set_up(f, t) && curl_multi_add_handle(f->multi, t->easy) == CURLM_OK) {
+    if (set_up(f, t) && mj_curl->multi_add_handle(f->multi, t->easy) == CURLM_OK) {
         t->step = RUNNING;
         f->running++;
         return;
@@ -309,7 +309,7 @@ static void net_verdict(item *t, CURLcode rc)
     if (t->forbidden && !t->allowed)
         mj_fetch_verdict(t, MJ_FETCH_ADDRESS, "no public address: not connected to");
     else
-        mj_fetch_verdict(t, MJ_FETCH_NET, t->error[0] ? t->error : curl_easy_strerror(rc));
+        mj_fetch_verdict(t, MJ_FETCH_NET, t->error[0] ? t->error : mj_curl->easy_strerror(rc));
 }
 
 /* The body is complete, as far as libcurl knows its length. */

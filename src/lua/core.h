@@ -47,6 +47,8 @@ mj_buf *mjl_buf(lua_State *L);
 /* Makes a metatable with these methods, __index to itself, and `close` as __gc and __close. */
 void mjl_class(lua_State *L, const char *name, const luaL_Reg *methods);
 
+/* lua/curl.c: loads libcurl, if it is not loaded yet.  False: pushes nil and an error table. */
+bool mjl_need_curl(lua_State *L);
 /* lua/redact.c: pushes a text without secrets. */
 void mjl_push_redacted(lua_State *L, mj_redact_kind kind, const char *p, size_t n);
 /* Replaces secrets in an operation's texts.  New texts are in memory that `h` owns.  MJ_ENOMEM. */
@@ -80,6 +82,7 @@ void mjl_forget_watch(void);
 
 /* One registration function for each part; the library's table is on top of the stack. */
 void mjl_open_core(lua_State *L);
+void mjl_open_curl(lua_State *L);
 void mjl_open_store(lua_State *L);
 void mjl_open_store_write(lua_State *L);
 void mjl_open_store_read(lua_State *L);

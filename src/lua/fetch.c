@@ -127,6 +127,8 @@ static int core_fetch(lua_State *L)
     o.ca_file = mjl_str(L, 1, "ca_file").p;
     o.hosts = read_list(L, "hosts", hosts);
     o.loopback = mjl_bool(L, 1, "loopback");
+    if (!mjl_need_curl(L))
+        return 2;
     b = lua_newuserdata(L, sizeof *b);
     memset(b, 0, sizeof *b);
     b->dir.fd = -1;

@@ -215,6 +215,8 @@ static int core_http(lua_State *L)
     o.ca_file = mjl_str(L, 1, "ca_file").p;
     o.proxy = mjl_str(L, 1, "proxy").p;
     o.user_agent = "mjhook/" MJ_VERSION;
+    if (!mjl_need_curl(L))
+        return 2;
     b = lua_newuserdata(L, sizeof *b);
     b->http = NULL;
     luaL_getmetatable(L, HTTP);

@@ -79,6 +79,8 @@ static int core_stream(lua_State *L)
     if (!t.host)
         return luaL_error(L, "bad field 'host'");
     t.port = port > 0 && port <= 65535 ? (int)port : 0;
+    if (!mjl_need_curl(L))
+        return 2;
     b = lua_newuserdata(L, sizeof *b);
     b->stream = NULL;
     luaL_getmetatable(L, STREAM);

@@ -178,11 +178,12 @@ static int core_resolve(lua_State *L)
     return 1;
 }
 
-/* core.libraries() -> {curl=, lmdb=}: their versions */
+/* core.libraries() -> {curl=, lmdb=}: their versions; no curl: it is not loaded */
 static int core_libraries(lua_State *L)
 {
     lua_createtable(L, 0, 2);
-    mjl_set_lit(L, "curl", mj_http_library());
+    if (mj_http_library())
+        mjl_set_lit(L, "curl", mj_http_library());
     mjl_set_lit(L, "lmdb", mj_store_library(NULL));
     return 1;
 }

@@ -1,5 +1,7 @@
 #include "net/curl.h"
 
+#include "net/http.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +9,9 @@
 #include <time.h>
 
 enum { RETRY_AFTER_MAX = 86400 };
+
+const mj_curl_library *mj_curl = &mj_curl_linked;
+static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
 
 static const char KEY_LOG[] = "SSLKEYLOGFILE";
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -19,14 +24,39 @@ static void init(void)
 
     if (given)
         unsetenv(KEY_LOG);
-    ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK; /* here libcurl looks at the variable */
+    ready = mj_curl->global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK; /* here libcurl looks at the variable */
     if (kept)
         setenv(KEY_LOG, kept, 0); /* restore it: other libraries of this process may want it */
     free(kept);
 }
 
+static bool loaded(void)
+{
+    return __atomic_load_n(&mj_curl, __ATOMIC_ACQUIRE) != NULL;
+}
+
+bool mj_http_load(const void *library)
+{
+    const mj_curl_library *l = library;
+
+    if (!l || l->size != sizeof *l)
+        return false;
+    pthread_mutex_lock(&loading); /* other threads may use the table already: then it is not written again */
+    if (!loaded())
+        __atomic_store_n(&mj_curl, l, __ATOMIC_RELEASE);
+    pthread_mutex_unlock(&loading);
+    return true;
+}
+
+const char *mj_http_library(void)
+{
+    return loaded() ? mj_curl->version() : NULL;
+}
+
 bool mj_curl_ready(void)
 {
+    if (!loaded())
+        return false;
     pthread_once(&once, init);
     return ready;
 }
@@ -40,7 +70,7 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 
 CURL *mj_curl_new(const mj_curl_setup *s)
 {
-    CURL *e = curl_easy_init();
+    CURL *e = mj_curl->easy_init();
     bool ok = true;
 
     if (!e)
@@ -81,13 +111,13 @@ CURL *mj_curl_new(const mj_curl_setup *s)
     MJ_CURL_SET(TIMEOUT_MS, s->timeout_ms);
     if (ok)
         return e;
-    curl_easy_cleanup(e);
+    mj_curl->easy_cleanup(e);
     return NULL;
 }
 
 bool mj_curl_header(struct curl_slist **headers, const char *line)
 {
-    struct curl_slist *more = strpbrk(line, "\r\n") ? NULL : curl_slist_append(*headers, line);
+    struct curl_slist *more = strpbrk(line, "\r\n") ? NULL : mj_curl->slist_append(*headers, line);
 
     if (more)
         *headers = more;
@@ -96,11 +126,11 @@ bool mj_curl_header(struct curl_slist **headers, const char *line)
 
 CURLM *mj_curl_multi(int connections)
 {
-    CURLM *m = curl_multi_init();
+    CURLM *m = mj_curl->multi_init();
 
     if (m) {
-        curl_multi_setopt(m, CURLMOPT_MAXCONNECTS, (long)connections);
-        curl_multi_setopt(m, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)connections);
+        mj_curl->multi_setopt(m, CURLMOPT_MAXCONNECTS, (long)connections);
+        mj_curl->multi_setopt(m, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)connections);
     }
     return m;
 }
@@ -110,12 +140,12 @@ void *mj_curl_ended(CURLM *multi, CURLcode *result)
     CURLMsg *m;
     int left;
 
-    while ((m = curl_multi_info_read(multi, &left)) != NULL) {
+    while ((m = mj_curl->multi_info_read(multi, &left)) != NULL) {
         void *arg = NULL;
         if (m->msg != CURLMSG_DONE)
             continue;
         *result = m->data.result;
-        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &arg);
+        mj_curl->easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &arg);
         return arg;
     }
     return NULL;
@@ -160,7 +190,7 @@ int64_t mj_curl_retry_after(const char *value, size_t n)
     text[n] = '\0';
     p += strspn(p, " \t");
     if (!read_seconds(p, &seconds)) {
-        date = curl_getdate(p, NULL);
+        date = mj_curl->getdate(p, NULL);
         if (date == -1)
             return -1;
         seconds = (int64_t)date - time(NULL);

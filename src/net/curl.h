@@ -3,7 +3,8 @@
 #ifndef MJ_CURL_H
 #define MJ_CURL_H
 
-#include <curl/curl.h>
+#include "net/library.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -11,8 +12,8 @@
 /* For CURLOPT_QUICK_EXIT; and older versions raise SIGPIPE when they write TLS. */
 _Static_assert(LIBCURL_VERSION_NUM >= 0x075700, "mjhook needs libcurl 7.87 or newer");
 
-/* Makes libcurl ready, once in a process, from any thread.  False: no memory.  Ignores the environment's
- * SSLKEYLOGFILE: libcurl would write the keys of all connections to that file. */
+/* Makes libcurl ready, once in a process, from any thread.  False: no memory, or libcurl is not loaded.  Ignores the
+ * environment's SSLKEYLOGFILE: libcurl would write the keys of all connections to that file. */
 bool mj_curl_ready(void);
 
 /* What differs between transfers.  Zero or NULL: libcurl's default. */
@@ -38,7 +39,11 @@ typedef struct mj_curl_setup {
 CURL *mj_curl_new(const mj_curl_setup *s);
 
 /* Sets an option of the handle `e`; `ok` becomes false when that fails.  Both are the caller's variables. */
-#define MJ_CURL_SET(option, value) ok = curl_easy_setopt(e, CURLOPT_##option, value) == CURLE_OK && ok
+#define MJ_CURL_SET(option, value)                                                                                     \
+    do {                                                                                                               \
+        _Static_assert(sizeof(1 ? (value) : (value)) >= sizeof(long), "libcurl takes no int");                         \
+        ok = mj_curl->easy_setopt(e, CURLOPT_##option, value) == CURLE_OK && ok;                                       \
+    } while (0)
 
 /* Adds a header line.  False: no memory, or the text has a line break: the rest would be a header that a caller's data
  * chose. */

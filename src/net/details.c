@@ -30,14 +30,14 @@ static void add_certificate(mj_http_details *d, CURL *e)
 {
     struct curl_certinfo *chain = NULL;
 
-    if (curl_easy_getinfo(e, CURLINFO_CERTINFO, &chain) != CURLE_OK || !chain || chain->num_of_certs < 1)
+    if (mj_curl->easy_getinfo(e, CURLINFO_CERTINFO, &chain) != CURLE_OK || !chain || chain->num_of_certs < 1)
         return;
     d->certs = chain->num_of_certs;
     for (const struct curl_slist *l = chain->certinfo[0]; l; l = l->next) {
         if (strncmp(l->data, "Issuer:", 7) == 0) {
             snprintf(d->issuer, sizeof d->issuer, "%s", l->data + 7);
         } else if (strncmp(l->data, "Expire date:", 12) == 0) {
-            time_t at = curl_getdate(l->data + 12, NULL);
+            time_t at = mj_curl->getdate(l->data + 12, NULL);
             d->cert_expires = at > 0 ? (int64_t)at : 0;
         }
     }
@@ -55,14 +55,14 @@ void mj_http_add_details(const transfer *t, CURLcode result, const char *cut)
         return;
     if (t->answer->outcome != MJ_HTTP_ANSWERED)
         d->failure = failure(result, cut);
-    if (curl_easy_getinfo(t->easy, CURLINFO_TOTAL_TIME_T, &total) == CURLE_OK)
+    if (mj_curl->easy_getinfo(t->easy, CURLINFO_TOTAL_TIME_T, &total) == CURLE_OK)
         d->total_us = total;
-    if (curl_easy_getinfo(t->easy, CURLINFO_PRIMARY_IP, &text) == CURLE_OK && text)
+    if (mj_curl->easy_getinfo(t->easy, CURLINFO_PRIMARY_IP, &text) == CURLE_OK && text)
         snprintf(d->ip, sizeof d->ip, "%s", text);
-    if (curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &text) == CURLE_OK && text)
+    if (mj_curl->easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &text) == CURLE_OK && text)
         snprintf(d->location, sizeof d->location, "%.*s", (int)strcspn(text, "?#"), text);
-    if (curl_easy_header(t->easy, "Date", 0, CURLH_HEADER, -1, &date) == CURLHE_OK) {
-        time_t at = curl_getdate(date->value, NULL);
+    if (mj_curl->easy_header(t->easy, "Date", 0, CURLH_HEADER, -1, &date) == CURLHE_OK) {
+        time_t at = mj_curl->getdate(date->value, NULL);
         d->date = at > 0 ? (int64_t)at : 0;
     }
     add_certificate(d, t->easy);

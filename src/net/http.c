@@ -21,11 +21,12 @@ enum {
 static bool make_multi(mj_http *h)
 {
     CURLM *multi = mj_curl_multi(h->o.connections);
-    CURLSH *session = curl_share_init();
+    CURLSH *session = mj_curl->share_init();
 
-    if (!multi || !session || curl_share_setopt(session, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) != CURLSHE_OK) {
-        curl_multi_cleanup(multi);
-        curl_share_cleanup(session);
+    if (!multi || !session ||
+        mj_curl->share_setopt(session, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) != CURLSHE_OK) {
+        mj_curl->multi_cleanup(multi);
+        mj_curl->share_cleanup(session);
         return false;
     }
     h->multi = multi;
@@ -71,19 +72,14 @@ void mj_http_free(mj_http *h)
         return;
     /* After a fork the sockets belong to the parent, too: a TLS shutdown from here would harm it. */
     if (h->pid == getpid()) {
-        curl_multi_cleanup(h->multi);
-        curl_share_cleanup(h->session);
+        mj_curl->multi_cleanup(h->multi);
+        mj_curl->share_cleanup(h->session);
     }
     free(h->slots);
     free(h->user_agent);
     free(h->ca_file);
     free(h->proxy);
     free(h);
-}
-
-const char *mj_http_library(void)
-{
-    return curl_version();
 }
 
 /* ---- batches ---- */
@@ -128,15 +124,15 @@ int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t d
             running += mj_http_begin(h, t, &reqs[next], &answers[next]);
             next++;
         }
-        rc = curl_multi_perform(h->multi, &active);
+        rc = mj_curl->multi_perform(h->multi, &active);
         collect(h, &running);
         if (rc == CURLM_OK && running > 0 && (next == n || !free_slot(h))) {
             MJ_FAULT("http.wait"); /* first the connection is made, later the answer is awaited */
-            rc = curl_multi_poll(h->multi, NULL, 0, (int)(left < POLL_MS ? left : POLL_MS), NULL);
+            rc = mj_curl->multi_poll(h->multi, NULL, 0, (int)(left < POLL_MS ? left : POLL_MS), NULL);
         }
     }
     if (rc != CURLM_OK)
-        why = curl_multi_strerror(rc);
+        why = mj_curl->multi_strerror(rc);
     for (int i = 0; i < h->o.connections; i++)
         if (h->slots[i].req)
             mj_http_finish(h, &h->slots[i], CURLE_OK, why);

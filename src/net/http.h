@@ -78,7 +78,7 @@ typedef struct mj_http_answer {
     mj_http_details *details; /* owned by the answer; NULL: not wanted, or no memory */
 } mj_http_answer;
 
-/* NULL: no memory, or no libcurl.  From any thread (global initialization is guarded). */
+/* NULL: no memory, or libcurl is not loaded.  From any thread (global initialization is guarded). */
 mj_http *mj_http_new(const mj_http_options *o);
 void mj_http_free(mj_http *h);
 /* Performs all n requests, at most `connections` at once, and returns when each has its answer.  At `deadline_ms`
@@ -89,7 +89,10 @@ int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t d
 void mj_http_answer_clear(mj_http_answer *a, size_t n);
 /* CLOCK_BOOTTIME in milliseconds, the clock of start_by_ms and deadline_ms: it goes on while the machine sleeps. */
 int64_t mj_http_clock(void);
-/* libcurl and the libraries below it, as they run here: "libcurl/7.88.1 OpenSSL/3.0.11 ...". */
+/* libcurl and the libraries below it, as they run here: "libcurl/7.88.1 OpenSSL/3.0.11 ..."; NULL: not loaded yet. */
 const char *mj_http_library(void);
+/* Loads libcurl: `library` is the table of the module mjhook.curl (net/library.h).  From any thread; if it is loaded
+ * already, this changes nothing.  False: the table is not of this version. */
+bool mj_http_load(const void *library);
 
 #endif

@@ -29,7 +29,7 @@ static void because(mj_stream *s, const char *what)
 
 static int broke(mj_stream *s, CURLcode rc)
 {
-    because(s, s->error[0] ? s->error : curl_easy_strerror(rc));
+    because(s, s->error[0] ? s->error : mj_curl->easy_strerror(rc));
     return MJ_EIO;
 }
 
@@ -37,16 +37,17 @@ static int broke(mj_stream *s, CURLcode rc)
  * free it with curl_free. */
 static char *url_of(const mj_stream_target *t)
 {
-    CURLU *u = curl_url();
+    CURLU *u = mj_curl->url();
     char host[300], port[16], *url = NULL;
 
     snprintf(host, sizeof host, strchr(t->host, ':') ? "[%s]" : "%s", t->host);
     snprintf(port, sizeof port, "%d", t->port);
-    if (!u || curl_url_set(u, CURLUPART_SCHEME, t->tls ? "https" : "http", 0) != CURLUE_OK ||
-        curl_url_set(u, CURLUPART_HOST, host, 0) != CURLUE_OK ||
-        curl_url_set(u, CURLUPART_PORT, port, 0) != CURLUE_OK || curl_url_get(u, CURLUPART_URL, &url, 0) != CURLUE_OK)
+    if (!u || mj_curl->url_set(u, CURLUPART_SCHEME, t->tls ? "https" : "http", 0) != CURLUE_OK ||
+        mj_curl->url_set(u, CURLUPART_HOST, host, 0) != CURLUE_OK ||
+        mj_curl->url_set(u, CURLUPART_PORT, port, 0) != CURLUE_OK ||
+        mj_curl->url_get(u, CURLUPART_URL, &url, 0) != CURLUE_OK)
         url = NULL;
-    curl_url_cleanup(u);
+    mj_curl->url_cleanup(u);
     return url;
 }
 
@@ -82,9 +83,9 @@ static int connect_to(mj_stream *s, const mj_stream_target *t, const char *url, 
         because(s, "out of memory");
         return MJ_ENOMEM;
     }
-    rc = curl_easy_perform(s->easy);
+    rc = mj_curl->easy_perform(s->easy);
     if (rc == CURLE_OK)
-        rc = curl_easy_getinfo(s->easy, CURLINFO_ACTIVESOCKET, &s->fd);
+        rc = mj_curl->easy_getinfo(s->easy, CURLINFO_ACTIVESOCKET, &s->fd);
     if (rc == CURLE_OK && s->fd == CURL_SOCKET_BAD)
         rc = CURLE_COULDNT_CONNECT;
     return rc == CURLE_OK ? MJ_OK : broke(s, rc);
@@ -118,7 +119,7 @@ int mj_stream_open(const mj_stream_target *t, int64_t deadline_ms, mj_stream **o
         *out = s;
     else
         mj_stream_close(s);
-    curl_free(url);
+    mj_curl->free(url);
     return rc;
 }
 
@@ -148,7 +149,7 @@ int mj_stream_send(mj_stream *s, const void *data, size_t n, int64_t deadline_ms
         return not_ours(s);
     while (n > 0) {
         size_t sent = 0;
-        CURLcode rc = curl_easy_send(s->easy, p, n, &sent);
+        CURLcode rc = mj_curl->easy_send(s->easy, p, n, &sent);
         if (rc == CURLE_OK) {
             p += sent;
             n -= sent;
@@ -172,7 +173,7 @@ int mj_stream_recv(mj_stream *s, void *data, size_t cap, int64_t deadline_ms, si
     if (s->pid != getpid())
         return not_ours(s);
     do {
-        rc = curl_easy_recv(s->easy, data, cap, got);
+        rc = mj_curl->easy_recv(s->easy, data, cap, got);
         if (rc == CURLE_OK && *got == 0) {
             because(s, "the other side closed the connection");
             return MJ_ECLOSED;
@@ -196,7 +197,7 @@ void mj_stream_close(mj_stream *s)
     if (!s)
         return;
     if (s->pid == getpid())
-        curl_easy_cleanup(s->easy);
+        mj_curl->easy_cleanup(s->easy);
     else if (s->fd != CURL_SOCKET_BAD)
         close(s->fd); /* without TLS shutdown: that would end the parent's conversation */
     free(s);

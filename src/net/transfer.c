@@ -86,7 +86,7 @@ static size_t take_header(char *line, size_t size, size_t n, void *arg)
     if (!t->begun || t->head_done) /* bytes after the body belong to nothing */
         return bytes;
     if (bytes > 0 && (line[0] == '\r' || line[0] == '\n')) {
-        curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        mj_curl->easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
         t->head_done = status >= 200 && status <= 999; /* libcurl accepts "HTTP/2 2407" */
         MJ_FAULT("http.head");
         if (status == 204 || status == 304) /* these have no body, whatever the header says (RFC 9112, 6.3) */
@@ -146,21 +146,21 @@ static size_t take_body(char *from, size_t size, size_t n, void *arg)
 /* "host:port: why".  libcurl's reasons may name the host, but no more of the URL. */
 void mj_http_failed(mj_http_answer *a, mj_http_outcome outcome, const char *url, const char *why)
 {
-    CURLU *u = curl_url();
+    CURLU *u = mj_curl->url();
     char *host = NULL, *port = NULL;
 
     free(a->body);
     *a = (mj_http_answer){.outcome = outcome, .retry_after = -1, .elapsed_ms = a->elapsed_ms};
-    if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
-        curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
-        curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK && !strstr(why, host))
+    if (u && mj_curl->url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
+        mj_curl->url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+        mj_curl->url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK && !strstr(why, host))
         snprintf(a->error, sizeof a->error, "%.60s:%s: %.90s", host, port, why);
     else
         snprintf(a->error, sizeof a->error, "%.*s", (int)sizeof a->error - 1, why);
     mj_curl_printable(a->error);
-    curl_free(host);
-    curl_free(port);
-    curl_url_cleanup(u);
+    mj_curl->free(host);
+    mj_curl->free(port);
+    mj_curl->url_cleanup(u);
 }
 
 static bool set_body(transfer *t)
@@ -243,9 +243,9 @@ static bool set_up(const mj_http *h, transfer *t)
 
 static void release(mj_http *h, transfer *t)
 {
-    curl_multi_remove_handle(h->multi, t->easy);
-    curl_easy_cleanup(t->easy);
-    curl_slist_free_all(t->headers);
+    mj_curl->multi_remove_handle(h->multi, t->easy);
+    mj_curl->easy_cleanup(t->easy);
+    mj_curl->slist_free_all(t->headers);
     t->req = NULL;
 }
 
@@ -259,10 +259,10 @@ bool mj_http_begin(mj_http *h, transfer *t, const mj_http_request *r, mj_http_an
                     .started = mj_http_clock(),
                     .counts = r->once && r->body && r->body_len > 0};
     *a = (mj_http_answer){.retry_after = -1};
-    if (set_up(h, t) && curl_multi_add_handle(h->multi, t->easy) == CURLM_OK)
+    if (set_up(h, t) && mj_curl->multi_add_handle(h->multi, t->easy) == CURLM_OK)
         return true;
-    curl_easy_cleanup(t->easy);
-    curl_slist_free_all(t->headers);
+    mj_curl->easy_cleanup(t->easy);
+    mj_curl->slist_free_all(t->headers);
     t->req = NULL;
     mj_http_failed(a, MJ_HTTP_NOT_SENT, r->url, "the request could not be made (bad header or out of memory)");
     return false;
@@ -275,7 +275,7 @@ static mj_http_outcome maybe(const transfer *t)
 
     if (t->counts)
         return t->handed > 0 ? MJ_HTTP_MAYBE_SENT : MJ_HTTP_NOT_SENT;
-    curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &request);
+    mj_curl->easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &request);
     return request > 0 ? MJ_HTTP_MAYBE_SENT : MJ_HTTP_NOT_SENT;
 }
 
@@ -288,7 +288,7 @@ static bool whole(const transfer *t)
         return false;
     if (t->framing.chunked)
         return mj_framing_done(&t->framing);
-    curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    mj_curl->easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
     return length >= 0 && (uint64_t)length == t->answer->body_len;
 }
 
@@ -308,7 +308,7 @@ static const char *reason(const transfer *t, CURLcode result)
         return "the answer broke off";
     if (result == CURLE_OUT_OF_MEMORY) /* libcurl's code for a line longer than 100 KB, too */
         return "a line of the header has no end, or there is no memory";
-    return t->error[0] ? t->error : curl_easy_strerror(result);
+    return t->error[0] ? t->error : mj_curl->easy_strerror(result);
 }
 
 /* Removes an unrequested compression.  A damaged body stays as it came; its reader reports it.  False: it becomes too
@@ -346,7 +346,7 @@ void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
     a->elapsed_ms = mj_http_clock() - t->started;
     /* libcurl reports no error for a header that breaks off, and not in each version for chunks that do. */
     if (((!cut && result == CURLE_OK && t->head_done && !t->framing.chunked) || whole(t)) && unpack(t)) {
-        curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        mj_curl->easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
         a->outcome = MJ_HTTP_ANSWERED;
         a->status = (int)status;
     } else {

@@ -11,7 +11,8 @@
 struct mj_refs {
     mj_refs *next;
     uint8_t last[MJ_ULID_BYTES];
-    uint8_t where[32]; /* as a hash: a URL may hold a password */
+    size_t n;     /* bytes of where */
+    char where[]; /* a directory's path; a URL as a hash, since it may hold a password */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* never held while anything is waited for */
@@ -41,28 +42,40 @@ static void watch_fork(void)
     pthread_atfork(hold, let_go, after_fork_child);
 }
 
-mj_refs *mj_refs_of(const char *where, const char *schema)
+static mj_refs *find_or_make(const char *where, size_t n)
 {
-    char *full = realpath(where, NULL), *name = NULL;
-    int n = asprintf(&name, "%s\n%s", full ? full : where, schema ? schema : "");
-    uint8_t hash[32];
-    mj_refs *r = NULL;
-    bool hashed = n >= 0 && mj_sha256(name, (size_t)n, hash) == MJ_OK;
+    mj_refs *r;
 
     pthread_once(&once, watch_fork);
     hold();
-    for (r = all; hashed && r && memcmp(r->where, hash, sizeof hash) != 0; r = r->next)
+    for (r = all; r && (r->n != n || memcmp(r->where, where, n) != 0); r = r->next)
         ;
-    if (hashed && !r && (r = calloc(1, sizeof *r)) != NULL) {
-        memcpy(r->where, hash, sizeof hash);
+    if (!r && (r = calloc(1, sizeof *r + n)) != NULL) {
+        memcpy(r->where, where, n);
+        r->n = n;
         r->next = all;
         all = r;
     }
     let_go();
-    if (n >= 0)
-        free(name);
-    free(full);
-    return hashed ? r : NULL;
+    return r;
+}
+
+mj_refs *mj_refs_of(const char *where, const char *schema)
+{
+    char *path = realpath(where, NULL), *url = NULL;
+    uint8_t hash[32];
+    mj_refs *r = NULL;
+    int n;
+
+    if (path) {
+        r = find_or_make(path, strlen(path));
+    } else if ((n = asprintf(&url, "%s\n%s", where, schema ? schema : "")) >= 0) {
+        if (mj_sha256(url, (size_t)n, hash) == MJ_OK)
+            r = find_or_make((const char *)hash, sizeof hash);
+        free(url);
+    }
+    free(path);
+    return r;
 }
 
 int mj_refs_next(mj_refs *r, int64_t now, uint8_t ref[MJ_ULID_BYTES])

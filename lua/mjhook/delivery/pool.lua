@@ -126,6 +126,7 @@ local Isolated = {}
 Isolated.__index = Isolated
 
 function M.isolated(mj)
+  core.need_curl() -- once here, rather than in each process whose handler makes a request
   return setmetatable({ mj = mj, size = 1, children = {} }, Isolated)
 end
 

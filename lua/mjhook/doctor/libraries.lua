@@ -5,11 +5,15 @@ local core = require "mjhook.core"
 local CURL_MAJOR, CURL_MINOR = 7, 87 -- src/net/http.c says why
 
 return function(_, report)
+  local loaded, err = core.need_curl()
   local libraries = core.libraries()
-  local major, minor = libraries.curl:match "^libcurl/(%d+)%.(%d+)"
+  local version = libraries.curl or ""
+  local major, minor = version:match "^libcurl/(%d+)%.(%d+)"
   major, minor = tonumber(major), tonumber(minor)
-  local shown = libraries.curl:match "^%S+ %S+" or libraries.curl -- with the library that does its TLS
-  if not major or major < CURL_MAJOR or (major == CURL_MAJOR and minor < CURL_MINOR) then
+  local shown = version:match "^%S+ %S+" or version -- with the library that does its TLS
+  if not loaded then
+    report:fail("libraries.libcurl", err.message, "mjhook/curl.so belongs beside mjhook/core.so: install both again")
+  elseif not major or major < CURL_MAJOR or (major == CURL_MAJOR and minor < CURL_MINOR) then
     report:fail("libraries.libcurl", ("%s: mjhook needs %d.%d or newer"):format(shown, CURL_MAJOR, CURL_MINOR),
       "install a newer libcurl; is an old one in LD_LIBRARY_PATH?")
   else

@@ -1,20 +1,20 @@
 --- One pass over what is due: the cron job's work.
 -- recover dead submitters → decide on ambiguous tasks → poll → submit what waits → deliver → report.
 local core = require "mjhook.core"
-local deliver = require "mjhook.delivery.deliver"
-local intake = require "mjhook.submission.intake"
+local flow = require "mjhook.flow"
 local memory = require "mjhook.memory"
-local poll = require "mjhook.reconcile.poll"
 local prune = require "mjhook.reconcile.prune"
-local submit = require "mjhook.submission.submit"
 local view = require("mjhook.view").view
+
+local deliver, poll = flow "delivery.deliver", flow "reconcile.poll"
+local intake, submit = flow "submission.intake", flow "submission.submit"
 
 local M = {}
 
 local DEFAULT_BUDGET_S = 45
--- The oldest a request of a live sender can be: it does not start after STALL_MS and is cut off
--- by the client's timeout (30 s).  Evidence decides sooner; beyond this, age does.
-local SENDER_MAX_MS = submit.STALL_MS + 60000
+-- A request of a live sender does not start after submit.STALL_MS, and the client's timeout (30 s) cuts it off.
+-- Evidence decides sooner; a request that would be so much older is over.
+local CUT_OFF_MS = 60000
 -- A host that works writes a heartbeat every ten seconds, and with each claim.
 local HOST_SILENT_MS = 60000
 local PAGE = 500
@@ -144,7 +144,7 @@ end
 -- Whether the process that was submitting a task is dead, or its request over: by evidence of its own host; of another
 -- one by its heartbeats; else by age. A boot that the store does not know was this host's: no process outlives it.
 function Sweep:is_over(task)
-  local over = task.owner == "dead" or self.mj.exec:now() - task.submitted_at > SENDER_MAX_MS
+  local over = task.owner == "dead" or self.mj.exec:now() - task.submitted_at > submit.STALL_MS + CUT_OFF_MS
   if not over and task.owner_boot then
     local ago, err = self.mj.exec:read("host", task.owner_boot)
     over = ago and ago > HOST_SILENT_MS or not ago and err.code == "not_found"
@@ -309,8 +309,13 @@ function Sweep:tell_unsent()
 end
 
 function Sweep:submit()
-  self:take_in()
-  self:send_queued()
+  if self.mj.config.store_url then
+    self:take_in()
+  end
+  local stats = self.mj.exec:read "stats"
+  if not stats or stats.ready > 0 then
+    self:send_queued()
+  end
   self:tell_unsent()
   self:resting_accounts()
 end
@@ -348,6 +353,10 @@ function Sweep:send_queued()
 end
 
 function Sweep:deliver()
+  local stats = self.mj.exec:read "stats"
+  if stats and stats.events == 0 then
+    return
+  end
   local left = math.max(self.stop_at - core.clock(), 0) / 1000
   local report, err = deliver.deliver(self.mj, { budget = left, limit = self.limit, isolate = self.isolate,
                                                  on_trouble = self.on_trouble })

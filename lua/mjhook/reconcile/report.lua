@@ -1,11 +1,13 @@
 --- What mjhook-reconcile says and answers: from a pass' report to words, JSON, metrics and an exit code.
 local core = require "mjhook.core"
 local fail = require "mjhook.cli.fail"
+local flow = require "mjhook.flow"
 local json = require "mjhook.json"
 local mjhook = require "mjhook"
 local stores = require "mjhook.stores"
-local submit = require "mjhook.submission.submit"
 local clean = require("mjhook.text").clean
+
+local submit = flow "submission.submit"
 
 -- What a batch leaves behind is all garbage, and next to nothing lives on: collecting seldom costs little memory.
 if not pcall(collectgarbage, "setpause", 400) then
