@@ -125,10 +125,11 @@ describe("a store on PostgreSQL", function()
   it("refuses in SQL what no job can be", function()
     configure()
     assert.equal(0, select(2, mjhook "migrate"))
-    for _, arguments in ipairs { "prompt => ''", "prompt => NULL", "prompt => 'x', mode => 'quick'",
-                                 "prompt => 'x', expires => 0",
-                                 "prompt => 'x', timeout => 299", "prompt => 'x', timeout => 1201", "prompt => 'x', key => ''",
-                                 "prompt => repeat('x', 10001)" } do
+    for _, arguments in ipairs {
+      "prompt => ''", "prompt => NULL", "prompt => 'x', mode => 'quick'", "prompt => 'x', expires => 0",
+      "prompt => 'x', timeout => 299", "prompt => 'x', timeout => 1201", "prompt => 'x', key => ''",
+      "prompt => repeat('x', 10001)",
+    } do
       local out, code = sql("SELECT @.enqueue(%s)", arguments)
       assert.not_equal(0, code, arguments .. ": " .. out)
     end

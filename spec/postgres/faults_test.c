@@ -11,7 +11,20 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+
+/* The monotonic clock of this program, which a test may put forward. */
+static _Atomic int64_t later_s;
+
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+    long rc = syscall(SYS_clock_gettime, id, t);
+
+    if (id == CLOCK_MONOTONIC)
+        t->tv_sec += atomic_load(&later_s);
+    return (int)rc;
+}
 
 static mj_store *open_with(const char *url, const char *name)
 {
@@ -554,6 +567,34 @@ TEST("a lock has one holder, and that of a process that was killed is free at on
     pg_ask("UPDATE %s.lease SET until = now() - interval '1 second'", pg_schema("store"));
     CHECK_INT(mj_store_lock(s, "sweep", &lock), MJ_OK);
     mj_store_unlock(s, lock);
+    mj_store_close(other);
+    mj_store_close(s);
+}
+
+TEST("a lock that was lost while its handle was silent is noticed at the next write, until it is let go")
+{
+    mj_store *s = open_with(pg_url(), "store"), *other = open_with(pg_url(), "store");
+    mj_op op = {.kind = MJ_OP_SWEPT, .limit = 1};
+    mj_lock *lock, *second;
+
+    CHECK_INT(mj_store_lock(s, "sweep", &lock), MJ_OK);
+    CHECK_INT(create(s, (job){0}, T0), MJ_OK);
+    /* its time has passed, but it is still this handle's */
+    pg_ask("UPDATE %s.lease SET until = now() - interval '1 second'", pg_schema("store"));
+    later_s += 60;
+    CHECK_INT(create(s, (job){0}, T0 + 1), MJ_OK);
+    CHECK_INT(mj_store_lock(other, "sweep", &second), MJ_EBUSY);
+    pg_ask("UPDATE %s.lease SET until = now() - interval '1 second'", pg_schema("store"));
+    CHECK_INT(mj_store_lock(other, "sweep", &second), MJ_OK);
+    later_s += 60;
+    CHECK_INT(mj_store_write(s, &op, 1, T0 + 2), MJ_EBUSY);
+    CHECK(strstr(mj_store_detail(s), "\"sweep\"") != NULL);
+    CHECK_INT(mj_store_write(s, &op, 1, T0 + 3), MJ_EBUSY);
+    mj_store_unlock(s, lock);
+    CHECK_INT(create(s, (job){0}, T0 + 4), MJ_OK);
+    CHECK_INT(mj_store_lock(s, "sweep", &lock), MJ_EBUSY); /* letting go took it from nobody */
+    CHECK_INT(create(other, (job){0}, T0 + 5), MJ_OK);
+    mj_store_unlock(other, second);
     mj_store_close(other);
     mj_store_close(s);
 }

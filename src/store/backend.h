@@ -144,8 +144,9 @@ struct mj_backend {
     void (*abort)(mj_tx *tx);
 
     /* One holder of a name among all processes of the store; MJ_EBUSY.  Its death lets go of it, at once or after a
-     * time that the backend bounds.  While it is held, the handle is used from time to time.  unlock() in a child of
-     * fork() frees memory, and the parent goes on holding the lock. */
+     * time that the backend bounds.  While it is held, the handle is used from time to time; if not, and another
+     * process has it by now, begin() of a writer gives MJ_EBUSY.  unlock() in a child of fork() frees memory, and the
+     * parent goes on holding the lock. */
     int (*lock)(void *db, const char *name, mj_lock **held);
     void (*unlock)(mj_lock *held);
     /* A note that outlives this process: text under a name of letters, digits, '-' and '.'.  text {0} removes it.

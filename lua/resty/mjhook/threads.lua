@@ -230,12 +230,14 @@ function Threads:trim()
   end
 end
 
---- See executor's lock(). A lock of a database is kept alive by the handle that holds it, and here there is none.
+--- See executor's lock(). A lock of a database is kept alive by the handle that holds it, and here there is none: each
+-- call may go to another thread's.
 function Threads:lock(name)
   if self.store then
     return self.store:lock(name)
   end
-  return nil, core.error("config", "this store can't be reconciled inside nginx: run mjhook-reconcile")
+  return nil, core.error("config", "a store in a database can't be reconciled inside nginx, whose threads take turns: "
+    .. "one process has to hold its lock: run mjhook-reconcile")
 end
 
 function Threads:unlock()

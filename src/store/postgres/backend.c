@@ -198,8 +198,9 @@ static int pg_begin(void *handle, bool write, mj_tx **out)
     rc = mj_pg_connect(&db->conn);
     if (rc == MJ_OK && write) {
         mj_pg_beat(db);
-        mj_pg_keep_locks(db);
-        rc = db->conn.c ? mj_pg_writer_have(db) : MJ_EIO;
+        rc = mj_pg_keep_locks(db);
+        if (rc == MJ_OK)
+            rc = db->conn.c ? mj_pg_writer_have(db) : MJ_EIO;
         rc = mj_pg_again(db, rc);
     }
     if (rc != MJ_OK)

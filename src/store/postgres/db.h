@@ -397,7 +397,8 @@ int mj_pg_shut_intake(void *db);
 
 int mj_pg_lock(void *db, const char *name, mj_lock **held);
 void mj_pg_unlock(mj_lock *held);
-void mj_pg_keep_locks(mj_pg *db); /* renews them, now and again */
+/* Renews them.  MJ_EBUSY: one was lost while this handle was silent, and is another process'. */
+int mj_pg_keep_locks(mj_pg *db); /* renews them, now and again */
 void mj_pg_leave_locks(mj_pg *db);
 void mj_pg_beat(mj_pg *db);
 int mj_pg_host(void *db, const uint8_t boot[16], int64_t *ago);

@@ -15,6 +15,7 @@ struct mj_lock {
     mj_pg *db;
     pid_t pid;
     int64_t kept; /* when it was renewed */
+    bool lost;    /* it is another process' */
     uint8_t holder[16];
     uint32_t n;
     char name[];
@@ -165,20 +166,33 @@ void mj_pg_leave_locks(mj_pg *db)
     db->locks = NULL;
 }
 
-void mj_pg_keep_locks(mj_pg *db)
+int mj_pg_keep_locks(mj_pg *db)
 {
     mj_pg_conn *c = &db->conn;
     int64_t now = mj_pg_ms();
+    int rc = MJ_OK;
 
-    for (mj_lock *l = db->locks; l && c->c; l = l->next) {
-        if (now - l->kept < MJ_PG_KEEP_MS)
+    for (mj_lock *l = db->locks; l && rc == MJ_OK; l = l->next) {
+        if (!l->lost && now - l->kept < MJ_PG_KEEP_MS)
             continue;
         args_of(c, l);
         mj_pg_arg_int(&c->args, MJ_PG_LEASE_S);
-        if (mj_pg_run(c, MJ_PG_LEASE_KEEP, mj_pg_deadline(c)) == MJ_OK)
+        rc = c->c ? mj_pg_run(c, MJ_PG_LEASE_KEEP, mj_pg_deadline(c)) : MJ_EIO;
+        if (rc == MJ_OK) {
             l->kept = now;
+            l->lost = PQntuples(c->results[0]) == 0;
+        }
+        if (l->lost) {
+            snprintf(
+                c->why, c->why_size,
+                "this process did not use the store for %d s while it held the lock \"%s\", and another one has it "
+                "by now: stop, and begin again",
+                MJ_PG_LEASE_S, l->name);
+            rc = MJ_EBUSY;
+        }
         mj_pg_clear(c);
     }
+    return rc;
 }
 
 void mj_pg_beat(mj_pg *db)
