@@ -151,7 +151,7 @@ describe("mjhook policy", function()
                                 on_refused = { ["fail, at fault"] = 1, ["retry, at fault"] = 1 } } }, total)
     end)
 
-    it("gives equal moments in a row a line of their own each time", function()
+    it("gives equal entries in a row a line of their own each time", function()
       local mj = history()
       local ref = assert(mj:adopt { task_id = "Elsewhere", prompt = "a wolf" }).ref
       for _, kind in ipairs { "running", "running", "unanswered", "running" } do
@@ -530,9 +530,9 @@ describe("mjhook policy", function()
       ["no JSON"] = { "{", "not JSON" }, ["a number"] = { "7", "not a task" }, ["null"] = { "null", "not a task" },
       ["another object"] = { '{"id":1}', "not a task: an object with ref" },
       ["a timeline that is none"] = { (GOOD:gsub('"timeline":%[.*%]', '"timeline":7')), "timeline is missing" },
-      ["a moment without a time"] = { (GOOD:gsub('"at":2,', "")), "timeline is missing or strange" },
-      ["a moment with a strange attempt"] = { (GOOD:gsub('"attempt":1}%]', '"attempt":1e12}]')), "timeline is" },
-      ["a moment with a strange state"] = { (GOOD:gsub('"to":"failed"', '"to":"gone"')), "timeline is" },
+      ["an entry without a time"] = { (GOOD:gsub('"at":2,', "")), "timeline is missing or strange" },
+      ["an entry with a strange attempt"] = { (GOOD:gsub('"attempt":1}%]', '"attempt":1e12}]')), "timeline is" },
+      ["an entry with a strange state"] = { (GOOD:gsub('"to":"failed"', '"to":"gone"')), "timeline is" },
       ["a state that nobody knows"] = { (GOOD:gsub('"state":"failed"', '"state":"gone"')), "state is" },
       ["attempts that are strange"] = { (GOOD:gsub("^{", '{"attempts":[7],')), "attempts is" },
       ["an error that is a text"] = { (GOOD:gsub("^{", '{"error":"x",')), "error is" },
@@ -621,12 +621,12 @@ describe("mjhook policy", function()
         assert.equal(1, result.code)
         local list, summary = objects(result)
         assert.same({ 1, name, ref }, { #list, list[1].decision, list[1].ref })
-        assert.equal(1, summary.faults)
+        assert.same({ 1, 1, 1 }, { summary.decisions, summary.tried, summary.faults })
         local shown = policy("test", path)
         assert.equal(1, shown.code)
         has(shown.out, name)
         has(shown.out, "not asked so far: tried")
-        has(shown.out, "0 decisions of 1 task, 1 at fault")
+        has(shown.out, "0 decisions of 1 task, 0 at fault; 1 that no record needed tried on every task, 1 at fault")
       end)
     end
 
@@ -649,7 +649,7 @@ describe("mjhook policy", function()
       assert.equal(0, result.code, result.out)
       local list, summary = objects(result)
       assert.same({ 0, 0 }, { #list, summary.faults })
-      has(policy("test", path).out, "0 decisions of 1 task, 0 at fault")
+      has(policy("test", path).out, "0 decisions of 1 task, 0 at fault; 3 that no record needed")
     end)
 
     it("tries them on every task: on a later one that is another case, too", function()

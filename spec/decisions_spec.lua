@@ -258,16 +258,16 @@ describe("decision points", function()
       record.called_at = record.timeline[5].at - 1 -- as if a callback were among what was lost
       local list = decisions.about(record, { grace_ms = mj.config.ambiguous_grace * 1000 })
       for i, q in ipairs(list) do
-        assert.equal(q.moment > 5 and record.called_at or nil, q.arguments().called_at, "called_at of question " .. i)
+        assert.equal(q.entry > 5 and record.called_at or nil, q.arguments().called_at, "called_at of " .. i)
       end
       assert.truthy(#list < #asked and #list > 10)
       for i, q in ipairs(list) do
         local was, now = by_time[q.at].task, q.arguments()
-        if q.moment == 5 then
+        if q.entry == 5 then
           was.updated_at = now.updated_at -- just behind the gap, nothing tells
         end
         for _, name in ipairs { "state", "polls", "attempt", "task_id", "updated_at", "submitted_at", "account" } do
-          assert.equal(was[name], now[name], name .. " of question " .. i)
+          assert.equal(was[name], now[name], name .. " of decision point " .. i)
         end
       end
     end)

@@ -1,6 +1,5 @@
 --- The user's policy: loading it, and asking it without trusting it.
--- Handlers tell the user's code what happened; decisions are questions, and an
--- error or a bad answer to one means the careful answer.
+-- Handlers tell the user's code what happened. Decisions ask it; an error or a bad answer means the careful answer.
 local beside = require "mjhook.beside"
 local code = require "mjhook.code"
 local core = require "mjhook.core"

@@ -66,14 +66,14 @@ local function shaped(fields)
   end
 end
 
-local MOMENT = shaped {
+local ENTRY = shaped {
   { "at", is_whole }, { "signal", is "string" }, { "source", is "string" }, { "from", is_state }, { "to", is_state },
   { "attempt", is_attempt }, { "note", optional(is "string") }, { "reason", optional(is "string") },
   { "count", optional(is_whole) }, { "until", optional(is_whole) },
 }
 
 local TASK = {
-  { "ref", is "string" }, { "state", is_state }, { "created_at", is_whole }, { "timeline", list_of(MOMENT) },
+  { "ref", is "string" }, { "state", is_state }, { "created_at", is_whole }, { "timeline", list_of(ENTRY) },
   { "attempts", optional(list_of(shaped { { "task_ids", optional(list_of(is "string")) } })) },
   { "images", optional(list_of(is "string")) }, { "polls", optional(is_whole) }, { "tries", optional(is_whole) },
   { "timeout", optional(is_whole) }, { "due_at", optional(is_whole) }, { "updated_at", optional(is_whole) },

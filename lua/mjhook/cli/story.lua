@@ -39,26 +39,26 @@ local NOTED = {
 }
 
 --- A timeline entry in words.
--- @tparam table moment the entry
+-- @tparam table entry
 -- @tparam number attempts how many the task has had
 -- @tparam number created_at of the task: times are told from there
-function M.sentence(moment, attempts, created_at)
-  local parts = { SAID[moment.signal] or moment.signal }
-  if moment.signal == "create" and moment.to == "pending" then
+function M.sentence(entry, attempts, created_at)
+  local parts = { SAID[entry.signal] or entry.signal }
+  if entry.signal == "create" and entry.to == "pending" then
     parts[1] = "adopted: it was submitted elsewhere"
   end
-  if moment.reason then
-    parts[#parts + 1] = ": " .. moment.reason
+  if entry.reason then
+    parts[#parts + 1] = ": " .. entry.reason
   end
-  if NOTED[moment.note] then
-    parts[#parts + 1] = " (" .. NOTED[moment.note] .. ")"
+  if NOTED[entry.note] then
+    parts[#parts + 1] = " (" .. NOTED[entry.note] .. ")"
   end
-  if moment.count then
-    parts[#parts + 1] = (" (%d times, the last after %s)"):format(moment.count,
-      text.duration(moment["until"] - created_at))
+  if entry.count then
+    parts[#parts + 1] = (" (%d times, the last after %s)"):format(entry.count,
+      text.duration(entry["until"] - created_at))
   end
   if attempts > 1 then
-    parts[#parts + 1] = (" [attempt %d]"):format(moment.attempt)
+    parts[#parts + 1] = (" [attempt %d]"):format(entry.attempt)
   end
   return table.concat(parts)
 end
@@ -66,14 +66,14 @@ end
 --- Writes the story of a task.
 function M.write(out, task)
   local waits, widest = {}, 0
-  for i, moment in ipairs(task.timeline) do
-    waits[i] = "+" .. text.duration(moment.at - task.created_at)
+  for i, entry in ipairs(task.timeline) do
+    waits[i] = "+" .. text.duration(entry.at - task.created_at)
     widest = math.max(widest, #waits[i])
   end
-  for i, moment in ipairs(task.timeline) do
-    local moved = moment.from ~= moment.to or moment.signal == "create"
-    out:line("  ", out:paint("dim", text.pad(waits[i], widest)), "  ", text.pad(moment.source, 8), "  ",
-      M.sentence(moment, #task.attempts, task.created_at), moved and " → " or "", moved and out:state(moment.to) or "")
+  for i, entry in ipairs(task.timeline) do
+    local moved = entry.from ~= entry.to or entry.signal == "create"
+    out:line("  ", out:paint("dim", text.pad(waits[i], widest)), "  ", text.pad(entry.source, 8), "  ",
+      M.sentence(entry, #task.attempts, task.created_at), moved and " → " or "", moved and out:state(entry.to) or "")
     if task.timeline_dropped and i == FIRST_KEPT then
       out:line("  ", out:paint("dim", ("... %d more, no longer kept"):format(task.timeline_dropped)))
     end

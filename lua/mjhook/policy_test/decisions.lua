@@ -1,26 +1,26 @@
 --- What a policy was asked about a task, or would have been, read from the task's record. Pure: no disk, no network,
 -- no clock.
 --
--- A record is not a film. Where it does not tell (see also mjhook.policy_test.replay), this is taken for what was:
+-- A record does not tell everything (see also mjhook.policy_test.replay). Where it does not, this is assumed:
 --
 -- - What a callback said besides its status was kept only if it was believed. So a word's image, images, mj_prompt and
 --   meta are the task's. Of a callback that was verified not even the status was kept: it is taken to have said what
 --   the provider said next of that attempt; where it said nothing, nothing is asked. Of those that were not signed the
 --   policy was not asked at all, and the record can't tell them from others. Ignored ones left no trace, nor did those
 --   that told of progress alone; and of those that came again within a second one was written.
--- - Equal moments in a row are kept as one, with their number, the first time and the last: those in between are spread
+-- - Equal entries in a row are kept as one, with their number, the first time and the last: those in between are spread
 --   evenly. Of more than MOST some are left out. Entries that a full timeline has dropped ask for nothing.
 -- - Why a job was refused was kept, its code only if it is still the task's error: otherwise the text tells the code.
 --   A policy that was at work then has sorted the refusal, and the code tells better how it would have been.
 local core = require "mjhook.core"
-local hindsight = require "mjhook.policy_test.replay"
+local replay = require "mjhook.policy_test.replay"
 local json = require "mjhook.json"
 
-local copy = hindsight.copy
+local copy = replay.copy
 
 local M = {}
 
---- Of equal moments at most so many are asked about.
+--- Of equal entries at most so many are asked about.
 M.MOST = 100
 
 local WORD = { running = true, succeeded = true, hint = true, failed = true }
@@ -75,7 +75,7 @@ end
 local function on_refused(record, i)
   local m = record.task.timeline[i]
   if m.source == "submit" and (m.signal == "refused" or m.signal == "rejected") then
-    local code = hindsight.error_code(record.task, m)
+    local code = replay.error_code(record.task, m)
     local final = code == "rejected"
     return { decision = "on_refused", about = ("refused: %s"):format(m.reason or code),
              default = final and "fail" or "retry", second = core.error(code, m.reason or code, not final),
@@ -102,7 +102,7 @@ local function question_about(record, i, options)
   end
 end
 
--- Puts a question, with a copy of all that it is asked with each time.
+-- A decision point, which gives a fresh copy of the decision's arguments each time.
 local function put(kind, at, i, task)
   if kind.timed then
     task.due_at = at -- it was asked because its time had come
@@ -110,14 +110,14 @@ local function put(kind, at, i, task)
   local second = kind.timed and at or kind.second
   return {
     at = at, ref = task.ref, attempt = task.attempt, decision = kind.decision, about = kind.about,
-    default = kind.default, moment = i,
+    default = kind.default, entry = i,
     arguments = function()
       return copy(task), copy(second)
     end,
   }
 end
 
--- The times of equal moments, at most MOST of them: each one's number and time.
+-- The times of equal entries, at most MOST of them: each one's number and time.
 local function occasions(m)
   local count = m.count or 1
   local last = math.max(m["until"] or m.at, m.at)
@@ -141,15 +141,15 @@ local function last_refused(task)
   return 0
 end
 
---- The questions about a task, in the order of time.
+--- The decision points of a task, in the order of time.
 -- @tparam table task as mj:get() gives it
 -- @tparam[opt] table options trust ("payload" or "verify": what is done with a callback without a policy), grace_ms
 -- @treturn table list of {at= (ms), ref=, attempt=, decision=, about= (a few words), default= (what is done without a
--- policy), moment= (which entry of the timeline it is about), arguments= (function that gives a fresh copy of what the
+-- policy), entry= (which entry of the timeline it is about), arguments= (function that gives a fresh copy of what the
 -- decision is called with)}
 function M.about(task, options)
   options = options or {}
-  local record, list, claimed = hindsight.new(task, options.grace_ms), {}, {}
+  local record, list, claimed = replay.new(task, options.grace_ms), {}, {}
   local refused = last_refused(task)
   for i, m in ipairs(task.timeline) do
     local kind = question_about(record, i, options)
@@ -200,17 +200,17 @@ local TRIED = {
   resolve_ambiguous = { "ambiguous", function(_, at) return at end, "lost" },
 }
 
---- A question that the record of a task does not need, so that a decision is tried on every task: whether it raises
--- must not wait for the day on which it is needed.
+--- A decision point that the record of a task does not have: so a decision is tried on every task, and a fault in it is
+-- found before the day on which it is needed.
 -- @tparam string decision
 -- @tparam table task as mj:get() gives it
--- @treturn table a question, as about() gives them
+-- @treturn table a decision point, as about() gives them
 function M.tried(decision, task)
   local state, second, default = TRIED[decision][1], TRIED[decision][2], TRIED[decision][3]
   local at = task.finished_at or task.updated_at or task.created_at
   return {
     at = at, ref = task.ref, attempt = task.attempt, decision = decision, about = "not asked so far: tried",
-    default = default, moment = 0, tried = true,
+    default = default, entry = 0, tried = true,
     arguments = function()
       return as_met(task, state, at), second(task, at)
     end,

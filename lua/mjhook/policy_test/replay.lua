@@ -1,4 +1,4 @@
---- A task as it was at each moment of its timeline, as far as its record tells. Pure: no disk, no network, no clock.
+--- A task as it was at each entry of its timeline, as far as its record tells. Pure: no disk, no network, no clock.
 -- The reducer goes along the timeline again (mj_state_retrace); what that can't rebuild is read from the record.
 --
 -- What the record does not tell:
@@ -41,7 +41,7 @@ local REFUSALS = {
   { "redirect", "redirect" }, { "key", "auth" }, { "auth", "auth" },
 }
 
---- The code of the error that a moment of the task tells of.
+--- The code of the error that an entry of the timeline tells of.
 function M.error_code(task, m)
   local err, text = task.error, (m.reason or ""):lower()
   if err and err.message == m.reason and err.code then
@@ -113,14 +113,14 @@ local CONSTANT = {
   "ref", "mode", "timeout", "priority", "prompt", "user_id", "context", "key", "created_at", "expires_at",
 }
 
---- The task as it was before a moment.
+--- The task as it was before an entry.
 -- @tparam number i its place in the timeline, or one more than there are
--- @tparam[opt=1] number k of equal moments kept as one, the k-th
+-- @tparam[opt=1] number k of equal entries kept as one, the k-th
 -- @tparam[opt] number before when the one before that was (ms)
 function Record:snapshot(i, k, before)
   k = k or 1
   local task, m = self.task, self.task.timeline[i]
-  local first, out = self.tasks[i], copy(self.tasks[k > 1 and i + 1 or i]) -- the first of equal moments changes it
+  local first, out = self.tasks[i], copy(self.tasks[k > 1 and i + 1 or i]) -- the first of equal entries changes it
   for _, name in ipairs(CONSTANT) do
     out[name] = copy(task[name])
   end

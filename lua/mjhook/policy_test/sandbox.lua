@@ -1,4 +1,4 @@
---- A policy on trial: loaded and asked as the flows do, but it changes nothing and ends in time.
+--- A sandbox for a policy: it is loaded and asked as the flows do, but changes nothing and ends in time.
 --
 -- While its code runs, what starts a program, writes a file, sends something or opens a store raises instead, and what
 -- it prints goes to standard error. That keeps side effects out of a test; it does not protect against hostile

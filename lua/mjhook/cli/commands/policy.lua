@@ -2,13 +2,13 @@
 local fail = require "mjhook.cli.fail"
 local filters = require "mjhook.cli.filters"
 local options = require "mjhook.cli.options"
-local questions = require "mjhook.policy_test.decisions"
+local decisions = require "mjhook.policy_test.decisions"
 local recorded = require "mjhook.cli.recorded"
 local submit_file = require "mjhook.cli.submit_file"
 local suggest = require "mjhook.suggest"
 local text = require "mjhook.cli.text"
 local times = require "mjhook.cli.times"
-local trial = require "mjhook.policy_test.sandbox"
+local sandbox = require "mjhook.policy_test.sandbox"
 
 local NONE = "none"
 local DECISIONS = { "on_callback", "next_poll", "on_refused", "resolve_ambiguous" }
@@ -18,7 +18,7 @@ local PAGE = 100 -- of mj:tasks; after each, what was read of the store's file i
 -- ---- what is asked ----
 
 local function load(path)
-  local policy, err = trial.load(path ~= NONE and path or nil)
+  local policy, err = sandbox.load(path ~= NONE and path or nil)
   if not policy then
     local named = err.message:find(path, 1, true)
     fail.stop(fail.CONFIG, named and err.message or ("%s: %s"):format(path, err.message))
@@ -143,9 +143,9 @@ function Run:judge(q)
   return answers
 end
 
--- Equal moments that are answered alike become one line.
+-- Equal entries that are answered alike become one line.
 local function folds(a, b)
-  if not a or a.q.moment ~= b.q.moment or a.q.decision ~= b.q.decision then
+  if not a or a.q.entry ~= b.q.entry or a.q.decision ~= b.q.decision then
     return false
   end
   for i, answer in ipairs(a.answers) do
@@ -163,6 +163,7 @@ function Run:try()
   for _, name in ipairs(#self.policies == 1 and DECISIONS or {}) do
     left[#left + 1] = not self.needed[name] and self.policies[1]:decides(name) and name or nil
   end
+  self.tried = #left
   local tasks = #left > 0 and self.again()
   while #left > 0 do
     local task = tasks()
@@ -170,10 +171,10 @@ function Run:try()
       break
     end
     for i = #left, 1, -1 do
-      local q = questions.tried(left[i], task)
+      local q = decisions.tried(left[i], task)
       local answer = ask(self.policies[1], q)
       if answer.fault then
-        self.faults = self.faults + 1
+        self.tried_faults = self.tried_faults + 1
         list[#list + 1] = { q = q, answers = { answer }, count = 1, till = q.at }
         table.remove(left, i)
       end
@@ -185,7 +186,7 @@ end
 -- The lines of a task: {q=, answers=, count=, till=}.
 function Run:lines(task)
   local list = {}
-  for _, q in ipairs(questions.about(task, self.options)) do
+  for _, q in ipairs(decisions.about(task, self.options)) do
     self.needed[q.decision] = true
     local answers = self:judge(q)
     local line = answers and { q = q, answers = answers, count = 1, till = q.at }
@@ -285,8 +286,9 @@ function Run:summary(out)
     for _, n in pairs(self.undecided) do
       left = left + n
     end
-    out:line(("%s of %s, %d at fault"):format(text.count(self.asked - left, "decision"),
-      text.count(self.looked, "task"), self.faults))
+    out:line(("%s of %s, %d at fault%s"):format(text.count(self.asked - left, "decision"),
+      text.count(self.looked, "task"), self.faults, self.tried > 0 and
+      ("; %d that no record needed tried on every task, %d at fault"):format(self.tried, self.tried_faults) or ""))
   end
   for _, name in ipairs(DECISIONS) do
     local words = by_number(self.tally[name])
@@ -301,7 +303,8 @@ function Run:summary(out)
 end
 
 function Run:total()
-  local v = { tasks = self.looked, decisions = self.asked, faults = self.faults, answers = self.tally }
+  local v = { tasks = self.looked, decisions = self.asked, faults = self.faults + self.tried_faults,
+              answers = self.tally, tried = self.tried > 0 and self.tried or nil }
   if #self.policies == 2 then
     v.differ, v.answers, v.changes = self.differ, nil, self.tally
   else
@@ -368,8 +371,8 @@ return {
   },
   details = [[
 From each task's timeline it is read what a policy was asked, or would have been: on_callback, next_poll, on_refused,
-resolve_ambiguous. test puts these questions to the policy in FILE and prints what it decides; diff puts them to two
-policies and prints where they part. A decision of FILE that no record needs is tried on every task all the same.
+resolve_ambiguous. test asks the policy in FILE for these decisions and prints them; diff asks two policies and prints
+where they differ. A decision of FILE that no record needs is tried on every task all the same.
 "none" is no policy: what mjhook does by itself. Handlers never run, and a decision that writes, runs, sends or takes
 longer than a second is at fault. Nothing is changed; the configuration's own policy is not loaded. test exits 1 when a
 decision was at fault, diff when one differs; both 78 when a policy can't be loaded.]],
@@ -379,7 +382,8 @@ decision was at fault, diff when one differs; both 78 when a policy can't be loa
     end
     given.limit = given.limit ~= 0 and given.limit or nil
     local run = setmetatable({
-      policies = {}, asked = 0, looked = 0, faults = 0, differ = 0, undecided = {}, needed = {}, tally = {},
+      policies = {}, asked = 0, looked = 0, faults = 0, tried = 0, tried_faults = 0, differ = 0, undecided = {},
+      needed = {}, tally = {},
       options = mj and { trust = mj.config.trust, grace_ms = mj.config.ambiguous_grace * 1000 } or {},
     }, Run)
     for i = 2, #arguments do
@@ -393,6 +397,6 @@ decision was at fault, diff when one differs; both 78 when a policy can't be loa
     if #run.policies == 2 then
       return run.differ > 0 and fail.FAILED or fail.DONE
     end
-    return run.faults > 0 and fail.FAILED or fail.DONE
+    return run.faults + run.tried_faults > 0 and fail.FAILED or fail.DONE
   end,
 }
