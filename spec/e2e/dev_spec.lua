@@ -7,7 +7,7 @@ local sim = require "sim"
 local socket = require "socket"
 
 describe("mjhook dev", function()
-  local prefix, dir, dev, at
+  local prefix, dir, dev, at, path
 
   setup(function()
     prefix = kit.sh "mktemp -d"
@@ -23,7 +23,8 @@ describe("mjhook dev", function()
   after_each(kit.cleanup)
 
   local function mjhook(arguments)
-    return ("%s HOME=/ TMPDIR=%s %s/bin/mjhook %s"):format(kit.bare, dir, prefix, arguments)
+    return ("%s %s HOME=/ TMPDIR=%s %s/bin/mjhook %s"):format(kit.bare, path and "PATH=" .. path or "", dir, prefix,
+      arguments)
   end
 
   local function start(more)
@@ -87,6 +88,39 @@ describe("mjhook dev", function()
     assert.is_nil(socket.connect("127.0.0.1", at.url:match ":(%d+)"))
     assert.is_nil(socket.connect("127.0.0.1", at.provider:match ":(%d+)"))
     assert.equal("", kit.read(at.dir .. "/reconcile.log"))
+  end)
+
+  -- What OpenResty's nginx is like: Lua is built in, and told by -V. This one is Debian's with its modules.
+  local OPENRESTY = [[#!/bin/bash
+if [ "$1" = -V ]; then
+  echo "nginx version: openresty/1.27.1.2" >&2
+  echo "configure arguments: --prefix=/usr/local/openresty/nginx --add-module=../ngx_lua-0.10.28 --with-threads" >&2
+  exit
+fi
+for dir in /usr/lib/nginx/modules /usr/lib64/nginx/modules /usr/share/nginx/modules /usr/local/lib/nginx/modules; do
+  [ ! -e "$dir/ngx_http_lua_module.so" ] || break
+done
+load="load_module $dir/ndk_http_module.so; load_module $dir/ngx_http_lua_module.so;"
+args=()
+while [ $# -gt 0 ]; do
+  if [ "$1" = -g ]; then load="$load $2"; shift 2; else args+=("$1"); shift; fi
+done
+PATH=/usr/sbin:/usr/local/sbin:/usr/bin exec nginx "${args[@]}" -g "$load"
+]]
+
+  it("runs with an nginx that has Lua built in", function()
+    dir = kit.tmp()
+    os.execute("mkdir " .. dir .. "/bin")
+    kit.write(dir .. "/bin/nginx", OPENRESTY)
+    os.execute("chmod 700 " .. dir .. "/bin/nginx")
+    path = dir .. "/bin:/usr/bin:/bin"
+    kit.finally(function() path = nil end)
+    start()
+    assert.equal(200, (sim.request("GET", at.console)))
+    assert.equal("succeeded", trigger("succeeded").state)
+    for _, conf in ipairs { "/nginx.conf", "/provider/nginx.conf" } do
+      assert.is_nil(kit.read(at.dir .. conf):find("load_module", 1, true))
+    end
   end)
 
   it("has beside it all that is to be copied or run: examples, policies, the CGI program, the simulator", function()
