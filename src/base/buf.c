@@ -40,15 +40,9 @@ void mj_put_raw(mj_buf *b, const void *p, size_t n)
 
 enum { LONGEST = 10 /* bytes of a number */ };
 
-/* A record is some hundred small numbers: with room at hand each is written where it goes. */
-static bool has_room(const mj_buf *b, size_t n)
-{
-    return b->cap - b->n >= n && !b->failed;
-}
-
 void mj_put_u8(mj_buf *b, uint8_t v)
 {
-    if (has_room(b, 1))
+    if (b->n < b->cap && !b->failed)
         b->p[b->n++] = v;
     else
         mj_put_raw(b, &v, 1);
@@ -66,17 +60,24 @@ static size_t write_uint(uint8_t *to, uint64_t v)
     return n;
 }
 
-void mj_put_uint(mj_buf *b, uint64_t v)
+static void put_long(mj_buf *b, uint64_t v)
 {
     uint8_t tmp[LONGEST];
-    size_t n;
 
-    if (has_room(b, sizeof tmp)) {
+    if (b->cap - b->n >= sizeof tmp && !b->failed)
         b->n += write_uint(b->p + b->n, v);
-        return;
-    }
-    n = write_uint(tmp, v);
-    mj_put_raw(b, tmp, n);
+    else
+        mj_put_raw(b, tmp, write_uint(tmp, v));
+}
+
+/* Most numbers of a record are small: one that is a byte takes the short way.  These functions stay out of line: the
+ * code that goes over a batch of tasks has to fit the processor's cache for code. */
+void mj_put_uint(mj_buf *b, uint64_t v)
+{
+    if (v < 0x80 && b->n < b->cap && !b->failed)
+        b->p[b->n++] = (uint8_t)v;
+    else
+        put_long(b, v);
 }
 
 void mj_put_int(mj_buf *b, int64_t v)
@@ -99,11 +100,11 @@ const uint8_t *mj_get_raw(mj_reader *r, size_t n)
 {
     const uint8_t *p = r->p;
 
-    if (r->bad || (size_t)(r->end - r->p) < n) {
+    if (r->bad || (size_t)(r->end - p) < n) {
         r->bad = true;
         return NULL;
     }
-    r->p += n;
+    r->p = p + n;
     return p;
 }
 
@@ -115,8 +116,8 @@ uint8_t mj_get_u8(mj_reader *r)
     return 0;
 }
 
-/* The same where none can end behind the record's end. */
-static uint64_t get_uint_inside(mj_reader *r)
+/* A number that can't end behind the record's end. */
+static uint64_t get_long_inside(mj_reader *r)
 {
     const uint8_t *p = r->p;
     uint64_t v = 0;
@@ -134,14 +135,13 @@ static uint64_t get_uint_inside(mj_reader *r)
     return r->bad ? 0 : v | (uint64_t)*p << 63;
 }
 
-uint64_t mj_get_uint(mj_reader *r)
+static uint64_t get_long(mj_reader *r)
 {
     uint64_t v = 0;
-    unsigned shift;
 
     if (!r->bad && r->end - r->p >= LONGEST)
-        return get_uint_inside(r);
-    for (shift = 0; shift < 64; shift += 7) {
+        return get_long_inside(r);
+    for (unsigned shift = 0; shift < 64; shift += 7) {
         uint8_t c = mj_get_u8(r);
         if (r->bad || (shift == 63 && c > 1))
             break;
@@ -153,15 +153,21 @@ uint64_t mj_get_uint(mj_reader *r)
     return 0;
 }
 
+uint64_t mj_get_uint(mj_reader *r)
+{
+    if (!r->bad && r->p < r->end && *r->p < 0x80)
+        return *r->p++;
+    return get_long(r);
+}
+
 uint32_t mj_get_u32(mj_reader *r)
 {
     uint64_t v = mj_get_uint(r);
 
-    if (v > UINT32_MAX) {
-        r->bad = true;
-        v = 0;
-    }
-    return (uint32_t)v;
+    if (v <= UINT32_MAX)
+        return (uint32_t)v;
+    r->bad = true;
+    return 0;
 }
 
 int64_t mj_get_int(mj_reader *r)

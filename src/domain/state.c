@@ -335,7 +335,7 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
     uint32_t known = mj_task_attempt_of(t, given->task_id);
     uint32_t n = given->attempt ? given->attempt : known ? known : t->nattempts;
     taking in = {t, mj_task_attempt(t, n), n == t->nattempts, *given, rules, now, MJ_RESULT_TAKEN};
-    mj_task before = *t;
+    mj_task before;
     bool conflict;
     unsigned e;
     int rc = admit(&in);
@@ -343,6 +343,7 @@ int mj_state_apply(mj_task *t, const mj_signal *given, const mj_rules *rules, in
     *effect = (mj_effect){.attempt = n};
     if (rc != MJ_OK)
         return rc;
+    mj_task_copy(&before, t);
     if (in.sig.wait_ms > WAIT_CAP_MS)
         in.sig.wait_ms = WAIT_CAP_MS;
     conflict = mj_attempt_conflicts(&in.sig, in.a, n, known);

@@ -66,6 +66,18 @@ uint32_t mj_task_attempt_of(const mj_task *t, mj_str id)
     return 0;
 }
 
+/* Most tasks use a small part of their arrays, and a whole task is several kilobytes. */
+void mj_task_copy(mj_task *to, const mj_task *from)
+{
+    memcpy(to, from, offsetof(mj_task, images) + from->nimages * sizeof from->images[0]);
+    to->nattempts = from->nattempts;
+    memcpy(to->attempts, from->attempts, from->nattempts * sizeof from->attempts[0]);
+    to->owner = from->owner;
+    to->forgotten = from->forgotten;
+    to->ntimeline = from->ntimeline;
+    memcpy(to->timeline, from->timeline, from->ntimeline * sizeof from->timeline[0]);
+}
+
 static void put_attempt(mj_buf *b, const mj_attempt *a)
 {
     mj_put_u8(b, (uint8_t)((unsigned)a->status | (a->slot ? 0x80u : 0)));
@@ -288,6 +300,7 @@ static void get_v1(mj_reader *r, mj_task *t)
     t->nattempts = get_below(r, MJ_MAX_ATTEMPTS + 1);
     for (unsigned i = 0; i < t->nattempts; i++)
         get_attempt(r, &t->attempts[i]);
+    t->owner = (mj_owner){0};
     if (t->has_owner) {
         copy_raw(r, t->owner.boot, sizeof t->owner.boot);
         t->owner.pidns = mj_get_uint(r);
@@ -304,7 +317,7 @@ static void get_v1(mj_reader *r, mj_task *t)
 int mj_task_decode(const void *p, size_t n, mj_task *t)
 {
     mj_reader r = mj_reader_of(p, n);
-    mj_task tmp = {0};
+    mj_task tmp; /* get_v1() fills in what a task has */
     uint8_t version = mj_get_u8(&r);
 
     if (r.bad || version == 0)
@@ -312,12 +325,10 @@ int mj_task_decode(const void *p, size_t n, mj_task *t)
     if (version > MJ_TASK_VERSION)
         return MJ_ESCHEMA;
     get_v1(&r, &tmp);
-    if (version >= TASK_V2)
-        tmp.called_at = get_time(&r);
-    if (version >= TASK_V3)
-        tmp.files = get_name(&r, MJ_MAX_JSON);
+    tmp.called_at = version >= TASK_V2 ? get_time(&r) : 0;
+    tmp.files = version >= TASK_V3 ? get_name(&r, MJ_MAX_JSON) : (mj_str){0};
     if (r.bad || r.p != r.end)
         return MJ_ECORRUPT;
-    *t = tmp;
+    mj_task_copy(t, &tmp);
     return MJ_OK;
 }

@@ -143,6 +143,9 @@ mj_attempt *mj_task_attempt(mj_task *t, uint32_t n);
 /* The number of the newest attempt that has this task id, 0: none has it. */
 uint32_t mj_task_attempt_of(const mj_task *t, mj_str id);
 
+/* Copies what a task has: of each array the entries that its counter says. */
+void mj_task_copy(mj_task *to, const mj_task *from);
+
 /* Encodes in the newest version. MJ_ENOMEM. */
 int mj_task_encode(const mj_task *t, mj_buf *out);
 /* Decodes every version that was ever written; *t is untouched on error. MJ_ECORRUPT, MJ_ESCHEMA (a newer version). A

@@ -224,7 +224,7 @@ static int address(mj_unit *u, mj_op *op)
 
 void mj_op_signal(mj_unit *u, mj_op *op)
 {
-    mj_signal given = op->sig;
+    bool foreign = op->sig.foreign_id; /* a batch may be run again */
     mj_unit_row *row;
     mj_task t;
     int rc;
@@ -241,7 +241,7 @@ void mj_op_signal(mj_unit *u, mj_op *op)
         else
             unread(u, op, rc);
     }
-    if (op->code == MJ_EUNKNOWN && given.source == MJ_FROM_CALLBACK)
+    if (op->code == MJ_EUNKNOWN && op->sig.source == MJ_FROM_CALLBACK)
         mj_counters_count(&u->tally.counters, MJ_CALLBACK_UNKNOWN, 1);
-    op->sig = given; /* a batch may be run again */
+    op->sig.foreign_id = foreign;
 }

@@ -83,6 +83,10 @@ static void run(mj_unit *u, mj_op *op)
     op->code = MJ_EINVAL;
 }
 
+enum {
+    AHEAD = 4
+}; /* operations whose strings are fetched early: another thread wrote them, so they are in no near cache */
+
 /* `always`: what is owed is written, whatever else is. */
 static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, const mj_ready *ready, bool always)
 {
@@ -94,8 +98,11 @@ static int run_all(mj_store *s, mj_op *ops, size_t n, int64_t now, const mj_read
     u.dirty = always;
     if (!always)
         mj_clock_look(&u);
-    for (size_t i = 0; i < n && u.rc == MJ_OK; i++)
+    for (size_t i = 0; i < n && u.rc == MJ_OK; i++) {
+        if (i + AHEAD < n)
+            __builtin_prefetch(ops[i + AHEAD].sig.task_id.p);
         run(&u, &ops[i]);
+    }
     if (u.rc == MJ_OK && u.dirty)
         mj_clock_remember(&u);
     return mj_unit_end(&u, ready);

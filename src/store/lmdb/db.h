@@ -14,7 +14,8 @@ struct mj_tx {
     bool totals_known;
     mj_tally totals;
     uint64_t map_size;                /* when it began */
-    MDB_cursor *cursors[MJ_NINDEXES]; /* those opened so far */
+    MDB_cursor *cursors[MJ_NINDEXES]; /* for look-ups and puts; those opened so far */
+    MDB_cursor *dels[MJ_NINDEXES];    /* for deletes: what goes often lies far from what comes */
     MDB_cursor *walks[MJ_NINDEXES];   /* a writer's, for its next scan of the index */
 };
 
@@ -39,7 +40,8 @@ int mj_lmdb_grow(mj_tx *tx);
 
 /* reading.c */
 bool mj_lmdb_has_bytes(mj_index index);
-int mj_lmdb_cursor(mj_tx *tx, mj_index index, MDB_cursor **c);
+/* The transaction's cursor of an index, at `at`: tx->cursors or tx->dels. */
+int mj_lmdb_cursor(mj_tx *tx, MDB_cursor **at, mj_index index, MDB_cursor **c);
 int mj_lmdb_look_up(mj_tx *tx, mj_index index, MDB_val key, MDB_val *v);
 int mj_lmdb_get(mj_tx *tx, mj_entry *e, mj_str *bytes);
 int mj_lmdb_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx);

@@ -4,15 +4,15 @@
 
 #include <string.h>
 
-/* One cursor per database and write transaction: neighbours in time are neighbours in most trees, and a cursor that
- * already stands on the right page does not go down from the root again.  The transaction's end closes it. */
-int mj_lmdb_cursor(mj_tx *tx, mj_index index, MDB_cursor **c)
+/* Cursors of a write transaction are kept: neighbours in time are neighbours in most trees, and a cursor that already
+ * stands on the right page does not go down from the root again.  The transaction's end closes them. */
+int mj_lmdb_cursor(mj_tx *tx, MDB_cursor **at, mj_index index, MDB_cursor **c)
 {
     int rc = 0;
 
-    if (!tx->cursors[index])
-        rc = mdb_cursor_open(tx->t, mj_env_dbi(tx->db->env, (int)index), &tx->cursors[index]);
-    *c = tx->cursors[index];
+    if (!at[index])
+        rc = mdb_cursor_open(tx->t, mj_env_dbi(tx->db->env, (int)index), &at[index]);
+    *c = at[index];
     return rc;
 }
 
@@ -23,7 +23,7 @@ int mj_lmdb_look_up(mj_tx *tx, mj_index index, MDB_val key, MDB_val *v)
 
     if (!tx->write)
         return mj_env_get(tx->db->env, tx->t, (int)index, key, v);
-    rc = mj_lmdb_cursor(tx, index, &c);
+    rc = mj_lmdb_cursor(tx, tx->cursors, index, &c);
     return rc != 0 ? rc : mj_env_next(tx->db->env, c, &key, v, MDB_SET);
 }
 

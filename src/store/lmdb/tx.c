@@ -47,6 +47,7 @@ int mj_lmdb_begin(void *handle, bool write, mj_tx **out)
     tx->write = write;
     tx->totals_known = false;
     memset(tx->cursors, 0, sizeof tx->cursors);
+    memset(tx->dels, 0, sizeof tx->dels);
     memset(tx->walks, 0, sizeof tx->walks);
     rc = write ? begin_write(db, tx) : mj_env_read(db->env, &db->reader, !db->options.no_wait);
     if (rc != 0)

@@ -9,18 +9,32 @@
 static int put(mj_tx *tx, mj_index index, MDB_val key, MDB_val v)
 {
     MDB_cursor *c;
-    int rc = mj_lmdb_cursor(tx, index, &c);
+    int rc = mj_lmdb_cursor(tx, tx->cursors, index, &c);
 
     return rc != 0 ? rc : mdb_cursor_put(c, &key, &v, 0);
+}
+
+/* Puts the cursor for deletes on a key.  After a delete it stands on the next entry, which often is the next one to go:
+ * then nothing is searched. */
+static int seek(mj_tx *tx, mj_index index, MDB_val key, MDB_cursor **c, MDB_val *v)
+{
+    MDB_val at;
+    int rc = mj_lmdb_cursor(tx, tx->dels, index, c);
+
+    if (rc != 0)
+        return rc;
+    if (mdb_cursor_get(*c, &at, v, MDB_GET_CURRENT) == 0 && at.mv_size == key.mv_size &&
+        memcmp(at.mv_data, key.mv_data, key.mv_size) == 0)
+        return 0;
+    return mdb_cursor_get(*c, &key, v, MDB_SET);
 }
 
 static int del(mj_tx *tx, mj_index index, MDB_val key)
 {
     MDB_cursor *c;
-    int rc = mj_lmdb_cursor(tx, index, &c);
+    MDB_val v;
+    int rc = seek(tx, index, key, &c, &v);
 
-    if (rc == 0)
-        rc = mdb_cursor_get(c, &key, NULL, MDB_SET);
     if (rc == 0)
         rc = mdb_cursor_del(c, 0);
     return rc == MDB_NOTFOUND ? 0 : rc;
@@ -110,33 +124,40 @@ static int count_slot(writer *w, mj_str name, int more)
 
 /* ---- entries and rows ---- */
 
-/* An entry of SLOT, and what it changes in its account's number. */
-static int write_slot(writer *w, const mj_entry *e, bool there)
+/* The account that an entry of SLOT was counted for. */
+static mj_str counted_for(MDB_val v)
+{
+    return (mj_str){v.mv_data, v.mv_size < MJ_MAX_NAME ? (uint32_t)v.mv_size : MJ_MAX_NAME};
+}
+
+/* Entries of SLOT, and what they change in their account's number. */
+static int put_slot(writer *w, const mj_entry *e, MDB_val key)
+{
+    MDB_val found = mj_val(e->name.p, e->name.n);
+    MDB_cursor *c;
+    int rc = mj_lmdb_cursor(w->tx, w->tx->cursors, MJ_IX_SLOT, &c);
+
+    if (rc == 0)
+        rc = mdb_cursor_put(c, &key, &found, MDB_NOOVERWRITE);
+    if (rc == MDB_KEYEXIST) { /* found: what is there */
+        rc = count_slot(w, counted_for(found), -1);
+        if (rc == 0)
+            rc = put(w->tx, MJ_IX_SLOT, key, mj_val(e->name.p, e->name.n));
+    }
+    return rc == 0 ? count_slot(w, e->name, 1) : rc;
+}
+
+static int del_slot(writer *w, MDB_val key)
 {
     MDB_cursor *c;
     MDB_val found;
-    mj_key key;
-    int rc = mj_lmdb_cursor(w->tx, MJ_IX_SLOT, &c);
+    int rc = seek(w->tx, MJ_IX_SLOT, key, &c, &found);
 
-    mj_key_of(e, &key);
-    found = mj_val(e->name.p, e->name.n);
     if (rc == 0)
-        rc =
-            there ? mdb_cursor_put(c, &key.val, &found, MDB_NOOVERWRITE) : mdb_cursor_get(c, &key.val, &found, MDB_SET);
-    if (there && rc == 0)
-        return count_slot(w, e->name, 1);
-    if (rc == MDB_NOTFOUND)
-        return 0;
-    if (there ? rc != MDB_KEYEXIST : rc != 0)
-        return rc;
-    /* The cursor stands on what is there, and which account it was counted for. */
-    rc =
-        count_slot(w, (mj_str){found.mv_data, found.mv_size < MJ_MAX_NAME ? (uint32_t)found.mv_size : MJ_MAX_NAME}, -1);
-    if (rc == 0 && there)
-        rc = count_slot(w, e->name, 1);
-    if (rc != 0)
-        return rc;
-    return there ? put(w->tx, MJ_IX_SLOT, key.val, mj_val(e->name.p, e->name.n)) : mdb_cursor_del(c, 0);
+        rc = count_slot(w, counted_for(found), -1);
+    if (rc == 0)
+        rc = mdb_cursor_del(c, 0);
+    return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 static int write_entry(void *ctx, const mj_entry *e, bool there)
@@ -144,9 +165,9 @@ static int write_entry(void *ctx, const mj_entry *e, bool there)
     writer *w = ctx;
     mj_key key, value;
 
-    if (e->index == MJ_IX_SLOT)
-        return write_slot(w, e, there);
     mj_key_of(e, &key);
+    if (e->index == MJ_IX_SLOT)
+        return there ? put_slot(w, e, key.val) : del_slot(w, key.val);
     if (!there)
         return is_taken(w->tx, e, key.val) ? 0 : del(w->tx, e->index, key.val);
     mj_value_of(e, &value);
