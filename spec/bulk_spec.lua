@@ -107,60 +107,6 @@ describe("submit_many", function()
       assert.same({ 298, 2 }, { stored.queued, stored.submitting })
     end)
 
-    describe("sends as many at a time as there are connections", function()
-      local submit = require "mjhook.submission.submit"
-      local ms, max = submit.BATCH_MS, submit.BATCH_MAX
-      after_each(function() submit.BATCH_MS, submit.BATCH_MAX = ms, max end)
-
-      local function lots(n)
-        sim.config { limit = 0 }
-        local mj = open { max_in_flight = 100, connections = 4 }
-        local seen = watch(mj)
-        local results = assert(mj:submit_many(jobs(n)))
-        assert.equal(1 + #seen.requests, #seen.commits) -- outcomes are stored with the next claims
-        assert.equal(0, billed_twice())
-        return seen.requests, results
-      end
-
-      it("to a provider that takes its time", function()
-        submit.BATCH_MS = -1
-        assert.same({ 4, 4, 2 }, (lots(10)))
-        assert.equal(10, #sim.jobs())
-      end)
-
-      it("and twice as many as before to one that took all of them at once, up to a limit", function()
-        submit.BATCH_MS, submit.BATCH_MAX = 60000, 10
-        assert.same({ 4, 8, 10, 10, 3 }, (lots(35)))
-        assert.equal(35, #sim.jobs())
-      end)
-
-      it("and as many as are gone within a tenth of a second at the pace of the last", function()
-        local real, now = core.clock, 1000000000000 -- far ahead, so that nothing is too late
-        core.clock = function() return now end
-        kit.finally(function() core.clock = real end)
-        sim.config { limit = 0 }
-        local mj = open { max_in_flight = 100, connections = 4 }
-        local http, requests = mj.exec.http, {}
-        mj.exec.http = function(self, batch, deadline)
-          requests[#requests + 1] = #batch
-          local answers, err = http(self, batch, deadline)
-          now = now + (#requests > 1 and 70 or 0) -- the first one is answered at once
-          return answers, err
-        end
-        submit.BATCH_MS = 100
-        assert(mj:submit_many(jobs(40)))
-        assert.same({ 4, 8, 11, 15, 2 }, requests)
-      end)
-
-      it("and not more again after a refusal", function()
-        submit.BATCH_MS = 60000
-        sim.script { submit = { { fault = "ok", n = 5 }, "http_400" } }
-        local requests, results = lots(20)
-        assert.same({ 4, 8, 4, 4 }, requests)
-        assert.same({ pending = 19, failed = 1 }, states(results))
-      end)
-    end)
-
     it("takes no longer for eight than the slowest of them", function()
       sim.config { submit = { slow = 1 }, slow_ms = 400 }
       local mj = open()

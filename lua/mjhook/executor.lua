@@ -2,7 +2,7 @@
 --   commit(ops)                   a batch of operations in one durable transaction;
 --   callback(ref, attempt, body)  the same for one callback, as it came: it is read where it is committed
 --   read(name, ...)               a look into the store
---   http(requests, deadline)      a batch of requests to the provider
+--   http(requests, deadline, air) requests to the provider: a batch, or those of a window (mjhook.window)
 -- and a read that may have to look at many records:
 --   read(method, argument)        what store:method(argument) gives
 -- They take plain data and give plain data, so that they can be run here and now
@@ -123,23 +123,114 @@ function Direct:callback(ref, attempt, body)
   return core.codes[outcomes:byte()]
 end
 
---- @tparam table requests see provider.submit_request; deadline in core.clock() milliseconds or nil
--- @treturn table|nil answers in the order of requests, or nil and an error: then, and when it raises, nothing was sent
-function Direct:http(requests, deadline)
-  if not self.client then
-    local config = self.config
-    local client, err = core.http { connections = config.connections, proxy = config.proxy, ca_file = config.ca_file }
-    if not client then
+-- ---- requests of a window ----
+
+local flown = 0 -- requests so far: each has a number that no other request of this Lua has
+
+--- Gives new requests of an air their numbers.
+-- @treturn table the numbers of all requests that are in the air then
+function M.board(air, requests)
+  air.numbers = air.numbers or {}
+  for _, request in ipairs(requests) do
+    flown = flown + 1
+    request.number = flown
+    air.numbers[request] = flown
+  end
+  local numbers = {}
+  for _, number in pairs(air.numbers) do
+    numbers[#numbers + 1] = number
+  end
+  return numbers
+end
+
+--- Starts requests, and goes on with those of these numbers until some have ended or core.clock() is until_ms. All end
+-- when core.clock() is `deadline`.
+-- @treturn table|nil by number an answer, or false while it goes on; nil and an error: nothing was started, and so when
+-- it raises
+function M.fly(client, complete, numbers, until_ms, deadline)
+  local answers = {}
+  for _, number in ipairs(numbers) do
+    answers[number] = false -- memory for it is taken before anything is sent
+  end
+  if #complete > 0 then
+    local ok, err = client:start(complete)
+    if not ok then
       return nil, err
     end
-    self.client = client
+  end
+  client:wait(math.min(until_ms, deadline or math.huge))
+  local why = deadline and core.clock() >= deadline and "out of time" or nil
+  for number in pairs(answers) do
+    local answer = client:take(number, why)
+    if answer == nil then
+      answer = LOST
+    end
+    answers[number] = answer
+  end
+  return answers
+end
+
+local NONE = {}
+
+--- Takes what fly() gave into the air.
+-- @treturn table|nil what http() gives
+function M.landed(air, requests, answers, err)
+  if not answers then
+    for _, request in ipairs(requests) do
+      air.numbers[request] = nil
+    end
+    return nil, err
+  end
+  for request, number in pairs(air.numbers) do
+    if answers[number] then
+      air.numbers[request] = nil
+      air.answers[request] = answers[number]
+    end
+  end
+  return NONE
+end
+
+--- Options of core.http().
+function M.client_options(config)
+  return { connections = config.connections, proxy = config.proxy, ca_file = config.ca_file }
+end
+
+--- Without an air it returns when all have an answer. With one it adds requests to those in the air, and returns when
+-- some have ended, at the latest at air.until_ms: a request's answer comes in air.answers[request], now or in a later
+-- call with that air.
+-- @tparam table requests see provider.submit_request; with an air, at most as many in it as `connections`
+-- @tparam[opt] number deadline core.clock() at which what has no answer is cut off
+-- @tparam[opt] table air {answers= (by request: false until there is one; the caller makes and removes the entries),
+-- until_ms= (core.clock())}
+-- @treturn table|nil answers in the order of requests: with an air there may be none; or nil and an error: then, and
+-- when it raises, nothing of `requests` was sent
+function Direct:http(requests, deadline, air)
+  local err
+  if not self.client then
+    self.client, err = core.http(M.client_options(self.config))
+    if not self.client then
+      return nil, err
+    end
+  end
+  local numbers = air and M.board(air, requests)
+  local complete = provider.complete(self.config, requests)
+  if air then
+    return M.landed(air, requests, M.fly(self.client, complete, numbers, air.until_ms, deadline))
   end
   local lost = {} -- made before anything is sent
   for i = 1, #requests do
     lost[i] = LOST
   end
-  local answers, err = self.client:perform(provider.complete(self.config, requests), deadline)
+  local answers
+  answers, err = self.client:perform(complete, deadline)
   return answers or not err and lost or nil, err
+end
+
+--- Ends an air: what is in it is cut off.
+function Direct:land(air)
+  if air.numbers and next(air.numbers) then
+    self:http({}, 0, air)
+  end
 end
 
 --- Nothing happens for a while, here.

@@ -77,6 +77,7 @@ function M.complete(config, requests)
       once = r.once,
       start_by_ms = r.start_by_ms,
       timeout_ms = r.timeout_ms,
+      number = r.number,
     }
   end
   return out

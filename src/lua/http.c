@@ -1,6 +1,8 @@
-/* mjhook.core's HTTP client: batches of requests as tables. */
+/* mjhook.core's HTTP client: requests as tables, in batches, or one by one while others go on. */
 #include "net/http.h"
+#include "base/registry.h"
 #include "lua/core.h"
+#include "lua/http_table.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -8,17 +10,34 @@
 
 #define HTTP "mjhook.http"
 #define CALL "mjhook.http.call"
-enum { MAX_HEADERS = 16 };
+#define MAX_NUMBER ((int64_t)1 << 53)
+
+typedef struct sent { /* a request that http:start() took */
+    mj_http_call call;
+    int64_t number;
+    struct sent *next;
+    const char *headers[MJL_MAX_HEADERS + 1];
+    char text[]; /* its strings */
+} sent;
+
+typedef struct client { /* with a name, it is one for all threads of the process, which take turns */
+    mj_registered reg;
+    mj_http *http;
+    sent *first, **last; /* requests that were started and whose answers were not taken */
+} client;
 
 typedef struct box {
-    mj_http *http;
+    client *client;
 } box;
 
-typedef struct call { /* one perform(), freed whatever raises */
+static mj_registered *clients;
+
+typedef struct call { /* a list of requests while they are read or performed, freed whatever raises */
     size_t n;
     mj_http_request *reqs;
     mj_http_answer *answers;
-    const char *(*headers)[MAX_HEADERS + 1];
+    const char *(*headers)[MJL_MAX_HEADERS + 1];
+    int64_t *numbers;
 } call;
 
 static void clear_call(call *c)
@@ -28,6 +47,7 @@ static void clear_call(call *c)
     free(c->answers);
     free(c->reqs);
     free(c->headers);
+    free(c->numbers);
     memset(c, 0, sizeof *c);
 }
 
@@ -37,99 +57,37 @@ static int call_close(lua_State *L)
     return 0;
 }
 
-static int http_close(lua_State *L)
+static client *check(lua_State *L)
 {
     box *b = luaL_checkudata(L, 1, HTTP);
 
-    mj_http_free(b->http);
-    b->http = NULL;
+    if (!b->client)
+        luaL_error(L, "the HTTP client is closed");
+    return b->client;
+}
+
+static void free_sent(sent *s)
+{
+    if (s)
+        mj_http_answer_clear(&s->call.answer, 1);
+    free(s);
+}
+
+static int http_close(lua_State *L)
+{
+    box *b = luaL_checkudata(L, 1, HTTP);
+    client *c = b->client;
+
+    b->client = NULL;
+    if (!c || !mj_registry_leave(&clients, &c->reg))
+        return 0;
+    mj_http_free(c->http);
+    for (sent *s = c->first, *next; s; s = next) {
+        next = s->next;
+        free_sent(s);
+    }
+    mj_registry_free(&c->reg);
     return 0;
-}
-
-static int timeout(lua_State *L, int t, const char *name)
-{
-    int64_t ms = mjl_ms(L, t, name, 0);
-
-    if (ms < 0 || ms > INT_MAX)
-        luaL_error(L, "bad field '%s' (milliseconds from 0 to %d expected)", name, INT_MAX);
-    return (int)ms;
-}
-
-static void read_request(lua_State *L, int t, mj_http_request *r, const char **headers)
-{
-    mj_str url = mjl_str(L, t, "url"), body = mjl_str(L, t, "body");
-
-    if (url.n == 0)
-        luaL_error(L, "bad field 'url'");
-    r->url = url.p;
-    r->body = body.p;
-    r->body_len = body.n;
-    r->once = mjl_bool(L, t, "once");
-    r->timeout_ms = timeout(L, t, "timeout_ms");
-    r->start_by_ms = mjl_ms(L, t, "start_by_ms", 0);
-    r->details = mjl_bool(L, t, "details");
-    mjl_field(L, t, "headers");
-    if (lua_istable(L, -1)) {
-        for (int i = 0; i < MAX_HEADERS; i++) {
-            lua_rawgeti(L, -1, i + 1);
-            headers[i] = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
-            lua_pop(L, 1);
-            if (!headers[i])
-                break;
-        }
-        r->headers = headers;
-    }
-    lua_pop(L, 1);
-}
-
-static void set_text(lua_State *L, const char *name, const char *s)
-{
-    if (s && s[0])
-        mjl_set_lit(L, name, s);
-}
-
-static void push_details(lua_State *L, const mj_http_details *d)
-{
-    lua_createtable(L, 0, 8);
-    set_text(L, "failure", d->failure);
-    set_text(L, "ip", d->ip);
-    set_text(L, "issuer", d->issuer);
-    set_text(L, "location", d->location);
-    mjl_set_time(L, "date", d->date);
-    mjl_set_time(L, "cert_expires", d->cert_expires);
-    mjl_set_int(L, "certs", d->certs);
-    mjl_set_int(L, "total_us", d->total_us);
-}
-
-static void push_answer(lua_State *L, const mj_http_answer *a)
-{
-    static const char *const outcomes[] = {"answered", "not_sent", "maybe_sent"};
-
-    lua_createtable(L, 0, 6);
-    mjl_set_lit(L, "outcome", outcomes[a->outcome]);
-    if (a->status)
-        mjl_set_int(L, "status", a->status);
-    if (a->blocked) {
-        lua_pushboolean(L, true);
-        lua_setfield(L, -2, "blocked");
-    }
-    if (a->too_long || a->cut)
-        mjl_set_lit(L, "unread", a->too_long ? "too_long" : "cut");
-    if (a->retry_after >= 0)
-        mjl_set_int(L, "retry_after", a->retry_after);
-    if (a->body) {
-        lua_pushlstring(L, a->body, a->body_len);
-        lua_setfield(L, -2, "body");
-    }
-    if (a->error[0]) {
-        mjl_push_redacted(L, MJ_REDACT_TEXT, a->error, strlen(a->error));
-        lua_setfield(L, -2, "error");
-    }
-    mjl_set_int(L, "elapsed_ms", a->elapsed_ms);
-    if (a->details) {
-        push_details(L, a->details);
-        lua_setfield(L, -2, "details");
-    }
 }
 
 /* The answers, as http:perform gives them. */
@@ -139,10 +97,55 @@ static int push_answers(lua_State *L)
 
     lua_createtable(L, (int)c->n, 0);
     for (size_t i = 0; i < c->n; i++) {
-        push_answer(L, &c->answers[i]);
+        mjl_push_answer(L, &c->answers[i]);
         lua_rawseti(L, -2, (int)i + 1);
     }
     return 1;
+}
+
+/* Reads the list of requests at index 2 into a call, which is pushed. */
+static call *read_call(lua_State *L)
+{
+    size_t n;
+    call *c;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    n = lua_rawlen(L, 2);
+    c = lua_newuserdata(L, sizeof *c);
+    memset(c, 0, sizeof *c);
+    luaL_getmetatable(L, CALL);
+    lua_setmetatable(L, -2);
+    c->reqs = calloc(n + 1, sizeof *c->reqs);
+    c->answers = calloc(n + 1, sizeof *c->answers);
+    c->headers = calloc(n + 1, sizeof *c->headers);
+    c->numbers = calloc(n + 1, sizeof *c->numbers);
+    if (!c->reqs || !c->answers || !c->headers || !c->numbers)
+        return NULL;
+    c->n = n;
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, 2, (int)i + 1);
+        luaL_checktype(L, -1, LUA_TTABLE);
+        mjl_read_request(L, lua_gettop(L), &c->reqs[i], c->headers[i]);
+        c->numbers[i] = mjl_int(L, lua_gettop(L), "number", 0, 0, MAX_NUMBER);
+        lua_pop(L, 1);
+    }
+    return c;
+}
+
+/* Calls the function at that index with `arg`, twice if need be: answers must not be lost, since a job is billed by
+ * now.  False: there is no memory for what it pushes, and nothing is pushed. */
+static bool push_safely(lua_State *L, int function, void *arg)
+{
+    for (int tries = 0;; tries++) {
+        lua_pushvalue(L, function);
+        lua_pushlightuserdata(L, arg);
+        if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+            return true;
+        lua_pop(L, 1);
+        if (tries == 1)
+            return false;
+        lua_gc(L, LUA_GCCOLLECT, 0);
+    }
 }
 
 /* http:perform({requests}, deadline_ms) -> {answers} | nil, err | nil.  With an error, and when it raises, nothing was
@@ -154,62 +157,185 @@ static int push_answers(lua_State *L)
  * net/http.h). */
 static int http_perform(lua_State *L)
 {
-    box *b = luaL_checkudata(L, 1, HTTP);
+    client *h = check(L);
     int64_t deadline = lua_isnoneornil(L, 3) ? 0 : mjl_arg_ms(L, 3);
-    size_t n;
-    call *c;
     int push, rc;
+    call *c;
 
-    if (!b->http)
-        return luaL_error(L, "the HTTP client is closed");
-    luaL_checktype(L, 2, LUA_TTABLE);
-    n = lua_rawlen(L, 2);
-    c = lua_newuserdata(L, sizeof *c);
-    memset(c, 0, sizeof *c);
-    luaL_getmetatable(L, CALL);
-    lua_setmetatable(L, -2);
     lua_pushcfunction(L, push_answers);
     push = lua_gettop(L);
-    c->reqs = calloc(n + 1, sizeof *c->reqs);
-    c->answers = calloc(n + 1, sizeof *c->answers);
-    c->headers = calloc(n + 1, sizeof *c->headers);
-    if (!c->reqs || !c->answers || !c->headers)
+    c = read_call(L);
+    if (!c)
         return mjl_fail(L, MJ_ENOMEM, NULL);
-    c->n = n;
-    for (size_t i = 0; i < n; i++) {
-        lua_rawgeti(L, 2, (int)i + 1);
-        luaL_checktype(L, -1, LUA_TTABLE);
-        read_request(L, lua_gettop(L), &c->reqs[i], c->headers[i]);
-        lua_pop(L, 1);
-    }
-    rc = mj_http_perform(b->http, c->reqs, n, deadline, c->answers);
+    pthread_mutex_lock(&h->reg.lock);
+    rc = mj_http_perform(h->http, c->reqs, c->n, deadline, c->answers);
+    pthread_mutex_unlock(&h->reg.lock);
     if (rc != MJ_OK)
         return mjl_fail(L, rc, NULL);
-    for (int tries = 0;; tries++) { /* answers must not be lost: a job is billed by now */
-        lua_settop(L, push);
-        lua_pushvalue(L, push);
-        lua_pushlightuserdata(L, c);
-        rc = lua_pcall(L, 1, 1, 0);
-        if (rc == LUA_OK || tries == 1)
-            break;
-        lua_gc(L, LUA_GCCOLLECT, 0);
-    }
-    clear_call(c);
-    if (rc != LUA_OK)
+    if (!push_safely(L, push, c))
         lua_pushnil(L);
+    clear_call(c);
     return 1;
 }
 
-/* core.http{connections=, connect_timeout_ms=, timeout_ms=, max_answer=, ca_file=, proxy=, insecure=} */
+static const char *copied(char **to, const char *p, size_t n)
+{
+    char *copy = p ? memcpy(*to, p, n) : NULL;
+
+    *to += p ? n : 0;
+    return copy;
+}
+
+/* A copy of a request with all its strings; NULL: no memory. */
+static sent *copy_request(const mj_http_request *r)
+{
+    size_t bytes = strlen(r->url) + 1 + r->body_len, n = 0;
+    sent *s;
+    char *to;
+
+    for (; r->headers && r->headers[n]; n++)
+        bytes += strlen(r->headers[n]) + 1;
+    s = calloc(1, sizeof *s + bytes);
+    if (!s)
+        return NULL;
+    to = s->text;
+    s->call.req = *r;
+    s->call.req.url = copied(&to, r->url, strlen(r->url) + 1);
+    s->call.req.body = copied(&to, r->body, r->body_len);
+    for (size_t i = 0; i < n; i++)
+        s->headers[i] = copied(&to, r->headers[i], strlen(r->headers[i]) + 1);
+    s->call.req.headers = s->headers;
+    return s;
+}
+
+/* Copies all requests, and starts them under their numbers.  MJ_ENOMEM: none of them. */
+static int start_all(client *h, const call *c)
+{
+    sent *made = NULL, **end = &made;
+    int rc = MJ_OK;
+
+    for (size_t i = 0; rc == MJ_OK && i < c->n; i++) {
+        *end = copy_request(&c->reqs[i]);
+        rc = *end ? MJ_OK : MJ_ENOMEM;
+        if (*end) {
+            (*end)->number = c->numbers[i];
+            end = &(*end)->next;
+        }
+    }
+    while (made) {
+        sent *s = made;
+        made = s->next;
+        s->next = NULL;
+        if (rc == MJ_OK)
+            rc = mj_http_start(h->http, &s->call); /* if it fails, it does so for the first one */
+        if (rc != MJ_OK) {
+            free_sent(s);
+            continue;
+        }
+        *h->last = s;
+        h->last = &s->next;
+    }
+    return rc;
+}
+
+/* http:start({requests}) -> true | nil, err.  Each request has a `number`, which no other of this client has: its
+ * answer is taken by it.  With an error, and when it raises, none is started. */
+static int http_start(lua_State *L)
+{
+    client *h = check(L);
+    call *c = read_call(L);
+    int rc;
+
+    if (!c)
+        return mjl_fail(L, MJ_ENOMEM, NULL);
+    pthread_mutex_lock(&h->reg.lock);
+    rc = start_all(h, c);
+    pthread_mutex_unlock(&h->reg.lock);
+    clear_call(c);
+    if (rc != MJ_OK)
+        return mjl_fail(L, rc, NULL);
+    lua_pushboolean(L, true);
+    return 1;
+}
+
+/* http:wait(until_ms): goes on with what was started until some of it has ended, or core.clock() is until_ms. */
+static int http_wait(lua_State *L)
+{
+    client *h = check(L);
+    int64_t until = mjl_arg_ms(L, 2);
+
+    pthread_mutex_lock(&h->reg.lock);
+    for (const sent *s = h->first; s; s = s->next)
+        if (s->call.ended) /* while another caller waited for its own */
+            until = 0;
+    mj_http_wait(h->http, until);
+    pthread_mutex_unlock(&h->reg.lock);
+    return 0;
+}
+
+/* Takes a request out of the client's list, if it has ended; with `why` it ends now.  NULL: it goes on, or there is
+ * none with that number. */
+static sent *take(client *h, int64_t number, const char *why)
+{
+    sent **at = &h->first, *s;
+
+    while (*at && (*at)->number != number)
+        at = &(*at)->next;
+    s = *at;
+    if (s && why)
+        mj_http_cut(h->http, &s->call, why);
+    if (!s || !s->call.ended)
+        return NULL;
+    *at = s->next;
+    if (!*at)
+        h->last = at;
+    return s;
+}
+
+static int push_sent(lua_State *L)
+{
+    const sent *s = lua_touserdata(L, 1);
+
+    mjl_push_answer(L, &s->call.answer);
+    return 1;
+}
+
+/* http:take(number[, why]) -> answer | false | nil.  The answer of a request that was started, once.  false: it goes
+ * on; with `why` it is cut off instead.  nil: it has ended, and there is no memory for its answer. */
+static int http_take(lua_State *L)
+{
+    client *h = check(L);
+    int64_t number = mjl_arg_int(L, 2, 0, MAX_NUMBER);
+    const char *why = luaL_optstring(L, 3, NULL);
+    sent *s;
+
+    lua_settop(L, 3);
+    lua_pushcfunction(L, push_sent);
+    pthread_mutex_lock(&h->reg.lock);
+    s = take(h, number, why);
+    pthread_mutex_unlock(&h->reg.lock);
+    if (!s)
+        lua_pushboolean(L, false);
+    else if (!push_safely(L, 4, s))
+        lua_pushnil(L);
+    free_sent(s);
+    return 1;
+}
+
+/* core.http({connections=, connect_timeout_ms=, timeout_ms=, max_answer=, ca_file=, proxy=, insecure=}[, name]).  With
+ * a name, the same client for all that ask for that name, as its first opener made it. */
 static int core_http(lua_State *L)
 {
+    mj_str name = lua_isnoneornil(L, 2) ? (mj_str){NULL, 0} : mjl_arg_str(L, 2);
     mj_http_options o = {0};
+    client *c;
+    bool made;
     box *b;
 
     luaL_checktype(L, 1, LUA_TTABLE);
     o.connections = (int)mjl_int(L, 1, "connections", 0, 0, INT_MAX);
-    o.connect_timeout_ms = timeout(L, 1, "connect_timeout_ms");
-    o.timeout_ms = timeout(L, 1, "timeout_ms");
+    o.connect_timeout_ms = mjl_http_timeout(L, 1, "connect_timeout_ms");
+    o.timeout_ms = mjl_http_timeout(L, 1, "timeout_ms");
     o.max_answer = (size_t)mjl_int(L, 1, "max_answer", 0, 0, UINT32_MAX);
     o.insecure = mjl_bool(L, 1, "insecure");
     o.ca_file = mjl_str(L, 1, "ca_file").p;
@@ -218,11 +344,20 @@ static int core_http(lua_State *L)
     if (!mjl_need_curl(L))
         return 2;
     b = lua_newuserdata(L, sizeof *b);
-    b->http = NULL;
+    b->client = NULL;
     luaL_getmetatable(L, HTTP);
     lua_setmetatable(L, -2);
-    b->http = mj_http_new(&o);
-    return b->http ? 1 : mjl_fail(L, MJ_ENOMEM, NULL);
+    b->client = c = mj_registry_open(&clients, name.p, name.n, sizeof *c);
+    if (!c)
+        return mjl_fail(L, MJ_ENOMEM, NULL);
+    pthread_mutex_lock(&c->reg.lock);
+    if (!c->http) {
+        c->last = &c->first;
+        c->http = mj_http_new(&o);
+    }
+    made = c->http != NULL;
+    pthread_mutex_unlock(&c->reg.lock);
+    return made ? 1 : mjl_fail(L, MJ_ENOMEM, NULL);
 }
 
 /* core.clock() -> milliseconds that only go forward (CLOCK_BOOTTIME) */
@@ -234,7 +369,8 @@ static int core_clock(lua_State *L)
 
 void mjl_open_http(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"perform", http_perform}, {"close", http_close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"perform", http_perform}, {"start", http_start}, {"wait", http_wait},
+                                       {"take", http_take},       {"close", http_close}, {NULL, NULL}};
     static const luaL_Reg call_methods[] = {{"close", call_close}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"http", core_http}, {"clock", core_clock}, {NULL, NULL}};
 

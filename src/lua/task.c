@@ -429,6 +429,10 @@ void mjl_push_result(lua_State *L, const mj_op *op)
         mjl_set_lit(L, "verdict", op->verdict == MJ_VERDICT_BROKEN ? "broken" : "mended");
     if (op->kind == MJ_OP_EVENT_KICK)
         mjl_set_int(L, "seq", op->seq);
+    if (op->kind == MJ_OP_CLAIM && op->rested) {
+        lua_pushboolean(L, 1);
+        lua_setfield(L, -2, "rested");
+    }
     if (op->more) {
         lua_pushboolean(L, 1);
         lua_setfield(L, -2, "more");

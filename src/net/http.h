@@ -1,7 +1,9 @@
 /* mj_http: takes a batch of HTTP requests, gives a batch of bounded answers.
  *
  * It uses libcurl's multi interface; the header shows none of it.  One thread at a time uses an mj_http, which keeps
- * its connections between calls.  HTTP/1.1 only, no redirects, no proxies from the environment, no cookies, no
+ * its connections between calls.  mj_http_perform() takes a batch and returns when all of it is answered.
+ * mj_http_start() and mj_http_wait() are the parts that it is made of: the caller learns of each answer when it is
+ * there, while other requests go on.  HTTP/1.1 only, no redirects, no proxies from the environment, no cookies, no
  * `Expect`, no signals, TLS verified by default.
  *
  * The important question is not whether a request failed, but whether the server can have it.  libcurl never gets a
@@ -11,8 +13,8 @@
  * counts even if it came before the whole body was sent.  libcurl may send other requests again when a kept connection
  * turns out to be dead.
  *
- * After a fork the child starts with connections of its own.  Unload libcurl only when no name is being looked up: a
- * hanging look-up is left behind. */
+ * After a fork the child starts with connections of its own; there, what the parent has under way has ended.  Unload
+ * libcurl only when no name is being looked up: a hanging look-up is left behind. */
 #ifndef MJ_HTTP_H
 #define MJ_HTTP_H
 
@@ -78,9 +80,28 @@ typedef struct mj_http_answer {
     mj_http_details *details; /* owned by the answer; NULL: not wanted, or no memory */
 } mj_http_answer;
 
+/* A request that is under way.  The caller owns it, and the strings of `req`, and moves none of it until it has ended.
+ */
+typedef struct mj_http_call {
+    mj_http_request req;
+    mj_http_answer answer; /* complete once it has ended */
+    bool ended;
+    struct mj_http_call *next; /* of those that wait for a connection */
+} mj_http_call;
+
 /* NULL: no memory, or libcurl is not loaded.  From any thread (global initialization is guarded). */
 mj_http *mj_http_new(const mj_http_options *o);
+/* Ends what is under way. */
 void mj_http_free(mj_http *h);
+
+/* Adds a call, of which only `req` is set.  mj_http_wait() begins it as soon as one of the connections is free.  0, or
+ * MJ_ENOMEM: it was not added. */
+int mj_http_start(mj_http *h, mj_http_call *c);
+/* Goes on with all calls under way until one more has ended; at `until_ms` (CLOCK_BOOTTIME milliseconds) it returns in
+ * any case, having begun what could begin.  Between two waits nothing is read or written. */
+void mj_http_wait(mj_http *h, int64_t until_ms);
+/* Ends a call now, if it has not ended, with the outcome that is true for it: NOT_SENT while it was not begun. */
+void mj_http_cut(mj_http *h, mj_http_call *c, const char *why);
 /* Performs all n requests, at most `connections` at once, and returns when each has its answer.  At `deadline_ms`
  * (CLOCK_BOOTTIME milliseconds; 0: none) requests that were not begun become NOT_SENT, and the others are cut off with
  * the outcome that is true for them.  answers[n] is in the order of reqs.  0, or MJ_ENOMEM (then nothing was sent, and

@@ -10,6 +10,7 @@
 
 typedef struct transfer { /* a running request */
     CURL *easy;
+    mj_http_call *call; /* NULL: a free slot */
     const mj_http_request *req;
     mj_http_answer *answer;
     struct curl_slist *headers;
@@ -32,13 +33,14 @@ struct mj_http {
     mj_http_options o;
     char *user_agent, *ca_file, *proxy;
     pid_t pid;
-    transfer *slots; /* o.connections of them */
+    transfer *slots;             /* o.connections of them */
+    mj_http_call *first, **last; /* calls that wait for a connection */
 };
 
-/* Starts a transfer.  False: it could not be started; see its answer. */
-bool mj_http_begin(mj_http *h, transfer *t, const mj_http_request *r, mj_http_answer *a);
-/* Ends a transfer: libcurl is done with it, or it is cut off for the reason `cut` (else NULL).  Its answer is complete
- * and its slot is free. */
+/* Starts a call's transfer.  False: it could not be started, and has ended; see its answer. */
+bool mj_http_begin(mj_http *h, transfer *t, mj_http_call *c);
+/* Ends a transfer: libcurl is done with it, or it is cut off for the reason `cut` (else NULL).  Its call has ended and
+ * its slot is free. */
 void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut);
 /* Fills in an answer that failed: "host:port: why". */
 void mj_http_failed(mj_http_answer *a, mj_http_outcome outcome, const char *url, const char *why);

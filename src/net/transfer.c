@@ -246,25 +246,28 @@ static void release(mj_http *h, transfer *t)
     mj_curl->multi_remove_handle(h->multi, t->easy);
     mj_curl->easy_cleanup(t->easy);
     mj_curl->slist_free_all(t->headers);
-    t->req = NULL;
+    t->call->ended = true;
+    t->call = NULL;
 }
 
-/* False: it could not be started; see its answer. */
-bool mj_http_begin(mj_http *h, transfer *t, const mj_http_request *r, mj_http_answer *a)
+bool mj_http_begin(mj_http *h, transfer *t, mj_http_call *c)
 {
+    const mj_http_request *r = &c->req;
+
     MJ_FAULT("http.begin");
-    *t = (transfer){.req = r,
-                    .answer = a,
+    *t = (transfer){.call = c,
+                    .req = r,
+                    .answer = &c->answer,
                     .max = h->o.max_answer,
                     .started = mj_http_clock(),
                     .counts = r->once && r->body && r->body_len > 0};
-    *a = (mj_http_answer){.retry_after = -1};
     if (set_up(h, t) && mj_curl->multi_add_handle(h->multi, t->easy) == CURLM_OK)
         return true;
     mj_curl->easy_cleanup(t->easy);
     mj_curl->slist_free_all(t->headers);
-    t->req = NULL;
-    mj_http_failed(a, MJ_HTTP_NOT_SENT, r->url, "the request could not be made (bad header or out of memory)");
+    t->call = NULL;
+    c->ended = true;
+    mj_http_failed(&c->answer, MJ_HTTP_NOT_SENT, r->url, "the request could not be made (bad header or out of memory)");
     return false;
 }
 
@@ -336,7 +339,6 @@ static bool unpack(transfer *t)
     return !t->too_long && !t->no_memory;
 }
 
-/* `cut`: why it ends before libcurl is done with it; NULL: libcurl is done. */
 void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
 {
     mj_http_answer *a = t->answer;

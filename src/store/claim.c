@@ -314,6 +314,15 @@ static void deny(mj_unit *u, mj_op *op)
     op->code = waiting ? MJ_ELIMIT : MJ_ENOTFOUND;
 }
 
+/* Whether an account's rest is over, and nothing has shown since that the reason for it is gone. */
+static bool rested(mj_unit *u, mj_str account)
+{
+    int at = mj_unit_account(u, account);
+    const mj_held *h = at < 0 ? NULL : &u->held[at];
+
+    return h && h->paused_until > 0 && !mj_account_rests(h->paused_until, h->paused_at, u->now);
+}
+
 /* The head of the queue could not be claimed: it has expired, or its record can't be read.  Either way it must not stay
  * where it keeps the others waiting. */
 static void clear_head(mj_unit *u, const place *p, mj_queue *q)
@@ -354,6 +363,7 @@ void mj_op_claim(mj_unit *u, mj_op *op)
         sig.expect_state = MJ_QUEUED;
         mj_op_reset(op, MJ_OK);
         memcpy(op->ref, p.ref, sizeof op->ref);
+        op->rested = rested(u, sig.account);
         mj_apply(u, op, &sig);
         if (u->rc != MJ_OK || op->code == MJ_OK)
             return;

@@ -111,7 +111,8 @@ int mj_store_accounts(mj_store *s, const mj_account *a, size_t n);
  *     Applies `sig` to the task `ref` (has_ref) or to the one that sig.task_id is bound to.
  *     Codes of mj_state_apply(); MJ_EUNKNOWN: no such task; MJ_ECORRUPT.
  * MJ_OP_CLAIM
- *     Claims the first task in the queue that a free slot can send: `sig` brings the owner.
+ *     Claims the first task in the queue that a free slot can send: `sig` brings the owner.  `rested`: nothing has been
+ *     sent under its account since the account's rest was over.
  *     MJ_ENOTFOUND: nothing is ready; MJ_ELIMIT: something is, but no slot or account.
  * MJ_OP_PAUSE
  *     Until `until` nothing is claimed for sig.account; sig.error_code and sig.error say why.  0 lifts it.
@@ -223,6 +224,7 @@ typedef struct mj_op {
     mj_verdict verdict; /* SWEPT */
     uint32_t done;      /* TICK, PRUNE, FORGET, UPGRADE: how many */
     uint32_t seq;       /* KICK: the event's */
+    bool rested;        /* CLAIM */
     bool more;          /* TICK, PRUNE, FORGET, UPGRADE: there is more to do */
     uint8_t next[MJ_ULID_BYTES];
     bool pruned; /* CREATE: the key is a pruned task's; tomb tells of it */

@@ -127,10 +127,13 @@ end
 
 -- Sends what is claimed, and claims more as long as jobs of the list are queued. Gives an error when the store failed.
 function Jobs:send(claimed, start_by)
+  if #claimed == 0 then
+    return
+  end
   local function note(tasks)
     pcall(self.note_all, self, tasks) -- without memory for it they stay what they were
   end
-  local _, err = submit.send_all(self.mj, claimed, start_by, {
+  local _, err = submit.send(self.mj, claimed, start_by, {
     claimed = note, sent = note,
     more = function()
       return next(self.waiting) ~= nil

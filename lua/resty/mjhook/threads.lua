@@ -1,12 +1,14 @@
 --- The executor under nginx: worker threads for all that waits, and one commit for all requests that wait for one.
 local core = require "mjhook.core"
+local executor = require "mjhook.executor"
 local lane = require "resty.mjhook.lane"
 local log = require("resty.mjhook.log").log
 local stores = require "mjhook.stores"
 
 --- LANES: commits that are under way side by side, of a worker, on a database that is faster so. Each takes a thread of
--- the pool, and each thread a connection.
-local M = { COMMIT_POOL = lane.POOL, HTTP_POOL = "mjhook_http", READ_POOL = "mjhook_read", LANES = 4 }
+-- the pool, and each thread a connection. AIRS: windows of requests that are open side by side, of a worker, each with
+-- connections of its own.
+local M = { COMMIT_POOL = lane.POOL, HTTP_POOL = "mjhook_http", READ_POOL = "mjhook_read", LANES = 4, AIRS = 4 }
 
 local unpack = table.unpack or unpack
 
@@ -41,8 +43,11 @@ function M.new(conf)
   end
   local self = setmetatable({
     store = store, settings = settings_of(conf), id = id, missing = {}, committed = function() end,
-    lanes = {}, turn = 0, queued = 0, skew = 0, queue_max = conf.queue_max,
+    lanes = {}, turn = 0, queued = 0, skew = 0, queue_max = conf.queue_max, airs = {},
   }, Threads)
+  for i = 1, M.AIRS do
+    self.airs[i] = id .. "\0air" .. i
+  end
   for i = 1, kind.parallel and M.LANES or 1 do
     -- LMDB has one writer, and its pool one thread: the next call stands behind the one that the thread works on.
     self.lanes[i] = lane.new(self, id .. "\0" .. i, kind.parallel and 1 or 2)
@@ -142,8 +147,41 @@ function Threads.sleep(_, seconds)
   ngx.sleep(seconds)
 end
 
-function Threads:http(requests, deadline)
+-- ---- requests ----
+
+-- An air is a client of this process that each thread finds by its name; the threads of the pool take turns in going on
+-- with it. A request that is alone needs none, and without a free one a batch is sent as a whole.
+local function take_off(self, air, requests)
+  if not air.name and #requests > 1 then
+    air.name = table.remove(self.airs)
+  end
+  return air.name
+end
+
+local function fly(self, requests, deadline, air)
+  local numbers = executor.board(air, requests)
+  return executor.landed(air, requests, self:in_thread(M.HTTP_POOL, "fly", {
+    name = air.name, requests = requests, numbers = numbers, until_ms = air.until_ms,
+  }, deadline))
+end
+
+--- See executor's http().
+function Threads:http(requests, deadline, air)
+  if air and take_off(self, air, requests) then
+    return fly(self, requests, deadline, air)
+  end
   return self:in_thread(M.HTTP_POOL, "http", requests, deadline)
+end
+
+--- See executor's land().
+function Threads:land(air)
+  if air.numbers and next(air.numbers) then
+    fly(self, {}, 0, air)
+  end
+  if air.name then
+    self.airs[#self.airs + 1] = air.name
+    air.name = nil
+  end
 end
 
 -- ---- reads ----

@@ -5,6 +5,7 @@
 local core = require "mjhook.core"
 local environment = require "mjhook.environment"
 local executor = require "mjhook.executor"
+local provider = require "mjhook.provider"
 
 -- What a batch leaves behind is all garbage, and next to nothing lives on: collecting seldom costs little memory.
 collectgarbage("setpause", 400)
@@ -145,6 +146,38 @@ function M.http(id, settings, requests, deadline)
   local answers
   if exec then
     answers, err = exec:http(requests, deadline or nil)
+  end
+  if answers then
+    return "ok", answers
+  end
+  return "failed", plain(err)
+end
+
+local clients = {} -- of airs, by name: other threads have the same ones
+
+local function client_of(name, config)
+  local err
+  if not clients[name] then
+    clients[name], err = core.http(executor.client_options(config), name)
+  end
+  return clients[name], err
+end
+
+--- Goes on with the requests of an air: see mjhook.executor.
+-- @tparam table flight {name= (of the air), requests= (new ones), numbers= (of all that are in the air), until_ms=}
+-- @treturn string "ok" and the answers by number, "failed" and an error as plain table, or "unconfigured"
+function M.fly(id, settings, flight, deadline)
+  if unknown(id, settings) then
+    return "unconfigured"
+  end
+  local exec, err = executor_of(id, settings)
+  local client, answers
+  if exec then
+    client, err = client_of(flight.name, exec.config)
+  end
+  if client then
+    answers, err = executor.fly(client, provider.complete(exec.config, flight.requests), flight.numbers,
+      flight.until_ms, deadline or nil)
   end
   if answers then
     return "ok", answers

@@ -1,0 +1,211 @@
+-- The rolling window: requests go on while what has ended is stored.
+local core = require "mjhook.core"
+local kit = require "kit"
+local sim = require "sim"
+
+describe("a window of submissions", function()
+  local mj, seen
+
+  setup(sim.start)
+  teardown(sim.stop)
+  before_each(sim.reset)
+  after_each(kit.cleanup)
+
+  local function count(map)
+    local n = 0
+    for _ in pairs(map) do
+      n = n + 1
+    end
+    return n
+  end
+
+  -- A mjhook whose commits and looks at the air are noted: seen.commits, seen.flying (how many requests are in the air
+  -- while one of them is waited for).
+  local function open(more)
+    sim.config { limit = 0 }
+    mj = kit.open(more, sim)
+    mj.exec.client = nil -- requests may take their full time here
+    seen = { commits = {}, flying = {} }
+    local commit, http = mj.exec.commit, mj.exec.http
+    mj.exec.commit = function(self, ops)
+      local results, err = commit(self, ops)
+      local noted = { signal = 0, claim = 0, pause = 0, create = 0, claimed = 0, tasks = mj:stats().tasks }
+      for i, op in ipairs(ops) do
+        noted[op.op] = noted[op.op] + 1
+        noted.claimed = noted.claimed + (op.op == "claim" and results and results[i].code == "ok" and 1 or 0)
+      end
+      table.insert(seen.commits, noted)
+      return results, err
+    end
+    mj.exec.http = function(self, requests, deadline, air)
+      table.insert(seen.flying, count(air.answers))
+      return http(self, requests, deadline, air)
+    end
+    return mj
+  end
+
+  local function jobs(n)
+    local list = {}
+    for i = 1, n do
+      list[i] = { prompt = "job " .. i }
+    end
+    return list
+  end
+
+  local function states(results)
+    local n = {}
+    for _, r in ipairs(results) do
+      local word = r.ref and r.state or r.error.code
+      n[word] = (n[word] or 0) + 1
+    end
+    return n
+  end
+
+  it("fills every connection and never more than those", function()
+    open { max_in_flight = 100, connections = 4 }
+    assert.same({ pending = 60 }, states(mj:submit_many(jobs(60))))
+    assert.equal(4, math.max((table.unpack or unpack)(seen.flying)))
+    assert.equal(60, #sim.jobs())
+    assert.same({}, sim.ledger().billed_twice)
+  end)
+
+  it("stores what has ended and claims what goes next in one transaction", function()
+    open { max_in_flight = 100, connections = 4 }
+    assert(mj:submit_many(jobs(40)))
+    local stored = 0
+    for i, commit in ipairs(seen.commits) do
+      assert.equal(i == 1 and 40 or 0, commit.create)
+      assert.is_true(i == 1 or commit.signal > 0)
+      stored = stored + commit.signal
+    end
+    assert.equal(40, stored)
+    assert.equal(4, seen.commits[1].claimed)
+    assert.is_true(#seen.commits < 1 + 40)
+  end)
+
+  it("claims ahead no more than ended since the last commit", function()
+    open { max_in_flight = 200, connections = 4 }
+    assert(mj:submit_many(jobs(150)))
+    local ahead = 0
+    for _, commit in ipairs(seen.commits) do
+      local unended = commit.tasks.submitting
+      assert.is_true(commit.claimed == 0 or unended <= 4 + commit.signal, unended)
+      ahead = math.max(ahead, unended - 4)
+    end
+    assert.is_true(ahead > 0) -- so that no connection is idle while the store commits
+  end)
+
+  it("lets no slow answer hold back another", function()
+    open { max_in_flight = 100, connections = 2 }
+    sim.script { submit = { { fault = "slow", ms = 600 } } }
+    local started = core.clock()
+    assert.same({ pending = 30 }, states(mj:submit_many(jobs(30))))
+    local before = seen.commits[#seen.commits - 1]
+    assert.same({ 29, 1 }, { before.tasks.pending, before.tasks.submitting }) -- the slow one was still in the air
+    assert.is_true(core.clock() - started < 1100)
+  end)
+
+  it("stores an answer within milliseconds, also when nothing more waits to be sent", function()
+    open { max_in_flight = 2, connections = 2 }
+    sim.script { submit = { { fault = "slow", ms = 400 } } }
+    assert.same({ pending = 2 }, states(mj:submit_many(jobs(2))))
+    assert.same({ 2, 1, 1 }, { seen.commits[1].create, seen.commits[2].signal, seen.commits[3].signal })
+    assert.same({ 1, 1 }, { seen.commits[2].tasks.pending, seen.commits[2].tasks.submitting })
+  end)
+
+  it("sends nothing more under an account that is refused, and hands back what waits", function()
+    open { max_in_flight = 100, connections = 2 }
+    sim.script { submit = { { fault = "ok", n = 30 }, { fault = "quota", n = 2 } } }
+    local results = mj:submit_many(jobs(100))
+    local n = states(results)
+    assert.same({ pending = n.pending, queued = 100 - n.pending }, n)
+    assert.is_true(n.pending >= 30 and n.pending <= 31, n.pending)
+    assert.is_true(sim.requests "submit" <= 32) -- what was in the air when the first refusal came
+    assert.equal(0, mj:stats().tasks.submitting)
+    assert.equal(n.pending, mj:stats().accounts[1].held)
+    for _, task in ipairs(results) do
+      assert.is_true(task.state == "pending" or not task.error or task.error.code == "quota")
+    end
+  end)
+
+  it("goes on under other accounts meanwhile", function()
+    sim.config { keys = { kit.KEY, "key-two" } }
+    open { connections = 2, accounts = { { name = "one", api_key = kit.KEY, max_in_flight = 50 },
+                                         { name = "two", api_key = "key-two", max_in_flight = 50 } } }
+    sim.script { submit = { "quota" } }
+    local results = mj:submit_many(jobs(40))
+    assert.same({ pending = 40 }, states(results))
+    local by = {}
+    for _, task in ipairs(results) do
+      by[task.account] = (by[task.account] or 0) + 1
+    end
+    assert.is_true(math.max(by.one or 0, by.two or 0) >= 39)
+  end)
+
+  it("asks by one task whether a rest has helped, and lets the others wait for its answer", function()
+    open { max_in_flight = 10, connections = 4 }
+    sim.script { submit = { "quota" } }
+    assert.equal("queued", mj:submit { prompt = "first" }.state)
+    kit.travel(1000)
+    sim.script { submit = { { fault = "slow", ms = 100 } } }
+    seen.flying = {}
+    local results = mj:submit_many(jobs(5))
+    assert.same({ pending = 5 }, states(results))
+    assert.same({ 1, 3 }, { seen.flying[1], seen.flying[2] })
+    assert.equal(6, #sim.jobs())
+  end)
+
+  it("at its deadline cuts off what is in the air, and hands back what was not begun", function()
+    open { max_in_flight = 10, connections = 2 }
+    local record = require("mjhook.submission.job").record
+    for i = 1, 4 do
+      assert(mj.exec:commit { { op = "create", task = record(mj, { prompt = "job " .. i }), source = "user" } })
+    end
+    sim.config { submit = { slow = 1 }, slow_ms = 5000 }
+    local submit = require "mjhook.submission.submit"
+    local _, claimed = submit.claim(mj, {}, 4)
+    local started, told = core.clock(), {}
+    assert(submit.send(mj, claimed, started + 60000, { deadline = started + 200, sent = function(tasks)
+      for _, task in ipairs(tasks) do
+        told[#told + 1] = task.state .. " " .. task.requests
+      end
+    end }))
+    table.sort(told)
+    assert.same({ "ambiguous 1", "ambiguous 1", "queued 0", "queued 0" }, told)
+    assert.is_true(core.clock() - started < 1000)
+    assert.equal(0, #mj.store:stats().accounts > 0 and mj:stats().accounts[1].paused_until or 0)
+  end)
+
+  it("keeps what it can't store out of the queue, and ends all that is in the air", function()
+    open { max_in_flight = 10, connections = 2 }
+    local commit, commits = mj.exec.commit, 0
+    mj.exec.commit = function(self, ops)
+      commits = commits + 1
+      if commits == 2 then
+        return nil, core.error("io", "the disk is sick", true)
+      end
+      return commit(self, ops)
+    end
+    local results, err = mj:submit_many(jobs(6))
+    assert.equal("the disk is sick", err.message)
+    local n = mj:stats().tasks
+    assert.same({ #sim.jobs(), 6 }, { n.submitting + n.pending, n.submitting + n.pending + n.queued })
+    assert.is_true(n.submitting >= 1 and n.queued >= 2, n.submitting)
+    assert.equal(6, #results)
+    assert.same({}, sim.ledger().billed_twice)
+  end)
+
+  it("may be opened while another one is, by a policy that submits", function()
+    local inner
+    open { max_in_flight = 20, connections = 2, policy = { on_refused = function()
+      inner = inner or mj:submit { prompt = "instead", key = "instead", priority = 5 }
+      return "fail"
+    end } }
+    sim.script { submit = { "http_400", { fault = "slow", ms = 100, n = 2 } } }
+    local results = mj:submit_many(jobs(8))
+    assert.same({ pending = 7, failed = 1 }, states(results))
+    assert.equal("pending", inner.state)
+    assert.equal(8, #sim.jobs())
+    assert.same({}, sim.ledger().billed_twice)
+  end)
+end)
