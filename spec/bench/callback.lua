@@ -1,12 +1,12 @@
 --- make bench, section callback: the receiver under nginx, beside receivers that do less.
 --
---   luajit callback.lua [SECONDS] [ROUNDS] [CONNECTIONS,...]
+--   luajit callback.lua [SECONDS] [ROUNDS] [CONNECTIONS,...] [alone [URL SCHEMA]]
 --
 -- One nginx worker and wrk. Every request to /hook and /single is a real change of a task of its own, with event and
 -- index entries; what was acknowledged is counted in the store afterwards. Medians over rounds, in each of which all
 -- receivers run one after the other, so that ratios are of neighbours in time. mjhook and (a) are measured a second
 -- time with wrk kept on the last core: left to itself the kernel likes to pull both ends of a loopback connection onto
--- one core, whatever idles beside it.
+-- one core, whatever idles beside it. With "alone" nothing is run but mjhook on one worker, on the store at URL.
 local core = require "mjhook.core"
 local mjhook = require "mjhook"
 
@@ -16,6 +16,7 @@ local CONNECTIONS = {}
 for c in (arg[3] or "1,16,64,256"):gmatch "%d+" do
   CONNECTIONS[#CONNECTIONS + 1] = tonumber(c)
 end
+local ALONE, STORE, SCHEMA = arg[4] == "alone", arg[5], arg[6]
 local BUILD = os.getenv "MJHOOK_BUILD"
 local ROOT = os.getenv "MJHOOK_ROOT"
 local SECRET = "the secret of this benchmark"
@@ -68,7 +69,7 @@ end
 -- ---- the store: pending tasks, a line each for wrk ----
 
 local settings = {
-  store = dir .. "/store", api_key = "k", secrets = { SECRET }, max_in_flight = 1000,
+  store = STORE or dir .. "/store", store_schema = SCHEMA, api_key = "k", secrets = { SECRET }, max_in_flight = 1000,
   base_url = "http://127.0.0.1:1", hook_url = "http://127.0.0.1:1/hook",
 }
 
@@ -117,9 +118,9 @@ worker_processes @WORKERS@;
 pid @DIR@/nginx.pid;
 error_log @DIR@/error.log warn;
 events { worker_connections 2048; }
-thread_pool mjhook threads=1;
+thread_pool mjhook threads=@THREADS@;
 thread_pool mjhook_http threads=1;
-thread_pool mjhook_read threads=1;
+thread_pool mjhook_read threads=@READERS@;
 http {
   access_log off;
   keepalive_requests 1000000000;
@@ -170,7 +171,8 @@ end
 local function start_nginx(workers)
   local port = free_port()
   local values = { MODULES = modules(), USER = core.uid() == 0 and "user root;" or "", DIR = dir, ROOT = ROOT,
-                   BUILD = BUILD, PORT = port, WORKERS = tostring(workers) }
+                   BUILD = BUILD, PORT = port, WORKERS = tostring(workers), THREADS = STORE and "4" or "1",
+                   READERS = STORE and "2" or "1" }
   write(dir .. "/nginx.conf", (CONF:gsub("@(%u+)@", values)))
   must(sh(("PATH=$PATH:/usr/sbin nginx -p %s -c %s/nginx.conf -e %s/start.log"):format(dir, dir, dir)))
   must(sh(("for i in $(seq 200); do curl -sf http://127.0.0.1:%s/ping && exit 0; sleep 0.02; done; "
@@ -310,8 +312,32 @@ local function beside_console(url, worker)
       ratios(beside, alone, "p99")))
 end
 
+-- Callbacks alone: a line for each number of connections.
+local function alone()
+  local needed = 0
+  for _, c in ipairs(CONNECTIONS) do
+    needed = needed + math.min(60000, 4000 * c)
+  end
+  local mj = load(needed * SECONDS * ROUNDS)
+  local url, master = start_nginx(1)
+  for _, c in ipairs(CONNECTIONS) do
+    local runs = {}
+    for i = 1, ROUNDS do
+      runs[i] = run(url .. "/hook", worker_of(master), c, true)
+    end
+    say("mjhook", c, runs)
+  end
+  stop(master)
+  local stored = mj:stats().tasks.succeeded
+  print(("  acknowledged %d, stored %d"):format(acknowledged, stored))
+  finish(stored >= acknowledged and 0 or 1)
+end
+
 local function main()
   write_config()
+  if ALONE then
+    return alone()
+  end
   -- A second: two workers at most; those during a sweep and before, those beside a console and before.
   local needed = 90000 + 20000 + 100000
   for _, c in ipairs(CONNECTIONS) do

@@ -1,15 +1,16 @@
 --- make bench, section sweep: the reconciler's cost, with nothing due and with very much due.
 --
---   lua5.4 sweep.lua [DUE] [STORED] [ROUNDS]
+--   lua5.4 sweep.lua [DUE] [STORED] [ROUNDS] [alone [URL]]
 --
 -- Start-up: the whole process, `mjhook-reconcile` on a store of STORED tasks of which none is due; median of ROUNDS.
 -- A sweep: DUE tasks whose callbacks were lost, all finished at the provider (scripts/simulator on this machine, which
--- takes a core). Afterwards every one of them is `succeeded` in the store.
+-- takes a core); with "alone" once and nothing else, on the store at URL. Afterwards every one of them is `succeeded` in the store.
 local core = require "mjhook.core"
 local mjhook = require "mjhook"
 local provider = require "mjhook.provider"
 
 local DUE, STORED, ROUNDS = tonumber(arg[1]) or 100000, tonumber(arg[2]) or 1000000, tonumber(arg[3]) or 20
+local ALONE, STORE = arg[4] == "alone", arg[5]
 local BUILD, ROOT = os.getenv "MJHOOK_BUILD", os.getenv "MJHOOK_ROOT"
 local KEY = "k"
 local BATCH = 1000
@@ -29,7 +30,8 @@ local dir = must(sh(("mktemp -d -p %s"):format(BUILD)))
 local SIMULATOR = ("%s/scripts/simulator/simulator"):format(ROOT)
 
 local function settings(name, url)
-  return { store = ("%s/%s"):format(dir, name), api_key = KEY, base_url = url, poll = { first = 1, learn = false },
+  return { store = STORE or ("%s/%s"):format(dir, name), store_schema = STORE and name, api_key = KEY,
+           base_url = url, poll = { first = 1, learn = false },
            max_in_flight = 1000 }
 end
 
@@ -37,8 +39,9 @@ end
 local function reconcile(name, url, more)
   local config = ("%s/%s.lua"):format(dir, name)
   local file = assert(io.open(config, "w"))
-  file:write(("return { store = %q, api_key = %q, base_url = %q, poll = { first = 1, learn = false } }\n"):format(
-    settings(name).store, KEY, url))
+  file:write(("return { store = %q, store_schema = %s, api_key = %q, base_url = %q, "
+    .. "poll = { first = 1, learn = false } }\n"):format(
+    settings(name).store, STORE and ("%q"):format(name) or "nil", KEY, url))
   file:close()
   must(sh("chmod 600 " .. config))
   local before = core.clock()
@@ -108,7 +111,7 @@ local function sweep()
   local url = must(sh(("%s start --dir %s/sim --key %s --set ledger=false --set limit=0 --set delay_ms=1"):format(
     SIMULATOR, dir, KEY)))
   local rates, rss = {}, {}
-  for round = 1, 3 do
+  for round = 1, ALONE and 1 or 3 do
     local name = "due" .. round
     local mj = assert(mjhook.open(settings(name, url)))
     load(mj, DUE, submit(url, DUE))
@@ -118,14 +121,18 @@ local function sweep()
     assert(done == DUE and mj:stats().tasks.succeeded == DUE, report)
     mj:close()
     rates[round], rss[round] = DUE / wall * 1000, mib
-    sh(("rm -rf %s"):format(settings(name).store))
+    if not STORE then
+      sh(("rm -rf %s"):format(settings(name).store))
+    end
   end
   print(("  %d due: %.0f tasks/s, %.1f MiB (aims: 30000, 32)"):format(DUE, median(rates), median(rss)))
 end
 
 local ok, err = pcall(function()
   print "mjhook-reconcile, whole process (aims: 10 ms, 16 MiB)"
-  startup()
+  if not ALONE then
+    startup()
+  end
   sweep()
 end)
 sh(("%s stop --dir %s/sim; rm -rf %s"):format(SIMULATOR, dir, dir))

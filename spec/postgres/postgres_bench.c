@@ -5,8 +5,9 @@
  * WORK: apply   callbacks that make pending tasks succeed
  *       events  their events are taken and done
  *       claims  queued tasks are claimed, sent and answered, on 4 accounts with 10 slots each
- *       reads   get by ref, and a due scan that finds nothing
- * Prints one line: operations a second, p50 and p99 of a batch in ms. */
+ *       reads   get by ref; with a BATCH of 2 a due scan that finds nothing
+ *       updates each task is told 25 times that it still runs
+ * Prints one line: operations a second, p50 and p99 of a batch in ms.  LOADED=1: the store has these tasks already. */
 #include "base/error.h"
 #include "store/backend.h"
 #include "store/postgres/postgres.h"
@@ -268,7 +269,63 @@ static void reads(worker *w)
     mj_buf_free(&b);
 }
 
+/* Polls that find the job at work: the record changes, and when it is due. */
+static void updates(worker *w)
+{
+    enum { ROUNDS = 25 };
+    mj_op *ops = calloc(batch, sizeof *ops);
+    double slowest = 0, all = 0;
+
+    for (int64_t round = 1; round <= ROUNDS; round++) {
+        double began = now_ms(), took;
+        for (size_t n = 0; n < w->n; n += batch) {
+            size_t k = w->n - n < batch ? w->n - n : batch;
+            double at = now_ms();
+            for (size_t i = 0; i < k; i++) {
+                ops[i] = op_succeed(&w->jobs[n + i]);
+                ops[i].sig.kind = SIG_RUNNING;
+                ops[i].sig.source = MJ_FROM_POLL;
+                ops[i].sig.nimages = 0;
+                ops[i].sig.image = (mj_str){0};
+            }
+            write_all(w->s, ops, k, EPOCH + 1000 + round * 60000);
+            if (w->batches < w->n)
+                w->took[w->batches++] = now_ms() - at;
+            for (size_t i = 0; i < k; i++) {
+                w->done += ops[i].code == MJ_OK;
+                mj_op_clear(&ops[i]);
+            }
+        }
+        took = now_ms() - began;
+        slowest = took > slowest ? took : slowest;
+        all += took;
+    }
+    printf("the slowest of %d rounds has %.2f of the rate of all\n", ROUNDS, all / ROUNDS / slowest);
+    free(ops);
+}
+
 static void (*work)(worker *w);
+
+/* The refs of tasks that are there. */
+static void find(job *jobs)
+{
+    mj_query q = {.refs = true, .limit = LOAD};
+    mj_store *s = open_store();
+    mj_buf b = {0};
+    size_t n = 0;
+
+    do {
+        mj_reader r;
+        b.n = 0;
+        MUST(mj_store_page(s, &q, &b));
+        r = mj_reader_of(b.p, b.n);
+        while (r.p < r.end && n < tasks)
+            memcpy(jobs[n++].ref, mj_get_str(&r).p, MJ_ULID_BYTES);
+    } while (q.more && n < tasks);
+    tasks = n;
+    mj_buf_free(&b);
+    mj_store_close(s);
+}
 
 static void *run(void *arg)
 {
@@ -286,7 +343,7 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*work)(worker *w);
-    } all[] = {{"apply", apply}, {"events", events}, {"claims", claims}, {"reads", reads}};
+    } all[] = {{"apply", apply}, {"events", events}, {"claims", claims}, {"reads", reads}, {"updates", updates}};
     static worker workers[MOST];
     size_t n = 0, done = 0, at = 0;
     double began, took, *each;
@@ -308,7 +365,10 @@ int main(int argc, char **argv)
     jobs = calloc(tasks, sizeof *jobs);
     if (!work || !jobs || connections == 0 || connections > MOST || batch == 0)
         return 64;
-    load(jobs, work != claims);
+    if (getenv("LOADED"))
+        find(jobs);
+    else
+        load(jobs, work != claims);
     if (shuffled)
         for (size_t i = tasks - 1; i > 0; i--) {
             size_t k = (size_t)(i * 2654435761u % (i + 1));
