@@ -83,7 +83,8 @@ static void want_of(wants *w, const mj_op *op)
         if (op->has_ref)
             want_ref(w, op->ref);
         w->named = w->named || !op->has_ref;
-        want_name(w, MJ_IX_TID, op->sig.task_id, MJ_MAX_TASK_ID);
+        if (!op->has_ref || op->sig.kind == SIG_ACCEPTED) /* else the task most likely has it: mj_unit_expect_ids() */
+            want_name(w, MJ_IX_TID, op->sig.task_id, MJ_MAX_TASK_ID);
         return;
     case MJ_OP_PAUSE:
         want_name(w, MJ_IX_ACCOUNT, op->sig.account, MJ_MAX_NAME);
@@ -142,6 +143,23 @@ void mj_unit_expect_tasks(mj_unit *u, const mj_entry *entries, size_t n)
         return;
     for (size_t i = 0; i < n; i++)
         want_ref(&w, entries[i].ref);
+    sort_keys(&w);
+    load(u, &(mj_need){.keys = w.keys, .nkeys = w.n});
+}
+
+void mj_unit_expect_ids(mj_unit *u)
+{
+    wants w = {0};
+
+    if (u->ids_expected || !u->s->backend->load)
+        return;
+    u->ids_expected = true;
+    w.keys = mj_unit_alloc(u, (u->nops + 1) * sizeof *w.keys);
+    for (size_t i = 0; w.keys && i < u->nops; i++)
+        if (u->ops[i].kind == MJ_OP_SIGNAL && u->ops[i].has_ref && u->ops[i].sig.kind != SIG_ACCEPTED)
+            want_name(&w, MJ_IX_TID, u->ops[i].sig.task_id, MJ_MAX_TASK_ID);
+    if (w.n == 0)
+        return;
     sort_keys(&w);
     load(u, &(mj_need){.keys = w.keys, .nkeys = w.n});
 }

@@ -212,6 +212,8 @@ static int address(mj_unit *u, mj_op *op)
 
     if (e.name.n == 0 || e.name.n > MJ_MAX_TASK_ID)
         return op->has_ref && e.name.n == 0 ? MJ_OK : MJ_ENOTFOUND;
+    if (op->has_ref)
+        mj_unit_expect_ids(u);
     rc = mj_unit_find(u, &e);
     if (rc == MJ_ENOTFOUND)
         return op->has_ref ? MJ_OK : rc;

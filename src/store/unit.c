@@ -69,7 +69,7 @@ static int load_meta(mj_unit *u)
 
 int mj_unit_begin(mj_unit *u, mj_store *s, const mj_op *ops, size_t n, int64_t now)
 {
-    *u = (mj_unit){.s = s, .now = now, .sure = now, .nbuckets = 16, .tally.counters = s->owed};
+    *u = (mj_unit){.s = s, .ops = ops, .nops = n, .now = now, .sure = now, .nbuckets = 16, .tally.counters = s->owed};
     while (u->nbuckets < n + n / 2 && u->nbuckets < 65536)
         u->nbuckets *= 2;
     for (size_t i = 0; i < n; i++) {

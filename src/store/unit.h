@@ -89,6 +89,9 @@ typedef struct mj_ring mj_ring;   /* of refused.c */
 typedef struct mj_unit {
     mj_store *s;
     mj_tx *tx;
+    const mj_op *ops; /* all of this unit */
+    size_t nops;
+    bool ids_expected; /* see mj_unit_expect_ids() */
     int64_t now;
     int64_t sure; /* by when slots of known jobs end: earlier than now where this process' clock runs ahead */
     int rc;       /* the first failure that ends the whole unit; operations look at it and leave */
@@ -155,6 +158,8 @@ void mj_unit_expect_ops(mj_unit *u, const mj_op *ops, size_t n);
 void mj_unit_expect(mj_unit *u, const mj_scan *scans, size_t n);
 /* The tasks that entries lead to are about to be read and changed: waits for their other writers. */
 void mj_unit_expect_tasks(mj_unit *u, const mj_entry *entries, size_t n);
+/* A task does not have the id that a signal names, so the index of ids is asked: for those of all signals, once. */
+void mj_unit_expect_ids(mj_unit *u);
 
 /* ---- rows.c ---- */
 

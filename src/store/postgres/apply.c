@@ -99,15 +99,18 @@ static void unput(batch *b, const mj_entry *key)
 static bool find_event(const mj_tx *tx, const mj_entry *key, bool *there, const char **place)
 {
     mj_entry of = *key;
-    const mj_pg_item *group;
+    const mj_pg_item *group, *task;
 
     of.n = 0;
     group = mj_pg_known(tx, &of, true);
+    of.index = MJ_IX_TASK;
+    task = mj_pg_known(tx, &of, false);
     *there = false;
     for (int row = group ? group->from : 0; group && row < group->to && !*there; row++)
         if (mj_pg_int(group->events, row, 1) == (int64_t)key->n) {
             *there = true;
-            *place = mj_pg_place(group->events, row, MJ_IX_EVENT);
+            *place = task && task->there ? mj_pg_place(group->events, row, (int)mj_pg_tables[MJ_IX_EVENT].ncolumns)
+                                         : NULL; /* nothing is locked */
         }
     return group != NULL;
 }
@@ -131,7 +134,7 @@ static kind kind_of(const mj_tx *tx, mark *m)
 
     if (m->gone)
         return m->place ? REMOVED : DELETED;
-    if (m->place)
+    if (m->place && mj_pg_has_bytes(m->key.index))
         return REPLACED;
     if (m->key.index == MJ_IX_META) /* read by many, and the last writer wins */
         return PUT;
@@ -222,10 +225,8 @@ static int send(batch *b, mj_index index, mark *const *sorted, size_t n, kind k)
 {
     const mj_pg_table *t = &mj_pg_tables[index];
     mj_pg_conn *c = &b->tx->db->conn;
-    unsigned first = k == REPLACED ? t->nkey : 0, end = k == REMOVED     ? 0
-                                                        : k != DELETED   ? t->ncolumns
-                                                        : is_name(index) ? 2
-                                                                         : t->nkey;
+    unsigned first = k == REPLACED ? t->nkey : 0;
+    unsigned end = k == REMOVED ? 0 : k != DELETED ? t->ncolumns : is_name(index) ? 2 : t->nkey;
     size_t of_kind = 0;
 
     for (size_t i = 0; i < n; i++)

@@ -115,9 +115,12 @@ static int send_totals(mj_tx *tx, mj_pg_asked *a)
     return rc == MJ_OK ? send(tx, a, MJ_PG_TOTALS, &a->totals) : rc;
 }
 
+/* A walk without a bound may end soon. */
 uint32_t mj_pg_first_entries(const mj_scan *scan)
 {
-    return scan->limit && scan->limit < MJ_PG_FIRST_ENTRIES ? scan->limit : MJ_PG_FIRST_ENTRIES;
+    enum { UNBOUNDED = 128, MOST = 1024 };
+
+    return scan->limit == 0 ? UNBOUNDED : scan->limit < MOST ? scan->limit : MOST;
 }
 
 static int send_scans(mj_tx *tx, mj_pg_asked *a)

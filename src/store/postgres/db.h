@@ -134,7 +134,8 @@ enum {
     MJ_PG_ROWS = 16,
     MJ_PG_BOUNDED = 32,
     MJ_PG_HEAD = 64,
-    MJ_PG_NVARIANTS = 128,
+    MJ_PG_PLACES = 128, /* and where each entry lies */
+    MJ_PG_NVARIANTS = 256,
     MJ_PG_NSTATEMENTS = MJ_PG_NOTHERS + MJ_PG_NKINDS * MJ_NINDEXES * MJ_PG_NVARIANTS
 };
 
@@ -351,7 +352,7 @@ void mj_pg_drop(mj_tx *tx);
 void mj_pg_forget_rows(mj_tx *tx); /* what it knows; the transaction goes on */
 void mj_pg_note_rows(mj_tx *tx, const PGresult *r, mj_index index);
 void mj_pg_note_events(mj_tx *tx, const PGresult *r);
-const char *mj_pg_place(const PGresult *r, int row, mj_index index); /* see mj_pg_item */
+const char *mj_pg_place(const PGresult *r, int row, int column); /* see mj_pg_item */
 /* tx.c */
 int mj_pg_begun(mj_tx *tx); /* its BEGIN is sent, or on its way */
 /* A round trip in a transaction.  MJ_EAGAIN: the batch has to run again. */

@@ -4,7 +4,7 @@
 
 #include "store/postgres/db.h"
 
-enum { MJ_PG_NONE = 9999, MJ_PG_MOST_SCANS = 32, MJ_PG_FIRST_ENTRIES = 128 };
+enum { MJ_PG_NONE = 9999, MJ_PG_MOST_SCANS = 32 };
 enum { MJ_PG_ONE_BY_ONE = 1, MJ_PG_WITH_TOMBS = 2 }; /* how to ask */
 
 /* Numbers of the statements in the trip; MJ_PG_NONE: it was not sent. */

@@ -62,6 +62,7 @@ int mj_pg_scan_send(mj_tx *tx, const mj_scan *scan, uint32_t limit, unsigned *se
     }
     if (rc == MJ_OK) {
         variant |= (scan->rows ? MJ_PG_ROWS : 0) | (head ? MJ_PG_HEAD : 0);
+        variant |= mj_pg_claims(tx, scan) && !tx->db->url.careful ? MJ_PG_PLACES : 0;
         if (head)
             mj_pg_arg_int(&c->args, scan->head);
         rc = mj_pg_send(c, mj_pg_of(MJ_PG_SCAN, scan->index, variant));

@@ -189,14 +189,9 @@ mj_pg_item *mj_pg_note(mj_tx *tx, const mj_entry *key, bool group)
     return i;
 }
 
-const char *mj_pg_place(const PGresult *r, int row, mj_index index)
+const char *mj_pg_place(const PGresult *r, int row, int column)
 {
-    int column = (int)mj_pg_tables[index].ncolumns;
-
-    return (index == MJ_IX_TASK || index == MJ_IX_EVENT) && column < PQnfields(r) &&
-                   PQgetlength(r, row, column) == MJ_PG_PLACE
-               ? PQgetvalue(r, row, column)
-               : NULL;
+    return column < PQnfields(r) && PQgetlength(r, row, column) == MJ_PG_PLACE ? PQgetvalue(r, row, column) : NULL;
 }
 
 void mj_pg_note_rows(mj_tx *tx, const PGresult *r, mj_index index)
@@ -212,7 +207,7 @@ void mj_pg_note_rows(mj_tx *tx, const PGresult *r, mj_index index)
         i->there = true;
         i->key = e;
         i->bytes = bytes;
-        i->place = mj_pg_place(r, row, index);
+        i->place = index == MJ_IX_TASK ? mj_pg_place(r, row, (int)mj_pg_tables[index].ncolumns) : NULL;
     }
 }
 

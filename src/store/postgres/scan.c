@@ -22,6 +22,27 @@ static bool is_ours(const mj_tx *tx, const mj_scan *scan, const PGresult *r, int
     return (i && i->there) || PQgetisnull(r, row, (int)mj_pg_tables[scan->index].ncolumns);
 }
 
+/* An entry of a task that is locked stays where it lies, until this transaction moves it. */
+static void note_place(mj_tx *tx, const mj_scan *scan, const PGresult *r, int row, const mj_entry *e)
+{
+    const char *place = mj_pg_claims(tx, scan) && !mj_pg_is_of_rows(scan->index) && scan->index != MJ_IX_GRAVE
+                            ? mj_pg_place(r, row, (int)mj_pg_tables[scan->index].ncolumns + 1)
+                            : NULL;
+    mj_entry task = {.index = MJ_IX_TASK};
+    const mj_pg_item *locked;
+    mj_pg_item *i;
+
+    if (!place)
+        return;
+    memcpy(task.ref, e->ref, sizeof task.ref);
+    locked = mj_pg_known(tx, &task, false);
+    i = locked && locked->there ? mj_pg_note(tx, e, false) : NULL;
+    if (i) {
+        i->there = true;
+        i->place = place;
+    }
+}
+
 /* The record of an entry's task, where the walk asks for it. */
 static mj_str record_of(const mj_scan *scan, const PGresult *r, int row, mj_str own)
 {
@@ -32,7 +53,7 @@ static mj_str record_of(const mj_scan *scan, const PGresult *r, int row, mj_str 
     return mj_pg_bytes(r, row, column);
 }
 
-static bool give(const mj_tx *tx, const mj_scan *scan, const PGresult *r, uint32_t *given, mj_scan_fn each, void *ctx)
+static bool give(mj_tx *tx, const mj_scan *scan, const PGresult *r, uint32_t *given, mj_scan_fn each, void *ctx)
 {
     mj_entry e;
     mj_str bytes;
@@ -43,6 +64,7 @@ static bool give(const mj_tx *tx, const mj_scan *scan, const PGresult *r, uint32
         mj_pg_entry(r, row, scan->index, &e, &bytes);
         if (!is_ours(tx, scan, r, row, &e))
             continue;
+        note_place(tx, scan, r, row, &e);
         ++*given;
         if (!each(ctx, &e, record_of(scan, r, row, bytes)))
             return false;

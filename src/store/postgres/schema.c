@@ -33,7 +33,7 @@ static const char *const versions[MJ_PG_SCHEMA] = {
                         "PRIMARY KEY (until, ref, attempt))" CHURN ";\n"
                         "CREATE INDEX ON @.slot (account);\n"
                         "CREATE TABLE @.event (ref uuid, seq int8, record bytea NOT NULL, PRIMARY KEY (ref, seq))" HOT(
-                            "80") ";\n"
+                            "50") ";\n"
                                   "CREATE TABLE @.outbox (at int8, ref uuid, seq int8, PRIMARY KEY (at, ref, "
                                   "seq))" CHURN ";\n"
                                   "CREATE TABLE @.account (name bytea PRIMARY KEY, record bytea NOT NULL)" HOT(

@@ -175,16 +175,17 @@ static void add_delete(const text *t, const mj_pg_table *of)
     }
 }
 
-/* Rows that this transaction has locked: where they lie needs no search. */
+/* Rows that this transaction has locked: where they lie needs no search.  Fails unless all of them were there. */
 static void add_replace(const text *t, const mj_pg_table *of)
 {
     const char *bytes = of->columns[of->ncolumns - 1].name;
 
-    add(t, "UPDATE @.");
+    add(t, "WITH m AS (UPDATE @.");
     add(t, of->name);
     add(t, " AS t SET ");
     add(t, bytes);
-    add(t, " = g.bytes FROM unnest($1::tid[], $2::bytea[]) AS g(place, bytes) WHERE t.ctid = g.place");
+    add(t, " = g.bytes FROM unnest($1::tid[], $2::bytea[]) AS g(lies, bytes) WHERE t.ctid = g.lies RETURNING 1) "
+           "SELECT 1 / (count(*) = cardinality($1))::int4 FROM m");
 }
 
 static void add_remove(const text *t, const mj_pg_table *of)
@@ -270,7 +271,7 @@ static void add_scan(const text *t, mj_index index, unsigned variant)
         add(t, index == MJ_IX_GRAVE ? "tomb" : "task");
         add(t, " WHERE ref = e.ref)");
     }
-    add(t, " FROM (SELECT ");
+    add(t, variant & MJ_PG_PLACES ? ", e.ctid FROM (SELECT ctid, " : " FROM (SELECT ");
     add_columns(t, of, 0, of->ncolumns, "", "");
     add_from(t, of);
     add_range(t, of, variant);
