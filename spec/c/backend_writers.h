@@ -334,7 +334,7 @@ TEST("engine: new tasks, signals, claims and events are one trip or a few before
     }
     CHECK_INT(trips_of(s, ops, MANY, T0), 2);
     CHECK_INT(trips_of(s, ops, MANY, T0), 1); /* the ids are the tasks' own: the index of ids is not asked */
-    for (int i = 0; i < MANY; i++) /* by the id alone, and an unknown one */
+    for (int i = 0; i < MANY; i++)            /* by the id alone, and an unknown one */
         ops[i] = (mj_op){.kind = MJ_OP_SIGNAL, .sig = signal_of(SIG_SUCCEEDED)},
         ops[i].sig.task_id = str(i ? ids[i] : "no");
     CHECK_INT(trips_of(s, ops, MANY, T0), 1);
