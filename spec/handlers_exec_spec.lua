@@ -195,7 +195,7 @@ describe("the exec handler", function()
 
   it("leaves nothing behind that went into a session of its own either, two of them deep", function()
     local path = script(("setsid sh -c 'setsid sleep 50 & echo $! >pid; exec sleep 50' </dev/null >/dev/null 2>&1 &"
-      .. " until [ -s pid ]; do sleep 0.01; done"):gsub("pid", dir .. "/pid"))
+      .. " until [ -s pid ]; do sleep 0.01; done"):gsub("pid", function() return dir .. "/pid" end))
     assert.is_true(exec { path }(task, ctx()))
     local stat = kit.read("/proc/" .. kit.read(dir .. "/pid"):match "%d+" .. "/stat")
     assert.is_true(not stat or stat:find "%) Z" ~= nil)

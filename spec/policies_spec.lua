@@ -188,7 +188,9 @@ describe("the example policy", function()
         mj:close()
       end)
       assert.equal(1, assert(mj:deliver()).delivered)
-      assert.matches(gallery .. "/%d+%-%d+%-%d+/" .. ref .. "%-0.png", mj:get(ref).files[1].path)
+      local path = mj:get(ref).files[1].path
+      assert.equal(gallery, path:sub(1, #gallery))
+      assert.matches("^/%d+%-%d+%-%d+/" .. ref .. "%-0.png", path:sub(#gallery + 1))
     end)
 
     it("says what is missing when it is loaded", function()

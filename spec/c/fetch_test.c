@@ -354,11 +354,11 @@ TEST("at its deadline everything ends, what runs and what waits, each once, and 
         CHECK_INT(add(f, i == 7 ? "ftp://127.0.0.1/" : url), i);
     before = open_fds();
     begun = mj_http_clock();
-    until = begun + 300;
+    until = begun + 1000;
     CHECK_INT(mj_fetch_next(f, until, &index, &r), MJ_OK); /* at once: it needs no network */
     CHECK_INT(index, 7);
     CHECK_INT(r.outcome, MJ_FETCH_URL);
-    CHECK(mj_http_clock() - begun < 250);
+    CHECK(mj_http_clock() - begun < 900);
     for (int i = 0; i < 9; i++) {
         CHECK_INT(mj_fetch_next(f, until, &index, &r), MJ_OK);
         CHECK(index < 10 && index != 7 && !given[index]);

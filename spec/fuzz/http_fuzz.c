@@ -31,7 +31,9 @@ enum { CLOSES, RESETS, WAITS }; /* what it does behind an answer */
 static SSL_CTX *tls;
 static char ca_file[] = "/tmp/mjhook-fuzz-XXXXXX";
 static int plain_port, tls_port;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* for the case at hand, when it changes */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* for the case at hand, when it changes, and for `nopen` */
+static pthread_cond_t closed = PTHREAD_COND_INITIALIZER;
+static unsigned nopen; /* connections whose thread has something of its own */
 
 typedef struct conn {
     int fd;
@@ -117,7 +119,20 @@ static void *conn_main(void *arg)
     OPENSSL_thread_stop();
     close(c->fd);
     free(c);
+    pthread_mutex_lock(&lock);
+    nopen--;
+    pthread_cond_signal(&closed);
+    pthread_mutex_unlock(&lock);
     return NULL;
+}
+
+/* Until every connection is over, since the clients are gone: what their threads hold at the end is no leak. */
+static void wait_for_server(void)
+{
+    pthread_mutex_lock(&lock);
+    while (nopen > 0)
+        pthread_cond_wait(&closed, &lock);
+    pthread_mutex_unlock(&lock);
 }
 
 static void *server_main(void *arg)
@@ -135,6 +150,9 @@ static void *server_main(void *arg)
         setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
         if (listener[1])
             MUST((c->ssl = SSL_new(tls)) != NULL);
+        pthread_mutex_lock(&lock);
+        nopen++;
+        pthread_mutex_unlock(&lock);
         MUST(pthread_create(&t, &detached, conn_main, c) == 0);
     }
     return NULL;
@@ -533,6 +551,7 @@ static void run(double limit, uint64_t seed, const char *only)
         while ((took = seconds() - from) < limit);
     mj_http_free(client);
     mj_http_free(proxied);
+    wait_for_server();
     unlink(ca_file);
     if (only)
         return;
