@@ -10,7 +10,7 @@ local M = {}
 local STEP = 200 -- records changed in one transaction: about 10 ms
 
 M.LOOK = 1000  -- records looked at in one snapshot: a few milliseconds
-M.VAIN = 20000 -- records of a state that a sweep looks at in vain; the next one goes on behind them
+M.VAIN = 20000 -- records of a state that one run of reconcile looks at in vain; the next one goes on behind them
 
 local function more_time(mj, stop_at)
   return core.clock() < stop_at and not mj.stopping()
@@ -36,13 +36,13 @@ local function prune_all(mj, state, refs, finished_by)
   return pruned
 end
 
--- Walks one state, the oldest first, until nothing is left that finished by `finished_by`. A sweep goes on where the
+-- Walks one state, the oldest first, until nothing is left that finished by `finished_by`. Reconcile goes on where the
 -- last one stopped, so that what can't be pruned is walked over a part at a time and starves nothing behind it.
-local function prune_state(mj, state, finished_by, limit, stop_at, sweep)
+local function prune_state(mj, state, finished_by, limit, stop_at, bounded)
   local pruned, vain, from, marked = 0, 0, nil, false
   repeat
     local refs, next_or_err, resumed = mj.exec:read("prunable", {
-      state = state, ["until"] = finished_by, from = from, resume = sweep and not from,
+      state = state, ["until"] = finished_by, from = from, resume = bounded and not from,
       limit = math.min(M.LOOK, limit - pruned), no_policy = not mj.policy.present, now = mj.exec:now(),
     })
     if not refs then
@@ -53,8 +53,8 @@ local function prune_state(mj, state, finished_by, limit, stop_at, sweep)
       return nil, err
     end
     pruned, vain, from, marked = pruned + n, vain + M.LOOK - #refs, next_or_err, marked or resumed
-  until not from or pruned >= limit or (sweep and vain >= M.VAIN) or not more_time(mj, stop_at)
-  if sweep and (from or marked) then
+  until not from or pruned >= limit or (bounded and vain >= M.VAIN) or not more_time(mj, stop_at)
+  if bounded and (from or marked) then
     local ok, err = mj.exec:commit { { op = "prune_from", expect = state, ref = from } }
     if not ok then
       return nil, err
@@ -74,8 +74,8 @@ local function drop_tombs(mj, stop_at)
   return true
 end
 
---- mj:prune{older_than= (seconds), limit=, budget= (seconds)}; `sweep`: a bounded part of the walk, from where the last
--- sweep stopped.
+--- mj:prune{older_than= (seconds), limit=, budget= (seconds)}; `bounded`: a part of the walk, from where the last
+-- such part stopped.
 -- Without older_than the configuration's `retention` decides, state by state; a state it does not name is kept.
 -- @treturn table|nil {pruned=}, or nil and an error
 function M.prune(mj, options)
@@ -86,7 +86,7 @@ function M.prune(mj, options)
     local keep = options.older_than or mj.config.retention[state] or -1
     if keep >= 0 and pruned < limit then
       local finished_by = math.max(math.floor(mj.exec:now() - keep * 1e3), 0) -- as a float: it can't wrap around
-      local n, err = prune_state(mj, state, finished_by, limit - pruned, stop_at, options.sweep)
+      local n, err = prune_state(mj, state, finished_by, limit - pruned, stop_at, options.bounded)
       if not n then
         return nil, err
       end

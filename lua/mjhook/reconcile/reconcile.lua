@@ -7,7 +7,7 @@ local prune = require "mjhook.reconcile.prune"
 local view = require("mjhook.view").view
 
 local deliver, poll = flow "delivery.deliver", flow "reconcile.poll"
-local intake, submit = flow "submission.intake", flow "submission.submit"
+local queue, submit = flow "reconcile.queue", flow "submission.submit"
 
 local M = {}
 
@@ -23,10 +23,11 @@ local SOON_MS = 15000 -- what is due so soon may as well be asked about in a req
 -- Refusals that are the provider's way of saying "later": no person needs to hear of them.
 local BACKPRESSURE = { concurrency = true, rate_limit = true }
 
-local Sweep = {}
-Sweep.__index = Sweep
+-- One run of it.
+local Reconcile = {}
+Reconcile.__index = Reconcile
 
-function Sweep:time_left()
+function Reconcile:time_left()
   return core.clock() < self.stop_at and not self.mj.stopping()
 end
 
@@ -34,7 +35,7 @@ end
 local MOST = { poll = function(stats) return stats.tasks.pending end, submit = function(stats) return stats.ready end,
                deliver = function(stats) return stats.events end }
 
-function Sweep:enter(step)
+function Reconcile:enter(step)
   if self.progress then
     local stats = MOST[step] and self.mj.exec:read "stats"
     self.step, self.most = step, stats and MOST[step](stats) or 0
@@ -42,20 +43,20 @@ function Sweep:enter(step)
   end
 end
 
-function Sweep:tell()
+function Reconcile:tell()
   if self.progress then
     self.progress(self.step, self.report, self.most)
   end
 end
 
 -- Counts what a committed operation did to a task, for the report.
-function Sweep:count(result)
+function Reconcile:count(result)
   if result.code == "ok" and result.made then
     self.report[result.made] = (self.report[result.made] or 0) + 1
   end
 end
 
-function Sweep:commit(ops)
+function Reconcile:commit(ops)
   if #ops == 0 then
     return {}
   end
@@ -71,7 +72,7 @@ end
 
 -- Walks the tasks that are due for one job, a page at a time; `work` gets the pages, and whether it is the last one.
 -- Each task is seen once in a pass: a page goes on after the last one, and what work made due again is later.
-function Sweep:pages(due, size, work, brief)
+function Reconcile:pages(due, size, work, brief)
   local cursor
   local now = self.mj.exec:now()
   repeat
@@ -103,7 +104,7 @@ function Sweep:pages(due, size, work, brief)
 end
 
 -- Each kind is said once in a pass.
-function Sweep:say(level, text)
+function Reconcile:say(level, text)
   local is_new = not self.said[text]
   self.said[text] = true
   if is_new then
@@ -113,7 +114,7 @@ function Sweep:say(level, text)
 end
 
 -- Something that a person may have to look at.
-function Sweep:trouble(err)
+function Reconcile:trouble(err)
   local text = tostring(err.message)
   self.report.errors = self.report.errors + 1
   if self:say(err.retryable and "warn" or "error", text) and self.on_trouble then
@@ -121,10 +122,14 @@ function Sweep:trouble(err)
   end
 end
 
+function Reconcile.is_backpressure(_, err)
+  return BACKPRESSURE[err.code] or false
+end
+
 -- What a clock which was ahead has stored would be put off until the time that it showed. The store bounds it when it
--- meets an earlier time than the newest commit's, a part in each transaction: here all of it, before the sweep looks
--- for what is due. True when the clock was set back since `before`, or since the newest commit.
-function Sweep:catch_up(before)
+-- meets an earlier time than the newest commit's, a part in each transaction: here all of it, before this run looks for
+-- what is due. True when the clock was set back since `before`, or since the newest commit.
+function Reconcile:catch_up(before)
   local now = self.mj.exec:now()
   if self.dry_run then
     return false
@@ -143,7 +148,7 @@ end
 
 -- Whether the process that was submitting a task is dead, or its request over: by evidence of its own host; of another
 -- one by its heartbeats; else by age. A boot that the store does not know was this host's: no process outlives it.
-function Sweep:is_over(task)
+function Reconcile:is_over(task)
   local over = task.owner == "dead" or self.mj.exec:now() - task.submitted_at > submit.STALL_MS + CUT_OFF_MS
   if not over and task.owner_boot then
     local ago, err = self.mj.exec:read("host", task.owner_boot)
@@ -152,7 +157,7 @@ function Sweep:is_over(task)
   return over
 end
 
-function Sweep:recover()
+function Reconcile:recover()
   self:pages("owner", PAGE, function(tasks)
     local ops = {}
     for _, task in ipairs(tasks) do
@@ -170,7 +175,7 @@ end
 
 local DECISIONS = { lost = "give_up", resubmit = "resubmit", wait = "wait" }
 
-function Sweep:resolve()
+function Reconcile:resolve()
   self:pages("resolve", PAGE, function(tasks)
     local ops = {}
     for _, task in ipairs(tasks) do
@@ -186,12 +191,12 @@ function Sweep:resolve()
 end
 
 -- Tasks are read as a whole only for a policy that looks at them.
-function Sweep:brief()
+function Reconcile:brief()
   return not self.mj.policy:decides "next_poll"
 end
 
 -- A request that goes half empty takes along tasks that are due soon anyway.
-function Sweep:fill(tasks)
+function Reconcile:fill(tasks)
   local room = -#tasks % self.mj.config.batch
   if room == 0 or self.limit then
     return
@@ -210,7 +215,7 @@ function Sweep:fill(tasks)
   end
 end
 
-function Sweep:poll()
+function Reconcile:poll()
   local size = self.mj.config.batch * self.mj.config.connections
   self:pages("poll", size, function(tasks, last)
     if last then
@@ -232,7 +237,7 @@ function Sweep:poll()
     self.report.polled = self.report.polled + #tasks
     self.report.requests = self.report.requests + report.requests
     for _, e in ipairs(report.errors) do
-      if BACKPRESSURE[e.code] then
+      if self:is_backpressure(e) then
         self:say("warn", e.message)
       else
         self:trouble(e)
@@ -245,114 +250,20 @@ function Sweep:poll()
   end, self:brief())
 end
 
-function Sweep:tick()
+function Reconcile:tick()
   repeat
     local result = self:commit({ { op = "tick", limit = PAGE } })[1]
   until result.done < PAGE and not result.more or not self:time_left()
 end
 
--- Jobs that SQL put into the database.
-function Sweep:take_in()
-  local made, refused = intake.take_in(self.mj, function()
-    return self:time_left()
-  end)
-  if not made then
-    self:trouble(refused)
-  elseif refused > 0 then
-    self:trouble(core.error("invalid", ("%d jobs that SQL enqueued were refused: the table intake has the reasons")
-      :format(refused), false))
+function Reconcile:submit()
+  local takes_in, stats = self.mj.config.store_url ~= nil, self.mj.exec:read "stats"
+  if takes_in or not stats or stats.tasks.queued > 0 then
+    queue.send(self, takes_in)
   end
 end
 
--- Why an account rests until a person has mended something: what is said when this pass met no refusal of its own.
-local NEEDS_A_PERSON = {
-  quota = "the provider says that the quota is used up",
-  auth = "the provider refuses the API key",
-  redirect = "base_url answers with a redirect, which is not followed",
-  endpoint = "what base_url leads to refuses every request: is base_url right?",
-  blocked = "something in front of the provider refuses us",
-}
-
--- Said in each sweep, also in one that comes while the account rests and so meets no refusal of its own.
-function Sweep:resting_accounts()
-  local now = self.mj.exec:now()
-  local stats = self.mj.exec:read("stats", now)
-  for _, a in ipairs(stats and stats.tasks.queued > 0 and stats.accounts or {}) do
-    local why = (a.paused_until or 0) > now and NEEDS_A_PERSON[a.reason]
-    if why and a.reason == "auth" then
-      self:trouble(core.error("auth", ("account %s: %s; nothing is sent under it, and what is queued waits: set the "
-        .. "right api_key"):format(a.name, why), false))
-    elseif why then
-      self:trouble(core.error(a.reason, ("account %s: nothing is sent under it, and what is queued waits: %s"):format(
-        a.name, self.met[a.reason] or why), false))
-    end
-  end
-end
-
--- A job that was not sent, or got no usable answer. Jobs with the same reason are told of in one sentence.
-function Sweep:unsent(task)
-  local list = self.reasons[task.error.message]
-  if not list then
-    list = { n = 0, ref = task.ref, err = task.error }
-    self.reasons[task.error.message] = list
-    self.reasons[#self.reasons + 1] = list
-  end
-  list.n = list.n + 1
-end
-
-function Sweep:tell_unsent()
-  for _, list in ipairs(self.reasons) do
-    self.report.errors = self.report.errors + list.n - 1
-    self:trouble(core.error(list.err.code, ("task %s%s: %s"):format(list.ref,
-      list.n > 1 and (" and %d more"):format(list.n - 1) or "", list.err.message), list.err.retryable))
-  end
-end
-
-function Sweep:submit()
-  if self.mj.config.store_url then
-    self:take_in()
-  end
-  local stats = self.mj.exec:read "stats"
-  if not stats or stats.ready > 0 then
-    self:send_queued()
-  end
-  self:tell_unsent()
-  self:resting_accounts()
-end
-
--- What became of a batch, for the report.
-function Sweep:sent(tasks)
-  for _, task in ipairs(tasks) do
-    self.report.requests = self.report.requests + task.requests
-    if task.state == "pending" then
-      self.report.submitted = self.report.submitted + 1
-    elseif task.state == "failed" then -- the provider rejects it: the job's trouble, and its event's
-      self.report.failed = self.report.failed + 1
-    elseif task.requests > 0 and task.error and NEEDS_A_PERSON[task.error.code] then
-      self.met[task.error.code] = task.error.message -- its account tells
-    elseif task.requests > 0 and task.error and not BACKPRESSURE[task.error.code] then
-      self:unsent(task)
-    end
-  end
-end
-
-function Sweep:send_queued()
-  local ok, err = submit.send_queued(self.mj, {
-    deadline = self.stop_at,
-    more = function()
-      return self:time_left()
-    end,
-    sent = function(tasks)
-      self:sent(tasks)
-      self:tell()
-    end,
-  })
-  if not ok then
-    error(err, 0)
-  end
-end
-
-function Sweep:deliver()
+function Reconcile:deliver()
   local stats = self.mj.exec:read "stats"
   if stats and stats.events == 0 then
     return
@@ -368,16 +279,16 @@ function Sweep:deliver()
   self.report.errors = self.report.errors + report.errors
 end
 
-function Sweep:prune()
+function Reconcile:prune()
   local left = math.max(self.stop_at - core.clock(), 0) / 1000
-  local report, err = prune.prune(self.mj, { budget = left, sweep = true })
+  local report, err = prune.prune(self.mj, { budget = left, bounded = true })
   if not report then
     error(err, 0)
   end
   self.report.pruned = report.pruned
 end
 
-function Sweep:upgrade()
+function Reconcile:upgrade()
   local ok, err = prune.upgrade(self.mj, self.stop_at)
   if not ok then
     error(err, 0)
@@ -390,8 +301,8 @@ local VERDICTS = {
   mended = { "notice", "callbacks come again" },
 }
 
--- The last step: the sweep is noted, and what it shows of the webhook is said once.
-function Sweep:judge(started)
+-- The last step: the run is noted, and what it shows of the webhook is said once.
+function Reconcile:judge(started)
   local verdict = self:commit({ {
     op = "swept", elapsed_ms = core.clock() - started, requests = self.report.requests,
     judge = self.mj.config.hook_url ~= nil,
@@ -404,7 +315,7 @@ end
 local STEPS = { "recover", "resolve", "poll", "tick", "submit", "deliver", "prune", "upgrade" }
 
 -- What a pass would do, from reading alone.
-function Sweep:preview()
+function Reconcile:preview()
   local count = function(due)
     local n = 0
     self:pages(due, PAGE, function(tasks)
@@ -471,11 +382,11 @@ function M.reconcile(mj, options)
   local started = core.clock()
   mj.policy:refresh()
   local self = setmetatable({
-    mj = mj, report = new_report(), said = {}, met = {}, reasons = {}, on_trouble = options.on_trouble,
+    mj = mj, report = new_report(), said = {}, on_trouble = options.on_trouble,
     limit = options.limit, dry_run = options.dry_run, begun = mj.exec:now(), progress = options.progress,
     isolate = options.isolate,
     stop_at = started + (options.budget or DEFAULT_BUDGET_S) * 1e3,
-  }, Sweep)
+  }, Reconcile)
   if options.dry_run then
     local ok, err = pcall(self.preview, self)
     if not ok then
