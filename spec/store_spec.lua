@@ -201,7 +201,7 @@ describe("the store", function()
   end
 
   local function pruned_by(mj)
-    return assert(require("mjhook.reconcile.prune").prune(mj, { sweep = true })).pruned
+    return assert(require("mjhook.reconcile.prune").prune(mj, { bounded = true })).pruned
   end
 
   it("takes no lock of the writer's for tasks that can't be pruned", function()
