@@ -201,12 +201,30 @@ function Policy:decide(name, ...)
 end
 
 local LEAST_S = 0.001
+local NONE = {}
+
+-- Appends the handlers of one name to a list of names and functions, in turns.
+local function add_handlers(list, name, f)
+  if f and callable(f) then
+    list[#list + 1], list[#list + 2] = name, f
+  end
+  for _, one in ipairs(f and not callable(f) and f or NONE) do
+    list[#list + 1], list[#list + 2] = name, one
+  end
+end
+
+local limits = {} -- what is said of a time-out, by the seconds
+
+local function limit_of(timeout)
+  limits[timeout] = limits[timeout] or ("handler_timeout (%s s)"):format(timeout)
+  return limits[timeout]
+end
 
 -- One handler. False, why and what the handler said of it besides; or true and the files that it stored.
-local function run(self, name, f, left, limit, task, ctx)
+local function run(self, name, f, left, timeout, task, ctx)
   local ok, result, reason, how
   if left then
-    ok, result, reason, how = limited(f, left, limit, task, ctx)
+    ok, result, reason, how = limited(f, left, limit_of(timeout), task, ctx)
   else
     ok, result, reason, how = pcall(f, task, ctx)
   end
@@ -234,24 +252,22 @@ end
 -- @treturn table|nil files that handlers stored
 function Policy:handle(task, ctx, timeout)
   local files
-  local whole, begun, first = ctx.timeout, core.clock(), true
-  local limit = timeout and ("handler_timeout (%s s)"):format(timeout)
-  for _, name in ipairs { "on_" .. ctx.type, "on_event" } do
-    local f = self.functions[name]
-    for _, one in ipairs(f and (callable(f) and { f } or f) or {}) do
-      local left = timeout
-      if not first then -- its share is what the others have left
-        local spent = (core.clock() - begun) / 1000
-        left = timeout and math.max(timeout - spent, LEAST_S)
-        ctx.timeout = whole and math.max(whole - spent, LEAST_S)
-      end
-      first = false
-      local handled, what, how = run(self, name, one, left, limit, task, ctx)
-      if not handled then
-        return false, what, how
-      end
-      files = what or files
+  local whole, begun = ctx.timeout, core.clock()
+  local list, own = {}, "on_" .. ctx.type
+  add_handlers(list, own, self.functions[own])
+  add_handlers(list, "on_event", self.functions.on_event)
+  for i = 1, #list, 2 do
+    local left = timeout
+    if i > 1 then -- its share is what the others have left
+      local spent = (core.clock() - begun) / 1000
+      left = timeout and math.max(timeout - spent, LEAST_S)
+      ctx.timeout = whole and math.max(whole - spent, LEAST_S)
     end
+    local handled, what, how = run(self, list[i], list[i + 1], left, timeout, task, ctx)
+    if not handled then
+      return false, what, how
+    end
+    files = what or files
   end
   return true, nil, nil, files
 end

@@ -65,13 +65,15 @@ static const char base32[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"; /* Crockford's 
 void mj_ulid_text(const uint8_t id[MJ_ULID_BYTES], char out[MJ_ULID_TEXT + 1])
 {
     /* 26 characters are 130 bits: two leading zero bits before the 128. */
-    for (int i = 0; i < MJ_ULID_TEXT; i++) {
-        unsigned v = 0;
-        for (int bit = 5 * i - 2; bit < 5 * i + 3; bit++)
-            v = v << 1 | (bit < 0 ? 0u : ((unsigned)id[bit / 8] >> (7 - bit % 8)) & 1u);
-        out[i] = base32[v];
+    unsigned bits = 0, nbits = 2;
+    int w = 0;
+
+    for (int i = 0; i < MJ_ULID_BYTES; i++) {
+        bits = bits << 8 | id[i];
+        for (nbits += 8; nbits >= 5; nbits -= 5)
+            out[w++] = base32[bits >> (nbits - 5) & 31];
     }
-    out[MJ_ULID_TEXT] = '\0';
+    out[w] = '\0';
 }
 
 /* The value of a digit of either case; -1: it is none. */

@@ -1,4 +1,5 @@
 /* mjhook.core's children: functions run in a process of their own, and programs. */
+#include "net/http.h"
 #include "os/command.h"
 #include "os/libc.h"
 #include "os/process.h"
@@ -27,16 +28,16 @@ static int child_close(lua_State *L)
     return 0;
 }
 
-/* tell(message): the child's function sends a message to the parent. */
+/* tell(message): the child's function has done the next piece of its work, and may have something to say of it. */
 static int tell(lua_State *L)
 {
     mj_child *c = lua_touserdata(L, lua_upvalueindex(1));
-    size_t n;
-    const char *p = luaL_checklstring(L, 1, &n);
+    size_t n = 0;
+    const char *p = luaL_optlstring(L, 1, NULL, &n);
 
     if (n > MJ_MAX_FRAME)
         return luaL_error(L, "message too long");
-    if (!mj_child_tell(c->fd, (mj_str){p, (uint32_t)n}))
+    if (!mj_child_tell(c, (mj_str){p, (uint32_t)n}))
         _exit(1); /* the parent is gone */
     return 0;
 }
@@ -44,7 +45,7 @@ static int tell(lua_State *L)
 /* claim() -> boolean: the child's function asks before each piece of its work. */
 static int claim(lua_State *L)
 {
-    lua_pushboolean(L, mj_child_begin(lua_touserdata(L, lua_upvalueindex(1))));
+    lua_pushboolean(L, mj_child_begin(lua_touserdata(L, lua_upvalueindex(1)), mj_http_clock()));
     return 1;
 }
 
@@ -97,19 +98,29 @@ static int core_fork(lua_State *L)
     return 1;
 }
 
-/* child:hear() -> message; nil: none yet; false: it has ended */
+/* child:hear() -> the message of the next piece that is done; true: it has none; nil: none is done yet; false: the
+ * child has ended */
 static int child_hear(lua_State *L)
 {
     mj_child *c = luaL_checkudata(L, 1, CHILD);
     mj_str message;
     int rc = mj_child_hear(c, &message);
 
-    if (rc > 0)
+    if (rc > 0 && message.p)
         lua_pushlstring(L, message.p, message.n);
+    else if (rc > 0)
+        lua_pushboolean(L, 1);
     else if (rc == 0)
         lua_pushnil(L);
     else
         lua_pushboolean(L, 0);
+    return 1;
+}
+
+/* child:began() -> the time of core.clock() at which the child began its newest piece; 0: it began none */
+static int child_began(lua_State *L)
+{
+    mjl_push_int(L, mj_child_began(luaL_checkudata(L, 1, CHILD)));
     return 1;
 }
 
@@ -238,8 +249,13 @@ static int core_exec(lua_State *L)
 
 void mjl_open_child(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"hear", child_hear}, {"take_back", child_take_back}, {"forbid", child_forbid},
-                                       {"stop", child_stop}, {"close", child_close},         {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"hear", child_hear},
+                                       {"began", child_began},
+                                       {"take_back", child_take_back},
+                                       {"forbid", child_forbid},
+                                       {"stop", child_stop},
+                                       {"close", child_close},
+                                       {NULL, NULL}};
     static const luaL_Reg functions[] = {
         {"fork", core_fork}, {"await", core_await}, {"run", core_run}, {"exec", core_exec}, {NULL, NULL}};
 

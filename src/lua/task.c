@@ -235,7 +235,7 @@ unsigned mjl_find(mj_str given, const char *(*name)(unsigned), unsigned count)
 {
     unsigned i = 0;
 
-    while (i < count && (strlen(name(i)) != given.n || memcmp(name(i), given.p, given.n) != 0))
+    while (i < count && (strncmp(name(i), given.p, given.n) != 0 || name(i)[given.n] != '\0'))
         i++;
     return i;
 }
@@ -326,9 +326,31 @@ static void read_task(lua_State *L, int t, mj_task *task)
         luaL_error(L, "bad field 'fingerprint' (%d bytes expected)", (int)sizeof task->fingerprint);
 }
 
+/* What the operations on events use; see mj_op. */
+static void read_event_op(lua_State *L, int t, mj_op *op)
+{
+    if (op->kind == MJ_OP_EVENT_TAKE)
+        return;
+    mjl_field(L, t, "ref");
+    if (!mjl_ref(L, -1, op->ref))
+        luaL_error(L, "bad field 'ref'");
+    lua_pop(L, 1);
+    op->has_ref = true;
+    memcpy(op->event.ref, op->ref, sizeof op->ref);
+    op->event.seq = (uint32_t)mjl_int(L, t, "seq", 0, 0, UINT32_MAX);
+    op->event.tries = (uint32_t)mjl_int(L, t, "tries", 0, 0, UINT32_MAX);
+    op->sig.error = mjl_str(L, t, "error");
+    op->sig.files = limited(L, t, "files", MJ_MAX_JSON);
+}
+
 void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
 {
     op->kind = (mj_op_kind)named(L, mjl_str(L, t, "op"), "op", mj_op_name, MJ_NOPS);
+    if (op->kind >= MJ_OP_EVENT_TAKE && op->kind <= MJ_OP_EVENT_BURY) {
+        op->until = mjl_ms(L, t, "until", 0);
+        read_event_op(L, t, op);
+        return;
+    }
     op->want = mjl_bool(L, t, "want");
     op->no_policy = mjl_bool(L, t, "no_policy");
     op->limit = (uint32_t)mjl_int(L, t, "limit", 100, 0, UINT32_MAX);
@@ -353,13 +375,6 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
     } else if (op->kind == MJ_OP_CLAIM) {
         op->sig.has_owner = true;
         mj_owner_self(&op->sig.owner);
-    } else if (op->kind >= MJ_OP_EVENT_DONE && op->kind <= MJ_OP_EVENT_BURY) {
-        if (!op->has_ref)
-            luaL_error(L, "bad field 'ref'");
-        memcpy(op->event.ref, op->ref, sizeof op->ref);
-        op->event.seq = (uint32_t)mjl_int(L, t, "seq", 0, 0, UINT32_MAX);
-        op->event.tries = (uint32_t)mjl_int(L, t, "tries", 0, 0, UINT32_MAX);
-        op->sig.files = limited(L, t, "files", MJ_MAX_JSON);
     }
 }
 

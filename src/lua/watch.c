@@ -9,7 +9,7 @@
 #include "net/http.h"
 #include "os/process.h"
 
-#include <stdio.h>
+#include <string.h>
 
 enum { LOOK_EVERY = 10000, AGAIN = 1 }; /* instructions */
 
@@ -57,26 +57,32 @@ static void set_hook(lua_State *L)
 }
 
 /* core.watch(seconds, why) -> before.  From now on the error `why` interrupts Lua code of this thread that runs
- * longer, again and again, except the calling function.  core.watch(before) ends it and restores the watch before it.
- */
+ * longer, again and again, except the calling function.  core.watch(before) ends it and restores the watch before it;
+ * false: there was none. */
 static int core_watch(lua_State *L)
 {
     watching *before = lua_touserdata(L, 1);
     lua_Debug caller;
     lua_Number seconds;
+    const char *why;
+    size_t n;
 
-    if (before) {
-        current = *before;
+    if (before || lua_isboolean(L, 1)) {
+        current = before ? *before : (watching){0};
         set_hook(L);
         return 0;
     }
     seconds = luaL_checknumber(L, 1);
     luaL_argcheck(L, seconds >= 0 && seconds <= 1e10, 1, "seconds expected, up to 1e10");
-    luaL_checkstring(L, 2);
-    before = lua_newuserdata(L, sizeof *before);
-    *before = current;
+    why = luaL_checklstring(L, 2, &n);
+    if (current.stop_at || current.held) {
+        before = lua_newuserdata(L, sizeof *before);
+        *before = current;
+    } else {
+        lua_pushboolean(L, 0);
+    }
     current = (watching){.stop_at = mj_http_clock() + (int64_t)(seconds * 1000)};
-    snprintf(current.why, sizeof current.why, "%s", lua_tostring(L, 2));
+    memcpy(current.why, why, n < sizeof current.why ? n : sizeof current.why - 1);
     if (lua_getstack(L, 1, &caller) && lua_getinfo(L, "f", &caller)) {
         current.owner = lua_topointer(L, -1);
         lua_pop(L, 1);

@@ -20,6 +20,9 @@ enum { FREE, HELD, FORBIDDEN };
 
 struct mj_child_shared {
     atomic_uint begun; /* how many pieces of its work the child has begun */
+    atomic_llong at;   /* when it began the newest one */
+    atomic_uint sent;  /* how many messages it has sent, each whole */
+    atomic_uint done;  /* how many pieces are done; their messages were sent before */
     atomic_uint hold;  /* FREE, HELD or FORBIDDEN */
 };
 
@@ -132,9 +135,17 @@ int mj_child_fork(mj_child *c)
     return rc > 0 ? rc : failed(c, ends, errno);
 }
 
-bool mj_child_begin(mj_child *c)
+bool mj_child_begin(mj_child *c, int64_t now)
 {
-    return c->shared && (atomic_fetch_add(&c->shared->begun, 1) & TAKEN_BACK) == 0;
+    if (!c->shared)
+        return false;
+    atomic_store(&c->shared->at, now);
+    return (atomic_fetch_add(&c->shared->begun, 1) & TAKEN_BACK) == 0;
+}
+
+int64_t mj_child_began(const mj_child *c)
+{
+    return c->shared ? atomic_load(&c->shared->at) : 0;
 }
 
 unsigned mj_child_take_back(mj_child *c)
@@ -186,39 +197,51 @@ static bool send_all(int fd, const void *p, size_t n)
     return true;
 }
 
-bool mj_child_tell(int fd, mj_str message)
-{
-    uint8_t head[4];
+/* A message's head: its length, and which piece it is about. */
+enum { HEAD = 8 };
 
-    if (message.n > MJ_MAX_FRAME)
-        return false;
-    mj_be32(head, message.n);
-    return send_all(fd, head, sizeof head) && send_all(fd, message.p, message.n);
+bool mj_child_tell(mj_child *c, mj_str message)
+{
+    unsigned piece = c->told++;
+    uint8_t head[HEAD];
+
+    if (message.p) {
+        if (message.n > MJ_MAX_FRAME)
+            return false;
+        mj_be32(head, message.n);
+        mj_be32(head + 4, piece);
+        if (!send_all(c->fd, head, sizeof head) || !send_all(c->fd, message.p, message.n))
+            return false;
+        atomic_fetch_add(&c->shared->sent, 1);
+    }
+    atomic_store(&c->shared->done, piece + 1);
+    return true;
 }
 
-/* The length of the first whole message in the buffer, with its head; 0: there is none. */
-static size_t whole(const mj_buf *b, bool *bad)
+/* Lets go of the message that was given last. */
+static void drop_given(mj_child *c)
 {
-    uint32_t n = b->n < 4 ? 0 : mj_be32_get(b->p);
-
-    *bad = n > MJ_MAX_FRAME;
-    return b->n < 4 || *bad || b->n - 4 < n ? 0 : (size_t)n + 4;
-}
-
-int mj_child_hear(mj_child *c, mj_str *message)
-{
-    uint8_t some[16384];
-    bool bad;
-    size_t n;
-
     if (c->used > 0) {
         memmove(c->got.p, c->got.p + c->used, c->got.n - c->used);
         c->got.n -= c->used;
         c->used = 0;
     }
-    while ((n = whole(&c->got, &bad)) == 0) {
+}
+
+/* Whether the buffer begins with a whole message. */
+static bool whole(const mj_buf *b)
+{
+    return b->n >= HEAD && b->n - HEAD >= mj_be32_get(b->p);
+}
+
+/* Receives until there is a whole message.  1: there is; 0: not yet; -1: there will be none, or it is nonsense. */
+static int receive(mj_child *c)
+{
+    uint8_t some[16384];
+
+    while (!whole(&c->got)) {
         ssize_t got;
-        if (bad || c->fd < 0)
+        if (c->fd < 0 || (c->got.n >= HEAD && mj_be32_get(c->got.p) > MJ_MAX_FRAME))
             return -1;
         got = recv(c->fd, some, sizeof some, MSG_DONTWAIT);
         if (got < 0 && errno == EINTR)
@@ -231,9 +254,52 @@ int mj_child_hear(mj_child *c, mj_str *message)
         if (c->got.failed)
             return -1;
     }
-    *message = (mj_str){(char *)c->got.p + 4, (uint32_t)(n - 4)};
-    c->used = n;
     return 1;
+}
+
+/* The number of pieces that are known to be done. */
+static unsigned done(const mj_child *c)
+{
+    return c->shared ? atomic_load(&c->shared->done) : 0;
+}
+
+/* The next piece is done. */
+static int give(mj_child *c, mj_str *message)
+{
+    uint32_t n, piece;
+
+    *message = (mj_str){0};
+    if (whole(&c->got)) {
+        n = mj_be32_get(c->got.p);
+        piece = mj_be32_get(c->got.p + 4);
+        if (piece <= c->heard) { /* less: a handler that has forked talks for two */
+            c->used = HEAD + (size_t)n;
+            c->messages++;
+            *message = (mj_str){(char *)c->got.p + HEAD, n};
+        }
+        if (piece < c->heard)
+            return 0;
+    }
+    c->heard++;
+    return 1;
+}
+
+int mj_child_hear(mj_child *c, mj_str *message)
+{
+    for (;;) {
+        unsigned known = done(c); /* first: the messages of pieces that are done were sent before */
+        int rc = 1;
+
+        drop_given(c);
+        if (!whole(&c->got) && (known <= c->heard || atomic_load(&c->shared->sent) != c->messages))
+            rc = receive(c);
+        if (rc < 0)
+            known = done(c); /* all that it did before it ended */
+        if (!whole(&c->got) && known <= c->heard)
+            return rc;
+        if (give(c, message))
+            return 1;
+    }
 }
 
 void mj_child_end(mj_child *c, int *status)

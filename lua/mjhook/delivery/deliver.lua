@@ -67,10 +67,11 @@ end
 -- Stores outcomes and takes n leases in the same transaction.
 local function exchange(mj, ops, n)
   local first = #ops
-  for _ = 1, n do
-    ops[#ops + 1] = {
-      op = "take", ["until"] = mj.exec:now() + math.floor(mj.config.handler_timeout * 1000) + LEASE_SLACK_MS,
-    }
+  local take = {
+    op = "take", ["until"] = mj.exec:now() + math.floor(mj.config.handler_timeout * 1000) + LEASE_SLACK_MS,
+  }
+  for i = first + 1, first + n do
+    ops[i] = take
   end
   local results, err = mj.exec:commit(ops)
   if not results then

@@ -55,8 +55,12 @@ local function finite(value)
   return type(value) == "number" and value == value and value < math.huge and value > -math.huge and value or nil
 end
 
--- What a child says of a handler's end: JSON. A handler may have answered what can't be told so, or at any length.
+-- What a child says of a handler's end: JSON; nil: it has handled the event, and that is all. A handler may have
+-- answered what can't be told so, or at any length.
 local function told(handled, reason, how, files)
+  if handled == true and files == nil then
+    return nil
+  end
   local text = json.encode { handled = handled, reason = reason, how = how, files = files }
   if text and #text <= MOST_TOLD then
     return text
@@ -110,10 +114,11 @@ end
 function Direct:wait(stop_at)
   local out, begun = {}, core.clock()
   for i, lease in ipairs(self.leases) do
-    out[i] = { lease = lease }
+    local handled, reason, how, files
     if core.clock() < stop_at and not self.mj.stopping() and (not self.queue or self.queue:begin()) then
-      out[i].handled, out[i].reason, out[i].how, out[i].files = handle(self.mj, lease)
+      handled, reason, how, files = handle(self.mj, lease)
     end
+    out[i] = { lease = lease, handled = handled, reason = reason, how = how, files = files }
   end
   self.size = grown(self, (core.clock() - begun) / math.max(#out, 1))
   self.leases = {}
@@ -196,7 +201,7 @@ end
 local function over(child, out, outcome)
   outcome.lease = child.leases[child.at]
   out[#out + 1] = outcome
-  child.at, child.since = child.at + 1, core.clock()
+  child.at = child.at + 1
 end
 
 -- It is no more: what it had at hand gets the outcome, what it had not begun was not run.
@@ -251,7 +256,8 @@ function Isolated:hear(child, out)
       return true
     end
     if child.leases[child.at] then -- a handler that forks may talk for two
-      over(child, out, json.decode(message) or { handled = false, reason = "its process talked nonsense" })
+      over(child, out, message == true and { handled = true } or json.decode(message)
+        or { handled = false, reason = "its process talked nonsense" })
     end
   end
 end
@@ -298,6 +304,7 @@ function Isolated:wait(stop_at)
   core.await(processes, math.max(LOOK_MS, math.min(until_ms, 1000)))
   now = core.clock()
   for _, child in ipairs(self.children) do
+    child.since = math.max(child.since, child.process:began())
     if not self:hear(child, out) and not self:cut(child, out, now, stop_at) then
       left[#left + 1] = child
       if others_wait(child) and now - child.since >= M.SLOW_MS then
