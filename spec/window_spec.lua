@@ -209,3 +209,94 @@ describe("a window of submissions", function()
     assert.same({}, sim.ledger().billed_twice)
   end)
 end)
+
+describe("a window of polls", function()
+  local mj
+
+  setup(sim.start)
+  teardown(sim.stop)
+  before_each(sim.reset)
+  after_each(kit.cleanup)
+
+  -- n pending tasks that are due.
+  local function due(n, more)
+    sim.config { limit = 0 }
+    mj = kit.open(more, sim)
+    mj.exec.client = nil
+    local jobs = {}
+    for i = 1, n do
+      jobs[i] = { prompt = "job " .. i }
+    end
+    assert(mj:submit_many(jobs))
+    for _, job in ipairs(sim.jobs()) do
+      sim.finish(job.taskId)
+    end
+    kit.travel(100)
+  end
+
+  it("stores what others say while a slow answer is still to come, and asks about all that is due", function()
+    due(60, { max_in_flight = 100, connections = 2, batch = 5 })
+    sim.script { status = { { fault = "slow", ms = 500 } } }
+    local most, commit = 0, mj.exec.commit
+    mj.exec.commit = function(self, ops)
+      local results, err = commit(self, ops)
+      local left = mj:stats().tasks.pending
+      most = left == 5 and math.max(most, 60 - left) or most
+      return results, err
+    end
+    local report = assert(mj:reconcile {})
+    assert.same({ 60, 60, 12, 0 }, { report.polled, report.succeeded, report.requests, report.errors })
+    assert.equal(55, most) -- all but those of the slow one
+  end)
+
+  it("asks about each task once", function()
+    due(45, { max_in_flight = 100, connections = 3, batch = 2 })
+    local asked, http = {}, mj.exec.http
+    mj.exec.http = function(self, requests, ...)
+      for _, request in ipairs(requests) do
+        for id in request.body:gmatch '"([%w_-]+)"' do
+          asked[id] = (asked[id] or 0) + 1
+        end
+      end
+      return http(self, requests, ...)
+    end
+    assert.equal(45, assert(mj:reconcile {}).succeeded)
+    asked.taskIds = nil
+    local n = 0
+    for _, times in pairs(asked) do
+      assert.equal(1, times)
+      n = n + 1
+    end
+    assert.equal(45, n)
+  end)
+
+  it("leaves due what the budget has no time for", function()
+    due(12, { max_in_flight = 20, connections = 1, batch = 2 })
+    sim.config { status = { slow = 1 }, slow_ms = 150 }
+    local report = assert(mj:reconcile { budget = 0.4 })
+    assert.is_true(report.polled >= 4 and report.polled < 12, report.polled)
+    sim.config { status = { slow = 0 } }
+    kit.travel(1000) -- the one that was cut off in the middle rests
+    assert(mj:reconcile {})
+    assert.equal(12, mj:stats().tasks.succeeded)
+  end)
+
+  it("finds a sick task by halves while the others are heard", function()
+    due(16, { max_in_flight = 20, connections = 4, batch = 8 })
+    local sick = sim.jobs()[3].taskId
+    local http = mj.exec.http
+    mj.exec.http = function(self, requests, deadline) -- all of them at once
+      local answers = http(self, requests, deadline)
+      for i, request in ipairs(requests) do
+        if request.body:find(sick, 1, true) then
+          answers[i] = { outcome = "answered", status = 400, body = '{"status":5,"message":"no"}' }
+        end
+      end
+      return answers
+    end
+    local report = assert(mj:reconcile {})
+    assert.same({ 15, 1 }, { report.succeeded, report.errors })
+    assert.equal(2 + 2 * 3, report.requests)
+    assert.matches("asked about alone", kit.log_text())
+  end)
+end)

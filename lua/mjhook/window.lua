@@ -3,8 +3,8 @@
 --
 -- Submissions and polls are its two uses. What to send and what to store is the work's; when, is decided here:
 --   a request begins as soon as a connection is free and an item is ready;
---   what has ended is stored in one transaction, 5 ms after the first of it at the latest; at once, if a connection is
---   idle and the transaction can bring more to send, or if nothing is left in the air.
+--   what has ended is stored in one transaction, 5 ms after the first of it at the latest; sooner, if a connection is
+--   idle and the transaction can bring more to send; at once, if nothing is left in the air.
 -- No transaction spans a request: the store commits between two looks at the air.
 local core = require "mjhook.core"
 local memory = require "mjhook.memory"
@@ -14,6 +14,7 @@ local M = {}
 --- How long an answer waits for others to be stored with it, at most (milliseconds).
 M.STORE_MS = 5
 
+local FEW_MS = 1 -- the same while a connection is idle for want of more to send
 local TRIES = 3 -- of a step that memory runs out for
 
 --- Makes an item of a window. What happens to it later takes no memory.
@@ -30,7 +31,6 @@ local function exchange(self, ready)
     requests[i] = self.work:request(item)
     air.answers[requests[i]] = false
   end
-  air.until_ms = self.since and self.since + M.STORE_MS or math.huge
   local ok, answers, err = pcall(self.mj.exec.http, self.mj.exec, requests, self.work.deadline, air)
   if not ok then -- none of these was sent
     for _, request in ipairs(requests) do
@@ -66,11 +66,17 @@ local function read_answers(self)
   end
 end
 
--- Whether what has ended is to be stored now.
-local function is_due(self)
+-- When what has ended is to be stored (core.clock()).
+local function store_time(self)
   local idle = self.flying < self.mj.config.connections and not self.work:is_ready()
-  return self.since and (core.clock() - self.since >= M.STORE_MS
-    or idle and (self.flying == 0 or self.work:wants_more()))
+  if not self.since then
+    return math.huge
+  elseif idle and self.flying == 0 then
+    return 0
+  elseif idle and self.work:wants_more() then
+    return self.work.ended > self.flying and 0 or self.since + FEW_MS
+  end
+  return self.since + M.STORE_MS
 end
 
 -- One turn of the window. False: nothing is left.
@@ -83,17 +89,19 @@ local function step(self)
   if self.work.ended > 0 then
     self.since = self.since or core.clock()
   end
-  if is_due(self) then
+  self.air.until_ms = store_time(self)
+  if core.clock() >= self.air.until_ms then
     self.work:store()
-    self.since = nil
+    self.since, self.air.until_ms = nil, math.huge
   end
-  return #self.work.items > 0
+  return #self.work.items > 0 or self.work.more
 end
 
 --- Runs a window until nothing is left of its work.
 -- @tparam table mj
 -- @tparam table work with the fields items (a list of M.item(); those that have ended stay until they are stored),
--- ended (how many have), deadline (core.clock() at which waiting ends, or nil), and the methods
+-- ended (how many have), more (whether ready() may find more items than these), deadline (core.clock() at which waiting
+-- ends, or nil), and the methods
 --   ready(room): gives a list of the items to begin now, at most `room`; marks as ended what will not be sent;
 --   is_ready(): whether it would give some;
 --   request(item): gives the request, a new table of plain data;
@@ -103,7 +111,7 @@ end
 --   halt(): memory ran out: nothing more is to be begun.
 -- Items that have a request do not move. A step that raises for want of memory is made again.
 function M.run(mj, work)
-  local self = { mj = mj, work = work, air = { answers = {}, until_ms = 0 }, flying = 0, misses = 0 }
+  local self = { mj = mj, work = work, air = { answers = {}, until_ms = math.huge }, flying = 0, misses = 0 }
   local tries = 0
   repeat
     local ok, more = pcall(step, self)

@@ -1,10 +1,12 @@
---- Asking the provider about tasks, many in one request.
+--- Asking the provider about tasks, many in one request, through a window: what has been answered is stored while other
+-- requests go on.
 --
 -- An answer about several tasks that can't be read, is too long or is a definite error may be so because of one of
 -- them. It is asked for again in halves, until the sick one is alone and the others are heard. Halving goes on while it
 -- finds healthy halves: an account whose answers are all of no use costs a few requests more, not hundreds.
 local core = require "mjhook.core"
 local provider = require "mjhook.provider"
+local window = require "mjhook.window"
 
 local M = {}
 
@@ -44,7 +46,7 @@ local function plan(mj, tasks)
   local function room_for(name, n, sick)
     local group = not sick and groups[name]
     if not group or #group.ids + n > mj.config.batch then
-      group = { account = name, ids = {}, entries = {} }
+      group = window.item { account = name, ids = {}, entries = {} }
       groups[name] = not sick and group or groups[name]
       order[#order + 1] = group
     end
@@ -57,7 +59,7 @@ local function plan(mj, tasks)
     for _, asked in ipairs(ids_of(mj, task)) do
       if not entry or entry.attempt ~= asked.attempt then
         local group = room_for(asked.account, #task.attempts[asked.attempt].task_ids, sick)
-        entry = { task = task, attempt = asked.attempt, ids = {}, sick = sick, before = before }
+        entry = { task = task, attempt = asked.attempt, ids = {}, sick = sick, before = before, is_first = not entry }
         group.entries[#group.entries + 1] = entry
         entry.group = group
       end
@@ -133,7 +135,11 @@ local function unanswered(self, group, err)
 end
 
 local function trouble(self, err)
-  self.report.errors[#self.report.errors + 1] = err
+  if self.how.trouble then
+    self.how.trouble(err)
+  else
+    self.report.errors[#self.report.errors + 1] = err
+  end
 end
 
 -- An answer that may be of no use because of one of the tasks.
@@ -146,53 +152,15 @@ local function suspect(self, group, err)
     return
   end
   if not root.parts then
-    root.parts = {}
+    root.parts, root.asked = {}, 0
     self.roots[#self.roots + 1] = root
   end
   table.insert(root.parts, group)
 end
 
--- Sends groups, side by side, and reads the answers.
-local function ask(self, groups)
-  local requests, sent = {}, {}
-  for _, group in ipairs(groups) do
-    local usable, err = provider.usable(self.mj.config, group.account)
-    if usable then
-      requests[#requests + 1] = provider.status_request(group.account, group.ids)
-      sent[#sent + 1] = group
-    else
-      trouble(self, err)
-      unanswered(self, group, err)
-    end
-  end
-  if #requests == 0 then
-    return
-  end
-  local answers, failed = self.mj.exec:http(requests, self.deadline)
-  self.report.requests = self.report.requests + #requests
-  for i, group in ipairs(sent) do
-    local answer, err = nil, failed
-    if answers then
-      answer, err = provider.read_status(answers[i], group.ids)
-    end
-    if answer then
-      self.answered[group.account] = true
-      if group.root then
-        self.credit[group.account] = self.credit[group.account] + 2
-      end
-      read_group(self, group, answer)
-    elseif err.halves then
-      suspect(self, group, err)
-    else
-      trouble(self, err)
-      unanswered(self, group, err)
-    end
-  end
-end
-
 -- Half of a group: its entries from `first` to `last`, or of a single entry those ids.
 local function part(group, first, last)
-  local half = { account = group.account, root = group.root or group, ids = {}, entries = {} }
+  local half = window.item { account = group.account, root = group.root or group, ids = {}, entries = {} }
   if #group.entries > 1 then
     half.entries = { unpack(group.entries, first, last) }
   else
@@ -208,25 +176,26 @@ local function part(group, first, last)
   return half
 end
 
--- The next halves to ask for. Of each request that was of no use the part that was found last goes on, so that a sick
--- task is soon alone. An account pays for two requests, and each that is answered pays for the next two.
-local function divide(self)
-  local halves = {}
-  if self.mj.stopping() or (self.deadline and core.clock() >= self.deadline) then
-    return halves
+-- Whether nothing more is to be asked.
+local function is_over(self)
+  return self.halted or self.deadline and core.clock() >= self.deadline
+end
+
+-- The next halves of a request that was of no use, when the last ones are answered. The part that was found last goes
+-- on, so that a sick task is soon alone. An account pays for two requests, and each that is answered pays for the next
+-- two.
+local function divide(self, root)
+  local name = root.account
+  self.credit[name] = self.credit[name] or 2 * math.ceil(math.log(self.mj.config.batch) / math.log(2))
+  if #root.parts == 0 or root.asked > 0 or self.credit[name] < 2 or is_over(self) or self.mj.stopping() then
+    return
   end
-  for _, root in ipairs(self.roots) do
-    local name = root.account
-    self.credit[name] = self.credit[name] or 2 * math.ceil(math.log(self.mj.config.batch) / math.log(2))
-    if #root.parts > 0 and self.credit[name] >= 2 then
-      local group = table.remove(root.parts)
-      local n = #group.entries > 1 and #group.entries or #group.ids
-      self.credit[name] = self.credit[name] - 2
-      halves[#halves + 1] = part(group, 1, math.floor(n / 2))
-      halves[#halves + 1] = part(group, math.floor(n / 2) + 1, n)
-    end
-  end
-  return halves
+  local group = table.remove(root.parts)
+  local n = #group.entries > 1 and #group.entries or #group.ids
+  self.credit[name] = self.credit[name] - 2
+  root.asked = 2
+  self.items[#self.items + 1] = part(group, 1, math.floor(n / 2))
+  self.items[#self.items + 1] = part(group, math.floor(n / 2) + 1, n)
 end
 
 -- A task that is alone in its request and gets no usable answer, while the account gets others: it is sick.
@@ -263,44 +232,207 @@ local function settle(self)
   end
 end
 
--- How many tasks the provider said nothing usable about.
-local function missed(ops)
-  local refs, n = {}, 0
-  for _, op in ipairs(ops) do
-    if op.kind == "unanswered" and not refs[op.ref] then
-      refs[op.ref], n = true, n + 1
+-- Counts the tasks that the provider said nothing usable about.
+local function count_missed(self)
+  for _, op in ipairs(self.ops) do
+    if op.kind == "unanswered" and not self.missed[op.ref] then
+      self.missed[op.ref] = true
+      self.report.missed = self.report.missed + 1
     end
   end
-  return n
+end
+
+-- ---- the window's work ----
+
+local Poll = {}
+Poll.__index = Poll
+
+-- Takes in tasks, but for those that are being asked about at this moment.
+local function add(self, tasks)
+  local fresh = {}
+  for _, task in ipairs(tasks) do
+    if not self.asked[task.ref] then
+      self.asked[task.ref] = true
+      fresh[#fresh + 1] = task
+    end
+  end
+  for _, group in ipairs(plan(self.mj, fresh)) do
+    self.items[#self.items + 1] = group
+  end
+end
+
+-- Whether the account can be asked under; an error is the answer, otherwise.
+local function is_usable(self, group)
+  local usable, err = provider.usable(self.mj.config, group.account)
+  if not usable then
+    trouble(self, err)
+    unanswered(self, group, err)
+    self:settle(group)
+  end
+  return usable
+end
+
+function Poll:settle(group)
+  group.ended = true
+  self.ended = self.ended + 1
+end
+
+-- What is not begun stays due.
+function Poll:drop()
+  local kept = {}
+  for _, group in ipairs(self.items) do
+    if group.request or group.ended then
+      kept[#kept + 1] = group
+    end
+  end
+  self.items, self.more = kept, false
+end
+
+function Poll:waiting()
+  local list = {}
+  for _, group in ipairs(self.items) do
+    if not (group.request or group.ended) then
+      list[#list + 1] = group
+    end
+  end
+  return list
+end
+
+function Poll:ready(room)
+  if is_over(self) then
+    self:drop()
+  end
+  local waiting = self:waiting()
+  while self.more and #waiting < room do
+    local tasks = self.how.next()
+    self.more = tasks ~= nil
+    add(self, tasks or {})
+    waiting = self:waiting()
+  end
+  local list = {}
+  for _, group in ipairs(waiting) do
+    if #list < room and is_usable(self, group) then
+      list[#list + 1] = group
+    end
+  end
+  return list
+end
+
+function Poll:is_ready()
+  return #self:waiting() > 0
+end
+
+function Poll.request(_, group)
+  return provider.status_request(group.account, group.ids)
+end
+
+function Poll:read(group, given, why)
+  local answer, err = nil, why
+  if given then
+    answer, err = provider.read_status(given, group.ids)
+  end
+  self.report.requests = self.report.requests + 1
+  for _, entry in ipairs(group.entries) do
+    self.report.polled = self.report.polled + (entry.is_first and 1 or 0)
+  end
+  if group.root then
+    group.root.asked = group.root.asked - 1
+  end
+  if self.how.heard then
+    self.how.heard(self.report.polled)
+  end
+  if answer then
+    self.answered[group.account] = true
+    if group.root then
+      self.credit[group.account] = self.credit[group.account] + 2
+    end
+    read_group(self, group, answer)
+  elseif err.halves then
+    suspect(self, group, err)
+  else
+    trouble(self, err)
+    unanswered(self, group, err)
+  end
+  self:settle(group)
+  local root = group.root or group
+  if root.parts then
+    divide(self, root)
+  end
+end
+
+function Poll:halt()
+  self.halted = true
+end
+
+-- More to ask about does not come from what is stored.
+function Poll.wants_more()
+  return false
+end
+
+local function commit(self)
+  if #self.ops == 0 then
+    return
+  end
+  local results, err = self.mj.exec:commit(self.ops)
+  count_missed(self)
+  self.ops = {}
+  if not results then
+    self.err, self.halted = self.err or err, true
+  elseif self.how.stored then
+    self.how.stored(results)
+  end
+end
+
+function Poll:store()
+  local kept = {}
+  for _, group in ipairs(self.items) do
+    if not group.ended then
+      kept[#kept + 1] = group
+    end
+  end
+  commit(self)
+  for _, group in ipairs(self.items) do
+    for _, entry in ipairs(group.ended and not group.parts and group.entries or {}) do
+      self.asked[entry.task.ref] = nil
+    end
+  end
+  self.items, self.ended = kept, 0
 end
 
 --- Asks about tasks and stores what the provider says.
--- @tparam table tasks records with at least one task id
--- @tparam[opt] number deadline core.clock() at which waiting ends
--- @treturn table|nil {requests=, errors={err}, results={{code=, made=}}, missed= tasks without a usable answer}; nil
--- and an error when the store failed
-function M.poll(mj, tasks, deadline)
-  local self = {
-    mj = mj, deadline = deadline, ops = {}, unread = {}, report = { requests = 0, errors = {}, results = {} },
+-- @tparam table how next(): gives a list of records with at least one task id, again and again until it gives nil;
+-- deadline, if given: core.clock() at which waiting ends, and what was not asked about stays due; stored(results), if
+-- given: gets what each transaction gives; heard(polled), if given: gets how many tasks were asked about so far, with
+-- each answer; trouble(err), if given: gets each error
+-- @treturn table|nil {requests=, errors={err} (without `trouble`), polled= tasks that were asked about, missed= tasks
+-- without a usable answer}; nil and an error when the store failed
+function M.poll_all(mj, how)
+  local self = setmetatable({
+    mj = mj, how = how, deadline = how.deadline, items = {}, ended = 0, more = true, halted = false,
+    ops = {}, unread = {}, report = { requests = 0, errors = {}, polled = 0, missed = 0 },
     roots = {}, alone = {}, -- requests whose answer was of no use, with what is left of them; tasks that are alone
     answered = {},          -- accounts that got a usable answer
     credit = {},            -- requests that halving may still cost, by account
-  }
-  local groups = plan(mj, tasks)
-  repeat
-    ask(self, groups)
-    groups = divide(self)
-  until #groups == 0
+    asked = {},             -- refs of tasks that are being asked about
+    missed = {},            -- refs of those that got no usable answer
+  }, Poll)
+  window.run(mj, self)
   settle(self)
-  if #self.ops > 0 then
-    local results, err = mj.exec:commit(self.ops)
-    if not results then
-      return nil, err
-    end
-    self.report.results = results
+  commit(self)
+  if self.err then
+    return nil, self.err
   end
-  self.report.missed = missed(self.ops)
   return self.report
+end
+
+--- Asks about these tasks: see poll_all().
+function M.poll(mj, tasks)
+  local rest = tasks
+  return M.poll_all(mj, { next = function()
+    local list = rest
+    rest = nil
+    return list
+  end })
 end
 
 --- mj:refresh: asks about one task now.

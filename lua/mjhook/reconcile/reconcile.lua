@@ -70,37 +70,48 @@ function Reconcile:commit(ops)
   return results
 end
 
--- Walks the tasks that are due for one job, a page at a time; `work` gets the pages, and whether it is the last one.
--- Each task is seen once in a pass: a page goes on after the last one, and what work made due again is later.
-function Reconcile:pages(due, size, work, brief)
+-- The tasks that are due for one job, a page at a time: each call gives the next page that has some, and whether it is
+-- the last one; nil in the end. Each task is seen once in a pass: a page goes on after the last one, and what is due
+-- again by then is later.
+function Reconcile:pager(due, size, brief)
   local cursor
-  local now = self.mj.exec:now()
-  repeat
-    local tasks, err_or_cursor = self.mj.exec:read("page", { by = "due", due = due, ["until"] = now, limit = size,
-                                                      brief = brief, cursor = cursor })
-    if not tasks then
-      error(err_or_cursor, 0)
-    end
-    cursor = err_or_cursor
-    local readable = {}
-    for _, task in ipairs(tasks) do
-      if task.ref then
-        readable[#readable + 1] = view(task)
-      else
-        self:trouble(task)
+  local now, more = self.mj.exec:now(), true
+  return function()
+    while more do
+      local tasks, err_or_cursor = self.mj.exec:read("page", { by = "due", due = due, ["until"] = now, limit = size,
+                                                        brief = brief, cursor = cursor })
+      if not tasks then
+        error(err_or_cursor, 0)
+      end
+      local readable = {}
+      for _, task in ipairs(tasks) do
+        if task.ref then
+          readable[#readable + 1] = view(task)
+        else
+          self:trouble(task)
+        end
+      end
+      cursor = err_or_cursor
+      if cursor then
+        self.mj.exec:trim() -- as much memory for a hundred thousand as for a page
+      end
+      local last, restart = not cursor, self:catch_up(now)
+      if restart then -- what is left is due under earlier times
+        now, cursor = self.mj.exec:now(), nil
+      end
+      more = (cursor or restart) and self:time_left()
+      if #readable > 0 then
+        return readable, last
       end
     end
-    if #readable > 0 then
-      work(readable, not cursor)
-    end
-    if cursor then
-      self.mj.exec:trim() -- as much memory for a hundred thousand as for a page
-    end
-    local restart = self:catch_up(now)
-    if restart then -- what is left is due under earlier times
-      now, cursor = self.mj.exec:now(), nil
-    end
-  until not (cursor or restart) or not self:time_left()
+  end
+end
+
+-- Walks over them: work(page).
+function Reconcile:pages(due, size, work)
+  for tasks in self:pager(due, size) do
+    work(tasks)
+  end
 end
 
 -- Each kind is said once in a pass.
@@ -217,37 +228,52 @@ end
 
 function Reconcile:poll()
   local size = self.mj.config.batch * self.mj.config.connections
-  self:pages("poll", size, function(tasks, last)
-    if last then
-      self:fill(tasks)
-    end
-    if self.limit then
-      local left = self.limit - self.report.polled
-      while #tasks > left do
+  local pages = self:pager("poll", size, self:brief())
+  local left, asked, told = self.limit or math.huge, false, 0
+  local report, err = poll.poll_all(self.mj, {
+    deadline = self.stop_at,
+    next = function()
+      if left == 0 or asked and not self:time_left() then
+        return nil
+      end
+      local tasks, last = pages()
+      if last then
+        self:fill(tasks)
+      end
+      while tasks and #tasks > left do
         tasks[#tasks] = nil
       end
-    end
-    if #tasks == 0 then
-      return
-    end
-    local report, err = poll.poll(self.mj, tasks, self.stop_at)
-    if not report then
-      error(err, 0)
-    end
-    self.report.polled = self.report.polled + #tasks
-    self.report.requests = self.report.requests + report.requests
-    for _, e in ipairs(report.errors) do
+      left = left - (tasks and #tasks or 0)
+      asked = true
+      return tasks
+    end,
+    stored = function(results)
+      for _, result in ipairs(results) do
+        self:count(result)
+      end
+    end,
+    heard = function(polled)
+      self.report.polled = polled
+      if polled - told >= size then
+        told = polled
+        self:tell()
+      end
+    end,
+    trouble = function(e)
       if self:is_backpressure(e) then
         self:say("warn", e.message)
       else
         self:trouble(e)
       end
-    end
-    for _, result in ipairs(report.results) do
-      self:count(result)
-    end
+    end,
+  })
+  if not report then
+    error(err, 0)
+  end
+  self.report.requests = self.report.requests + report.requests
+  if report.polled > told then
     self:tell()
-  end, self:brief())
+  end
 end
 
 function Reconcile:tick()
