@@ -34,6 +34,7 @@ local log = journal.log
 local REOPEN_MS = 1000
 local BUSY_S = 0.1
 local DISPATCH_REST_MS = 1000
+local SOON_MS, LOOK_MS = 50, 1000 -- between two looks into a database while jobs are known to be queued; when none is
 local INTAKE_S = 2 -- between two looks for jobs that SQL has put into the database
 local POLICY_S = 1 -- between two looks at the policy's file
 
@@ -73,6 +74,27 @@ function M.init(args)
   end
 end
 
+-- On a database a look is several round trips, so not each commit is followed by one: a commit tells how many jobs are
+-- queued, as far as its connection knows; what other hosts have queued is found by the looks that come all the same.
+local function seldom(look)
+  local looked_at, planned = -LOOK_MS, nil
+  local function look_now(premature)
+    if not premature then
+      looked_at, planned = core.clock(), nil
+      look()
+    end
+  end
+  return function(ready)
+    local now = core.clock()
+    local at = looked_at + ((ready or 1) > 0 and SOON_MS or LOOK_MS)
+    if now >= at then
+      look_now()
+    elseif (not planned or planned > at) and ngx.timer.at((at - now) / 1000, look_now) then
+      planned = at
+    end
+  end
+end
+
 -- What a commit may have made possible: if a slot is free and a job is queued, it is sent now. Looked at once a commit,
 -- whatever number of callbacks was in it; one dispatcher at a time, and what comes meanwhile is looked at afterwards.
 local function dispatcher(mj)
@@ -107,7 +129,7 @@ local function dispatcher(mj)
       not_before = core.clock() + DISPATCH_REST_MS -- by then it has begun, or lua_max_running_timers dropped it
     end
   end)
-  return look
+  return mj.exec.store and look or seldom(look)
 end
 
 local function prepare()
@@ -175,8 +197,8 @@ local function open_here()
   local dispatch, deliver = dispatcher(instance), delivery.new(instance, given)
   watch_policy(instance)
   watch_intake(instance, dispatch)
-  function instance.exec.committed()
-    dispatch()
+  function instance.exec.committed(ready)
+    dispatch(ready)
     deliver()
   end
   return instance

@@ -85,6 +85,13 @@ static int store_skew(lua_State *L)
     return 1;
 }
 
+/* store:last_ready() -> number of jobs: see mj_store_last_ready(). */
+static int store_last_ready(lua_State *L)
+{
+    mjl_push_int(L, mj_store_last_ready(mjl_store(L)));
+    return 1;
+}
+
 int mjl_store_fail(lua_State *L, mj_store *s, int rc)
 {
     const char *detail = mj_store_detail(s);
@@ -270,8 +277,9 @@ static int core_backend(lua_State *L)
 
 void mjl_open_store(lua_State *L)
 {
-    static const luaL_Reg methods[] = {
-        {"close", store_close}, {"lock", store_lock}, {"unlock", store_unlock}, {"skew", store_skew}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"close", store_close},           {"lock", store_lock},
+                                       {"unlock", store_unlock},         {"skew", store_skew},
+                                       {"last_ready", store_last_ready}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"open", core_open},
                                          {"exists", core_exists},
                                          {"backend", core_backend},

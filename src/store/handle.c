@@ -122,6 +122,11 @@ void mj_store_unlock(mj_store *s, mj_lock *held)
         s->backend->unlock(held);
 }
 
+int64_t mj_store_last_ready(const mj_store *s)
+{
+    return s->ready;
+}
+
 void mj_store_trim(mj_store *s)
 {
     s->detail[0] = '\0';

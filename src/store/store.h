@@ -386,6 +386,9 @@ void mj_store_trim(mj_store *s);
 
 /* From counters: the size of the store does not matter. */
 int mj_store_stats(mj_store *s, mj_stats *out);
+/* How many queued jobs may be sent, as this handle's last write left them.  Asks nothing: what others queued may be
+ * missing for some seconds. */
+int64_t mj_store_last_ready(const mj_store *s);
 
 /* The software below, as it runs here: "LMDB 0.9.24: (July 24, 2019)".  NULL: LMDB. */
 const char *mj_store_library(mj_store *s);

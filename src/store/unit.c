@@ -206,6 +206,7 @@ static void settle(mj_store *s, const mj_unit *u)
     else
         s->owed = u->tally.counters; /* with what was owed before */
     s->owes = !u->dirty && (s->owes || u->owes);
+    s->ready = u->totals.ready + u->tally.ready;
 }
 
 int mj_unit_end(mj_unit *u, const mj_ready *ready)

@@ -33,6 +33,7 @@ struct mj_store {
     mj_counters owed; /* by units that changed nothing: stored by the next one that does */
     bool owes;        /* some of it is stored at close, if no write comes before */
     bool hold_all;    /* a claim that was denied a slot runs again, and waits for all accounts */
+    int64_t ready;    /* queued jobs that may be sent, as the last unit left them: see mj_store_last_ready() */
     char detail[512];
 };
 

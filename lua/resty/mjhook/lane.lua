@@ -16,7 +16,8 @@ local OWED_S = 1  -- between two tries to store what is owed
 local Lane = {}
 Lane.__index = Lane
 
---- @tparam table exec the worker's executor: in_thread(), queued (how many wait in all lanes), queue_max, committed()
+--- @tparam table exec the worker's executor: in_thread(), queued (how many wait in all lanes), queue_max, committed(),
+-- known(), which is told of each thread that has committed
 -- @tparam string id names the inbox, which the thread finds by it
 -- @tparam number calls that may be under way at a time: one that a thread works on, and others behind it. More than one
 -- only where one thread takes them in turn
@@ -80,13 +81,13 @@ end
 local UNCERTAIN = { internal = true, unsure = true }
 
 -- One transaction: the batch of operations that was gathered, and what is in the inbox when the thread comes to it.
--- Gives whether the provider's word was in it.
+-- Gives whether the provider's word was in it, and how many queued jobs may be sent.
 local function commit_in_thread(self, batch)
   local owed, ops = self.owed, batch and batch.ops or {}
   if #owed > 0 then
     self.owed, ops = {}, append(append({}, ops), owed)
   end
-  local ran, results, err, number, outcomes, unreadable, owes = pcall(self.exec.in_thread, self.exec, M.POOL, "commit",
+  local ran, results, err, number, outcomes, unreadable, more = pcall(self.exec.in_thread, self.exec, M.POOL, "commit",
     ops, self.id)
   if not ran then
     results, err, number = nil, core.error("internal", tostring(results), true), nil
@@ -101,16 +102,20 @@ local function commit_in_thread(self, batch)
     settle_all(self, err)
     self.inbox:take() -- drops what failed; otherwise the inbox grows with every call that dies
   end
+  local owes = more and more.owed
   if owes or #owed > 0 and err and not UNCERTAIN[err.code] then
     owe(self, owes or owed)
   end
-  return results and (number or batch and batch.heard)
+  if more then
+    self.exec:known(more.thread)
+  end
+  return results and (number or batch and batch.heard), more and more.ready
 end
 
 local BROKEN = core.error("internal", "the commit failed: see the error log", true)
 
 function commit_next(self)
-  local batch, told, heard_of = self.batch, false, false
+  local batch, told, heard_of, ready = self.batch, false, false, nil
   self.batch, self.called = nil, self.newest
   guard("a commit", function()
     if not told and batch and not batch.done then
@@ -120,11 +125,11 @@ function commit_next(self)
       settle_all(self, BROKEN)
     end
   end, function()
-    heard_of = commit_in_thread(self, batch)
+    heard_of, ready = commit_in_thread(self, batch)
     told = true
   end)
   if heard_of then
-    guard("what follows a commit", function() end, self.exec.committed)
+    guard("what follows a commit", function() end, self.exec.committed, ready)
   end
 end
 

@@ -5,10 +5,10 @@ local lane = require "resty.mjhook.lane"
 local log = require("resty.mjhook.log").log
 local stores = require "mjhook.stores"
 
---- LANES: commits that are under way side by side, of a worker, on a database that is faster so. Each takes a thread of
--- the pool, and each thread a connection. AIRS: windows of requests that are open side by side, of a worker, each with
+--- LANES: how many commits are under way side by side at most, of a worker, on a database that is faster so. Each takes
+-- a thread of the pool, and each thread a connection; more of them only make the batches smaller. AIRS: windows of requests that are open side by side, of a worker, each with
 -- connections of its own.
-local M = { COMMIT_POOL = lane.POOL, HTTP_POOL = "mjhook_http", READ_POOL = "mjhook_read", LANES = 4, AIRS = 4 }
+local M = { COMMIT_POOL = lane.POOL, HTTP_POOL = "mjhook_http", READ_POOL = "mjhook_read", LANES = 2, AIRS = 4 }
 
 local unpack = table.unpack or unpack
 
@@ -44,6 +44,7 @@ function M.new(conf)
   local self = setmetatable({
     store = store, settings = settings_of(conf), id = id, missing = {}, committed = function() end,
     lanes = {}, turn = 0, queued = 0, skew = 0, queue_max = conf.queue_max, airs = {},
+    threads = {}, nthreads = 1, width = 1, -- those that have committed; how many lanes are used
   }, Threads)
   for i = 1, M.AIRS do
     self.airs[i] = id .. "\0air" .. i
@@ -109,9 +110,21 @@ function Threads:warm_up()
   self:in_thread(M.HTTP_POOL, "http", {})
 end
 
--- What is said of one task is committed in the order in which it came, so all of it goes through one lane.
+--- A thread has committed. A pool may have fewer threads than there are lanes: then batches are split over no more.
+function Threads:known(thread)
+  if not self.threads[thread] then
+    self.nthreads = next(self.threads) and self.nthreads + 1 or 1
+    self.threads[thread] = true
+  end
+end
+
+-- What is said of one task is committed in the order in which it came, so all of it goes through one lane; through
+-- another one only from a moment on when nothing waits in any.
 local function lane_for(self, ref)
-  local n = #self.lanes
+  if self.queued == 0 then
+    self.width = math.min(self.nthreads, #self.lanes)
+  end
+  local n = self.width
   if n == 1 then
     return self.lanes[1]
   elseif ref then

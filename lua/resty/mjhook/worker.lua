@@ -13,6 +13,7 @@ collectgarbage("setpause", 400)
 local unpack = table.unpack or unpack
 
 local M = {}
+local THREAD = tostring(M) -- no other Lua VM of this process has this address
 local executors, inboxes = {}, {}
 
 local function plain(err)
@@ -80,8 +81,8 @@ end
 -- @treturn number|false the inbox' batch that was taken
 -- @treturn string the outcomes of that batch
 -- @treturn table|false what of it could not be read
--- @treturn table|false operations that hand back what was taken for callers that no longer wait, when they could not be
--- stored: the next call has to
+-- @treturn table {thread=, ready=, owed=}: a name of this thread; how many queued jobs may be sent, store:last_ready();
+-- what of it was taken for callers that no longer wait and could not be handed back: the next call has to
 function M.commit(id, settings, ops, lane)
   if unknown(id, settings) then
     return "unconfigured"
@@ -95,7 +96,8 @@ function M.commit(id, settings, ops, lane)
     return "failed", plain(outcomes), number
   end
   local _, owed = pcall(hand_back, store, ops, results)
-  return "ok", results, number, outcomes, unreadable or false, type(owed) == "table" and owed or false
+  return "ok", results, number, outcomes, unreadable or false,
+    { thread = THREAD, ready = store:last_ready(), owed = type(owed) == "table" and owed or nil }
 end
 
 --- Opens the store in this thread, so that for others of the process it is open.
