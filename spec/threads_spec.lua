@@ -143,6 +143,56 @@ describe("the executor under nginx", function()
     assert.equal(0, #calls)
   end)
 
+  it("splits what waits over as many calls side by side as the pool has threads, on a database", function()
+    mj = kit.open { executor = require("resty.mjhook.threads").new, store = "memory://lanes" }
+    exec = mj.exec
+    start(exec.warm_up, exec)
+    settle()
+    local tasks, answers = {}, {}
+    for i = 1, 40 do
+      tasks[i] = task("T" .. i)
+    end
+    for most, thread in ipairs { "the first", "another", "a third" } do
+      if most > 1 then
+        exec:known(thread)
+      end
+      for i, t in ipairs(tasks) do
+        answers[i] = say(t)
+      end
+      run_timers()
+      assert.equal(math.min(most, #exec.lanes), #calls)
+      settle()
+      for i = 1, 40 do
+        assert.equal(most == 1 and "ok" or "duplicate", answers[i].code)
+      end
+    end
+    assert.equal(2, #exec.lanes)
+  end)
+
+  it("goes on with one call while something waits, also when it hears of another thread: nothing is overtaken",
+    function()
+      mj = kit.open { executor = require("resty.mjhook.threads").new, store = "memory://order" }
+      exec = mj.exec
+      start(exec.warm_up, exec)
+      settle()
+      local tasks, answers = {}, {}
+      for i = 1, 40 do
+        tasks[i] = task("T" .. i)
+        answers[i] = say(tasks[i])
+      end
+      exec:known "another"
+      for i, t in ipairs(tasks) do
+        answers[40 + i] = say(t, ('{"taskId":"%s","status":1,"image":"https://i.example/x"}'):format(t.task_id))
+      end
+      run_timers()
+      assert.equal(1, #calls)
+      settle()
+      for i = 1, 40 do
+        assert.equal("ok", answers[i].code)
+        assert.not_equal("ok", answers[40 + i].code) -- the first word of the two wins
+      end
+    end)
+
   it("has a second call stand behind the one at work, which takes what comes until it begins", function()
     local t = task "T1"
     local first = say(t)

@@ -123,6 +123,9 @@ local function dispatcher(mj)
     if running or mj.closed or core.clock() < not_before then
       return
     end
+    if not mj.exec.store and mj.exec:read "queued" == 0 then -- one round trip, of many
+      return
+    end
     local now = mj.exec:now()
     local stats = mj.exec:read("stats", now)
     if stats and submit.has_room(stats, now) and ngx.timer.at(0, run) then

@@ -255,3 +255,17 @@ int mj_store_stats(mj_store *s, mj_stats *out)
     s->backend->abort(tx);
     return rc;
 }
+
+int mj_store_queued(mj_store *s, int64_t *n)
+{
+    mj_tally totals = {0};
+    mj_tx *tx;
+    int rc = mj_read_begin(s, &tx);
+
+    if (rc != MJ_OK)
+        return rc;
+    rc = s->backend->totals(tx, &totals);
+    *n = totals.ready;
+    s->backend->abort(tx);
+    return rc;
+}

@@ -6,7 +6,8 @@ local log = require("resty.mjhook.log").log
 local stores = require "mjhook.stores"
 
 --- LANES: how many commits are under way side by side at most, of a worker, on a database that is faster so. Each takes
--- a thread of the pool, and each thread a connection; more of them only make the batches smaller. AIRS: windows of requests that are open side by side, of a worker, each with
+-- a thread of the pool, and each thread a connection; more of them only make the batches smaller.
+-- AIRS: windows of requests that are open side by side, of a worker, each with
 -- connections of its own.
 local M = { COMMIT_POOL = lane.POOL, HTTP_POOL = "mjhook_http", READ_POOL = "mjhook_read", LANES = 2, AIRS = 4 }
 
