@@ -208,15 +208,12 @@ end
 local ANSWERS = { ok = "stored", duplicate = "duplicate", stale = "stale", unknown = "unknown", invalid = "stale" }
 
 local function operation(how, ref, attempt, word, decision, seen)
-  local op = { op = "signal", ref = ref, attempt = attempt, source = "callback", task_id = word.task_id }
+  local op = { op = "signal", ref = ref, attempt = attempt, source = "callback" }
   if decision == "verify" then
-    op.kind = "look"
+    op.kind, op.task_id = "look", word.task_id
     return op
   end
-  op.kind = word.kind
-  op.image, op.images, op.mj_prompt, op.meta = word.image, word.images, word.mj_prompt, word.meta
-  op.remark = word.remark
-  op.error_code, op.error = word.error_code, word.error
+  op.status = word
   if seen and how == "signed" and seen.attempt == attempt then
     op.expect = seen.state -- a decision counts only for what it was made about
   end

@@ -50,6 +50,14 @@ void mjl_class(lua_State *L, const char *name, const luaL_Reg *methods);
 /* lua/curl.c: loads libcurl, if it is not loaded yet.  False: pushes nil and an error table. */
 bool mjl_need_curl(lua_State *L);
 /* lua/redact.c: pushes a text without secrets. */
+/* What the provider says of a job in words: fields of a signal, and of a status as Lua sees it, by the same names; how
+ * a secret in them is hidden, and how long they may be afterwards. */
+#define MJL_STATUS_TEXTS(X)                                                                                            \
+    X(image, URL, MJ_MAX_URL)                                                                                          \
+    X(mj_prompt, TEXT, MJ_MAX_PROMPT)                                                                                  \
+    X(meta, BODY, MJ_MAX_JSON)                                                                                         \
+    X(remark, TEXT, MJ_MAX_REASON)                                                                                     \
+    X(error, TEXT, MJ_MAX_REASON)
 void mjl_push_redacted(lua_State *L, mj_redact_kind kind, const char *p, size_t n);
 /* Replaces secrets in an operation's texts.  New texts are in memory that `h` owns.  MJ_ENOMEM. */
 typedef struct mjl_hidden {
@@ -59,13 +67,15 @@ typedef struct mjl_hidden {
 int mjl_redact_op(mj_op *op, mjl_hidden *h);
 void mjl_hidden_free(mjl_hidden *h);
 
-/* lua/task.c: records and operations as tables. */
+/* lua/task.c: records as tables. */
 int mjl_push_task(lua_State *L, mj_str record);
 void mjl_push_view(lua_State *L, mj_task *t); /* one that is decoded */
 /* Only what a status request needs: ref, account, attempts, updated_at. */
 int mjl_push_brief(lua_State *L, mj_str record); /* MJ_OK and a table pushed, or a code and nothing */
 int mjl_push_event(lua_State *L, mj_str record);
 int mjl_push_tomb(lua_State *L, mj_str record);
+
+/* lua/operation.c: operations from tables, results as tables. */
 void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task);
 void mjl_push_result(lua_State *L, const mj_op *op);
 unsigned mjl_find(mj_str given, const char *(*name)(unsigned), unsigned count); /* a name's number; count: it is none */

@@ -89,16 +89,14 @@ static int redact_body(mj_str *s, mjl_hidden *h)
 int mjl_redact_op(mj_op *op, mjl_hidden *h)
 {
     mj_signal *sig = &op->sig;
-    int rc = redact(&sig->error, MJ_REDACT_TEXT, MJ_MAX_REASON, h);
+    int rc = MJ_OK;
 
-    if (rc == MJ_OK)
-        rc = redact(&sig->remark, MJ_REDACT_TEXT, MJ_MAX_REASON, h);
-    if (rc == MJ_OK)
-        rc = redact(&sig->mj_prompt, MJ_REDACT_TEXT, MJ_MAX_PROMPT, h);
-    if (rc == MJ_OK)
-        rc = redact_json(&sig->meta, h);
-    if (rc == MJ_OK)
-        rc = redact(&sig->image, MJ_REDACT_URL, MJ_MAX_URL, h);
+#define X(name, kind, max)                                                                                             \
+    if (rc == MJ_OK)                                                                                                   \
+        rc = MJ_REDACT_##kind == MJ_REDACT_BODY ? redact_json(&sig->name, h)                                           \
+                                                : redact(&sig->name, MJ_REDACT_##kind, max, h);
+    MJL_STATUS_TEXTS(X)
+#undef X
     for (unsigned i = 0; rc == MJ_OK && i < sig->nimages; i++)
         rc = redact(&sig->images[i], MJ_REDACT_URL, MJ_MAX_URL, h);
     if (rc == MJ_OK)

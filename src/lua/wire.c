@@ -30,21 +30,18 @@ static void push_status(lua_State *L, const mj_signal *w)
     lua_createtable(L, 0, 8);
     mjl_set_lit(L, "kind", mj_signal_name(w->kind));
     mjl_set_str(L, "task_id", w->task_id);
-    set_redacted(L, "image", MJ_REDACT_URL, w->image);
-    set_redacted(L, "mj_prompt", MJ_REDACT_TEXT, w->mj_prompt);
-    set_redacted(L, "meta", MJ_REDACT_BODY, w->meta);
-    set_redacted(L, "remark", MJ_REDACT_TEXT, w->remark);
+    mjl_set_str(L, "error_code", w->error_code);
+#define X(name, kind, max) set_redacted(L, #name, MJ_REDACT_##kind, w->name);
+    MJL_STATUS_TEXTS(X)
+#undef X
+    if (w->kind == SIG_FAILED && w->error.n == 0)
+        mjl_set_lit(L, "error", "");
     lua_createtable(L, (int)w->nimages, 0);
     for (unsigned i = 0; i < w->nimages; i++) {
         mjl_push_redacted(L, MJ_REDACT_URL, w->images[i].p, w->images[i].n);
         lua_rawseti(L, -2, (int)i + 1);
     }
     lua_setfield(L, -2, "images");
-    if (w->kind == SIG_FAILED) {
-        mjl_set_str(L, "error_code", w->error_code);
-        mjl_push_redacted(L, MJ_REDACT_TEXT, w->error.n ? w->error.p : "", w->error.n);
-        lua_setfield(L, -2, "error");
-    }
 }
 
 /* core.wire_callback(body) -> status | nil, why.  A status: {kind = "running"|"succeeded"|"hint"|"failed", task_id=,

@@ -77,11 +77,7 @@ local function wait_for(mj, task, kind)
 end
 
 local function word_op(mj, task, word, source)
-  return {
-    op = "signal", ref = task.ref, kind = word.kind, source = source, task_id = word.task_id,
-    image = word.image, images = word.images, mj_prompt = word.mj_prompt, meta = word.meta, remark = word.remark,
-    error_code = word.error_code, error = word.error, wait_ms = wait_for(mj, task, word.kind),
-  }
+  return { op = "signal", ref = task.ref, source = source, status = word, wait_ms = wait_for(mj, task, word.kind) }
 end
 
 -- Records that an answer said nothing usable about a task. Tasks with the same reason are reported in one sentence. A
