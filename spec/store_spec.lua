@@ -25,6 +25,35 @@ describe("the store", function()
     return task
   end
 
+  it("takes operations that need not go together in one transaction, and in several while others write", function()
+    local mj, other = open(), open()
+    local function adopt(one, first, last)
+      local ops, parts, commit = {}, {}, one.exec.commit
+      for i = first, last do
+        ops[#ops + 1] = { op = "create", source = "user", account = "default", task_id = "T" .. i, want = true,
+                          task = { prompt = "a fox", timeout = 600, fingerprint = ("f"):rep(32) } }
+      end
+      one.exec.commit = function(self, part)
+        parts[#parts + 1] = #part
+        return commit(self, part)
+      end
+      local results = assert(one.exec:commit_each(ops))
+      one.exec.commit = nil
+      for i = first, last do
+        assert.equal("T" .. i, results[i - first + 1].task.task_id)
+      end
+      return parts
+    end
+    assert.same({ 300 }, adopt(mj, 1, 300))
+    adopt(other, 301, 301)
+    assert.same({ 1 }, adopt(mj, 302, 302)) -- now it knows of the other
+    local parts = adopt(mj, 303, 602)
+    assert.is_true(#parts > 1)
+    assert.is_true(parts[1] < 300)
+    assert.same({ 300 }, adopt(mj, 603, 902)) -- the other has stopped
+    assert.equal(902, mj:stats().tasks.pending)
+  end)
+
   it("is not written to by a process that says something and was started without standard files", function()
     kit.needs "processes"
     local mj = open()

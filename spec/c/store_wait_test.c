@@ -173,3 +173,32 @@ TEST("while a thread waits to open another store, which a process restores, a ha
     mj_store_close(open_store_at("other", &o));
     mj_store_close(s);
 }
+
+static int64_t now_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+TEST("a writer of batch after batch rests between two while others write, and not without others")
+{
+    mj_store *many = open_store(), *other = open_store();
+    int64_t begun, held;
+
+    CHECK_INT(mj_store_give_way(many), 0); /* it has not written yet */
+    CHECK_INT(create(many, (job){0}, T0), MJ_OK);
+    CHECK_INT(create(many, (job){0}, T0), MJ_OK);
+    CHECK_INT(mj_store_give_way(many), 0); /* no other writer has */
+    CHECK_INT(create(other, (job){0}, T0), MJ_OK);
+    begun = now_us();
+    CHECK_INT(create(many, (job){0}, T0), MJ_OK);
+    held = mj_store_give_way(many);
+    CHECK(held > 0);
+    CHECK(now_us() - begun >= 3 * (held - 1)); /* the commit, and the rest */
+    CHECK_INT(create(many, (job){0}, T0), MJ_OK);
+    CHECK_INT(mj_store_give_way(many), 0); /* the others have stopped */
+    mj_store_close(other);
+    mj_store_close(many);
+}

@@ -94,6 +94,23 @@ describe("mjhook-reconcile", function()
     assert.equal(1, mj:stats().tasks.succeeded)
   end)
 
+  it("leaves the processors to others, unless its caller has set a priority", function()
+    prepare({}, ([[
+      local stat = io.open("/proc/self/stat"):read "*a"
+      local fields = {}
+      for field in stat:match("%%) (.*)"):gmatch "%%S+" do
+        fields[#fields + 1] = field
+      end
+      io.open(%q, "w"):write(fields[17]) -- proc(5): nice
+      return {}
+    ]]):format(kit.tmp() .. "/nice"))
+    local file = kit.read(dir .. "/policy.lua"):match '"([^"]+/nice)"'
+    assert.equal(0, run(with_config()).code)
+    assert.equal("10", kit.read(file))
+    assert.equal(0, run(with_config(), "nice -n 3").code)
+    assert.equal("3", kit.read(file))
+  end)
+
   it("makes one pass, silently: polls, submits, delivers", function()
     local mark
     prepare({ max_in_flight = 1 }, [[

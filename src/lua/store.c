@@ -92,6 +92,17 @@ static int store_last_ready(lua_State *L)
     return 1;
 }
 
+/* store:give_way() -> see mj_store_give_way(): us that the last batch held up others; nil: there are no others */
+static int store_give_way(lua_State *L)
+{
+    int64_t us = mj_store_give_way(mjl_store(L));
+
+    if (us == 0)
+        return 0;
+    mjl_push_int(L, us);
+    return 1;
+}
+
 int mjl_store_fail(lua_State *L, mj_store *s, int rc)
 {
     const char *detail = mj_store_detail(s);
@@ -277,9 +288,13 @@ static int core_backend(lua_State *L)
 
 void mjl_open_store(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"close", store_close},           {"lock", store_lock},
-                                       {"unlock", store_unlock},         {"skew", store_skew},
-                                       {"last_ready", store_last_ready}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"close", store_close},
+                                       {"lock", store_lock},
+                                       {"unlock", store_unlock},
+                                       {"skew", store_skew},
+                                       {"last_ready", store_last_ready},
+                                       {"give_way", store_give_way},
+                                       {NULL, NULL}};
     static const luaL_Reg functions[] = {{"open", core_open},
                                          {"exists", core_exists},
                                          {"backend", core_backend},

@@ -26,7 +26,7 @@
 #include "store/store.h"
 #include "store/tally.h"
 
-enum { MJ_BACKEND_ABI = 3 };
+enum { MJ_BACKEND_ABI = 4 };
 
 /* A walk over one index, in the order of its fields.  Entries with the same name lie together; which of two names
  * comes first is the backend's choice, and always the same. */
@@ -142,6 +142,10 @@ struct mj_backend {
     int (*apply)(mj_tx *tx, const mj_change *changes, size_t n, const mj_tally *add);
     int (*commit)(mj_tx *tx); /* ends the transaction in any case; then all of it is stored, durably, or nothing */
     void (*abort)(mj_tx *tx);
+
+    /* Waits, if this handle's writes have kept other writers waiting lately: see mj_store_give_way().  NULL: writers
+     * run side by side. */
+    int64_t (*give_way)(void *db);
 
     /* One holder of a name among all processes of the store; MJ_EBUSY.  Its death lets go of it, at once or after a
      * time that the backend bounds.  While it is held, the handle is used from time to time; if not, and another

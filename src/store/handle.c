@@ -57,6 +57,13 @@ bool mj_store_waits(const mj_store *s)
     return s->backend->waits;
 }
 
+int64_t mj_store_give_way(mj_store *s)
+{
+    const mj_backend *b = s->backend;
+
+    return b->give_way && !(b->foreign && b->foreign(s->db)) ? b->give_way(s->db) : 0;
+}
+
 const char *mj_store_library(mj_store *s)
 {
     return s ? s->backend->library(s->db) : mj_backend_lmdb.library(NULL);

@@ -71,6 +71,12 @@ typedef struct mj_lock mj_lock;
 int mj_store_lock(mj_store *s, const char *name, mj_lock **held);
 void mj_store_unlock(mj_store *s, mj_lock *held);
 
+/* For a caller that writes batch after batch, before each: where one writer runs at a time, and others have written
+ * between the last two batches of this handle, it sleeps for twice as long as the last batch took, counted from the
+ * batch's end.  So the others get two thirds of the time.  Gives how long, in us, the last batch held them up.  Without
+ * others it gives 0 at once. */
+int64_t mj_store_give_way(mj_store *s);
+
 /* A note that outlives this process: text under a name of letters, digits, '-' and '.'.  text {0} removes it. */
 int mj_store_mark(mj_store *s, const char *name, mj_str text);
 int mj_store_marked(mj_store *s, const char *name, mj_buf *out); /* MJ_ENOTFOUND */

@@ -64,7 +64,7 @@ local function outcome_op(mj, outcome, report, on_trouble)
   return op
 end
 
--- Stores outcomes and takes n leases in the same transaction.
+-- Stores outcomes and takes n leases: in one transaction, if no other process wants to write.
 local function exchange(mj, ops, n)
   local first = #ops
   local take = {
@@ -73,7 +73,7 @@ local function exchange(mj, ops, n)
   for i = first + 1, first + n do
     ops[i] = take
   end
-  local results, err = mj.exec:commit(ops)
+  local results, err = mj.exec:commit_each(ops)
   if not results then
     return nil, err
   end

@@ -369,7 +369,7 @@ local function commit(self)
   if #self.ops == 0 then
     return
   end
-  local results, err = self.mj.exec:commit(self.ops)
+  local results, err = self.mj.exec:commit_each(self.ops)
   count_missed(self)
   self.ops = {}
   if not results then

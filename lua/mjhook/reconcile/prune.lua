@@ -25,7 +25,7 @@ local function prune_all(mj, state, refs, finished_by)
       ops[#ops + 1] = { op = "prune", expect = state, ref = refs[i], ["until"] = finished_by, limit = 1,
                         no_policy = not mj.policy.present }
     end
-    local results, err = mj.exec:commit(ops)
+    local results, err = mj.exec:commit_each(ops)
     if not results then
       return nil, err
     end

@@ -60,7 +60,7 @@ function Reconcile:commit(ops)
   if #ops == 0 then
     return {}
   end
-  local results, err = self.mj.exec:commit(ops)
+  local results, err = self.mj.exec:commit_each(ops)
   if not results then
     error(err, 0)
   end

@@ -148,6 +148,9 @@ function Threads:commit(ops)
   return lane_for(self, ops[1] and ops[1].ref):commit(ops)
 end
 
+-- A lane's transactions are small, and it waits for no other writer of its own process.
+Threads.commit_each = Threads.commit
+
 --- See executor's callback().
 function Threads:callback(ref, attempt, body)
   if self.queued >= self.queue_max then

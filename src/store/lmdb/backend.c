@@ -170,6 +170,7 @@ const mj_backend mj_backend_lmdb = {
     .apply = mj_lmdb_apply,
     .commit = mj_lmdb_commit,
     .abort = mj_lmdb_abort,
+    .give_way = mj_lmdb_give_way,
     .lock = mj_lmdb_lock,
     .unlock = mj_lmdb_unlock,
     .mark = mj_lmdb_mark,

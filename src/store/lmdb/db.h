@@ -14,6 +14,8 @@ struct mj_tx {
     bool totals_known;
     mj_tally totals;
     uint64_t map_size;                /* when it began */
+    size_t id;                        /* a writer's: LMDB's number of it */
+    int64_t began;                    /* a writer's: the monotonic clock, in ns, when it had the lock */
     MDB_cursor *cursors[MJ_NINDEXES]; /* for look-ups and puts; those opened so far */
     MDB_cursor *dels[MJ_NINDEXES];    /* for deletes: what goes often lies far from what comes */
     MDB_cursor *walks[MJ_NINDEXES];   /* a writer's, for its next scan of the index */
@@ -26,6 +28,10 @@ struct mj_lmdb {
     mj_env_reader reader;
     char *why; /* what failed, for people: the store's buffer */
     size_t why_size;
+    size_t newest; /* number of this handle's last commit; 0: none */
+    bool shared;   /* others had committed between that and the one before */
+    int64_t held;  /* ns that it took, and when it ended by the monotonic clock */
+    int64_t ended;
     struct mj_tx tx;
 };
 
@@ -37,6 +43,8 @@ void mj_lmdb_abort(mj_tx *tx);
 int mj_lmdb_commit(mj_tx *tx);
 /* The map is full: ends the transaction, and makes the map larger if it may be. */
 int mj_lmdb_grow(mj_tx *tx);
+
+int64_t mj_lmdb_give_way(void *handle);
 
 /* reading.c */
 bool mj_lmdb_has_bytes(mj_index index);

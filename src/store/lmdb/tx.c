@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 int mj_lmdb_fail(mj_lmdb *db, int rc)
 {
@@ -19,6 +20,54 @@ int mj_lmdb_fail(mj_lmdb *db, int rc)
     return mj_env_code(rc);
 }
 
+/* ---- giving way ----
+ *
+ * LMDB's lock goes to the thread that asks first, also to the one that has just let go of it, since a thread that waits
+ * has to wake up.  A reconcile run would hold up each callback for a batch or several.  So a writer of many batches
+ * rests between two, while there are other writers: their commits show in LMDB's numbers. */
+
+enum { REST = 2 };                            /* times as long as the lock was held */
+static const int64_t REST_MAX = 50 * 1000000; /* ns */
+
+static int64_t clock_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void has_lock(mj_tx *tx)
+{
+    tx->began = clock_ns();
+    tx->id = mdb_txn_id(tx->t);
+}
+
+static void has_committed(mj_tx *tx)
+{
+    mj_lmdb *db = tx->db;
+
+    db->ended = clock_ns();
+    db->held = db->ended - tx->began;
+    db->shared = db->newest != 0 && tx->id > db->newest + 1;
+    db->newest = tx->id;
+}
+
+int64_t mj_lmdb_give_way(void *handle)
+{
+    mj_lmdb *db = handle;
+    int64_t rest = REST * db->held < REST_MAX ? REST * db->held : REST_MAX;
+    struct timespec t = {0};
+
+    if (!db->shared)
+        return 0;
+    rest -= clock_ns() - db->ended;
+    t.tv_nsec = (long)rest;
+    if (rest > 0) /* a signal ends it early */
+        nanosleep(&t, NULL);
+    return db->held / 1000 + 1;
+}
+
 static int begin_write(mj_lmdb *db, mj_tx *tx)
 {
     int rc;
@@ -27,6 +76,7 @@ static int begin_write(mj_lmdb *db, mj_tx *tx)
     rc = mj_env_begin(db->env, 0, &tx->t);
     if (rc != 0)
         return rc;
+    has_lock(tx);
     tx->map_size = mj_env_size(db->env);
     rc = mj_env_schema(db->env, tx->t); /* a newer mjhook may have come since we opened the store */
     if (rc == 0 && !mj_env_in_place(db->env, db->why, db->why_size))
@@ -94,6 +144,8 @@ int mj_lmdb_commit(mj_tx *tx)
 
     MJ_FAULT("store.commit");
     rc = mdb_txn_commit(tx->t); /* frees it, also when it fails */
+    if (rc == 0)
+        has_committed(tx);
     MJ_FAULT("store.committed");
     end(tx);
     return rc == MDB_MAP_FULL ? mj_lmdb_grow(tx) : mj_lmdb_fail(tx->db, rc);
