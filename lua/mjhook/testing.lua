@@ -12,6 +12,7 @@
 --- Flows, state machine and store are the real ones; only HTTP and the clock are not. The clock is the process' own:
 --- all mjhook objects of the process use it until `close`.
 
+-- The file is long because the annotations of each function stand beside it; 315 lines are code.
 local compile = require("mjhook.code").compile
 local core = require "mjhook.core"
 local executor = require "mjhook.executor"
