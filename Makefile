@@ -354,7 +354,7 @@ valgrind: tests
 bench: DEPS_HERE = $(DEPS_TEST) wrk postgresql
 fuzz: DEPS_HERE = $(DEPS_BUILD)
 fuzz: VARIANT = asan
-chaos: DEPS_HERE = $(DEPS_TEST)
+chaos: DEPS_HERE = $(DEPS_TEST) patroni etcd-server python3-etcd
 chaos: VARIANT = faults
 bench fuzz chaos:
 	@test -x spec/$@/run || { echo "make $@: there is no spec/$@/run, nothing was run" >&2; exit 1; }
