@@ -51,19 +51,12 @@ static bool same(const mark *m, const mj_entry *key, bool gone)
     return !is_name(key->index) || (m->gone == gone && (!gone || memcmp(m->key.ref, key->ref, sizeof key->ref) == 0));
 }
 
-static mark *find(const batch *b, const mj_entry *key, bool gone)
+static mark *make(batch *b, const mj_entry *key, bool gone)
 {
-    mark *m = b->buckets[mj_pg_hash(key) & (b->nbuckets - 1)];
+    mark **at = &b->buckets[mj_pg_hash(key) & (b->nbuckets - 1)], *m = *at;
 
     while (m && !same(m, key, gone))
         m = m->chain;
-    return m;
-}
-
-static mark *make(batch *b, const mj_entry *key, bool gone)
-{
-    mark *m = find(b, key, gone), **at = &b->buckets[mj_pg_hash(key) & (b->nbuckets - 1)];
-
     if (m)
         return m;
     m = mj_pg_alloc(b->tx, sizeof *m);

@@ -114,30 +114,43 @@ bool mj_pg_same(const mj_entry *a, const mj_entry *b)
     return same;
 }
 
-static uint64_t mix(uint64_t h, const void *p, size_t n)
+static uint64_t mix(uint64_t h, uint64_t word)
 {
-    const uint8_t *s = p;
+    h = (h ^ word) * 0x9E3779B97F4A7C15u;
+    return h ^ h >> 32;
+}
 
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ s[i]) * 0x100000001B3u;
-    return h;
+/* Eight bytes at a time: a batch looks for each of its rows a dozen times. */
+static uint64_t mix_bytes(uint64_t h, const void *bytes, size_t n)
+{
+    const uint8_t *p = bytes;
+    uint64_t word;
+
+    for (; n >= sizeof word; n -= sizeof word, p += sizeof word) {
+        memcpy(&word, p, sizeof word);
+        h = mix(h, word);
+    }
+    word = 0;
+    if (n > 0)
+        memcpy(&word, p, n);
+    return mix(h, word);
 }
 
 uint64_t mj_pg_hash(const mj_entry *e)
 {
     const mj_pg_table *t = &mj_pg_tables[e->index];
-    uint64_t h = mix(0xCBF29CE484222325u, &e->index, sizeof e->index);
+    uint64_t h = mix(0, e->index);
 
     if (has_name(e->index))
-        h = mix(h, e->name.p, e->name.n);
+        h = mix_bytes(h, e->name.p, e->name.n);
     for (unsigned i = 0; i < t->nkey; i++)
         if (t->columns[i].letter == 'r')
-            h = mix(h, e->ref, sizeof e->ref);
+            h = mix_bytes(h, e->ref, sizeof e->ref);
         else if (t->columns[i].letter == 'n')
-            h = mix(h, &e->n, sizeof e->n);
+            h = mix(h, e->n);
         else if (t->columns[i].letter == 'a')
-            h = mix(h, &e->at, sizeof e->at);
-    return h ^ h >> 29;
+            h = mix(h, (uint64_t)e->at);
+    return h;
 }
 
 mj_pg_item *mj_pg_known(const mj_tx *tx, const mj_entry *key, bool group)

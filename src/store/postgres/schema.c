@@ -20,7 +20,7 @@ static const char *const versions[MJ_PG_SCHEMA] = {
     "CREATE TABLE @.meta (name bytea PRIMARY KEY, bytes bytea NOT NULL)" HOT(
         "50") ";\n"
               "CREATE TABLE @.task (ref uuid PRIMARY KEY, record bytea NOT NULL)" HOT(
-                  "70") ";\n"
+                  "40") ";\n"
                         "CREATE TABLE @.task_id (task_id bytea PRIMARY KEY, ref uuid NOT NULL, attempt int8 NOT "
                         "NULL);\n"
                         "CREATE TABLE @.key (key bytea PRIMARY KEY, ref uuid NOT NULL, fingerprint bytea NOT NULL);\n"

@@ -75,8 +75,12 @@ int mj_pg_writer_have(mj_pg *db)
         rc = mj_pg_run(c, i ? MJ_PG_WRITER_MAKE : MJ_PG_WRITER_TAKE, mj_pg_deadline(c));
         if (rc == MJ_OK && c->nresults == 1 && PQntuples(c->results[0]) == 1)
             rc = have(db, c->results[0]);
+        else if (rc == MJ_EAGAIN && c->c && i == 0) /* another connection has just taken that row */
+            rc = MJ_OK;
         mj_pg_clear(c);
     }
+    if (rc == MJ_OK)
+        c->why[0] = '\0';
     return rc;
 }
 
