@@ -291,7 +291,7 @@ DEPS_BUILD = gcc libc6-dev make lua5.4 liblua5.4-dev luajit2 libluajit2-5.1-dev 
 	libcurl4-openssl-dev libssl-dev zlib1g-dev libpq-dev
 DEPS_DEMO = $(DEPS_BUILD) nginx libnginx-mod-http-lua curl procps
 DEPS_TEST = $(DEPS_DEMO) locales lua-busted lua-socket libfaketime cron logrotate openssl groff-base python3 lua-http lua-zlib busybox \
-	redis-server zsh fish chromium lua-check postgresql pgbouncer nodejs $(if $(shell command -v npm),,npm)
+	redis-server zsh fish jq chromium lua-check postgresql pgbouncer nodejs $(if $(shell command -v npm),,npm)
 DEPS_LINT = clang-format clang-tidy cppcheck lua-check luarocks git
 DEPS_DOC = lua-ldoc mandoc lowdown
 DEPS = scripts/dev/install-deps

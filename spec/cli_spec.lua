@@ -525,6 +525,7 @@ describe("mjhook", function()
       { "gives a limit with a sign", { "list", "--limit", "+5" }, "a whole number from 0" },
       { "gives a limit that is not finite", { "events", "--limit", "inf" }, "a whole number from 0" },
       { "gives a limit of many digits", { "list", "--limit", ("0"):rep(17) }, "a whole number from 0" },
+      { "gives a value that begins with dashes", { "list", "-q", "--ar 4:5" }, "-q TEXT (or --q=--ar 4:5)" },
       { "gives a user twice", { "list", "--user", "a", "--user=b" }, "--user was given twice, and takes one value" },
       { "gives a limit twice", { "prune", "--limit=1", "--limit=2" }, "--limit was given twice" },
       { "gives a store twice", { "--store", "/x", "list", "--store=/y" }, "--store was given twice" },

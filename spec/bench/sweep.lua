@@ -4,8 +4,8 @@
 --
 -- Start-up: the whole process, `mjhook-reconcile` on a store of STORED tasks of which none is due; median of ROUNDS.
 -- A sweep: DUE tasks whose callbacks were lost, all finished at the provider (scripts/simulator on this machine, which
--- takes a core); with "alone" once and nothing else, on the store at URL. Afterwards every one of them is `succeeded` in
--- the store.
+-- takes a core); with "alone" once and nothing else, on the store at URL. Afterwards every one of them is `succeeded`
+-- in the store.
 local core = require "mjhook.core"
 local mjhook = require "mjhook"
 local provider = require "mjhook.provider"

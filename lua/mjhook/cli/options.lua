@@ -133,7 +133,7 @@ function M.parse(argv, global, lookup)
         value = argv[i]
         if not value or value:match "^%-%-" then
           fail.stop(fail.USAGE, ("%s needs a value: %s %s%s"):format(written, written, option.arg,
-            value and (" (or %s=%s)"):format(written, value) or ""), command and command.name)
+            value and (" (or --%s=%s)"):format(option.name, value) or ""), command and command.name)
         end
       end
       if option.read then
