@@ -53,9 +53,28 @@ bool mj_str_eq(mj_str a, mj_str b);
 mj_str mj_str_head(mj_str s, uint32_t n);
 
 /* Big-endian integers for keys, so that memcmp order is number order. */
-void mj_be32(uint8_t *p, uint32_t v);
-void mj_be64(uint8_t *p, uint64_t v);
-uint32_t mj_be32_get(const uint8_t *p);
-uint64_t mj_be64_get(const uint8_t *p);
+static inline void mj_be32(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)(v >> 24);
+    p[1] = (uint8_t)(v >> 16);
+    p[2] = (uint8_t)(v >> 8);
+    p[3] = (uint8_t)v;
+}
+
+static inline void mj_be64(uint8_t *p, uint64_t v)
+{
+    mj_be32(p, (uint32_t)(v >> 32));
+    mj_be32(p + 4, (uint32_t)v);
+}
+
+static inline uint32_t mj_be32_get(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static inline uint64_t mj_be64_get(const uint8_t *p)
+{
+    return (uint64_t)mj_be32_get(p) << 32 | mj_be32_get(p + 4);
+}
 
 #endif

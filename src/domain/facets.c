@@ -37,38 +37,55 @@ void mj_facets_of(const mj_task *t, mj_facets *f)
 typedef struct diff {
     mj_facets_fn visit;
     void *ctx;
-    const uint8_t *ref;
+    const uint8_t *ref, *fingerprint;
 } diff;
 
-static int tell(const diff *d, mj_entry e, bool put)
+/* What tells one entry of an index from another of the same ref. */
+typedef struct place {
+    uint32_t n;
+    int32_t priority;
+    int64_t at;
+    mj_str name;
+} place;
+
+static int tell(const diff *d, mj_index index, const place *p, bool put)
 {
+    mj_entry e = {.index = index, .n = p->n, .priority = p->priority, .at = p->at, .name = p->name};
+
     memcpy(e.ref, d->ref, MJ_ULID_BYTES);
+    if (index == MJ_IX_KEY)
+        memcpy(e.fingerprint, d->fingerprint, sizeof e.fingerprint);
     return d->visit(d->ctx, &e, put);
 }
 
-/* An entry that one set of facets asks for and the other does not, or asks for otherwise. */
-static int change(const diff *d, bool had, mj_entry old, bool has, mj_entry new, bool same)
+/* An entry that one set of facets asks for and the other does not, or asks for in another place; NULL: in none. */
+static int change(const diff *d, mj_index index, const place *old, const place *new)
 {
     int rc = 0;
 
-    if (had && has && same)
+    if (old && new && old->n == new->n && old->priority == new->priority &&
+        old->at == new->at &&mj_str_eq(old->name, new->name))
         return 0;
-    if (had)
-        rc = tell(d, old, false);
-    return rc == 0 && has ? tell(d, new, true) : rc;
+    if (old)
+        rc = tell(d, index, old, false);
+    return rc == 0 && new ? tell(d, index, new, true) : rc;
 }
 
 static int diff_slot(const diff *d, uint32_t attempt, const struct mj_attempt_facets *was,
                      const struct mj_attempt_facets *is)
 {
-    mj_entry old = {.index = MJ_IX_SLOT, .n = attempt, .at = was ? was->slot_until : 0};
-    mj_entry new = {.index = MJ_IX_SLOT, .n = attempt, .at = is ? is->slot_until : 0};
+    place old = {.n = attempt}, new = {.n = attempt};
+    bool had = was && was->slot, has = is && is->slot;
 
-    if (was)
+    if (had) {
+        old.at = was->slot_until;
         old.name = was->account;
-    if (is)
+    }
+    if (has) {
+        new.at = is->slot_until;
         new.name = is->account;
-    return change(d, was && was->slot, old, is && is->slot, new, old.at == new.at &&mj_str_eq(old.name, new.name));
+    }
+    return change(d, MJ_IX_SLOT, had ? &old : NULL, has ? &new : NULL);
 }
 
 /* An attempt's ids only grow in number. */
@@ -79,46 +96,52 @@ static int diff_ids(const diff *d, uint32_t attempt, const struct mj_attempt_fac
     int rc = 0;
 
     for (unsigned i = old; i < new &&rc == 0; i++)
-        rc = tell(d, (mj_entry){.index = MJ_IX_TID, .n = attempt, .name = is->ids[i]}, true);
+        rc = tell(d, MJ_IX_TID, &(place){.n = attempt, .name = is->ids[i]}, true);
     for (unsigned i = new; i < old &&rc == 0; i++)
-        rc = tell(d, (mj_entry){.index = MJ_IX_TID, .n = attempt, .name = was->ids[i]}, false);
+        rc = tell(d, MJ_IX_TID, &(place){.n = attempt, .name = was->ids[i]}, false);
     return rc;
 }
 
 /* What never changes while the task is there. */
 static int diff_once(const diff *d, const mj_facets *was, const mj_facets *is)
 {
-    mj_entry user = {.index = MJ_IX_USER, .name = is->exists ? is->user_id : was->user_id};
-    mj_entry key = {.index = MJ_IX_KEY, .name = is->key.n ? is->key : was->key};
+    place user = {.name = is->exists ? is->user_id : was->user_id};
+    place key = {.name = is->key.n ? is->key : was->key};
     bool had_user = was->exists && was->user_id.n > 0, has_user = is->exists && is->user_id.n > 0;
-    int rc = change(d, had_user, user, has_user, user, true);
+    int rc = change(d, MJ_IX_USER, had_user ? &user : NULL, has_user ? &user : NULL);
 
-    memcpy(key.fingerprint, is->fingerprint, sizeof key.fingerprint);
-    return rc != 0 ? rc : change(d, was->key.n > 0, key, is->key.n > 0, key, true);
+    return rc != 0 ? rc : change(d, MJ_IX_KEY, was->key.n > 0 ? &key : NULL, is->key.n > 0 ? &key : NULL);
+}
+
+/* Of the indexes in which a task has one place. */
+static int diff_places(const diff *d, const mj_facets *was, const mj_facets *is)
+{
+    int rc = 0;
+
+    if (was->state != is->state || was->exists != is->exists)
+        rc = change(d, MJ_IX_STATE, was->exists ? &(place){.n = was->state} : NULL,
+                    is->exists ? &(place){.n = is->state} : NULL);
+    if (rc == 0)
+        rc = change(d, MJ_IX_DUE,
+                    was->exists && was->due != MJ_DUE_NONE ? &(place){.n = was->due, .at = was->due_at} : NULL,
+                    is->exists && is->due != MJ_DUE_NONE ? &(place){.n = is->due, .at = is->due_at} : NULL);
+    if (rc == 0 && (was->queued || is->queued)) /* most records are in neither */
+        rc = change(d, MJ_IX_QUEUE, was->queued ? &(place){.priority = was->priority, .name = was->account} : NULL,
+                    is->queued ? &(place){.priority = is->priority, .name = is->account} : NULL);
+    if (rc == 0 && (was->grave || is->grave))
+        rc = change(d, MJ_IX_GRAVE, was->grave ? &(place){.at = was->pruned_at} : NULL,
+                    is->grave ? &(place){.at = is->pruned_at} : NULL);
+    return rc;
 }
 
 int mj_facets_diff(const uint8_t *ref, const mj_facets *was, const mj_facets *is, mj_facets_fn visit, void *ctx)
 {
-    diff d = {visit, ctx, ref};
+    diff d = {visit, ctx, ref, is->fingerprint};
     unsigned n = was->nattempts > is->nattempts ? was->nattempts : is->nattempts;
     int rc = was->exists == is->exists && mj_str_eq(was->key, is->key) ? 0 : diff_once(&d, was, is);
 
     if (rc == 0)
-        rc = change(&d, was->exists, (mj_entry){.index = MJ_IX_STATE, .n = was->state}, is->exists,
-                    (mj_entry){.index = MJ_IX_STATE, .n = is->state}, was->state == is->state);
-    if (rc == 0)
-        rc =
-            change(&d, was->exists && was->due != MJ_DUE_NONE,
-                   (mj_entry){.index = MJ_IX_DUE, .n = was->due, .at = was->due_at},
-                   is->exists && is->due != MJ_DUE_NONE, (mj_entry){.index = MJ_IX_DUE, .n = is->due, .at = is->due_at},
-                   was->due == is->due && was->due_at == is->due_at);
-    if (rc == 0 && (was->queued || is->queued)) /* most records are in neither */
-        rc = change(&d, was->queued, (mj_entry){.index = MJ_IX_QUEUE, .priority = was->priority, .name = was->account},
-                    is->queued, (mj_entry){.index = MJ_IX_QUEUE, .priority = is->priority, .name = is->account},
-                    was->priority == is->priority && mj_str_eq(was->account, is->account));
-    if (rc == 0 && (was->grave || is->grave))
-        rc = change(&d, was->grave, (mj_entry){.index = MJ_IX_GRAVE, .at = was->pruned_at}, is->grave,
-                    (mj_entry){.index = MJ_IX_GRAVE, .at = is->pruned_at}, was->pruned_at == is->pruned_at);
+        rc = diff_places(&d, was, is);
     for (unsigned i = 0; i < n && rc == 0; i++) {
         const struct mj_attempt_facets *a = i < was->nattempts ? &was->attempts[i] : NULL;
         const struct mj_attempt_facets *b = i < is->nattempts ? &is->attempts[i] : NULL;

@@ -67,6 +67,7 @@ static int lmdb_ready(void *handle, bool *forked)
     if (!*forked)
         return MJ_OK;
     db->reader = (mj_env_reader){0}; /* the parent's; touching it here would harm the parent */
+    db->tx.totals_of = 0;
     rc = mj_env_acquire(db->dir, &db->options, &e, db->why, db->why_size);
     if (rc == MJ_OK)
         db->env = e;

@@ -12,10 +12,11 @@ struct mj_tx {
     MDB_txn *t; /* NULL: it has ended */
     bool write;
     bool totals_known;
-    mj_tally totals;
-    uint64_t map_size;                /* when it began */
-    size_t id;                        /* a writer's: LMDB's number of it */
-    int64_t began;                    /* a writer's: the monotonic clock, in ns, when it had the lock */
+    mj_tally totals;   /* a write transaction's, with what it adds; afterwards those of commit totals_of */
+    size_t totals_of;  /* LMDB's number of it; 0: of none */
+    uint64_t map_size; /* when it began */
+    size_t id;         /* a writer's: LMDB's number of it */
+    int64_t began;     /* a writer's: the monotonic clock, in ns, when it had the lock */
     MDB_cursor *cursors[MJ_NINDEXES]; /* for look-ups and puts; those opened so far */
     MDB_cursor *dels[MJ_NINDEXES];    /* for deletes: what goes often lies far from what comes */
     MDB_cursor *walks[MJ_NINDEXES];   /* a writer's, for its next scan of the index */

@@ -4,8 +4,10 @@
 
 static uint8_t *number(uint8_t *k, uint64_t v, unsigned bytes)
 {
-    for (unsigned i = 0; i < bytes; i++)
-        k[i] = (uint8_t)(v >> (8 * (bytes - 1 - i)));
+    uint8_t be[8];
+
+    mj_be64(be, v);
+    memcpy(k, be + sizeof be - bytes, bytes);
     return k + bytes;
 }
 
@@ -136,12 +138,10 @@ static const uint8_t *take(reader *r, size_t n)
 
 static uint64_t take_number(reader *r, unsigned bytes)
 {
-    const uint8_t *p = take(r, bytes);
-    uint64_t v = 0;
+    uint8_t be[8] = {0};
 
-    for (unsigned i = 0; i < bytes; i++)
-        v = v << 8 | p[i];
-    return v;
+    memcpy(be + sizeof be - bytes, take(r, bytes), bytes);
+    return mj_be64_get(be);
 }
 
 static void take_ref(reader *r, mj_entry *e)

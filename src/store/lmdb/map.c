@@ -101,7 +101,8 @@ int mj_env_sound(mj_env *e, MDB_txn *t, bool writes)
     return 0;
 }
 
-int mj_env_inside(mj_env *e, const MDB_val *v)
+/* What is not plainly inside. */
+static int look_closer(mj_env *e, const MDB_val *v)
 {
     enum { PAGE_HEAD = 16, FLAGS_AT = 10, PAGES_AT = 12, BIG = 4, MAP_TRIES = 100 };
     const uint8_t *p = v->mv_data, *map = atomic_load(&e->map);
@@ -130,6 +131,16 @@ int mj_env_inside(mj_env *e, const MDB_val *v)
     memcpy(&pages, p - PAGE_HEAD + PAGES_AT, sizeof pages);
     return (p[FLAGS_AT - PAGE_HEAD] & BIG) && v->mv_size + PAGE_HEAD <= (uint64_t)pages * e->page_size ? 0
                                                                                                        : MJ_ECORRUPT;
+}
+
+int mj_env_inside(mj_env *e, const MDB_val *v)
+{
+    const uint8_t *p = v->mv_data, *map = atomic_load(&e->map);
+
+    if (map && p >= map && (uint64_t)(p - map) < e->map_size &&
+        (uint64_t)(p - map) + v->mv_size <= atomic_load(&e->known))
+        return 0;
+    return look_closer(e, v);
 }
 
 int mj_env_get(mj_env *e, MDB_txn *t, int db, MDB_val key, MDB_val *v)

@@ -57,14 +57,13 @@ int mj_lmdb_get(mj_tx *tx, mj_entry *e, mj_str *bytes)
     if (rc != 0)
         return mj_lmdb_fail(tx->db, rc);
     *bytes = bytes_of(e->index, v);
+    if (e->index != MJ_IX_ACCOUNT && e->index != MJ_IX_TID && e->index != MJ_IX_KEY && e->index != MJ_IX_SLOT)
+        return MJ_OK; /* nothing follows from its key */
     if (!mj_entry_of(e->index, key.val, v, &found))
         return MJ_ECORRUPT;
-    if (e->index == MJ_IX_ACCOUNT)
-        e->n = found.n;
-    if (e->index == MJ_IX_TID || e->index == MJ_IX_KEY || e->index == MJ_IX_SLOT) {
-        found.name = e->index == MJ_IX_SLOT ? found.name : e->name;
-        *e = found;
-    }
+    if (e->index != MJ_IX_SLOT)
+        found.name = e->name;
+    *e = found;
     return MJ_OK;
 }
 

@@ -102,8 +102,12 @@ int mj_lmdb_begin(void *handle, bool write, mj_tx **out)
     rc = write ? begin_write(db, tx) : mj_env_read(db->env, &db->reader, !db->options.no_wait);
     if (rc != 0)
         return mj_lmdb_fail(db, rc);
-    if (!write)
+    if (!write) {
         tx->t = db->reader.txn;
+    } else { /* when the last commit was this handle's, it knows the sums */
+        tx->totals_known = tx->totals_of != 0 && tx->id == tx->totals_of + 1;
+        tx->totals_of = 0;
+    }
     *out = tx;
     return MJ_OK;
 }
@@ -147,6 +151,8 @@ int mj_lmdb_commit(mj_tx *tx)
     if (rc == 0)
         has_committed(tx);
     MJ_FAULT("store.committed");
+    if (rc == 0 && tx->totals_known)
+        tx->totals_of = tx->id;
     end(tx);
     return rc == MDB_MAP_FULL ? mj_lmdb_grow(tx) : mj_lmdb_fail(tx->db, rc);
 }

@@ -207,6 +207,7 @@ static int read_totals(mj_tx *tx)
     if (tx->totals_known)
         return MJ_OK;
     tx->totals = (mj_tally){0};
+    tx->totals_of = 0;
     if (rc == MJ_OK)
         rc = mj_tally_decode(bytes, &tx->totals, &whole);
     else if (rc == MJ_ENOTFOUND)
