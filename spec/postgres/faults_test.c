@@ -4,6 +4,7 @@
 
 #define STORE_BACKEND pg_backend()
 #include "rng.h"
+#include "store/copy.h"
 #include "store_help.h"
 
 #include <poll.h>
@@ -453,6 +454,45 @@ TEST("events of a task are handed out in their order while others are stored, an
         pthread_join(handlers[i], NULL);
     CHECK_INT(stats(s).events, 0);
     CHECK_INT(check_clean(s), CHAINS);
+    mj_store_close(s);
+}
+
+/* ---- a move ---- */
+
+static void *create_late(void *code)
+{
+    mj_store *s = open_with(pg_url(), "store");
+    mj_task t = {.prompt = str("late"), .timeout = TIMEOUT_S, .key = str("late"), .user_id = str("u")};
+    mj_op op = {.kind = MJ_OP_CREATE, .task = &t, .sig = {.source = MJ_FROM_USER, .expect_state = -1, .wait_ms = -1}};
+
+    *(int *)code = mj_store_write(s, &op, 1, T0 + 1);
+    mj_op_clear(&op);
+    mj_store_close(s);
+    return NULL;
+}
+
+TEST("a batch that is under way when its store is moved is stored before the move looks, or not at all")
+{
+    mj_store *s = open_with(pg_url(), "store"), *to = open_with(pg_url(), "other");
+    mj_copy c = {.from = s, .to = to, .from_name = "the store", .to_name = "the other", .finish = true};
+    pthread_t writer;
+    int code = -1;
+
+    CHECK_INT(create(s, (job){.key = "first"}, T0), MJ_OK);
+    pg_ask("BEGIN");
+    pg_ask("LOCK TABLE %s.task_of_user IN ACCESS EXCLUSIVE MODE", pg_schema("store"));
+    CHECK_INT(pthread_create(&writer, NULL, create_late, &code), 0);
+    while (atoi(pg_ask("SELECT count(*) FROM pg_locks WHERE NOT granted")) == 0)
+        usleep(1000);
+    while (!c.done)
+        CHECK_INT(mj_copy_step(&c, 100), MJ_OK);
+    pg_ask("COMMIT");
+    pthread_join(writer, NULL);
+    CHECK_INT(code, MJ_EMOVED);
+    CHECK_INT(check_clean(s), 1);
+    CHECK_INT(check_clean(to), 1);
+    CHECK_INT(create(to, (job){.key = "late"}, T0 + 2), MJ_OK);
+    mj_store_close(to);
     mj_store_close(s);
 }
 

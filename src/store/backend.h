@@ -174,9 +174,10 @@ struct mj_backend {
     /* Jobs that were put into the database by its own means: rows of META named "intake/ID", oldest first, without
      * those that have been refused.  To refuse one is to put the reason as its bytes.  NULL: there are none. */
     int (*intake)(void *db, uint32_t limit, mj_intake_fn each, void *ctx);
-    /* For a store that is moved, after the note that says so: waits for the transactions in which a job is being put
-     * there, and fails those that can't see the note.  MJ_EBUSY: one is still open.  NULL: there are none. */
-    int (*shut_intake)(void *db);
+    /* For a store that is moved, after the note that says so: when it returns, no transaction commits any more that did
+     * not see the note; those of the database's own means, too.  MJ_EBUSY: one is still open.  NULL: one writer runs at
+     * a time. */
+    int (*barrier)(void *db);
     const char *(*library)(void *db); /* the software below; db NULL: without a store */
 };
 

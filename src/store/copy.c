@@ -100,6 +100,7 @@ static int bring_few(mj_copy *c, const few *is)
         changed++;
         mj_changes_add(&w, is->all[i].key, false, is->all[i].bytes);
     }
+    c->altered += changed;
     if (c->verifying) {
         w.n = 0;
         c->differs += changed;
@@ -198,12 +199,12 @@ static bool is_empty(const mj_tally *t)
 static int none_waits(mj_copy *c)
 {
     mj_buf jobs = {0};
-    int rc = c->from->backend->shut_intake ? c->from->backend->shut_intake(c->from->db) : MJ_OK;
+    int rc = c->from->backend->barrier ? c->from->backend->barrier(c->from->db) : MJ_OK;
 
     if (rc == MJ_EBUSY)
         rc = refuse(c->from, MJ_EBUSY,
-                    "a transaction that enqueues a job with SQL in %s is still open: end it, run mjhook-reconcile, "
-                    "then move",
+                    "a transaction that writes to %s, or enqueues a job there with SQL, is still open: end it, run "
+                    "mjhook-reconcile, then move",
                     c->from_name);
     if (rc == MJ_OK)
         rc = mj_store_intake(c->from, 1, &jobs);
@@ -294,6 +295,7 @@ static int finish(mj_copy *c)
         if (++c->rounds == MOST_ROUNDS)
             return refuse(c->from, MJ_EBUSY, "%s still changes while it is copied to %s", c->from_name, c->to_name);
         c->verifying = false;
+        c->altered = 0;
         c->phase = 0;
         mj_copy_next(c);
         return MJ_OK;
@@ -331,10 +333,10 @@ int mj_copy_step(mj_copy *c, uint32_t limit)
         c->done = true;
         return MJ_OK;
     }
-    if (c->verifying)
+    if (c->verifying || c->altered == 0) /* what found nothing to write has compared all */
         return finish(c);
     c->verifying = true;
-    c->differs = 0;
+    c->differs = c->altered = 0;
     c->phase = 0;
     mj_copy_next(c);
     return MJ_OK;

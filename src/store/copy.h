@@ -13,8 +13,8 @@
 typedef struct mj_copy {
     mj_store *from, *to;
     const char *from_name, *to_name; /* for people, without a password; last as long as the copy */
-    /* Finish: the source takes no writes from now on; at the end each record is compared once more, and the destination
-     * may be used.  Without it the source goes on, and the copy is brought up to date by the next one. */
+    /* Finish: the source takes no writes from now on; at the end each record was compared and found the same, and the
+     * destination may be used.  Without it the source goes on, and the copy is brought up to date by the next one. */
     bool finish;
     uint64_t looked, written, removed; /* records of tasks and tombstones */
     uint64_t damaged;                  /* records of the source that can't be read, and are left out */
@@ -24,7 +24,7 @@ typedef struct mj_copy {
     unsigned phase, rounds;
     bool positioned;
     uint8_t at[MJ_ULID_BYTES];
-    uint64_t differs;
+    uint64_t differs, altered; /* in this round over all */
 } mj_copy;
 
 /* Goes over up to `limit` records.  c->done: all is done.

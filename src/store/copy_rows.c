@@ -67,6 +67,7 @@ static int bring(mj_copy *c, uint8_t (*all)[MJ_ULID_BYTES], uint32_t n, const mj
     if (rc != MJ_OK)
         return rc;
     *(c->verifying ? &c->differs : is ? &c->written : &c->removed) += changed;
+    c->altered += changed;
     return MJ_OK;
 }
 

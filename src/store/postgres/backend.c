@@ -401,6 +401,6 @@ const mj_backend mj_backend_postgres = {
     .facts = mj_pg_facts,
     .host = mj_pg_host,
     .intake = mj_pg_intake,
-    .shut_intake = mj_pg_shut_intake,
+    .barrier = mj_pg_barrier,
     .library = pg_library,
 };

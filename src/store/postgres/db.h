@@ -91,12 +91,13 @@ typedef enum {
     MJ_PG_LOAD_KEYS,   /* (keys) */
     MJ_PG_LOAD_META,   /* (names) */
     MJ_PG_LOOK_INTAKE,
-    MJ_PG_LOAD_INTAKE,   /* (ids) FOR UPDATE */
-    MJ_PG_INTAKE_GONE,   /* (ids) */
-    MJ_PG_INTAKE_LIST,   /* (number) */
-    MJ_PG_INTAKE_SHUT,   /* () */
-    MJ_PG_INTAKE_REFUSE, /* (ids, reasons) */
-    MJ_PG_LOAD_ACCOUNTS, /* (names) FOR UPDATE; the same without locks; of all */
+    MJ_PG_LOAD_INTAKE,     /* (ids) FOR UPDATE */
+    MJ_PG_INTAKE_GONE,     /* (ids) */
+    MJ_PG_INTAKE_LIST,     /* (number) */
+    MJ_PG_BARRIER_INTAKE,  /* () */
+    MJ_PG_BARRIER_WRITERS, /* (id) all but that one */
+    MJ_PG_INTAKE_REFUSE,   /* (ids, reasons) */
+    MJ_PG_LOAD_ACCOUNTS,   /* (names) FOR UPDATE; the same without locks; of all */
     MJ_PG_LOOK_ACCOUNTS,
     MJ_PG_ALL_ACCOUNTS,
     MJ_PG_SLOTS, /* (names) how many each has; of all */
@@ -392,7 +393,7 @@ int mj_pg_settle(mj_pg *db);
 /* ---- intake.c: jobs that SQL has enqueued ---- */
 
 int mj_pg_intake(void *db, uint32_t limit, mj_intake_fn each, void *ctx);
-int mj_pg_shut_intake(void *db);
+int mj_pg_barrier(void *db);
 
 /* ---- lease.c: named locks, heartbeats ---- */
 

@@ -14,7 +14,8 @@ static const char *const others[MJ_PG_NOTHERS] = {
     [MJ_PG_LOAD_META] = "SELECT name, bytes FROM @.meta WHERE name = ANY($1::bytea[])",
     [MJ_PG_LOOK_INTAKE] =
         "SELECT id, convert_to(prompt, 'UTF8') FROM @.intake WHERE id = ANY($1::int8[]) AND refused IS NULL",
-    [MJ_PG_INTAKE_SHUT] = "UPDATE @.gate SET shut_at = clock_timestamp()",
+    [MJ_PG_BARRIER_INTAKE] = "UPDATE @.gate SET shut_at = clock_timestamp()",
+    [MJ_PG_BARRIER_WRITERS] = "UPDATE @.writer SET epoch = epoch + 1 WHERE id <> $1::int8",
     [MJ_PG_INTAKE_GONE] = "DELETE FROM @.intake WHERE id = ANY($1::int8[])",
     [MJ_PG_INTAKE_LIST] =
         "SELECT 'intake/' || id, (SELECT jsonb_object_agg(e.key, e.value) FROM jsonb_each(jsonb_build_object('prompt', "

@@ -25,19 +25,28 @@ int mj_pg_intake(void *handle, uint32_t limit, mj_intake_fn each, void *ctx)
 
 /* enqueue() locks the gate's row for share, and then looks at the note of a move.  So an update of that row waits for
  * all that have not looked or not committed; and a transaction whose snapshot is older than the note can't lock it any
- * more. */
-int mj_pg_shut_intake(void *handle)
+ * more.  In the same way each batch ends with an update of its writer's row, which fails when the epoch is another. */
+int mj_pg_barrier(void *handle)
 {
+    enum { TRIES = 8 };
     mj_pg *db = handle;
     mj_pg_conn *c = &db->conn;
-    int rc;
+    int rc, tries = 0;
 
-    c->why[0] = '\0';
-    rc = db->no_wait ? MJ_EBUSY : mj_pg_connect(c);
-    if (rc != MJ_OK)
-        return rc;
-    mj_pg_no_args(&c->args);
-    rc = mj_pg_run(c, MJ_PG_INTAKE_SHUT, mj_pg_deadline(c));
-    mj_pg_clear(c);
+    if (db->no_wait)
+        return MJ_EBUSY;
+    do {
+        c->why[0] = '\0';
+        rc = mj_pg_connect(c);
+        mj_pg_no_args(&c->args);
+        if (rc == MJ_OK)
+            rc = mj_pg_run(c, MJ_PG_BARRIER_INTAKE, mj_pg_deadline(c));
+        mj_pg_clear(c);
+        if (rc != MJ_OK)
+            continue;
+        mj_pg_arg_int(&c->args, db->writer.have ? db->writer.id : -1);
+        rc = mj_pg_run(c, MJ_PG_BARRIER_WRITERS, mj_pg_deadline(c));
+        mj_pg_clear(c);
+    } while (rc == MJ_EAGAIN && ++tries < TRIES);
     return rc;
 }

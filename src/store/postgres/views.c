@@ -213,7 +213,7 @@ const char *const mj_pg_views[] = {
     "expires int4 CHECK (expires BETWEEN 1 AND 31536000), refused text);\n"
     "CREATE UNIQUE INDEX ON @.intake (key) WHERE refused IS NULL;\n"
     "CREATE INDEX ON @.intake (id) WHERE refused IS NULL;\n"
-    /* one row, which a move of the store updates: see mj_pg_shut_intake() */
+    /* one row, which a move of the store updates: see mj_pg_barrier() */
     "CREATE TABLE @.gate (shut_at timestamptz);\n"
     "INSERT INTO @.gate VALUES (NULL);\n"
     /* a key that waits already gives the row that waits */
