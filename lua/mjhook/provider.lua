@@ -30,6 +30,17 @@ function M.usable(config, name)
   return a
 end
 
+local cut = {} -- the last hook_url that was cut into parts, and those
+
+-- What is before the token, and behind it.
+local function parts_of(url)
+  if cut.url ~= url then
+    local base, fragment = url:match "^([^#]*)(#?.*)$"
+    cut = { url = url, base = base .. (base:find("?", 1, true) and "&" or "?"), fragment = fragment }
+  end
+  return cut.base, cut.fragment
+end
+
 --- Where the provider reports about one attempt: hook_url with a token for just that attempt.
 -- @treturn string|nil URL; nil when no hook_url is configured (then tasks are only polled)
 function M.hook_url(mj, ref, attempt)
@@ -37,13 +48,12 @@ function M.hook_url(mj, ref, attempt)
   if not url then
     return nil
   end
-  local base, fragment = url:match "^([^#]*)(#?.*)$"
-  local query = ("ref=%s&a=%d"):format(ref, attempt)
+  local base, fragment = parts_of(url)
   if mj.keyring then
     local kid, sig = mj.keyring:sign(ref, attempt)
-    query = ("%s&kid=%s&sig=%s"):format(query, kid, sig)
+    return ("%sref=%s&a=%d&kid=%s&sig=%s%s"):format(base, ref, attempt, kid, sig, fragment)
   end
-  return base .. (base:find("?", 1, true) and "&" or "?") .. query .. fragment
+  return ("%sref=%s&a=%d%s"):format(base, ref, attempt, fragment)
 end
 
 --- The request that submits a claimed task. It must not be sent twice, nor after `start_by` (core.clock()).
@@ -64,15 +74,27 @@ function M.status_request(account, ids)
   return { account = account, path = P.path.status, body = json.encode { [P.request.task_ids] = ids } }
 end
 
+local UNKNOWN = {} -- an account that is not configured
+local headers = setmetatable({}, { __mode = "k" }) -- by account
+
+local function headers_of(account)
+  local list = headers[account]
+  local key = P.key_header .. ": " .. (account.api_key or "")
+  if not list or list[2] ~= key then
+    list = { "Content-Type: application/json", key }
+    headers[account] = list
+  end
+  return list
+end
+
 --- Adds URL and headers, the API key among them, to requests that name an account.
 -- Done where they are sent, so that keys go no further than they must.
 function M.complete(config, requests)
   local out = {}
   for i, r in ipairs(requests) do
-    local a = account_of(config, r.account) or {}
     out[i] = {
       url = config.base_url .. r.path,
-      headers = { "Content-Type: application/json", P.key_header .. ": " .. (a.api_key or "") },
+      headers = headers_of(account_of(config, r.account) or UNKNOWN),
       body = r.body,
       once = r.once,
       start_by_ms = r.start_by_ms,

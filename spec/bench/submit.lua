@@ -21,7 +21,7 @@ local SLOTS = 1000 -- the most that an account may have: so many are sent in one
 local SINGLE = math.max(1, math.floor(COUNT / 8)) -- one after another is slower
 local SLOW = { -- providers that are not next door
   { text = "each answer takes 20 ms", on = '{"submit":{"slow":1},"slow_ms":20}' },
-  { text = "every other answer takes 40 ms", on = '{"submit":{"slow":0.5},"slow_ms":40}' },
+  { text = "every other answer takes 40 ms", on = '{"submit":{"slow":0.5},"slow_ms":40}' }, -- drawn: many of them
 }
 
 local function sh(command)
@@ -183,8 +183,8 @@ local function main()
     slow.ours, slow.curl = {}, {}
     configure(slow.on)
     for round = 1, ROUNDS do
-      slow.ours[round] = submit_many(handles[CONNECTIONS[1]], math.floor(COUNT / 20))
-      slow.curl[round] = libcurl(math.floor(COUNT / 20), CONNECTIONS[1])
+      slow.ours[round] = submit_many(handles[CONNECTIONS[1]], math.min(SLOTS, math.floor(COUNT / 4)))
+      slow.curl[round] = libcurl(math.min(SLOTS, math.floor(COUNT / 4)), CONNECTIONS[1])
     end
   end
   print(("  on %s"):format(LUA))

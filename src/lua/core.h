@@ -72,6 +72,8 @@ int mjl_push_task(lua_State *L, mj_str record);
 void mjl_push_view(lua_State *L, mj_task *t); /* one that is decoded */
 /* Only what a status request needs: ref, account, attempts, updated_at. */
 int mjl_push_brief(lua_State *L, mj_str record); /* MJ_OK and a table pushed, or a code and nothing */
+/* Only what a submission needs: ref, attempt, account, prompt, mode, timeout. */
+int mjl_push_sendable(lua_State *L, mj_str record);
 int mjl_push_event(lua_State *L, mj_str record);
 int mjl_push_tomb(lua_State *L, mj_str record);
 

@@ -135,6 +135,7 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
         return;
     }
     op->want = mjl_bool(L, t, "want");
+    op->brief = mjl_bool(L, t, "brief");
     op->no_policy = mjl_bool(L, t, "no_policy");
     op->limit = (uint32_t)mjl_int(L, t, "limit", 100, 0, UINT32_MAX);
     op->until = mjl_ms(L, t, "until", 0);
@@ -219,7 +220,8 @@ void mjl_push_result(lua_State *L, const mj_op *op)
     if (op->kind == MJ_OP_EVENT_TAKE && op->code == MJ_OK)
         push_leased(L, op);
     if (op->record.n > 0) {
-        rc = mjl_push_task(L, (mj_str){(const char *)op->record.p, (uint32_t)op->record.n});
+        mj_str record = {(const char *)op->record.p, (uint32_t)op->record.n};
+        rc = op->brief ? mjl_push_sendable(L, record) : mjl_push_task(L, record);
         if (rc == MJ_OK)
             lua_setfield(L, -2, "task");
         else

@@ -124,6 +124,27 @@ int mjl_push_brief(lua_State *L, mj_str record)
     return MJ_OK;
 }
 
+int mjl_push_sendable(lua_State *L, mj_str record)
+{
+    const mj_attempt *a;
+    mj_task t;
+    int rc = mj_task_decode(record.p, record.n, &t);
+
+    if (rc != MJ_OK)
+        return rc;
+    a = mj_task_current(&t);
+    luaL_checkstack(L, 4, "task");
+    lua_createtable(L, 0, 8);
+    mjl_push_ref(L, t.ref);
+    lua_setfield(L, -2, "ref");
+    mjl_set_int(L, "attempt", t.nattempts);
+    mjl_set_str(L, "account", a && a->account.n ? a->account : t.account);
+    mjl_set_str(L, "prompt", t.prompt);
+    mjl_set_lit(L, "mode", mj_mode_name(t.mode));
+    mjl_set_int(L, "timeout", t.timeout);
+    return MJ_OK;
+}
+
 void mjl_push_view(lua_State *L, mj_task *t)
 {
     const mj_attempt *a = mj_task_current(t);

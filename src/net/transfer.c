@@ -13,6 +13,9 @@
  * handshake costs less than such a doubt. */
 enum { ONCE_IDLE_S = 3 };
 
+/* libcurl takes 64 KiB for each upload by default, which malloc gives back to the system each time. */
+enum { SMALL_BODY = 16 << 10 };
+
 /* ---- what libcurl calls ---- */
 
 int64_t mj_http_clock(void)
@@ -185,6 +188,8 @@ static bool set_body(transfer *t)
     /* libcurl itself may send a POSTFIELDS body again when a kept connection turns out to be dead.  It can't do so
      * with a read callback that can't seek. */
     MJ_CURL_SET(READFUNCTION, give_body);
+    if (r->body_len <= SMALL_BODY)
+        MJ_CURL_SET(UPLOAD_BUFFERSIZE, (long)SMALL_BODY);
     MJ_CURL_SET(READDATA, t);
     MJ_CURL_SET(MAXAGE_CONN, (long)ONCE_IDLE_S);
     return ok;

@@ -12,8 +12,8 @@ local M = {}
 M.STALL_MS = 60000
 
 -- Tasks are claimed ahead of a free connection, so that none is idle while the store commits: as many as ended since
--- the last commit, since as many will have ended by the next one. What is claimed has to leave soon: a crash between
--- claim and send makes tasks ambiguous.
+-- the last commit, since as many will have ended by the next one, and twice as many when connections were idle before
+-- it. What is claimed has to leave soon: a crash between claim and send makes tasks ambiguous.
 M.AHEAD_MAX = 256
 
 -- How long an account rests after a refusal (milliseconds); PRODUCT.md and PROVIDER.md name the first three.
@@ -62,20 +62,15 @@ local function claimed_of(results, first)
   return claimed
 end
 
-local function view_all(tasks)
-  for _, task in ipairs(tasks) do
-    memory.insist(view, task)
-  end
-end
-
---- Claims as many queued tasks as slots and `limit` allow, in the queue's order.
+--- Claims as many queued tasks as slots and `limit` allow, in the queue's order. Of each task it gives what is sent:
+-- ref, attempt, account, prompt, mode and timeout.
 -- @tparam table ops operations to commit in the same transaction, before the claims
 -- @treturn table|nil results of all operations; then the claimed tasks; nil and an error
 -- @treturn[opt] boolean true: memory ran out, and tasks may be claimed that nothing is known of
 function M.claim(mj, ops, limit)
   local first = #ops
   for _ = 1, limit do
-    ops[#ops + 1] = { op = "claim", source = "submit", want = true }
+    ops[#ops + 1] = { op = "claim", source = "submit", want = true, brief = true }
   end
   local results, err = mj.exec:commit(ops)
   if not results then
@@ -83,15 +78,7 @@ function M.claim(mj, ops, limit)
   end
   -- What is claimed is sent or handed back, and the caller hears the results: nothing raises from here on.
   local ok, claimed = pcall(memory.insist, claimed_of, results, first)
-  if not ok then
-    return results, NONE, true
-  end
-  if not pcall(view_all, claimed) then
-    local back
-    ok, back = pcall(hand_back, mj, claimed)
-    return results, NONE, not (ok and back)
-  end
-  return results, claimed
+  return results, ok and claimed or NONE, not ok or nil
 end
 
 -- ---- what an answer means ----
@@ -102,7 +89,7 @@ local function decide_refused(mj, task, verdict)
     return
   end
   local err = core.error(verdict.error_code, verdict.error, verdict.kind == "refused")
-  local what, ms = mj.policy:decide("on_refused", task, err)
+  local what, ms = mj.policy:decide("on_refused", view(mj.exec:read("get", task.ref)) or task, err)
   if what == "fail" then
     verdict.kind = "rejected"
   elseif what == "retry" then
@@ -330,7 +317,7 @@ local function tell(self, ended, results)
   end
 end
 
-function Sending:store()
+function Sending:store(hurried)
   local ended, staying, all_accepted = {}, {}, true
   for _, item in ipairs(self.items) do
     local list = item.ended and ended or staying
@@ -338,7 +325,7 @@ function Sending:store()
     all_accepted = all_accepted and (not item.ended or item.verdict.kind == "accepted")
   end
   local ops = outcome(self, ended)
-  self.ahead = all_accepted and math.min(#ended, M.AHEAD_MAX) or 0
+  self.ahead = all_accepted and math.min(hurried and 2 * #ended or #ended, M.AHEAD_MAX) or 0
   local claims, start_by = self:claims(#staying), core.clock() + M.STALL_MS
   local results, claimed = M.claim(self.mj, ops, claims)
   self.items, self.ended = staying, 0

@@ -125,16 +125,28 @@ function Jobs:store()
   return claimed, start_by
 end
 
+-- Those of the list that were claimed: should nothing be heard of them, this is what is known.
+function Jobs:left(tasks)
+  for _, task in ipairs(tasks) do
+    for _, i in ipairs(self.places[task.ref] or {}) do
+      self.results[i].state = "submitting"
+      self.waiting[task.ref] = nil
+    end
+  end
+end
+
 -- Sends what is claimed, and claims more as long as jobs of the list are queued. Gives an error when the store failed.
 function Jobs:send(claimed, start_by)
   if #claimed == 0 then
     return
   end
-  local function note(tasks)
-    pcall(self.note_all, self, tasks) -- without memory for it they stay what they were
-  end
   local _, err = submit.send(self.mj, claimed, start_by, {
-    claimed = note, sent = note,
+    claimed = function(tasks)
+      self:left(tasks)
+    end,
+    sent = function(tasks)
+      pcall(self.note_all, self, tasks) -- without memory for it they stay what they were
+    end,
     more = function()
       return next(self.waiting) ~= nil
     end,
