@@ -34,6 +34,7 @@ local log = journal.log
 local REOPEN_MS = 1000
 local BUSY_S = 0.1
 local DISPATCH_REST_MS = 1000
+local DISPATCHERS, SLOW_MS = 3, 100 -- at a time; an answer that takes longer is waited for beside other work
 local SOON_MS, LOOK_MS = 50, 1000 -- between two looks into a database while jobs are known to be queued; when none is
 local INTAKE_S = 2 -- between two looks for jobs that SQL has put into the database
 local POLICY_S = 1 -- between two looks at the policy's file
@@ -96,19 +97,24 @@ local function seldom(look)
 end
 
 -- What a commit may have made possible: if a slot is free and a job is queued, it is sent now. Looked at once a commit,
--- whatever number of callbacks was in it; one dispatcher at a time, and what comes meanwhile is looked at afterwards.
+-- whatever number of callbacks was in it. A dispatcher claims what has become free with each answer; what comes
+-- meanwhile is looked at afterwards. While it waits for a slow answer, another one may begin.
 local function dispatcher(mj)
-  local running, wanted, not_before = false, false, 0
+  local running, wanted, planned, not_before, heard_at = 0, false, false, 0, 0
   local look
+  local function heard()
+    heard_at = core.clock()
+  end
   local function run(premature)
     local sent, err = 0, nil
-    running, wanted = true, false
+    running, wanted, not_before = running + 1, false, 0
+    heard()
     guard("sending queued tasks", function()
-      running = false
+      running = running - 1
       not_before = sent and sent > 0 and 0 or core.clock() + DISPATCH_REST_MS
     end, function()
       if not premature then
-        sent, err = submit.dispatch(mj)
+        sent, err = submit.dispatch(mj, heard)
       end
     end)
     if not sent then
@@ -118,10 +124,20 @@ local function dispatcher(mj)
       look()
     end
   end
+  local function look_later()
+    planned = planned or ngx.timer.at(SLOW_MS / 1000, function(premature)
+      planned = false
+      if not premature then
+        look()
+      end
+    end)
+  end
   look = look_soon(mj.exec, "looking for queued tasks", function()
-    wanted = running
-    if running or mj.closed or core.clock() < not_before then
+    wanted = running > 0
+    if mj.closed or core.clock() < not_before or running == DISPATCHERS then
       return
+    elseif running > 0 and core.clock() < heard_at + SLOW_MS then
+      return look_later()
     end
     if not mj.exec.store and mj.exec:read "queued" == 0 then -- one round trip, of many
       return

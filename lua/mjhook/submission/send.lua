@@ -50,6 +50,11 @@ local function hand_back(mj, tasks)
   return #ops == 0 or mj.exec:commit(ops)
 end
 
+-- The same, also when memory is scarce.
+local function try_to_hand_back(mj, tasks)
+  pcall(memory.insist, hand_back, mj, tasks)
+end
+
 local function claimed_of(results, first)
   local claimed = {}
   for i = first + 1, #results do
@@ -307,7 +312,7 @@ function Sending:fail(err, ended)
     end
   end
   if err.code ~= "unsure" then
-    pcall(hand_back, self.mj, tasks)
+    try_to_hand_back(self.mj, tasks)
   end
 end
 
@@ -339,8 +344,8 @@ function Sending:store(hurried)
     self.err = self.err or memory.error(why)
     self:halt()
   end
-  if #claimed > 0 and not pcall(self.add, self, claimed, start_by) then
-    pcall(hand_back, self.mj, claimed)
+  if #claimed > 0 and not pcall(memory.insist, self.add, self, claimed, start_by) then
+    try_to_hand_back(self.mj, claimed)
     self:halt()
   end
 end
@@ -368,7 +373,7 @@ local function hand_back_unsent(mj, items)
       tasks[#tasks + 1] = item.task
     end
   end
-  hand_back(mj, tasks)
+  try_to_hand_back(mj, tasks)
 end
 
 --- Sends claimed tasks and stores what became of each.
@@ -380,10 +385,10 @@ end
 -- @treturn boolean|nil true; nil and an error when the store failed: what it could not store stays `submitting` until
 -- a sweep takes it over as `ambiguous`
 function M.send(mj, claimed, start_by, how)
-  local made, self = pcall(new, mj, how or NONE)
+  local made, self = pcall(memory.insist, new, mj, how or NONE)
   local added, ran, why = false, false, self
   if made then
-    added, why = pcall(self.add, self, claimed, start_by)
+    added, why = pcall(memory.insist, self.add, self, claimed, start_by)
   end
   if added then
     ran, why = pcall(window.run, mj, self)
@@ -393,9 +398,9 @@ function M.send(mj, claimed, start_by, how)
   elseif not memory.is_out(why) then
     error(why, 0)
   elseif added then
-    pcall(hand_back_unsent, mj, self.items)
+    pcall(memory.insist, hand_back_unsent, mj, self.items)
   else
-    pcall(hand_back, mj, claimed)
+    try_to_hand_back(mj, claimed)
   end
   return nil, memory.OUT
 end

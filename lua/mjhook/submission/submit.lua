@@ -9,25 +9,32 @@ local M = {}
 
 M.STALL_MS, M.claim, M.send = send.STALL_MS, send.claim, send.send
 
+-- Hears what becomes of one task. It is made before anything is stored: later there may be no memory for it.
+local function listener()
+  local how = { ref = false, task = false }
+  function how.sent(tasks)
+    for _, task in ipairs(tasks) do
+      how.task = task.ref == how.ref and task or how.task
+    end
+  end
+  return how
+end
+
 -- Sends what a commit claimed, also another caller's task: what is claimed and not sent would be ambiguous one day.
 -- Gives the task as it is afterwards; nil and an error when that could not be stored.
-local function send_claimed(mj, claimed, start_by, task)
+local function send_claimed(mj, claimed, start_by, task, how)
   if #claimed == 0 then
     return task
   end
-  local sent = task
-  local ok, err = M.send(mj, claimed, start_by, { sent = function(tasks)
-    for _, t in ipairs(tasks) do
-      if task and t.ref == task.ref then
-        t.duplicate, t.requests = task.duplicate, nil
-        sent = t
-      end
-    end
-  end })
+  how.ref = task and task.ref or false
+  local ok, err = M.send(mj, claimed, start_by, how)
   if not ok then
     return nil, M.untold(task, err)
   end
-  return sent
+  if how.task then
+    how.task.duplicate, how.task.requests = task.duplicate, nil
+  end
+  return how.task or task
 end
 
 --- The error for tasks that were stored, and perhaps sent, when what became of them could not be stored.
@@ -41,9 +48,9 @@ end
 
 -- Reads the result of what the caller asked for, with read(result, seen), and sends what was claimed with it. Both
 -- whatever happens: the task is stored, and its caller has to hear of it.
-local function settle(mj, result, claimed, unsure, start_by, read, seen)
+local function settle(mj, result, claimed, unsure, start_by, read, seen, how)
   local ok, task, refused = pcall(read, result, seen)
-  local sent, settled, untold = pcall(send_claimed, mj, claimed, start_by, ok and task or nil)
+  local sent, settled, untold = pcall(send_claimed, mj, claimed, start_by, ok and task or nil, how)
   if ok and not task then
     return nil, refused
   elseif ok and sent and not unsure then
@@ -58,14 +65,14 @@ function M.submit(mj, args)
   if not new then
     return nil, err
   end
-  local start_by = core.clock() + M.STALL_MS
+  local how, start_by = listener(), core.clock() + M.STALL_MS
   -- The task that has waited longest goes first, also when this call found the free slot.
   local results, claimed, unsure = M.claim(mj, { { op = "create", task = new, source = "user", want = true } },
     mj.config.connections)
   if not results then
     return nil, claimed
   end
-  return settle(mj, results[1], claimed, unsure, start_by, job.created, args)
+  return settle(mj, results[1], claimed, unsure, start_by, job.created, args, how)
 end
 
 --- Whether a task waits while an account has a slot for it.
@@ -101,11 +108,15 @@ function M.send_queued(mj, how)
 end
 
 --- The same for a worker of nginx, which reports nothing but their number.
+-- @tparam[opt] function heard called whenever something has been answered
 -- @treturn number|nil how many were sent; nil and an error
-function M.dispatch(mj)
+function M.dispatch(mj, heard)
   local count = 0
   local ok, err = M.send_queued(mj, { sent = function(tasks)
     count = count + #tasks
+    if heard then
+      heard()
+    end
   end })
   return ok and count, err
 end
@@ -151,7 +162,7 @@ function M.resubmit(mj, ref)
   if not ok then
     return nil, why
   end
-  local start_by = core.clock() + M.STALL_MS
+  local how, start_by = listener(), core.clock() + M.STALL_MS
   -- The attempt that was seen: two callers that resubmit the same failure at a time make one attempt.
   local results, claimed, unsure = M.claim(mj, { {
     op = "signal", ref = ref, attempt = seen.attempt, kind = "resubmit", source = "user", want = true,
@@ -159,7 +170,7 @@ function M.resubmit(mj, ref)
   if not results then
     return nil, claimed
   end
-  return settle(mj, results[1], claimed, unsure, start_by, resubmitted, seen)
+  return settle(mj, results[1], claimed, unsure, start_by, resubmitted, seen, how)
 end
 
 return M

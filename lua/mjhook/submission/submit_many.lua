@@ -135,12 +135,10 @@ function Jobs:left(tasks)
   end
 end
 
--- Sends what is claimed, and claims more as long as jobs of the list are queued. Gives an error when the store failed.
-function Jobs:send(claimed, start_by)
-  if #claimed == 0 then
-    return
-  end
-  local _, err = submit.send(self.mj, claimed, start_by, {
+-- How what is claimed is sent: more is claimed as long as jobs of the list are queued. It is made before anything is
+-- stored: later there may be no memory for it.
+function Jobs:how()
+  return {
     claimed = function(tasks)
       self:left(tasks)
     end,
@@ -150,8 +148,14 @@ function Jobs:send(claimed, start_by)
     more = function()
       return next(self.waiting) ~= nil
     end,
-  })
-  return err
+  }
+end
+
+-- Gives an error when the store failed.
+local function send(mj, claimed, start_by, how)
+  if #claimed > 0 then
+    return select(2, submit.send(mj, claimed, start_by, how))
+  end
 end
 
 -- What others have claimed of it meanwhile is not `queued` any more.
@@ -173,6 +177,7 @@ function M.submit_many(mj, jobs)
   local records, results = check(mj, jobs)
   local list = setmetatable({ mj = mj, jobs = jobs, records = records, results = results, places = {}, waiting = {} },
     Jobs)
+  local how = list:how()
   local ok, claimed, err_or_start_by = pcall(list.store, list)
   if not ok then
     if not list.stored then
@@ -183,7 +188,7 @@ function M.submit_many(mj, jobs)
   if not claimed then
     return list.stored and results or nil, err_or_start_by
   end
-  local sent, err = pcall(list.send, list, claimed, err_or_start_by)
+  local sent, err = pcall(send, mj, claimed, err_or_start_by, how)
   pcall(list.look_again, list)
   return results, not sent and memory.error(err) or err
 end
