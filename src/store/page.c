@@ -97,6 +97,8 @@ static int plan(const mj_query *q, mj_scan *scan)
         scan->from.index = MJ_IX_DUE;
         scan->from.n = q->due;
         scan->newest_first = false;
+        scan->bounded = true;
+        scan->until = q->until;
         break;
     case MJ_BY_EVENT:
         scan->from.index = MJ_IX_EVENT;
