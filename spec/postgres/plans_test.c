@@ -1,5 +1,5 @@
 /* Plans: statements that were prepared while the tables were empty, on tables that are full by now and were never
- * analyzed, walk over no table and over no index. */
+ * analyzed, walk over no table and over no index.  And what a batch takes for granted: where rows lie, what is new. */
 #include "pg_help.h"
 
 #define STORE_BACKEND pg_backend()
@@ -74,4 +74,65 @@ TEST("no statement of a batch reads a whole table or a whole index, also while n
     CHECK_STR(pg_ask("SELECT max(n_live_tup) >= %d %s AND relname = 'task'", TASKS, tables), "t");
     /* Rows that indexes gave, to a task: a walk would give all of them each time. */
     CHECK_STR(pg_ask("SELECT sum(idx_tup_fetch) < 60 * %d %s", TASKS, tables), "t");
+    /* Searches in indexes, to a task: what was read is written where it lies, and what is new is not looked for. */
+    CHECK_STR(pg_ask("SELECT sum(idx_scan) < 20 * %d %s", TASKS, tables), "t");
+}
+
+/* A pending task, whose id is "id 0". */
+static void one_pending(mj_store *s)
+{
+    mj_task t = {.prompt = str("a fox"), .timeout = TIMEOUT_S};
+    mj_op op = {
+        .kind = MJ_OP_CREATE,
+        .task = &t,
+        .sig = {
+            .source = MJ_FROM_USER, .expect_state = -1, .wait_ms = -1, .account = str("a"), .task_id = str("id 0")}};
+
+    write_ops(s, &op, 1, T0);
+}
+
+static mj_op told(mj_signal_kind kind)
+{
+    return (mj_op){.kind = MJ_OP_SIGNAL,
+                   .sig = {.kind = kind,
+                           .source = MJ_FROM_POLL,
+                           .expect_state = -1,
+                           .wait_ms = -1,
+                           .task_id = str("id 0"),
+                           .image = kind == SIG_SUCCEEDED ? str("https://a.example/x.png") : str("")}};
+}
+
+TEST("a task that is told again and again that it still runs changes no index of its table: all updates are HOT")
+{
+    enum { TIMES = 300 };
+    mj_store *s = open_store();
+    char table[200];
+
+    one_pending(s);
+    for (int i = 0; i < TIMES; i++) {
+        mj_op op = told(SIG_RUNNING);
+        write_ops(s, &op, 1, T0 + (i + 1) * MINUTE);
+    }
+    mj_store_close(s);
+    pg_quiet(0);
+    snprintf(table, sizeof table, "FROM pg_stat_user_tables WHERE schemaname = '%s' AND relname = 'task'",
+             pg_schema("store"));
+    CHECK_STR(pg_ask("SELECT n_tup_upd >= %d %s", TIMES, table), "t");
+    CHECK_STR(pg_ask("SELECT n_tup_upd - n_tup_hot_upd %s", table), "0");
+    CHECK_STR(pg_ask("SELECT pg_relation_size(relid) <= 8192 * 2 %s", table), "t");
+}
+
+TEST("an entry that should not be there, and one that should, hold up no batch that puts and deletes them")
+{
+    const char *in = pg_schema("store");
+    mj_store *s = open_store();
+    mj_op op = told(SIG_SUCCEEDED);
+
+    one_pending(s);
+    pg_ask("INSERT INTO %s.task_in_state SELECT %d, ref FROM %s.task", in, MJ_SUCCEEDED, in);
+    pg_ask("DELETE FROM %s.due", in);
+    write_ops(s, &op, 1, T0 + MINUTE);
+    CHECK_STR(pg_ask("SELECT bool_and(state = %d) AND count(*) = 1 FROM %s.task_in_state", MJ_SUCCEEDED, in), "t");
+    CHECK_STR(pg_ask("SELECT count(*) FROM %s.event", in), "1");
+    mj_store_close(s);
 }
