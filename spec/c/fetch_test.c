@@ -9,7 +9,7 @@
 
 enum { LATER = 5000 };
 
-static int64_t in(int ms)
+static int64_t in(int64_t ms)
 {
     return mj_http_clock() + ms;
 }
@@ -340,7 +340,7 @@ static int open_fds(void)
 TEST("at its deadline everything ends, what runs and what waits, each once, and nothing stays open")
 {
     char url[64];
-    mj_fetch_options o = {.max_bytes = 1000, .loopback = true, .connections = 3};
+    mj_fetch_options o = {.max_bytes = 1000, .loopback = true, .connections = 3, .connect_timeout_ms = 60000};
     mj_fetch_result r;
     bool given[10] = {false};
     mj_fetch *f;
@@ -365,7 +365,7 @@ TEST("at its deadline everything ends, what runs and what waits, each once, and 
         given[index] = true;
         CHECK_INT(r.outcome, MJ_FETCH_TIME);
     }
-    CHECK(mj_http_clock() >= until && mj_http_clock() < until + 2000);
+    CHECK(mj_http_clock() >= until && mj_http_clock() < until + mj_test_ms(8000));
     CHECK_INT(mj_fetch_next(f, until, &index, &r), MJ_ENOTFOUND);
     CHECK_INT(add(f, url), 10); /* and it can be used again */
     CHECK_INT(mj_fetch_next(f, in(100), &index, &r), MJ_OK);
@@ -473,11 +473,11 @@ TEST("a process forked from one with downloads says nothing on its connections, 
         CHECK_INT(r.outcome, MJ_FETCH_NET);
         CHECK_INT(mj_fetch_next(f, in(LATER), &index, &r), MJ_ENOTFOUND);
         mj_fetch_free(f);
-        _exit(0);
+        raise(SIGKILL); /* valgrind would call a leak what a fork leaves alone */
     }
     CHECK_INT(waitpid(pid, &status, 0), pid);
-    CHECK_INT(status, 0);
-    CHECK_INT(mj_fetch_next(f, in(300), &index, &r), MJ_OK); /* this one's goes on */
+    CHECK_INT(status, SIGKILL);
+    CHECK_INT(mj_fetch_next(f, in(mj_test_ms(500)), &index, &r), MJ_OK); /* this one's goes on */
     CHECK_INT(r.outcome, MJ_FETCH_TIME);
     CHECK_INT(counted(srv, &srv->accepted), 1);
     mj_fetch_free(f);

@@ -37,6 +37,16 @@
 enum { MJ_TEST_SECONDS = 30 }; /* for a test that hangs: a busy machine takes its time for the longest */
 enum { MJ_TEST_SKIPPED = 77 };
 
+/* A time that is enough here: the more, the longer a test may take (MJ_TEST_TIMEOUT is four times as long for
+ * valgrind). */
+static inline int64_t mj_test_ms(int64_t ms)
+{
+    const char *limit = getenv("MJ_TEST_TIMEOUT");
+    int seconds = limit ? atoi(limit) : 0;
+
+    return seconds > MJ_TEST_SECONDS ? ms * seconds / MJ_TEST_SECONDS : ms;
+}
+
 typedef struct mj_test {
     const char *name;
     void (*run)(void);
