@@ -12,31 +12,11 @@ describe("a listing", function()
   end)
 
   -- Stores tasks; gives their refs, the oldest first.
-  local function put(tasks)
-    local ops, refs = {}, {}
-    for i, task in ipairs(tasks) do
-      task.prompt = task.prompt or "a fox"
-      task.fingerprint = core.sha256(task.prompt)
-      ops[i] = { op = "create", source = "user", task = task, want = true }
-    end
-    for i, result in ipairs(assert(mj.exec:commit(ops))) do
-      assert.equal("ok", result.code)
-      refs[i] = result.task.ref
-    end
-    return refs
-  end
+  local function put(tasks) return kit.put(mj, tasks) end
 
-  local function signal(ref, kind, more)
-    local op = { op = "signal", ref = ref, kind = kind, source = "user", attempt = 1 }
-    for k, v in pairs(more or {}) do
-      op[k] = v
-    end
-    assert.equal("ok", assert(mj.exec:commit { op })[1].code)
-  end
+  local function signal(ref, kind, more) kit.signal(mj, ref, kind, more) end
 
-  local function succeed(ref)
-    signal(ref, "succeeded", { source = "callback", task_id = "id-" .. ref, image = "https://i.test/g.png" })
-  end
+  local function succeed(ref) kit.succeed(mj, ref) end
 
   local function list(filter)
     local prompts = {}

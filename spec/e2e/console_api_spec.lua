@@ -114,30 +114,9 @@ for store_name, on in pairs(STORES) do describe("the console's API on " .. store
     return list[#list], status, list
   end
 
-  local function put(tasks)
-    local ops, refs = {}, {}
-    for i, task in ipairs(tasks) do
-      task.prompt = task.prompt or "a fox"
-      task.fingerprint = core.sha256(task.prompt)
-      ops[i] = { op = "create", source = "user", task = task, want = true }
-    end
-    for i, result in ipairs(assert(mj.exec:commit(ops))) do
-      refs[i] = result.task.ref
-    end
-    return refs
-  end
+  local function put(tasks) return kit.put(mj, tasks) end
 
-  local function signal(ref, kind, more)
-    local op = { op = "signal", ref = ref, kind = kind, source = "submit", attempt = 1 }
-    for k, v in pairs(more or {}) do
-      op[k] = v
-    end
-    assert.equal("ok", assert(mj.exec:commit { op })[1].code)
-  end
-
-  local function succeed(ref)
-    signal(ref, "succeeded", { source = "callback", task_id = "id-" .. ref, image = "https://i.test/g.png" })
-  end
+  local function succeed(ref) kit.succeed(mj, ref) end
 
   local function refs_of(list)
     local refs = {}

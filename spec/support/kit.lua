@@ -296,6 +296,36 @@ function kit.open(more, sim)
   return mj
 end
 
+--- Stores new tasks, with a prompt where they have none; gives their refs, the oldest first.
+function kit.put(mj, tasks)
+  local ops, refs = {}, {}
+  for i, task in ipairs(tasks) do
+    task.prompt = task.prompt or "a fox"
+    task.fingerprint = core.sha256(task.prompt)
+    ops[i] = { op = "create", source = "user", task = task, want = true }
+  end
+  for i, result in ipairs(assert(mj.exec:commit(ops))) do
+    assert(result.code == "ok", result.code)
+    refs[i] = result.task.ref
+  end
+  return refs
+end
+
+--- A signal about the first attempt of a task, which has to be taken; `more`: other fields of the operation.
+function kit.signal(mj, ref, kind, more)
+  local op = { op = "signal", ref = ref, kind = kind, source = "submit", attempt = 1 }
+  for k, v in pairs(more or {}) do
+    op[k] = v
+  end
+  local code = assert(mj.exec:commit { op })[1].code
+  assert(code == "ok", ("%s of a task that is %s: %s"):format(kind, mj:get(ref).state, code))
+end
+
+--- The task succeeds, by a callback with one image.
+function kit.succeed(mj, ref)
+  kit.signal(mj, ref, "succeeded", { source = "callback", task_id = "id-" .. ref, image = "https://i.test/g.png" })
+end
+
 --- The messages logged in this test, one a line.
 function kit.log_text()
   local lines = {}
