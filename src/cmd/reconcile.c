@@ -121,8 +121,8 @@ static int parse(int argc, char **argv, options *o)
 
     opterr = 0; /* getopt's messages quote the option as it is */
     while ((c = getopt_long(argc, argv, "c:qvh", longs, NULL)) != -1) {
-        for (unsigned i = 0; optarg && longs[i].name; i++)
-            if (longs[i].val == c && differs(longs[i].name, optarg, &values[i]))
+        for (unsigned i = 0; longs[i].name; i++)
+            if (longs[i].has_arg && longs[i].val == c && differs(longs[i].name, optarg, &values[i]))
                 return EXIT_USAGE;
         switch (c) {
         case 'c':

@@ -41,7 +41,7 @@ CURL *mj_curl_new(const mj_curl_setup *s);
 /* Sets an option of the handle `e`; `ok` becomes false when that fails.  Both are the caller's variables. */
 #define MJ_CURL_SET(option, value)                                                                                     \
     do {                                                                                                               \
-        _Static_assert(sizeof(1 ? (value) : (value)) >= sizeof(long), "libcurl takes no int");                         \
+        _Static_assert(_Generic((value), int : 0, unsigned : 0, bool : 0, default : 1), "libcurl takes no int");       \
         ok = mj_curl->easy_setopt(e, CURLOPT_##option, value) == CURLE_OK && ok;                                       \
     } while (0)
 

@@ -26,8 +26,8 @@ int mj_lmdb_fail(mj_lmdb *db, int rc)
  * has to wake up.  A reconcile run would hold up each callback for a batch or several.  So a writer of many batches
  * rests between two, while there are other writers: their commits show in LMDB's numbers. */
 
-enum { REST = 2 };                            /* times as long as the lock was held */
-static const int64_t REST_MAX = 50 * 1000000; /* ns */
+enum { REST = 2 };                        /* times as long as the lock was held */
+static const int64_t REST_MAX = 50000000; /* ns */
 
 static int64_t clock_ns(void)
 {
