@@ -274,7 +274,7 @@ describe("a store on a PostgreSQL server with faults", function()
       { "hang" },
     } }
     configure(("postgresql://me:hush@127.0.0.1:%d/app?sslmode=disable&gssencmode=disable"):format(server.port))
-    says({ "PostgreSQL 10 is too old: 11 or newer is needed" }, CONNECT_S)
+    says({ "PostgreSQL 10 is too old: 12 or newer is needed" }, CONNECT_S)
   end)
 
   it("says what is wrong with who connects, and how to mend it", function()

@@ -88,10 +88,11 @@ static int set_up(mj_pg_conn *c, int64_t until)
 static int judge_server(mj_pg_conn *c)
 {
     const char *encoding = PQparameterStatus(c->c, "server_encoding");
+    int oldest = c->url->careful ? MJ_PG_OLDEST_CAREFUL : MJ_PG_OLDEST;
 
-    if (PQserverVersion(c->c) < MJ_PG_OLDEST) {
+    if (PQserverVersion(c->c) < oldest) {
         snprintf(c->why, c->why_size, "%s: PostgreSQL %d is too old: %d or newer is needed", c->url->shown,
-                 PQserverVersion(c->c) / 10000, MJ_PG_OLDEST / 10000);
+                 PQserverVersion(c->c) / 10000, oldest / 10000);
         return MJ_ESCHEMA;
     }
     if (encoding && strcmp(encoding, "UTF8") != 0) {

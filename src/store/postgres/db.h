@@ -19,16 +19,17 @@
 #include <sys/types.h>
 
 enum {
-    MJ_PG_SCHEMA = 1,        /* version of the tables; see schema.c */
-    MJ_PG_OLDEST = 110000,   /* of the servers that have what is used here */
-    MJ_PG_ANSWER_MS = 15000, /* tcp_user_timeout, unless the URL has another: see mj_pg_url */
-    MJ_PG_LEASE_S = 120,     /* of a named lock */
-    MJ_PG_KEEP_MS = 20000,   /* between two renewals of it */
-    MJ_PG_TOTALS_MS = 2000,  /* so old a writer's view of the other writers' sums may be */
-    MJ_PG_BEAT_MS = 10000,   /* between two heartbeats of a host */
-    MJ_PG_FREE_S = 3600,     /* after that long without a batch, a writer's row may be another connection's */
-    MJ_PG_MOST_ARGS = 8,     /* of a statement */
-    MJ_PG_MOST_SENT = 240    /* statements in a round trip, preparations included */
+    MJ_PG_SCHEMA = 1,              /* version of the tables; see schema.c */
+    MJ_PG_OLDEST = 120000,         /* of the servers that have what is used here: joins by ctid */
+    MJ_PG_OLDEST_CAREFUL = 110000, /* ... and what the careful paths use */
+    MJ_PG_ANSWER_MS = 15000,       /* tcp_user_timeout, unless the URL has another: see mj_pg_url */
+    MJ_PG_LEASE_S = 120,           /* of a named lock */
+    MJ_PG_KEEP_MS = 20000,         /* between two renewals of it */
+    MJ_PG_TOTALS_MS = 2000,        /* so old a writer's view of the other writers' sums may be */
+    MJ_PG_BEAT_MS = 10000,         /* between two heartbeats of a host */
+    MJ_PG_FREE_S = 3600,           /* after that long without a batch, a writer's row may be another connection's */
+    MJ_PG_MOST_ARGS = 8,           /* of a statement */
+    MJ_PG_MOST_SENT = 240          /* statements in a round trip, preparations included */
 };
 
 /* ---- url.c: which database, and how to speak of it without its password ---- */
