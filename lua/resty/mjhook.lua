@@ -132,7 +132,10 @@ local function dispatcher(mj)
       end
     end)
   end
-  look = look_soon(mj.exec, "looking for queued tasks", function()
+  look = look_soon(mj.exec, "looking for queued tasks", function(ready)
+    if ready == 0 then -- the commit knows, and has spared a look at the store
+      return
+    end
     wanted = running > 0
     if mj.closed or core.clock() < not_before or running == DISPATCHERS then
       return
