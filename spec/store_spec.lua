@@ -54,6 +54,20 @@ describe("the store", function()
     assert.equal(902, mj:stats().tasks.pending)
   end)
 
+  it("makes a reconcile run and a delivery rest for other writers, and no submission or callback", function()
+    local mj = open { policy = { on_event = function() end } }
+    assert.equal(0, kit.rests(function()
+      local task = assert(mj:submit { prompt = "a fox" })
+      local reply = mj:callback {
+        method = "POST", uri = require("mjhook.provider").hook_url(mj, task.ref, 1), headers = {},
+        body = ('{"taskId":"%s","status":1,"image":"https://cdn.example/grid.png"}'):format(task.task_id),
+      }
+      assert.equal(200, reply.status)
+    end))
+    assert.is_true(kit.rests(function() assert.equal(1, assert(mj:deliver()).delivered) end) > 0)
+    assert.is_true(kit.rests(function() assert(mj:reconcile {}) end) > 0)
+  end)
+
   it("is not written to by a process that says something and was started without standard files", function()
     kit.needs "processes"
     local mj = open()

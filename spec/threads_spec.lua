@@ -143,6 +143,22 @@ describe("the executor under nginx", function()
     assert.equal(0, #calls)
   end)
 
+  it("never rests for other writers of the store", function()
+    local other = kit.open()
+    assert.equal(0, kit.rests(function()
+      for i = 1, 4 do
+        local one = task("T" .. i)
+        local answer = say(one)
+        settle()
+        assert.equal("ok", answer.code)
+        assert(other:adopt { task_id = "U" .. i, prompt = "a fox" })
+        start(function() exec:commit_each { { op = "signal", kind = "look", source = "callback", ref = one.ref } } end)
+        start(function() exec:give_way() end)
+        settle()
+      end
+    end))
+  end)
+
   it("splits what waits over as many calls side by side as the pool has threads, on a database", function()
     mj = kit.open { executor = require("resty.mjhook.threads").new, store = "memory://lanes" }
     exec = mj.exec

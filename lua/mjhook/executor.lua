@@ -1,6 +1,7 @@
 --- The blocking primitives, and nothing else that blocks:
 --   commit(ops)                   a batch of operations in one durable transaction;
 --   commit_each(ops)              the same in several transactions, where that lets other writers through
+--   give_way()                    a rest between two commits of background work
 --   callback(ref, attempt, body)  the same for one callback, as it came: it is read where it is committed
 --   read(name, ...)               a look into the store
 --   http(requests, deadline, air) requests to the provider: a batch, or those of a window (mjhook.window)
@@ -77,7 +78,6 @@ end
 --- @tparam table ops see mjhook.core's store:write
 -- @treturn table|nil results in the order of ops, or nil and an error: then, and when it raises, nothing was stored
 function Direct:commit(ops)
-  self.store:give_way() -- a process that commits batch after batch must not hold up the callbacks
   self.written = #ops
   return self.store:write(ops, self:now())
 end
@@ -85,9 +85,16 @@ end
 -- While there are other writers, a batch holds the lock about so long. Syncing takes some 0.3 ms of it.
 local HOLD_US, FEWEST = 1000, 16
 
+--- Rests, if other processes want to write: between two commits of background work that makes many of them. A commit by
+-- itself never rests, nor does a thread of nginx that commits callbacks.
+-- @treturn number|nil microseconds that the last commit held up others; nil: there are none
+function Direct:give_way()
+  return self.store:give_way()
+end
+
 -- How many operations may be stored together now.
 local function fitting(self, most)
-  local held = self.store:give_way()
+  local held = self:give_way()
   return held and math.max(math.floor(self.written * HOLD_US / held), FEWEST) or most
 end
 

@@ -323,6 +323,9 @@ local function tell(self, ended, results)
 end
 
 function Sending:store(hurried)
+  if self.how.more then -- one commit after the other
+    self.mj.exec:give_way()
+  end
   local ended, staying, all_accepted = {}, {}, true
   for _, item in ipairs(self.items) do
     local list = item.ended and ended or staying

@@ -148,7 +148,9 @@ function Threads:commit(ops)
   return lane_for(self, ops[1] and ops[1].ref):commit(ops)
 end
 
--- A lane's transactions are small, and it waits for no other writer of its own process.
+-- Nothing rests here: the lanes commit callbacks, too.
+function Threads.give_way() end
+
 Threads.commit_each = Threads.commit
 
 --- See executor's callback().
