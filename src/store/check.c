@@ -1,10 +1,8 @@
 /* check(): every record against every index, both ways.
  *
- * Since index entries are pure functions of the records, it is enough to find
- * each entry that a record asks for, and then to compare the number of entries
- * with the number that were asked for: if both hold, nothing is missing and
- * nothing is left over.  Where the numbers differ, the index is walked to name
- * what is left over. */
+ * Index entries are pure functions of the records.  So each entry that a record asks for is looked up, and the number
+ * of entries is compared with the number that was asked for.  If both hold, nothing is missing and nothing is left
+ * over. Where the numbers differ, a walk over the index names what is left over. */
 #include "store/pieces.h"
 #include "store/rules.h"
 
@@ -299,18 +297,17 @@ static void compare_sizes(check *c)
 
     for (size_t i = 0; i < sizeof indexes / sizeof indexes[0] && c->rc == MJ_OK; i++) {
         mj_index index = indexes[i];
+        bool rows = index == MJ_IX_TASK || index == MJ_IX_TOMB || index == MJ_IX_EVENT || index == MJ_IX_REFUSED;
         uint64_t n = 0;
         c->rc = c->s->backend->count(c->tx, index, &n);
         if (c->rc != MJ_OK || n == c->expected[index])
             continue;
-        if (index == MJ_IX_TASK || index == MJ_IX_TOMB || index == MJ_IX_EVENT || index == MJ_IX_REFUSED) {
-            tell(c, "%s has %" PRIu64 " rows, the keys of %" PRIu64 " can be read", mj_index_name(index), n,
-                 c->expected[index]);
-            continue;
-        }
-        tell(c, "index %s has %" PRIu64 " entries, the records ask for %" PRIu64, mj_index_name(index), n,
-             c->expected[index]);
-        walk(c, index, name_leftover);
+        tell(c,
+             rows ? "%s has %" PRIu64 " rows, the keys of %" PRIu64 " can be read"
+                  : "index %s has %" PRIu64 " entries, the records ask for %" PRIu64,
+             mj_index_name(index), n, c->expected[index]);
+        if (!rows)
+            walk(c, index, name_leftover);
     }
 }
 
@@ -335,9 +332,7 @@ static void compare_counters(check *c)
 {
     mj_tally stored = {0};
 
-    if (c->rc == MJ_OK)
-        c->rc = c->s->backend->totals(c->tx, &stored);
-    if (c->rc != MJ_OK)
+    if (c->rc != MJ_OK || (c->rc = c->s->backend->totals(c->tx, &stored)) != MJ_OK)
         return;
     for (int s = 0; s < MJ_NSTATES; s++)
         if (stored.states[s] != c->counted.states[s])
