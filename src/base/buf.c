@@ -63,11 +63,14 @@ static size_t write_uint(uint8_t *to, uint64_t v)
 static void put_long(mj_buf *b, uint64_t v)
 {
     uint8_t tmp[LONGEST];
+    size_t n;
 
-    if (b->cap - b->n >= sizeof tmp && !b->failed)
+    if (b->cap - b->n >= sizeof tmp && !b->failed) {
         b->n += write_uint(b->p + b->n, v);
-    else
-        mj_put_raw(b, tmp, write_uint(tmp, v));
+    } else {
+        n = write_uint(tmp, v);
+        mj_put_raw(b, tmp, n);
+    }
 }
 
 /* Most numbers of a record are small: one that is a byte takes the short way.  These functions stay out of line: the

@@ -116,21 +116,21 @@ static int diff_once(const diff *d, const mj_facets *was, const mj_facets *is)
 /* Of the indexes in which a task has one place. */
 static int diff_places(const diff *d, const mj_facets *was, const mj_facets *is)
 {
+    place state = {.n = was->state}, due = {.n = was->due, .at = was->due_at},
+          queue = {.priority = was->priority, .name = was->account}, grave = {.at = was->pruned_at};
+    place new_state = {.n = is->state}, new_due = {.n = is->due, .at = is->due_at},
+          new_queue = {.priority = is->priority, .name = is->account}, new_grave = {.at = is->pruned_at};
+    bool was_due = was->exists && was->due != MJ_DUE_NONE, is_due = is->exists && is->due != MJ_DUE_NONE;
     int rc = 0;
 
     if (was->state != is->state || was->exists != is->exists)
-        rc = change(d, MJ_IX_STATE, was->exists ? &(place){.n = was->state} : NULL,
-                    is->exists ? &(place){.n = is->state} : NULL);
+        rc = change(d, MJ_IX_STATE, was->exists ? &state : NULL, is->exists ? &new_state : NULL);
     if (rc == 0)
-        rc = change(d, MJ_IX_DUE,
-                    was->exists && was->due != MJ_DUE_NONE ? &(place){.n = was->due, .at = was->due_at} : NULL,
-                    is->exists && is->due != MJ_DUE_NONE ? &(place){.n = is->due, .at = is->due_at} : NULL);
+        rc = change(d, MJ_IX_DUE, was_due ? &due : NULL, is_due ? &new_due : NULL);
     if (rc == 0 && (was->queued || is->queued)) /* most records are in neither */
-        rc = change(d, MJ_IX_QUEUE, was->queued ? &(place){.priority = was->priority, .name = was->account} : NULL,
-                    is->queued ? &(place){.priority = is->priority, .name = is->account} : NULL);
+        rc = change(d, MJ_IX_QUEUE, was->queued ? &queue : NULL, is->queued ? &new_queue : NULL);
     if (rc == 0 && (was->grave || is->grave))
-        rc = change(d, MJ_IX_GRAVE, was->grave ? &(place){.at = was->pruned_at} : NULL,
-                    is->grave ? &(place){.at = is->pruned_at} : NULL);
+        rc = change(d, MJ_IX_GRAVE, was->grave ? &grave : NULL, is->grave ? &new_grave : NULL);
     return rc;
 }
 
