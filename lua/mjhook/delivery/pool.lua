@@ -131,7 +131,10 @@ local Isolated = {}
 Isolated.__index = Isolated
 
 function M.isolated(mj)
-  core.need_curl() -- once here, rather than in each process whose handler makes a request
+  local client = core.http {} -- libcurl is set up once here, rather than in each process whose handler makes a request
+  if client then
+    client:close()
+  end
   return setmetatable({ mj = mj, size = 1, children = {} }, Isolated)
 end
 
