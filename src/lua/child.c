@@ -49,6 +49,18 @@ static int claim(lua_State *L)
     return 1;
 }
 
+/* more() -> text: the child's function has done all its work, and waits for more; nil: there is none. */
+static int more(lua_State *L)
+{
+    mj_buf *b = mjl_buf(L);
+
+    if (!mj_child_more(lua_touserdata(L, lua_upvalueindex(1)), b))
+        return 0;
+    lua_pushlstring(L, (const char *)b->p, b->n);
+    mj_buf_free(b);
+    return 1;
+}
+
 static void push_ending(lua_State *L, int status)
 {
     lua_createtable(L, 0, 2);
@@ -60,8 +72,8 @@ static void push_ending(lua_State *L, int status)
     }
 }
 
-/* core.fork(function(tell, claim)) -> child | nil, err.  The function runs in a process of its own, which ends with
- * it; what it raises is lost.  Work that the parent may take back is begun piece by piece, each after claim() gave
+/* core.fork(function(tell, claim, more)) -> child | nil, err.  The function runs in a process of its own, which ends
+ * with it; what it raises is lost.  Work that the parent may take back is begun piece by piece, each after claim() gave
  * true.  Not from a process whose threads hold locks that the function needs. */
 static int core_fork(lua_State *L)
 {
@@ -80,6 +92,8 @@ static int core_fork(lua_State *L)
     lua_pushcclosure(L, tell, 1);
     lua_pushvalue(L, 2);
     lua_pushcclosure(L, claim, 1);
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, more, 1);
     rc = mj_child_fork(c);
     if (rc == 0) {
         /* Submissions of a handler use the keys that were read from these variables; the programs that it starts do
@@ -87,7 +101,7 @@ static int core_fork(lua_State *L)
         unsetenv(mj_midjourney.environment.api_key);
         unsetenv("MJHOOK_SECRET");
         mjl_forget_watch();
-        rc = lua_pcall(L, 2, 0, 0);
+        rc = lua_pcall(L, 3, 0, 0);
         _exit(rc == LUA_OK ? 0 : 1); /* skips exit handlers: they belong to the parent */
     }
     if (rc < 0) {
@@ -98,14 +112,19 @@ static int core_fork(lua_State *L)
     return 1;
 }
 
-/* child:hear() -> the message of the next piece that is done; true: it has none; nil: none is done yet; false: the
- * child has ended */
+/* child:hear() -> the message of the next piece that is done; true: it has none; nil: none is done yet; nil, true: all
+ * are, and the child waits for more; false: the child has ended */
 static int child_hear(lua_State *L)
 {
     mj_child *c = luaL_checkudata(L, 1, CHILD);
     mj_str message;
     int rc = mj_child_hear(c, &message);
 
+    if (rc == 2) {
+        lua_pushnil(L);
+        lua_pushboolean(L, 1);
+        return 2;
+    }
     if (rc > 0 && message.p)
         lua_pushlstring(L, message.p, message.n);
     else if (rc > 0)
@@ -114,6 +133,15 @@ static int child_hear(lua_State *L)
         lua_pushnil(L);
     else
         lua_pushboolean(L, 0);
+    return 1;
+}
+
+/* child:give(work) -> boolean: hands a text to a child that waits for more work; false: it does not take it */
+static int child_give(lua_State *L)
+{
+    mj_child *c = luaL_checkudata(L, 1, CHILD);
+
+    lua_pushboolean(L, mj_child_give(c, mjl_arg_str(L, 2)));
     return 1;
 }
 
@@ -249,13 +277,9 @@ static int core_exec(lua_State *L)
 
 void mjl_open_child(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"hear", child_hear},
-                                       {"began", child_began},
-                                       {"take_back", child_take_back},
-                                       {"forbid", child_forbid},
-                                       {"stop", child_stop},
-                                       {"close", child_close},
-                                       {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"hear", child_hear},     {"began", child_began}, {"give", child_give},   {"take_back", child_take_back},
+        {"forbid", child_forbid}, {"stop", child_stop},   {"close", child_close}, {NULL, NULL}};
     static const luaL_Reg functions[] = {
         {"fork", core_fork}, {"await", core_await}, {"run", core_run}, {"exec", core_exec}, {NULL, NULL}};
 

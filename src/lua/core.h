@@ -100,6 +100,7 @@ void mjl_open_store_write(lua_State *L);
 void mjl_open_store_read(lua_State *L);
 void mjl_open_store_stats(lua_State *L);
 void mjl_open_store_copy(lua_State *L);
+void mjl_open_operation(lua_State *L);
 void mjl_open_http(lua_State *L);
 void mjl_open_stream(lua_State *L);
 void mjl_open_fetch(lua_State *L);

@@ -112,8 +112,10 @@ static void read_task(lua_State *L, int t, mj_task *task)
 /* What the operations on events use; see mj_op. */
 static void read_event_op(lua_State *L, int t, mj_op *op)
 {
-    if (op->kind == MJ_OP_EVENT_TAKE)
+    if (op->kind == MJ_OP_EVENT_TAKE) {
+        op->raw = mjl_bool(L, t, "raw");
         return;
+    }
     mjl_field(L, t, "ref");
     if (!mjl_ref(L, -1, op->ref))
         luaL_error(L, "bad field 'ref'");
@@ -164,17 +166,47 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
 
 /* ---- results ---- */
 
-/* Inverse of mj_event_decode's input for a leased event: its fields are in op->event. */
+static mj_str bytes_of(const mj_buf *b)
+{
+    return (mj_str){(const char *)b->p, (uint32_t)b->n};
+}
+
+/* An event as it was leased: the record is older. */
+static int push_leased_event(lua_State *L, mj_str record, uint32_t tries, int64_t next_at)
+{
+    mj_event_record e;
+    int rc = mj_event_decode(record, &e);
+
+    if (rc == MJ_OK)
+        rc = mjl_push_event(L, record);
+    if (rc != MJ_OK)
+        return rc;
+    mjl_set_int(L, "tries", tries);
+    mjl_set_int(L, "round", tries - e.before);
+    mjl_set_int(L, "next_at", next_at);
+    return MJ_OK;
+}
+
 static void push_leased(lua_State *L, const mj_op *op)
 {
-    const mj_event_record *e = &op->event;
+    if (push_leased_event(L, bytes_of(&op->event_bytes), op->event.tries, op->event.next_at) == MJ_OK)
+        lua_setfield(L, -2, "event");
+    if (op->raw)
+        mjl_set_str(L, "event_record", bytes_of(&op->event_bytes));
+}
 
-    if (mjl_push_event(L, (mj_str){(const char *)op->event_bytes.p, (uint32_t)op->event_bytes.n}) != MJ_OK)
-        return;
-    mjl_set_int(L, "tries", e->tries); /* as leased; the bytes are older */
-    mjl_set_int(L, "round", e->tries - e->before);
-    mjl_set_int(L, "next_at", e->next_at);
-    lua_setfield(L, -2, "event");
+/* core.leased(event_record, record, tries, next_at) -> event, task: what a lease's records are; nil: what can't be
+ * read, and a task that is gone. */
+static int core_leased(lua_State *L)
+{
+    mj_str event = mjl_arg_str(L, 1), record = mjl_arg_str(L, 2);
+    uint32_t tries = (uint32_t)mjl_arg_int(L, 3, 0, UINT32_MAX);
+
+    if (push_leased_event(L, event, tries, mjl_arg_ms(L, 4)) != MJ_OK)
+        return 0;
+    if (record.n == 0 || mjl_push_task(L, record) != MJ_OK)
+        lua_pushnil(L);
+    return 2;
 }
 
 static void push_pruned(lua_State *L, mj_str record)
@@ -219,12 +251,25 @@ void mjl_push_result(lua_State *L, const mj_op *op)
         push_pruned(L, (mj_str){(const char *)op->tomb.p, (uint32_t)op->tomb.n});
     if (op->kind == MJ_OP_EVENT_TAKE && op->code == MJ_OK)
         push_leased(L, op);
-    if (op->record.n > 0) {
-        mj_str record = {(const char *)op->record.p, (uint32_t)op->record.n};
-        rc = op->brief ? mjl_push_sendable(L, record) : mjl_push_task(L, record);
+    if (op->raw && op->code == MJ_OK) {
+        mj_task t;
+        rc = op->record.n > 0 ? mj_task_decode(op->record.p, op->record.n, &t) : MJ_OK;
+        lua_pushlstring(L, (const char *)op->record.p, op->record.n);
+        lua_setfield(L, -2, "record");
+        if (rc != MJ_OK)
+            mjl_set_lit(L, "code", mj_error_name(rc));
+    } else if (op->record.n > 0) {
+        rc = op->brief ? mjl_push_sendable(L, bytes_of(&op->record)) : mjl_push_task(L, bytes_of(&op->record));
         if (rc == MJ_OK)
             lua_setfield(L, -2, "task");
         else
             mjl_set_lit(L, "code", mj_error_name(rc));
     }
+}
+
+void mjl_open_operation(lua_State *L)
+{
+    static const luaL_Reg functions[] = {{"leased", core_leased}, {NULL, NULL}};
+
+    luaL_setfuncs(L, functions, 0);
 }

@@ -3,6 +3,7 @@
 #include "os/fd.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,6 +18,7 @@ static mj_child *list;
 #define TAKEN_BACK 0x80000000U
 
 enum { FREE, HELD, FORBIDDEN };
+enum { FEED_MS = 1000 };
 
 struct mj_child_shared {
     atomic_uint begun; /* how many pieces of its work the child has begun */
@@ -228,6 +230,9 @@ static void drop_given(mj_child *c)
     }
 }
 
+/* In the place of a piece's number. */
+static const uint32_t HUNGRY = UINT32_MAX;
+
 /* Whether the buffer begins with a whole message. */
 static bool whole(const mj_buf *b)
 {
@@ -263,8 +268,8 @@ static unsigned done(const mj_child *c)
     return c->shared ? atomic_load(&c->shared->done) : 0;
 }
 
-/* The next piece is done. */
-static int give(mj_child *c, mj_str *message)
+/* The next piece is done, or the child has said that all are. */
+static int next(mj_child *c, unsigned known, mj_str *message)
 {
     uint32_t n, piece;
 
@@ -272,6 +277,10 @@ static int give(mj_child *c, mj_str *message)
     if (whole(&c->got)) {
         n = mj_be32_get(c->got.p);
         piece = mj_be32_get(c->got.p + 4);
+        if (piece == HUNGRY && known <= c->heard) {
+            c->used = HEAD;
+            return 2;
+        }
         if (piece <= c->heard) { /* less: a handler that has forked talks for two */
             c->used = HEAD + (size_t)n;
             c->messages++;
@@ -297,9 +306,67 @@ int mj_child_hear(mj_child *c, mj_str *message)
             known = done(c); /* all that it did before it ended */
         if (!whole(&c->got) && known <= c->heard)
             return rc;
-        if (give(c, message))
-            return 1;
+        if ((rc = next(c, known, message)) != 0)
+            return rc;
     }
+}
+
+static bool receive_all(int fd, void *p, size_t n)
+{
+    char *at = p;
+
+    while (n > 0) {
+        ssize_t got = recv(fd, at, n, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return false;
+        at += got;
+        n -= (size_t)got;
+    }
+    return true;
+}
+
+int mj_child_more(mj_child *c, mj_buf *more)
+{
+    uint8_t head[HEAD];
+    uint32_t n;
+
+    mj_be32(head, 0);
+    mj_be32(head + 4, HUNGRY);
+    if (!send_all(c->fd, head, sizeof head) || !receive_all(c->fd, head, 4))
+        return 0;
+    n = mj_be32_get(head);
+    more->n = 0;
+    return mj_buf_reserve(more, n) && receive_all(c->fd, more->p, more->n = n);
+}
+
+/* Sends to a child that reads.  One that does not for a second is stopped, or not ours any more. */
+static bool feed(int fd, const void *p, size_t n)
+{
+    const char *at = p;
+
+    while (n > 0) {
+        struct pollfd ready = {.fd = fd, .events = POLLOUT};
+        ssize_t sent = send(fd, at, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) && poll(&ready, 1, FEED_MS) == 1)
+            continue;
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent <= 0)
+            return false;
+        at += sent;
+        n -= (size_t)sent;
+    }
+    return true;
+}
+
+bool mj_child_give(mj_child *c, mj_str more)
+{
+    uint8_t head[4];
+
+    mj_be32(head, more.n);
+    return c->fd >= 0 && feed(c->fd, head, sizeof head) && feed(c->fd, more.p, more.n);
 }
 
 void mj_child_end(mj_child *c, int *status)

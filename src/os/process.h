@@ -48,8 +48,13 @@ unsigned mj_child_take_back(mj_child *c);
  * is too long. */
 bool mj_child_tell(mj_child *c, mj_str message);
 /* Gives the next piece that is done, without waiting.  1: *message is its message (p is NULL: none), valid until the
- * next call.  0: none yet.  -1: the child has ended, or sent nonsense. */
+ * next call.  2: the child has done all its work, and waits for more.  0: none yet.  -1: the child has ended, or sent
+ * nonsense. */
 int mj_child_hear(mj_child *c, mj_str *message);
+/* In the child, when all its work is done: says so, and waits for more.  1: `more` holds it; 0: there is none. */
+int mj_child_more(mj_child *c, mj_buf *more);
+/* Gives a child that waits for work more of it.  false: it does not take it. */
+bool mj_child_give(mj_child *c, mj_str more);
 /* Kills the child and its process group if they still run, and waits; *status as from waitpid(). */
 void mj_child_end(mj_child *c, int *status);
 

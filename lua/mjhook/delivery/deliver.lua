@@ -65,10 +65,11 @@ local function outcome_op(mj, outcome, report, on_trouble)
 end
 
 -- Stores outcomes and takes n leases: in one transaction, if no other process wants to write.
-local function exchange(mj, ops, n)
+local function exchange(mj, ops, n, raw)
   local first = #ops
   local take = {
     op = "take", ["until"] = mj.exec:now() + math.floor(mj.config.handler_timeout * 1000) + LEASE_SLACK_MS,
+    raw = raw,
   }
   for i = first + 1, first + n do
     ops[i] = take
@@ -96,7 +97,7 @@ local function deliver(mj, options, handlers, report)
     local leased = {}
     if room > 0 or #ops > 0 then
       local err
-      leased, err = exchange(mj, ops, room)
+      leased, err = exchange(mj, ops, room, handlers.raw)
       if not leased then
         return nil, err
       end
@@ -127,9 +128,7 @@ function M.deliver(mj, options)
   end
   local handlers = options.isolate and pool.isolated(mj) or pool.direct(mj, options.queue)
   local ran, done, err = pcall(deliver, mj, options, handlers, report)
-  if not ran or not done then
-    handlers:close() -- processes of handlers must not outlive the call, whatever it raises
-  end
+  handlers:close() -- processes of handlers must not outlive the call, whatever it raises
   if not ran then
     error(done, 0)
   end

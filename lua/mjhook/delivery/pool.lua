@@ -1,6 +1,7 @@
 --- Where the policy's handlers run: here, one after another, or in processes of their own that may hang and crash.
 --
 -- Both kinds have the same four functions:
+--   raw               whether leases are to have their records as they are stored
 --   room()            how many events it can take now
 --   start(leases)     takes them
 --   idle()            has nothing at hand
@@ -8,11 +9,13 @@
 --                     run after all
 local core = require "mjhook.core"
 local json = require "mjhook.json"
+local parcel = require "mjhook.delivery.parcel"
 local view = require("mjhook.view").view
 
 local M = {}
 
 local MOST = 256     -- events at once when handlers are quick
+local MOST_OF_ONE = 4096 -- events of one process, which may leak
 local QUICK_MS = 5   -- a handler at most this slow on average lets their number grow
 -- A deliverer that died may have run the event or not: it counts for little. But a handler that takes its deliverer
 -- with it, every time, must not do so for ever.
@@ -29,6 +32,9 @@ local FAIR_MS = 5000 -- one that had so long and was cut off by the end of the b
 -- Runs one event's handlers; nil when its lease has not enough time left for them. Its record may be gone: then there
 -- is nothing left to tell of.
 local function handle(mj, lease)
+  if lease.record then
+    lease = parcel.decode(lease.event_record, lease.record, lease.event.tries, lease.event.next_at)
+  end
   local event = lease.event
   if event.round - event.failed > DEATHS then
     return false, ("the process that handles it dies: %d times so far"):format(DEATHS), { bury = true }
@@ -135,7 +141,7 @@ function M.isolated(mj)
   if client then
     client:close()
   end
-  return setmetatable({ mj = mj, size = 1, children = {} }, Isolated)
+  return setmetatable({ mj = mj, size = 1, children = {}, waiting = {}, raw = true }, Isolated)
 end
 
 -- When no process can be started, there is no point in taking more: those that run go on.
@@ -151,27 +157,45 @@ end
 local function serve(mj, leases)
   local parents = mj.exec.client -- kept, so that it is not collected and closed
   mj.exec.client = nil
-  return function(tell, claim)
+  return function(tell, claim, more)
     mj.exec:unlock() -- the pass is the parent's: it must not last as long as what a handler leaves behind
-    for _, lease in ipairs(leases) do
-      if not claim() then
-        break
+    while leases do
+      for _, lease in ipairs(leases) do
+        if not claim() then
+          return parents
+        end
+        tell(told(handle(mj, lease)))
       end
-      tell(told(handle(mj, lease)))
+      local text = more()
+      leases = text and parcel.unpack(text)
     end
     return parents
   end
 end
 
 function Isolated:fork(leases)
-  local now = core.clock()
   local client = self.mj.exec.client
-  local child, err = core.fork(serve(self.mj, leases))
+  local process, err = core.fork(serve(self.mj, leases))
   self.mj.exec.client = client
+  return process and { process = process, before = 0 }, err
+end
+
+-- Gives leases to a process that waits for work, or to a new one.
+function Isolated:hand_out(leases)
+  local child, err = table.remove(self.waiting), nil
+  if child and not child.process:give(parcel.pack(leases)) then
+    child.process:stop()
+    child = nil
+  end
+  if not child then
+    child, err = self:fork(leases)
+  end
   if not child then
     return nil, err
   end
-  self.children[#self.children + 1] = { process = child, leases = leases, at = 1, begun = now, since = now }
+  child.leases, child.at, child.begun = leases, 1, core.clock()
+  child.since = child.begun
+  self.children[#self.children + 1] = child
   return true
 end
 
@@ -185,7 +209,7 @@ function Isolated:start(leases)
     end
     local ok, err = nil, self.denied
     if not err then
-      ok, err = self:fork(mine)
+      ok, err = self:hand_out(mine)
     end
     if not ok then
       self.unable = self.unable or {}
@@ -236,17 +260,32 @@ end
 
 -- A handler is slow: the events that its child has not begun are handed back, so that they need not wait.
 local function relieve(child, out)
-  local begun = math.max(child.process:take_back(), child.at)
+  child.relieved = true
+  local begun = math.max(child.process:take_back() - child.before, child.at)
   for _ = begun + 1, #child.leases do
     out[#out + 1] = { lease = table.remove(child.leases) }
   end
 end
 
--- Hears what a child has to say. True when it has ended.
+-- All that a child had to do is done. It stays for more when its handlers are quick and it has not had too many.
+function Isolated:done(child)
+  self.size = grown(self, (core.clock() - child.begun) / #child.leases)
+  child.before = child.before + #child.leases
+  if self.size > 1 and child.before < MOST_OF_ONE and not child.relieved then
+    self.waiting[#self.waiting + 1] = child
+  else
+    child.process:stop()
+  end
+end
+
+-- Hears what a child has to say. True when it has no more work.
 function Isolated:hear(child, out)
   while true do
-    local message = child.process:hear()
-    if message == nil then
+    local message, waits = child.process:hear()
+    if waits then
+      self:done(child)
+      return true
+    elseif message == nil then
       return false
     elseif message == false then
       local how = child.process:stop()
@@ -320,7 +359,7 @@ function Isolated:wait(stop_at)
   return out
 end
 
---- Ends what still runs, when the store has failed under it.
+--- Ends what still runs: processes that wait for work, and, when the store has failed under them, others.
 function Isolated:close()
   local begun = core.clock()
   for _, child in ipairs(self.children) do
@@ -332,7 +371,10 @@ function Isolated:close()
     end
     child.process:stop()
   end
-  self.children = {}
+  for _, child in ipairs(self.waiting) do
+    child.process:stop()
+  end
+  self.children, self.waiting = {}, {}
 end
 
 function Direct:close()
