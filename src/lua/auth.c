@@ -6,10 +6,15 @@
 #include <string.h>
 
 #define KEYRING "mjhook.keyring"
+#define MAC "mjhook.mac"
 
 typedef struct box {
     mj_keyring *ring;
 } box;
+
+typedef struct mac_box {
+    mj_mac *mac;
+} mac_box;
 
 static mj_keyring *check(lua_State *L)
 {
@@ -155,6 +160,48 @@ static int core_hmac(lua_State *L)
     return 1;
 }
 
+static int mac_close(lua_State *L)
+{
+    mac_box *b = luaL_checkudata(L, 1, MAC);
+
+    mj_mac_free(b->mac);
+    b->mac = NULL;
+    return 0;
+}
+
+/* core.mac(key) -> mac: HMAC-SHA-256 with a key that is set up once.  Raises as core.sha256(). */
+static int core_mac(lua_State *L)
+{
+    size_t n;
+    const char *key = luaL_checklstring(L, 1, &n);
+    mac_box *b = lua_newuserdata(L, sizeof *b);
+
+    b->mac = NULL;
+    luaL_getmetatable(L, MAC);
+    lua_setmetatable(L, -2);
+    b->mac = mj_mac_new(key, n);
+    return b->mac ? 1 : mjl_raise(L, MJ_ENOMEM, "HMAC-SHA-256");
+}
+
+/* mac:base64(data) -> text, with padding.  Raises as core.sha256(). */
+static int mac_base64(lua_State *L)
+{
+    mac_box *b = luaL_checkudata(L, 1, MAC);
+    uint8_t sum[32];
+    char out[sizeof sum / 3 * 4 + 5];
+    size_t n;
+    const char *p = luaL_checklstring(L, 2, &n);
+    int rc;
+
+    if (!b->mac)
+        return luaL_error(L, "the mac is closed");
+    rc = mj_mac_of(b->mac, p, n, sum);
+    if (rc != MJ_OK)
+        return mjl_raise(L, rc, "HMAC-SHA-256");
+    lua_pushlstring(L, out, mj_base64(sum, sizeof sum, out));
+    return 1;
+}
+
 /* core.base64(data) -> text, with padding */
 static int core_base64(lua_State *L)
 {
@@ -187,10 +234,16 @@ void mjl_open_auth(lua_State *L)
                                        {"authorize", keyring_authorize},
                                        {"close", keyring_close},
                                        {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"keyring", core_keyring},   {"sha256", core_sha256},
-                                         {"hmac_sha256", core_hmac},  {"base64", core_base64},
-                                         {"unbase64", core_unbase64}, {NULL, NULL}};
+    static const luaL_Reg mac_methods[] = {{"base64", mac_base64}, {"close", mac_close}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"keyring", core_keyring},
+                                         {"sha256", core_sha256},
+                                         {"hmac_sha256", core_hmac},
+                                         {"mac", core_mac},
+                                         {"base64", core_base64},
+                                         {"unbase64", core_unbase64},
+                                         {NULL, NULL}};
 
     mjl_class(L, KEYRING, methods);
+    mjl_class(L, MAC, mac_methods);
     luaL_setfuncs(L, functions, 0);
 }

@@ -27,10 +27,18 @@ local TIMES = { "created_at", "submitted_at", "finished_at" }
 local DEFAULT_S = 30 -- for a handler, if nothing else is known
 local SPARE = 0.1    -- of the time, so that the handler says itself that it was up
 
+local day, date = nil, nil -- the newest that was asked for: tasks of a lot have the same
+
 --- Milliseconds since 1970 as ISO 8601.
 function M.iso(ms)
   local seconds = math.floor(ms / 1000)
-  return os.date("!%Y-%m-%dT%H:%M:%S", seconds) .. (".%03dZ"):format(ms - seconds * 1000)
+  local today = math.floor(seconds / 86400)
+  if today ~= day then
+    day, date = today, os.date("!%Y-%m-%d", seconds)
+  end
+  local left = seconds - today * 86400
+  return ("%sT%02d:%02d:%02d.%03dZ"):format(date, math.floor(left / 3600), math.floor(left / 60) % 60, left % 60,
+    ms - seconds * 1000)
 end
 
 --- The fields above of a task.
