@@ -81,6 +81,59 @@ describe("a handler in a process of its own", function()
     assert.is_nil(error_of(ref))
   end)
 
+  -- The pid of the process that runs this.
+  local function pid()
+    return kit.read("/proc/self/stat"):match "^%d+"
+  end
+
+  it("stays for more when it is quick, with all that a task has, and ends with the call", function()
+    open({ on_event = function(task)
+      note("seen", ("%s %s %s"):format(pid(), task.prompt, task.image))
+    end }, { handlers = 1 })
+    ended("x", 40)
+    assert.same({ delivered = 40, buried = 0, errors = 0 }, deliver())
+    local seen, pids = lines "seen", {}
+    for _, line in ipairs(seen) do
+      assert.equal("x https://img.example/x.png", line:match " (.*)$")
+      pids[line:match "^%d+"] = true
+    end
+    assert.equal(40, #seen)
+    local own = next(pids)
+    assert.is_nil(next(pids, own))
+    assert.is_false(lives(own))
+  end)
+
+  it("that dies after many others costs its own event a try, and no other", function()
+    open({ on_event = function(task)
+      if task.task_id == "x30" then
+        os.exit(7)
+      end
+      note("seen", task.task_id)
+    end }, { handlers = 1 })
+    local _, refs = ended("x", 40)
+    assert.same({ delivered = 39, buried = 0, errors = 1 }, deliver())
+    assert.equal("on_succeeded: its process exited with 7", error_of(refs[30]))
+    local count = {}
+    for _, id in ipairs(lines "seen") do
+      count[id] = (count[id] or 0) + 1
+    end
+    for i = 1, 40 do
+      assert.equal(i ~= 30 and 1 or nil, count["x" .. i])
+    end
+  end)
+
+  it("goes on after a message among pieces without one, in their order", function()
+    open({ on_event = function(task)
+      if task.task_id == "x7" or task.task_id == "x20" then
+        return false, "not " .. task.task_id
+      end
+    end }, { handlers = 1 })
+    local _, refs = ended("x", 30)
+    assert.same({ delivered = 28, buried = 0, errors = 2 }, deliver())
+    assert.equal("on_event: not x7", error_of(refs[7]))
+    assert.equal("on_event: not x20", error_of(refs[20]))
+  end)
+
   it("does not share this process' memory or its connections", function()
     local calls = 0
     open { on_event = function() calls = calls + 1 end }
