@@ -228,7 +228,7 @@ function _M.enqueue(item)
     _M.wake()
 end
 
--- After late_ms nobody is going to overtake any more.
+-- After late_ms no other callback overtakes any more.
 local function release_one(item)
     for i, other in ipairs(held) do
         if other == item then

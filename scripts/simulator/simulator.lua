@@ -142,7 +142,7 @@ function _M.status()
     local ids = args.taskIds
     local scripted = fault and faults.task_kinds[fault.fault] and fault.fault
     local from, to, step = 1, #ids, 1
-    if cfg.status_order == "reverse" then  -- nobody is to rely on the order
+    if cfg.status_order == "reverse" then  -- no client may rely on the order
         from, to, step = #ids, 1, -1
     end
 

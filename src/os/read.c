@@ -126,11 +126,12 @@ static int leave(walk *w, char why[MJ_FILE_WHY])
 
 static int descend(walk *w, const char *name, char why[MJ_FILE_WHY])
 {
-    size_t n = strlen(w->at);
+    size_t n = strlen(w->at), more = strlen(name);
 
-    if (n + strlen(name) + 2 > sizeof w->at)
+    if (n + more + 2 > sizeof w->at)
         return mj_file_refuse(why, MJ_EIO, "%s: %s", w->path, strerror(ENAMETOOLONG));
-    snprintf(w->at + n, sizeof w->at - n, "/%s", name);
+    w->at[n] = '/';
+    memcpy(w->at + n + 1, name, more + 1);
     return enter(w, name, why);
 }
 

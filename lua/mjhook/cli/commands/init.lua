@@ -100,7 +100,7 @@ end
 
 -- ---- afterwards ----
 
--- What doctor says, as the user to whom the store belongs: another one is refused by it.
+-- What doctor says, run as the user that owns the store: the store refuses any other user.
 local function doctor(plan)
   local place = require "mjhook.setup.place"
   local user = core.user(plan.user)
