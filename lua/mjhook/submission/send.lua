@@ -13,7 +13,8 @@ M.STALL_MS = 60000
 
 -- Tasks are claimed ahead of a free connection, so that none is idle while the store commits: as many as ended since
 -- the last commit, since as many will have ended by the next one, and twice as many when connections were idle before
--- it. What is claimed has to leave soon: a crash between claim and send makes tasks ambiguous.
+-- it; at least half as many as connections, since answers come in bursts. What is claimed has to leave soon: a crash
+-- between claim and send makes tasks ambiguous.
 M.AHEAD_MAX = 256
 
 -- How long an account rests after a refusal (milliseconds); PRODUCT.md and PROVIDER.md name the first three.
@@ -333,7 +334,8 @@ function Sending:store(hurried)
     all_accepted = all_accepted and (not item.ended or item.verdict.kind == "accepted")
   end
   local ops = outcome(self, ended)
-  self.ahead = all_accepted and math.min(hurried and 2 * #ended or #ended, M.AHEAD_MAX) or 0
+  self.ahead = all_accepted and math.min(math.max(hurried and 2 * #ended or #ended,
+    math.floor(self.mj.config.connections / 2)), M.AHEAD_MAX) or 0
   local claims, start_by = self:claims(#staying), core.clock() + M.STALL_MS
   local results, claimed = M.claim(self.mj, ops, claims)
   self.items, self.ended = staying, 0
