@@ -142,7 +142,7 @@ local function dispatcher(mj)
     elseif running > 0 and core.clock() < heard_at + SLOW_MS then
       return look_later()
     end
-    if not mj.exec.store and mj.exec:read "queued" == 0 then -- one round trip, of many
+    if not mj.exec.store and mj.exec:read "sums" == 0 then -- one round trip, of many
       return
     end
     local now = mj.exec:now()

@@ -136,17 +136,20 @@ static void add_fact(void *ctx, const char *level, const char *name, const char 
         mj_put_str(ctx, (mj_str){words[i], (uint32_t)strlen(words[i])});
 }
 
-/* store:queued() -> number of queued jobs that may be sent | nil, err */
-static int store_queued(lua_State *L)
+/* store:sums() -> number of queued jobs that may be sent, time of the newest commit (nil: none) | nil, err */
+static int store_sums(lua_State *L)
 {
     mj_store *s = mjl_store(L);
-    int64_t n;
-    int rc = mj_store_queued(s, &n);
+    int64_t ready, latest;
+    int rc = mj_store_sums(s, &ready, &latest);
 
     if (rc != MJ_OK)
         return mjl_store_fail(L, s, rc);
-    mjl_push_int(L, n);
-    return 1;
+    mjl_push_int(L, ready);
+    if (latest <= 0)
+        return 1;
+    mjl_push_int(L, latest);
+    return 2;
 }
 
 /* store:facts() -> {{status= "ok"|"warn"|"fail", check=, message=, advice=}, ...} | nil, err.  See mj_store_facts(). */
@@ -184,7 +187,7 @@ static int store_facts(lua_State *L)
 void mjl_open_store_stats(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"stats", store_stats}, {"queued", store_queued}, {"facts", store_facts}, {"host", store_host}, {NULL, NULL}};
+        {"stats", store_stats}, {"sums", store_sums}, {"facts", store_facts}, {"host", store_host}, {NULL, NULL}};
 
     mjl_store_methods(L, methods);
 }

@@ -123,7 +123,7 @@ typedef struct page {
     mj_tx *tx;
     mj_query *q;
     mj_buf *out;
-    uint32_t n, passed;
+    uint32_t n, passed, seen;
 } page;
 
 static bool is_behind(const mj_query *q, const mj_entry *e)
@@ -171,6 +171,7 @@ static bool one(void *ctx, const mj_entry *e, mj_str bytes)
     page *p = ctx;
     mj_query *q = p->q;
 
+    p->seen++;
     if (is_behind(q, e))
         return false;
     if (p->n == q->limit || p->passed >= PASSED_BY) {
@@ -209,7 +210,7 @@ static int page_of_key(page *p, const mj_scan *scan)
 
 int mj_store_page(mj_store *s, mj_query *q, mj_buf *out)
 {
-    page p = {s, NULL, q, out, 0, 0};
+    page p = {.s = s, .q = q, .out = out};
     mj_scan scan;
     int rc = plan(q, &scan);
 
@@ -217,9 +218,13 @@ int mj_store_page(mj_store *s, mj_query *q, mj_buf *out)
         return rc;
     q->more = false;
     q->looked = 0;
+    if (q->limit < UINT32_MAX && (q->order == MJ_BY_DUE || (lists_tasks(q) && !mj_filter_is_set(&q->only))))
+        scan.limit = q->limit + 1; /* none is passed over, but for those without a record */
     rc = q->order == MJ_BY_KEY ? page_of_key(&p, &scan) : s->backend->scan(p.tx, &scan, one, &p);
     if (rc == MJ_OK && out->failed)
         rc = MJ_ENOMEM;
+    if (scan.limit > 0 && p.seen == scan.limit)
+        q->more = true;
     s->backend->abort(p.tx);
     return rc;
 }

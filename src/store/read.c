@@ -256,7 +256,7 @@ int mj_store_stats(mj_store *s, mj_stats *out)
     return rc;
 }
 
-int mj_store_queued(mj_store *s, int64_t *n)
+int mj_store_sums(mj_store *s, int64_t *ready, int64_t *latest)
 {
     mj_tally totals = {0};
     mj_tx *tx;
@@ -265,7 +265,8 @@ int mj_store_queued(mj_store *s, int64_t *n)
     if (rc != MJ_OK)
         return rc;
     rc = s->backend->totals(tx, &totals);
-    *n = totals.ready;
+    *ready = totals.ready;
+    *latest = totals.latest;
     s->backend->abort(tx);
     return rc;
 }

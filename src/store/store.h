@@ -394,9 +394,9 @@ void mj_store_trim(mj_store *s);
 
 /* From counters: the size of the store does not matter. */
 int mj_store_stats(mj_store *s, mj_stats *out);
-/* How many queued jobs may be sent, by the sums alone. */
-int mj_store_queued(mj_store *s, int64_t *n);
-/* The same, as this handle's last write left them.  Asks nothing: what others queued may be
+/* By the sums alone: how many queued jobs may be sent, and the time of the newest commit. */
+int mj_store_sums(mj_store *s, int64_t *ready, int64_t *latest);
+/* How many queued jobs may be sent, as this handle's last write left them.  Asks nothing: what others queued may be
  * missing for some seconds. */
 int64_t mj_store_last_ready(const mj_store *s);
 

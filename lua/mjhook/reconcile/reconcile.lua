@@ -145,7 +145,8 @@ function Reconcile:catch_up(before)
   if self.dry_run then
     return false
   elseif before - now <= core.clock_step then
-    before = assert(self.mj.exec:read("stats", now)).latest or now
+    local ready, latest = self.mj.exec:read "sums"
+    before = assert(ready, latest) and latest or now
   end
   if before - now <= core.clock_step then
     return false
