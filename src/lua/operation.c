@@ -7,7 +7,7 @@ unsigned mjl_find(mj_str given, const char *(*name)(unsigned), unsigned count)
 {
     unsigned i = 0;
 
-    while (i < count && (strncmp(name(i), given.p, given.n) != 0 || name(i)[given.n] != '\0'))
+    while (i < count && (given.n == 0 || strncmp(name(i), given.p, given.n) != 0 || name(i)[given.n] != '\0'))
         i++;
     return i;
 }
