@@ -245,11 +245,13 @@ static int add_up(mj_tx *tx, const mj_tally *add)
     return rc;
 }
 
-enum { AHEAD = 4 }; /* changes: a batch is larger than the processor's near cache */
+/* A batch is larger than the processor's near cache: what is written some changes later is fetched meanwhile. */
+enum { AHEAD = 4, LINE = 64, MOST_FETCHED = 2048 /* bytes of a row */ };
 
 static void fetch_early(const mj_change *c)
 {
-    __builtin_prefetch(c->bytes.p);
+    for (uint32_t i = 0; i < c->bytes.n && i < MOST_FETCHED; i += LINE)
+        __builtin_prefetch(c->bytes.p + i);
     __builtin_prefetch(c->was);
     __builtin_prefetch(c->is);
 }
