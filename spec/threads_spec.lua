@@ -89,6 +89,7 @@ describe("the executor under nginx", function()
         end
         return true, "ok", {}
       end,
+      sleep = coroutine.yield, -- nothing wakes the light thread that keeps a worker alive
       worker = { exiting = function() return false end }, log = function() end,
       ERR = 1, WARN = 2, NOTICE = 3, INFO = 4,
     }
@@ -103,8 +104,8 @@ describe("the executor under nginx", function()
   end)
 
   after_each(function()
-    for _, name in ipairs { "ngx.semaphore", "resty.mjhook.threads", "resty.mjhook.lane", "resty.mjhook.guard",
-                            "resty.mjhook.log", "resty.mjhook.worker" } do
+    for _, name in ipairs { "ngx.semaphore", "resty.mjhook.threads", "resty.mjhook.keep", "resty.mjhook.lane",
+                            "resty.mjhook.guard", "resty.mjhook.log", "resty.mjhook.worker" } do
       package.loaded[name] = nil
     end
     rawset(_G, "ngx", nil)

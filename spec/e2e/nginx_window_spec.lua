@@ -117,4 +117,65 @@ describe("a window of submissions under nginx", function()
     assert.is_true(n.pending >= 20 and n.pending <= 21 and sim.requests "submit" <= 22, n.pending)
     assert.equal(0, mj:stats().tasks.submitting)
   end)
+
+  -- Begins a new worker, and has the old one end what it does.
+  local function reload()
+    kit.sh(("kill -HUP %d"):format(web:pid()))
+    kit.wait_until(function() return web:log():find("gracefully shutting down", 1, true) end)
+  end
+
+  local function ends()
+    kit.wait_until(function() return web:log():find("exited with code 0", 1, true) end, 3)
+    assert.is_nil(web:log():find("left in connection", 1, true))
+  end
+
+  it("ends with its answers when nginx reloads meanwhile", function()
+    start { max_in_flight = 100, connections = 3 }
+    sim.script { submit = { { fault = "slow", ms = 1500, n = 3 } } }
+    local client = ask "/many?n=3&name=fox"
+    kit.wait_until(function() return sim.requests "submit" == 3 end)
+    reload()
+    local late = ask "/many?n=1&name=owl"
+    assert.same({ pending = 3 }, cjson.decode(answer(client) or "{}"))
+    assert.same({ pending = 1 }, cjson.decode(answer(late)))
+    ends()
+    assert.same({ 4, 0, 0 }, { mj:stats().tasks.pending, mj:stats().tasks.submitting, mj:stats().tasks.ambiguous })
+  end)
+
+  it("that a request of a worker that ends begins, ends with its answers too", function()
+    start { max_in_flight = 100, connections = 3 }
+    local client = assert(socket.connect("127.0.0.1", web.port))
+    client:settimeout(20)
+    client:send "GET /many?n=2&name=fox HTTP/1.0\r\n"
+    assert.equal("pong\n", answer(ask "/ping")) -- so the worker has the beginning of the other request
+    reload()
+    sim.script { submit = { { fault = "slow", ms = 1000, n = 2 } } }
+    socket.sleep(0.4) -- an idle worker keeps nothing for that long
+    client:send "\r\n"
+    assert.same({ pending = 2 }, cjson.decode(answer(client) or "{}"))
+    ends()
+    assert.equal(2, mj:stats().tasks.pending)
+  end)
+
+  it("of a dispatcher ends with its answers when nginx reloads meanwhile", function()
+    start { max_in_flight = 2, connections = 3 }
+    local tasks = {}
+    for i = 1, 4 do
+      tasks[i] = assert(mj:submit { prompt = tostring(i) })
+    end
+    sim.script { submit = { { fault = "slow", ms = 1500 } } }
+    sim.finish(tasks[1].task_id)
+    kit.wait_until(function() return sim.requests "submit" == 3 end)
+    reload()
+    ends()
+    assert.equal("pending", mj:get(tasks[3].ref).state)
+    assert.equal(1, mj:stats().tasks.queued)
+  end)
+
+  it("leaves a worker that has nothing to do free to end at once", function()
+    start { max_in_flight = 100, connections = 3 }
+    assert.same({ pending = 1 }, cjson.decode(answer(ask "/many?n=1&name=fox")))
+    reload()
+    ends()
+  end)
 end)

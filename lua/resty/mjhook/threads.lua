@@ -3,6 +3,7 @@ local core = require "mjhook.core"
 local executor = require "mjhook.executor"
 local lane = require "resty.mjhook.lane"
 local log = require("resty.mjhook.log").log
+local run_in_thread = require "resty.mjhook.keep"
 local stores = require "mjhook.stores"
 
 --- LANES: how many commits are under way side by side at most, of a worker, on a database that is faster so. Each takes
@@ -78,7 +79,7 @@ end
 function Threads.call(_, pool, name, id, settings, payload, extra)
   local result, err, lot, outcomes, unreadable, owed
   for attempt = 1, 2 do
-    result, err, lot, outcomes, unreadable, owed = heard(ngx.run_worker_thread(pool, "resty.mjhook.worker", name, id,
+    result, err, lot, outcomes, unreadable, owed = heard(run_in_thread(pool, "resty.mjhook.worker", name, id,
       attempt == 2 and settings, payload, extra or false))
     if not err or err.code ~= "unconfigured" then
       break
