@@ -100,8 +100,8 @@ end
 --- Runs a window until nothing is left of its work.
 -- @tparam table mj
 -- @tparam table work with the fields items (a list of M.item(); those that have ended stay until they are stored),
--- ended (how many have), more (whether ready() may find more items than these), deadline (core.clock() at which waiting
--- ends, or nil), and the methods
+-- ended (how many have), more (whether ready() may find more items than these), deadline (core.clock() at which what
+-- is in the air is cut off, or nil), and the methods
 --   ready(room): gives a list of the items to begin now, at most `room`; marks as ended what will not be sent;
 --   is_ready(): whether it would give some;
 --   request(item): gives the request, a new table of plain data;

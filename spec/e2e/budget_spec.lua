@@ -79,6 +79,20 @@ describe("mjhook-reconcile", function()
       kit.quote(config), arguments or ""))
   end
 
+  -- The base_url of a server that lets no connection be made.
+  local function full_queue()
+    local server = assert(socket.bind("127.0.0.1", 0, 0)) -- its queue is full with these
+    local _, port = server:getsockname()
+    for _ = 1, 8 do
+      local client = socket.tcp()
+      client:settimeout(0)
+      client:connect("127.0.0.1", port)
+      kit.finally(function() client:close() end)
+    end
+    kit.finally(function() server:close() end)
+    return "http://127.0.0.1:" .. port
+  end
+
   -- One run: how long it took in seconds, what it reported, its exit code.
   local function run(arguments)
     local before = socket.gettime()
@@ -111,17 +125,6 @@ describe("mjhook-reconcile", function()
         assert.equal(0, report.lost)
         assert.equal(3000, report.pending)
       end)
-
-      it("answers submissions so: " .. kind, function()
-        prepare { max_in_flight = 4, connections = 2 }
-        queued(4)
-        sim.script { submit = { { fault = kind, ms = 300, n = 1000 } } }
-        local took, report = run("--budget " .. BUDGET)
-        assert_used(took)
-        assert_kept(took, report)
-        assert.equal(4, report.ambiguous + report.queued)
-        assert.is_true(report.ambiguous >= 2) -- they may have been sent: invariant 2
-      end)
     end
 
     it("accepts connections and reads nothing", function()
@@ -137,16 +140,7 @@ describe("mjhook-reconcile", function()
     end)
 
     it("lets no connection be made", function()
-      local server = assert(socket.bind("127.0.0.1", 0, 0)) -- its queue is full with these
-      local _, port = server:getsockname()
-      for _ = 1, 8 do
-        local client = socket.tcp()
-        client:settimeout(0)
-        client:connect("127.0.0.1", port)
-        kit.finally(function() client:close() end)
-      end
-      kit.finally(function() server:close() end)
-      prepare { base_url = "http://127.0.0.1:" .. port, connections = 2 }
+      prepare { base_url = full_queue(), connections = 2 }
       due(500)
       local took, report = run("--budget " .. BUDGET)
       assert_kept(took, report)
@@ -176,6 +170,48 @@ describe("mjhook-reconcile", function()
         assert.equal(5000, report.pending)
       end)
     end
+  end)
+
+  describe("begins no submission after its budget, and those that it has begun", function()
+    local LIMIT_MS = 2000 -- of a request here; 30 s outside of this
+
+    it("get their answers", function()
+      prepare { max_in_flight = 6, connections = 2 }
+      queued(6)
+      sim.config { submit = { slow = 1 }, slow_ms = 2000 }
+      local took, report, code = run("--budget " .. BUDGET)
+      assert.equal(0, code)
+      assert.same({ 2, 4, 0 }, { report.submitted, report.queued, report.ambiguous })
+      assert.equal(2, sim.requests "submit")
+      assert.is_true(took < 2 + GRACE, took)
+    end)
+
+    for _, kind in ipairs { "hang", "trickle", "stall", "hang_after" } do
+      it("wait no longer than a request may last when the provider answers so: " .. kind, function()
+        prepare { max_in_flight = 6, connections = 2 }
+        queued(6)
+        sim.script { submit = { { fault = kind, ms = 300, n = 1000 } } }
+        local http = mj.exec.http
+        mj.exec.http = function(self, requests, ...)
+          for _, request in ipairs(requests) do
+            request.timeout_ms = LIMIT_MS
+          end
+          return http(self, requests, ...)
+        end
+        local report = assert(mj:reconcile { budget = BUDGET })
+        assert.is_true(report.elapsed_ms < LIMIT_MS + GRACE * 1000, report.elapsed_ms)
+        assert.same({ 2, 4 }, { report.ambiguous, report.queued }) -- they may have been sent: invariant 2
+        assert.equal(2, sim.requests "submit")
+      end)
+    end
+
+    it("are not sent when their connection is not made by then", function()
+      prepare { base_url = full_queue(), connections = 2, max_in_flight = 4 }
+      queued(4)
+      local took, report = run("--budget " .. BUDGET)
+      assert.is_true(took < BUDGET + 2 * GRACE, took)
+      assert.same({ 4, 0 }, { report.queued, report.ambiguous })
+    end)
   end)
 
   it("keeps its budget with thousands of due tasks, and goes on where it ended", function()

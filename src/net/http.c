@@ -168,6 +168,22 @@ static size_t collect(mj_http *h)
     return ended;
 }
 
+/* A request that may not be begun any more does not wait for its connection. */
+static size_t cut_late(mj_http *h)
+{
+    int64_t now = mj_http_clock();
+    size_t ended = 0;
+
+    for (int i = 0; i < h->o.connections; i++) {
+        const transfer *t = &h->slots[i];
+        if (t->call && !t->begun && t->req->start_by_ms && now > t->req->start_by_ms) {
+            mj_http_cut(h, t->call, "no connection in time");
+            ended++;
+        }
+    }
+    return ended;
+}
+
 static void cut_all(mj_http *h, const char *why)
 {
     for (int i = 0; i < h->o.connections; i++)
@@ -207,6 +223,7 @@ void mj_http_wait(mj_http *h, int64_t until_ms)
         ended += begin(h);
         rc = mj_curl->multi_perform(h->multi, &active);
         ended += collect(h);
+        ended += cut_late(h);
         if (rc == CURLM_OK && h->first && slot_of(h, NULL))
             continue; /* a connection became free */
         if (rc == CURLM_OK && ended == 0 && left > 0 && active > 0) {

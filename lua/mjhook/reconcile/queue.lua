@@ -81,7 +81,7 @@ end
 
 local function send_queued(run, reasons, met)
   local ok, err = submit.send_queued(run.mj, {
-    deadline = run.stop_at,
+    begin_by = run.stop_at,
     more = function()
       return run:time_left()
     end,

@@ -170,7 +170,7 @@ local function held_back(why)
 end
 
 function Sending:ready(room)
-  if self.deadline and core.clock() >= self.deadline then
+  if self.begin_by and core.clock() >= self.begin_by then
     self.halted = self.halted or TOO_LATE
   end
   local list = NONE
@@ -243,7 +243,7 @@ end
 function Sending:add(claimed, start_by)
   local items = {}
   for i, task in ipairs(claimed) do
-    items[i] = window.item { task = task, verdict = false, start_by = math.min(start_by, self.deadline or math.huge) }
+    items[i] = window.item { task = task, verdict = false, start_by = math.min(start_by, self.begin_by or math.huge) }
   end
   for _, item in ipairs(self.items) do
     items[#items + 1] = item
@@ -359,7 +359,8 @@ end
 
 local function new(mj, how)
   return setmetatable({
-    mj = mj, how = how, deadline = how.deadline,
+    mj = mj, how = how,
+    begin_by = how.begin_by,  -- and no `deadline` for the window: what is begun gets its answer
     items = {}, ended = 0,
     waiting = 0,              -- items that are ready and found no connection
     ahead = 0, dry = false,   -- how many to claim ahead; whether the last commit had nothing more to claim
@@ -386,7 +387,8 @@ end
 -- @tparam number start_by core.clock() after which nothing of them is sent
 -- @tparam[opt] table how sent(tasks): gets the records of tasks once they are stored, with `requests`, how many were
 -- made; claimed(tasks): gets what was claimed, before it is sent; more(): whether to go on claiming what is queued,
--- without it nothing more is claimed; deadline: core.clock() at which waiting ends
+-- without it nothing more is claimed; begin_by: core.clock() after which no request is begun; what is in the air gets
+-- its answer, since a request that is cut off is probably billed and never sent again
 -- @treturn boolean|nil true; nil and an error when the store failed: what it could not store stays `submitting` until
 -- a sweep takes it over as `ambiguous`
 function M.send(mj, claimed, start_by, how)
