@@ -1,4 +1,5 @@
 -- An edited policy is taken over by processes that live on: checked first, and a broken one changes nothing.
+local beside = require "mjhook.beside"
 local core = require "mjhook.core"
 local kit = require "kit"
 local sim = require "sim"
@@ -313,6 +314,174 @@ describe("an edited policy", function()
       assert.equal("old", deliver())
       module(notes "new")
       assert.equal("old new", deliver())
+    end)
+  end)
+
+  describe("whose modules", function()
+    local name
+    local made = 0
+
+    before_each(function()
+      made = made + 1
+      name = "guarded" .. made
+      local paths, libraries = package.path, package.cpath
+      package.path = dir .. "/lib/?.lua;" .. paths
+      kit.finally(function() package.path, package.cpath = paths, libraries end)
+      os.execute("mkdir " .. dir .. "/lib")
+      kit.write(path, ('return { on_event = require(%q).note }'):format(name))
+    end)
+
+    -- A module that notes that it was run, and a word for each event.
+    local function module(word, place)
+      kit.write(("%s/%s.lua"):format(place or dir .. "/lib", name),
+        ('local f = assert(io.open("%s/ran", "a")) f:write("%s ") f:close() return { note = (%s)().on_event }'):format(
+          dir, word, "function() " .. policy(word) .. " end"))
+    end
+
+    local function refused(why)
+      local mj, err = require("mjhook").open(kit.settings({ policy = path }, sim))
+      assert.is_nil(mj)
+      assert.equal("config", err.code)
+      assert.truthy(err.message:find(("policy: module '%s': "):format(name), 1, true), err.message)
+      assert.truthy(err.message:find(why, 1, true), err.message)
+      assert.is_nil(err.message:find("\n", 1, true))
+      assert.is_nil(kit.read(dir .. "/ran"))
+    end
+
+    for what, case in pairs {
+      ["is a file that others can write"] = { "chmod 666 DIR/lib/NAME.lua", "NAME.lua can be written by others" },
+      ["lies in a directory that others can write"] = { "chmod 777 DIR/lib", "DIR/lib can be written by others" },
+      ["lies behind a link in a directory that others can write"] =
+        { "mv DIR/lib DIR/open; chmod 777 DIR/open; ln -s open DIR/lib", "DIR/open can be written by others" },
+      ["is a link to a file that others can write"] =
+        { "mv DIR/lib/NAME.lua DIR/x; chmod 666 DIR/x; ln -s ../x DIR/lib/NAME.lua", "NAME.lua can be written by" },
+    } do
+      it("are refused before they run: one that " .. what, function()
+        module "theirs"
+        kit.sh((case[1]:gsub("DIR", dir):gsub("NAME", name)))
+        refused((case[2]:gsub("DIR", dir):gsub("NAME", name)))
+        kit.sh(("chmod 755 %s/lib %s/open; chmod 644 %s/lib/*.lua"):format(dir, dir, dir)) -- and can be mended
+        open()
+        assert.equal("theirs ", kit.read(dir .. "/ran"))
+      end)
+    end
+
+    it("are refused when the search path leads there through links from elsewhere", function()
+      module "theirs"
+      local link = kit.tmp() .. "/link"
+      kit.sh(("ln -s %s/lib %s; chmod 777 %s/lib"):format(dir, link, dir))
+      package.path = link .. "/?.lua;" .. package.path:gsub("^[^;]*;", "")
+      refused(dir .. "/lib can be written by others")
+    end)
+
+    it("are refused when they are compiled ones that others can write", function()
+      package.cpath = dir .. "/lib/?.so;" .. package.cpath
+      kit.write(("%s/lib/%s.so"):format(dir, name), "not run")
+      kit.sh(("chmod 666 %s/lib/%s.so"):format(dir, name))
+      refused(name .. ".so can be written by others")
+    end)
+
+    it("become writable by others are not taken over, and it is told once", function()
+      module "old"
+      local mj = open()
+      module "theirs"
+      kit.sh("chmod 777 " .. dir .. "/lib")
+      for _ = 1, 2 do
+        later()
+        ended(mj)
+        assert(mj:deliver())
+      end
+      assert.equal("old old", seen())
+      assert.equal("old ", kit.read(dir .. "/ran"))
+      local said = ("stays at work: policy: module '%s': %s/lib/%s.lua: the directory %s/lib can be written"):format(
+        name, dir, name, dir)
+      assert.truthy(kit.log_text():find(said, 1, true), kit.log_text())
+      assert.equal(1, select(2, kit.log_text():gsub("stays at work", "")))
+      kit.sh("chmod 755 " .. dir .. "/lib")
+      module "mended"
+      later()
+      ended(mj)
+      assert(mj:deliver())
+      assert.equal("old old mended", seen())
+    end)
+
+    it("are not there are named in one line", function()
+      local mj, err = require("mjhook").open(kit.settings({ policy = path }, sim))
+      assert.is_nil(mj)
+      assert.equal(("policy: %s:1: module '%s' not found"):format(path, name), err.message)
+    end)
+  end)
+
+  describe("that never ends when it is loaded", function()
+    local loops = {
+      ["itself"] = "while true do end",
+      ["though it catches errors"] = "while true do pcall(function() while true do end end) end",
+      ["in a coroutine"] = "coroutine.wrap(function() while true do end end)()",
+      ["in a module"] = 'require "endless"',
+    }
+
+    before_each(function()
+      local paths = package.path
+      package.path = dir .. "/?.lua;" .. paths
+      kit.finally(function() package.path = paths end)
+      local limit = beside.LOAD_S
+      beside.LOAD_S = 0.1
+      kit.finally(function() beside.LOAD_S = limit end)
+      kit.write(dir .. "/endless.lua", "local n = 0 while true do n = n + 1 end")
+    end)
+
+    for what, text in pairs(loops) do
+      it("is interrupted: " .. what, function()
+        kit.write(path, text .. " return {}")
+        local begun = real_clock()
+        local mj, err = require("mjhook").open(kit.settings({ policy = path }, sim))
+        assert.is_nil(mj)
+        assert.equal("config", err.code)
+        assert.equal(("policy: %s did not load within 1 s"):format(path), err.message)
+        assert.is_true(real_clock() - begun < 4000)
+      end)
+    end
+
+    it("is interrupted in the configuration file", function()
+      local config = kit.write(dir .. "/config.lua", 'return { policy = { on_event = require "endless" } }')
+      local mj, err = require("mjhook").open { config = config }
+      assert.is_nil(mj)
+      assert.truthy(err.message:find(config .. " did not load within 1 s", 1, true), err.message)
+    end)
+
+    it("leaves the one before at work, is told once, and is tried again when a file changes", function()
+      kit.write(path, policy "old")
+      local mj = open()
+      edit 'return require "endless"'
+      for _ = 1, 3 do
+        ended(mj)
+        assert(mj:deliver())
+        later()
+      end
+      assert.equal("old old old", seen())
+      local said = ("stays at work: policy: %s did not load within 1 s"):format(path)
+      assert.truthy(kit.log_text():find(said, 1, true), kit.log_text())
+      assert.equal(1, select(2, kit.log_text():gsub("stays at work", "")))
+      kit.write(dir .. "/endless.lua", policy "ended")
+      later()
+      ended(mj)
+      assert(mj:deliver())
+      assert.equal("old old old ended", seen())
+      package.loaded.endless = nil
+    end)
+
+    it("leaves handlers their own time", function()
+      kit.write(path, ([[return { on_event = function()
+        local begun = os.clock()
+        while os.clock() < begun + 0.3 do end
+        local file = assert(io.open("%s/seen", "a"))
+        file:write "slow"
+        file:close()
+      end }]]):format(dir))
+      local mj = open()
+      ended(mj)
+      assert(mj:deliver())
+      assert.equal("slow", seen())
     end)
   end)
 

@@ -59,9 +59,10 @@ function M.load(path)
   return M.compile(text, path)
 end
 
---- What a file's code raised, without what Lua quotes of the code: a constant or a key may be a secret.
+--- What a file's code raised, as one line, without what Lua quotes of the code: a constant or a key may be a secret.
+-- Of a module that is not found its name is told, not each place where Lua looked.
 function M.raised(err)
-  local text = tostring(err)
+  local text = tostring(err):gsub("(module '[^\n]*' not found):\n.*", "%1"):gsub(":\n%s*", ": ", 1):match "^[^\n]*"
   for _, kind in ipairs { "constant", "field", "method" } do
     text = text:gsub(kind .. " '[^\n]*'", "a " .. kind)
   end

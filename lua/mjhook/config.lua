@@ -118,12 +118,8 @@ local function load_file(path)
   end
   local ok, config = beside.call(path, pcall, chunk)
   if not ok then
-    if memory.is_out(config) then
-      error(memory.OUT, 0)
-    end
-    fail(nil, "%s", code.raised(config))
-  end
-  if type(config) ~= "table" then
+    refuse(nil, config)
+  elseif type(config) ~= "table" then
     fail(nil, "%s should return a table", path)
   end
   return config

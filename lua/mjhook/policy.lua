@@ -3,6 +3,7 @@
 local beside = require "mjhook.beside"
 local code = require "mjhook.code"
 local core = require "mjhook.core"
+local limited = require "mjhook.limited"
 local memory = require "mjhook.memory"
 
 local M = {}
@@ -35,12 +36,11 @@ end
 --- Loads a policy.
 -- @param given a table of functions, the path of a Lua file that returns one, or nil
 -- @tparam function log called with (level, message)
--- @tparam[opt] table how text (of the file, in the place of what it holds now); for mjhook.policy_test.sandbox: call
--- (instead of pcall, for the file and for decisions), env (the file's globals)
+-- @tparam[opt] table how text (of the file, in the place of what it holds now); for mjhook.policy_test.sandbox: load
+-- and call (instead of pcall, for the file and for decisions), env (the file's globals)
 -- @return a policy, or nil and an error
 function M.load(given, log, how)
   local functions, text = given, how and how.text
-  local call = how and how.call or pcall
   if type(given) == "string" then
     local chunk, err
     if not text then
@@ -55,13 +55,12 @@ function M.load(given, log, how)
       end
       return bad("%s", err.message)
     end
-    local ok, value = beside.call(given, call, chunk)
-    if not ok and memory.is_out(value) then
-      return nil, memory.OUT
+    local ok, value = beside.call(given, how and how.load or pcall, chunk)
+    if not ok and value.retryable then
+      return nil, value
     elseif not ok then
-      return bad("%s", code.raised(value))
-    end
-    if type(value) ~= "table" then
+      return bad("%s", value.message)
+    elseif type(value) ~= "table" then
       return bad("%s should return a table of functions", given)
     end
     functions = value
@@ -80,8 +79,8 @@ function M.load(given, log, how)
       return bad("%s: function expected, got an empty list", name)
     end
   end
-  return setmetatable({ functions = functions or {}, present = functions ~= nil, log = log, call = call, text = text },
-    Policy)
+  return setmetatable({ functions = functions or {}, present = functions ~= nil, log = log, text = text,
+                        call = how and how.call or pcall }, Policy)
 end
 
 --- Watches the file that the policy comes from: see refresh().
@@ -138,35 +137,14 @@ local function interpret(name, answer, seconds)
   end
 end
 
---- pcall of at most four values that interrupts Lua code which runs too long, also in coroutines that it makes. A call
--- that blocks inside C can't be interrupted this way.
--- @tparam function f
--- @tparam number timeout seconds
--- @tparam string limit its name, for the error (at most some 60 bytes)
-local function limited(f, timeout, limit, ...)
-  local why = "took longer than " .. limit -- before the compiler is off, since this may raise
-  local compiled = jit and jit.status()
-  if compiled then -- compiled code runs no hooks, neither the handler's nor what it calls
-    jit.off()
-    jit.flush()
-  end
-  local before = core.watch(timeout, why)
-  local ok, result, reason, how = pcall(f, ...)
-  core.watch(before)
-  if compiled then
-    jit.on()
-  end
-  return ok, result, reason, how
-end
-M.limited = limited
-
 local DECISION_S = 1
+local TOO_LONG = ("took longer than %s s"):format(DECISION_S)
 
 -- While a handler's own call sends, its time-out is held off. A decision that this call asks for is the user's code all
 -- the same, and gets a time of its own.
 local function ask(self, f, ...)
   if core.held() then
-    return limited(f, DECISION_S, DECISION_S .. " s", ...)
+    return limited(f, DECISION_S, TOO_LONG, ...)
   end
   return self.call(f, ...)
 end
@@ -216,7 +194,7 @@ end
 local limits = {} -- what is said of a time-out, by the seconds
 
 local function limit_of(timeout)
-  limits[timeout] = limits[timeout] or ("handler_timeout (%s s)"):format(timeout)
+  limits[timeout] = limits[timeout] or ("took longer than handler_timeout (%s s)"):format(timeout)
   return limits[timeout]
 end
 

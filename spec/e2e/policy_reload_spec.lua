@@ -82,6 +82,36 @@ describe("an edited policy", function()
     assert.is_nil(web:log():find("could not be delivered", 1, true))
   end)
 
+  it("that never ends when it is loaded, or whose module others can write, stops neither nginx nor a loop", function()
+    kit.write(path, policy "old")
+    local web = receiver.start { settings = { policy = path } }
+    local mj = kit.open({ hook_url = web.url .. "/hook", policy = {} }, sim)
+    local settings = kit.settings({ policy = path }, sim)
+    settings.log = nil
+    local config = kit.write(dir .. "/config.lua", receiver.config_text(settings))
+    local loop = kit.spawn(("exec %s/bin/mjhook-reconcile -c %s --interval 0.1"):format(kit.build, config))
+    local function told(what)
+      kit.wait_until(function() return web:log():find(what, 1, true) and loop:err():find(what, 1, true) end)
+    end
+    ended(mj)
+    wait_for "old"
+    kit.write(path, "local n = 0 while true do n = n + 1 end")
+    told(path .. " did not load within 1 s")
+    kit.write(dir .. "/theirs_beside.lua", policy "theirs")
+    kit.sh("chmod 666 " .. dir .. "/theirs_beside.lua")
+    kit.write(path, ('package.path = %q .. "/?.lua;" .. package.path return require "theirs_beside"'):format(dir))
+    told "theirs_beside.lua can be written by others"
+    ended(mj)
+    kit.wait_until(function() return count "old" == 2 end)
+    assert.equal(0, count "theirs")
+    kit.write(path, "while true do end")
+    kit.wait_until(function()
+      return select(2, loop:err():gsub("did not load within 1 s", "")) == 2
+    end)
+    loop:kill "TERM"
+    assert.equal(0, loop:wait())
+  end)
+
   it("is taken over with a module beside it, by nginx' worker and by the thread that delivers", function()
     local uses = ([[package.path = %q .. "/?.lua;" .. package.path
       return { on_event = function(task) return require "words_beside".note(task) end,

@@ -3,13 +3,15 @@
 -- While its code runs, what starts a program, writes a file, sends something or opens a store raises instead, and what
 -- it prints goes to standard error. That keeps side effects out of a test; it does not protect against hostile
 -- code: a policy is code, and runs with the permissions of the user that tests it.
+local beside = require "mjhook.beside"
 local core = require "mjhook.core"
+local limited = require "mjhook.limited"
 local policy = require "mjhook.policy"
 
 local M = {}
 
---- Seconds that a decision may take, and that loading a policy may.
-M.DECISION_S, M.LOAD_S = 1, 5
+local DECISION_S = 1
+local TOO_LONG = ("took longer than %d s"):format(DECISION_S)
 
 local FORBIDDEN = {
   os = { "execute", "exit", "remove", "rename", "tmpname" },
@@ -62,7 +64,9 @@ for place, names in pairs(FORBIDDEN) do
   end
 end
 
-local function within(f, limit, ...)
+-- run(...), which is a pcall. What takes longer than `limit` seconds is at fault, also if it did so in C code, which
+-- nothing interrupts.
+local function within(limit, why, run, ...)
   local real, output = {}, io.output()
   for i, s in ipairs(STAND_INS) do
     real[i] = s[1][s[2]]
@@ -71,7 +75,7 @@ local function within(f, limit, ...)
   real_output(stderr)
   breach = nil
   local begun = core.clock()
-  local ok, answer, seconds, more = policy.limited(f, limit, limit .. " s", ...)
+  local ok, answer, seconds, more = run(...)
   for i, s in ipairs(STAND_INS) do
     s[1][s[2]] = real[i]
   end
@@ -79,7 +83,7 @@ local function within(f, limit, ...)
   if breach then
     return false, breach
   elseif ok and core.clock() - begun > limit * 1000 then
-    return false, ("took longer than %s s"):format(limit) -- in C code, which nothing interrupts
+    return false, why
   end
   return ok, answer, seconds, more
 end
@@ -88,18 +92,18 @@ end
 -- @tparam string|table|nil given as for mjhook.policy's load(); nil: no policy
 -- @treturn table|nil a policy for decide(); nil and an error
 function M.load(given)
-  local limit = M.LOAD_S
   -- Globals of its own: two policies that are compared must not overwrite each other's.
   local env = setmetatable({}, { __index = _G })
   env._G = env
-  local loaded, err = policy.load(given, function() end, {
+  return policy.load(given, function() end, {
     env = env,
+    load = function(...)
+      return within(beside.LOAD_S, beside.TOO_LONG, pcall, ...)
+    end,
     call = function(f, ...)
-      return within(f, limit, ...)
+      return within(DECISION_S, TOO_LONG, limited, f, DECISION_S, TOO_LONG, ...)
     end,
   })
-  limit = M.DECISION_S
-  return loaded, err
 end
 
 return M
