@@ -95,7 +95,8 @@ end
 -- How many operations may be stored together now.
 local function fitting(self, most)
   local held = self:give_way()
-  return held and math.max(math.floor(self.written * HOLD_US / held), FEWEST) or most
+  local written = self.written or FEWEST -- nil: no commit() yet, only callbacks or notes
+  return held and math.max(math.floor(written * HOLD_US / held), FEWEST) or most
 end
 
 --- Operations that need not be stored together: in one transaction, or, while others want to write, in several short
