@@ -610,14 +610,36 @@ describe("mjhook", function()
       assert.truthy(result.err:find("nothing.lua", 1, true))
     end)
 
-    it("lets people look though the policy is broken, and exits 78 where it is needed", function()
+    it("lets people look though the policy is broken, and exits 78 where its presence counts", function()
       write(dir .. "/config.lua", "return { policy = '/nonexistent/policy.lua' }")
       put { {} }
-      assert.equal(0, run({ "-c", dir .. "/config.lua", "list" }).code)
-      local result = run { "-c", dir .. "/config.lua", "submit", "a fox" }
+      assert.same({ 0, "" }, { run({ "-c", dir .. "/config.lua", "list" }).code,
+                               run({ "-c", dir .. "/config.lua", "list" }).err })
+      local result = run { "-c", dir .. "/config.lua", "prune", "--older-than", "30d" }
       assert.equal(78, result.code)
       assert.truthy(result.err:find("policy: ", 1, true))
     end)
+
+    for what, broken in pairs {
+      ["is not there"] = false, ["does not compile"] = "return {", ["requires what is not there"] = "require 'no_such'",
+      ["never ends"] = "while true do end", ["can be written by others"] = "return {} -- 666",
+    } do
+      it("takes a job though the policy " .. what .. ", and says so in one line", function()
+        write(dir .. "/config.lua", ("return { policy = %q }"):format(dir .. "/policy.lua"))
+        if broken then
+          write(dir .. "/policy.lua", broken)
+        end
+        os.execute(broken and broken:find "666" and "chmod 666 " .. quote(dir .. "/policy.lua") or "true")
+        local result = run { "-c", dir .. "/config.lua", "submit", "a fox", "--json" }
+        assert.equal(0, result.code, result.err)
+        assert.matches("^mjhook: policy: [^\n]*; this command goes on without the policy[^\n]*\n$", result.err)
+        assert.truthy(result.err:find(dir .. "/policy.lua", 1, true))
+        local task = cjson.decode(result.out)
+        assert.equal("queued", task.state) -- no provider is there
+        local again = run { "-c", dir .. "/config.lua", "refresh", task.ref }
+        assert.matches("goes on without the policy", again.err)
+      end)
+    end
 
     it("exits 78 when an account is not configured", function()
       local result = run { "submit", "a fox", "--account", "other" }

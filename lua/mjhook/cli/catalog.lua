@@ -17,7 +17,8 @@ local M = {}
 --   makes_store                         the store need not be there yet
 --   opens_nothing                       it gets no mj: it is about what keeps one from being opened; or a function of
 --                                       values that says whether
---   needs_policy                        the policy is loaded; otherwise a broken one is no obstacle
+--   needs_policy                        the policy is loaded; otherwise a broken one is no obstacle. "decisions": only
+--                                       to decide, so a broken one is told, and the careful decision is taken
 --   run(mj, values, arguments, out)     gives the exit code, nothing for 0; ends early through mjhook.cli.fail
 M.GROUPS = {
   { "Set up", "init", "dev", "doctor" },

@@ -36,6 +36,10 @@ local function check_arguments(command, values, arguments)
   end
 end
 
+local function say(...)
+  io.stderr:write("mjhook: ", text.clean(table.concat { ... }), "\n")
+end
+
 local function open(command, values)
   local mjhook = require "mjhook"
   local settings = { config = values.config, store = values.store }
@@ -44,6 +48,11 @@ local function open(command, values)
   end
   settings.create = command.makes_store or false -- a mistyped directory must not become a new, empty store
   local mj, err = mjhook.open(settings)
+  if not mj and command.needs_policy == "decisions" and err.code == "config" and err.message:find "^policy: " then
+    say(err.message, "; this command goes on without the policy, and decides as if there were none")
+    settings.policy = {}
+    mj, err = mjhook.open(settings)
+  end
   if not mj and err.code == "absent" then
     local place = err.message:match "^store: there is none in ([^;]*)"
     fail.stop(fail.CONFIG, ("store: none at %s: name another with --store, or `mjhook submit` a first job")
@@ -106,10 +115,6 @@ local function without_passwords(message, argv)
     end
   end
   return message
-end
-
-local function say(...)
-  io.stderr:write("mjhook: ", text.clean(table.concat { ... }), "\n")
 end
 
 --- Runs a command line.

@@ -14,7 +14,7 @@ return {
   example = "mjhook refresh 01K7Q3M8Z4T5V6W7X8Y9ZABCDE",
   least = 0, most = math.huge,
   dash = " (an id that begins with a dash goes after --)",
-  needs_policy = true, -- next_poll
+  needs_policy = "decisions", -- next_poll
   options = filters.options(filters.OF_TASKS, ALL, filters.OF_ACTIONS),
   details = [[
 REF is a task's ref, or a task id of the provider; a filter takes every task that it picks. What the

@@ -24,7 +24,7 @@ return {
   example = "mjhook resubmit --state lost --since 1d --dry-run",
   least = 0, most = math.huge,
   dash = " (an id that begins with a dash goes after --)",
-  needs_policy = true, -- on_refused
+  needs_policy = "decisions", -- on_refused
   options = filters.options(filters.OF_TASKS, ALL, filters.OF_ACTIONS),
   details = [[
 REF is a task's ref, or a task id of the provider; a filter takes every task that it picks. Each gets a

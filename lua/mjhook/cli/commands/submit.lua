@@ -100,7 +100,7 @@ return {
   too_many = "one prompt expected: quote it, as in mjhook submit 'a fox --ar 4:5'",
   dash = " (a prompt has to be quoted as a whole: mjhook submit 'a fox --ar 4:5')",
   makes_store = true,
-  needs_policy = true, -- on_refused
+  needs_policy = "decisions", -- on_refused
   options = {
     { name = "mode", arg = "MODE", help = "fast (default) or relaxed", read = options.one_of("fast", "relaxed") },
     { name = "timeout", arg = "TIME",
