@@ -8,7 +8,9 @@ local FOR_EVER = 2 ^ 53 -- ms
 --- The reason that the store keeps of a rest that a person ordered. A refusal of the provider does not shorten it.
 M.BY_HAND = "by_hand"
 
-local function known(mj, name)
+--- Whether the configuration has an account of this name.
+-- @treturn boolean|nil true; nil and an error ("not_found")
+function M.known(mj, name)
   for _, account in ipairs(mj.config.accounts) do
     if account.name == name then
       return true
@@ -18,7 +20,7 @@ local function known(mj, name)
 end
 
 local function store(mj, name, till)
-  local ok, err = known(mj, name)
+  local ok, err = M.known(mj, name)
   if not ok then
     return nil, err
   end

@@ -53,7 +53,7 @@ M.EVENT_FIELDS = with { buried = "boolean", waiting = "boolean", failed = "boole
 local function states_of(given)
   local list = type(given) == "string" and { given } or given
   if type(list) ~= "table" then
-    return nil, "bad field 'state'"
+    return nil, "bad field 'state' (a state or a list of states expected)"
   end
   local states, seen = {}, {}
   for k, state in pairs(list) do
@@ -93,7 +93,7 @@ function M.fault(filter, fields)
     elseif not kind then
       return ("unknown field '%s'%s"):format(tostring(name), require "mjhook.suggest"(name, fields))
     elseif type(value) ~= kind or value ~= value then
-      return ("bad field '%s'"):format(name)
+      return ("bad field '%s' (a %s expected)"):format(name, kind)
     end
   end
   return check_values(filter)

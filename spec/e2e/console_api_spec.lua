@@ -186,6 +186,13 @@ for store_name, on in pairs(STORES) do describe("the console's API on " .. store
     "tasks?state=done", "tasks?mode=turbo", "tasks?before=x", "tasks?since=soon", "tasks?bogus=1", "tasks?buried=1",
     "tasks?state=queued&state=lost", "tasks?q", "task", "task?ref=x", "events?after=x", "events?before=" ..
     "01ARZ3NDEKTSV4RRFFQ69G5FAV", "refused?below=-1", "refused?limit=1e9", "find", "find?id=",
+    "find?id", "find?id=a&id=b",
+    "events?buried=0x10", "events?buried=0", "events?buried", "events?buried=1&buried=1", "events?waiting=yes",
+    "events?failed=", "events?failed=1&failed=0", "events?after", "events?after=x&after=y", "events?state",
+    "history?span=anything", "history?span", "history?span=", "history?span=day&span=hour", "history?spam=day",
+    "stats?x=1", "console?x=1", "live?x", "task?ref=01ARZ3NDEKTSV4RRFFQ69G5FAV&x=1",
+    "task?ref=01ARZ3NDEKTSV4RRFFQ69G5FAV&ref=01ARZ3NDEKTSV4RRFFQ69G5FAV", "refused?limit=1&limit=2", "refused?after=1",
+    "image?ref=01ARZ3NDEKTSV4RRFFQ69G5FAV&n=-1", "image?ref=01ARZ3NDEKTSV4RRFFQ69G5FAV&n=0&n=1",
   }
   for _, number in ipairs { "0x10", "inf", "nan", "1e3", "1.5", "-1", "%2B5", "%205", "", "9999999999999999",
                             "1%00" } do
@@ -275,6 +282,87 @@ for store_name, on in pairs(STORES) do describe("the console's API on " .. store
     assert.equal("queued", mj:get(refs[1]).state)
     assert.equal(1, post("/act/api/act", wanted, "-H 'Origin: " .. web.url .. "'").report.done)
     assert.equal(403, (request("GET", "/act/api/tasks", "-H 'Sec-Fetch-Site: cross-site'")))
+  end)
+
+  -- What it says of an order that is refused, by the order; what the message has to name.
+  local REFUSED = {
+    ['{"action":"cancel","filter":{},"dry_run":"true"}'] = 'dry_run: true or false expected, not "true"',
+    ['{"action":"cancel","filter":{},"dry_run":"yes"}'] = 'dry_run: true or false expected, not "yes"',
+    ['{"action":"cancel","filter":{},"dry_run":1}'] = "dry_run: true or false expected, not 1",
+    ['{"action":"cancel","filter":{},"dry_run":null}'] = "dry_run: true or false expected, not null",
+    ['{"action":"cancel","filter":{},"dry_run":{}}'] = "dry_run: true or false expected, not an object",
+    ['{"action":"cancel","filter":{},"dry_run":[]}'] = "dry_run: true or false expected, not an array",
+    ['{"action":"cancel","filter":{},"limit":"2"}'] = 'limit: a whole number from 1 expected, not "2"',
+    ['{"action":"cancel","filter":{},"limit":null}'] = "limit: a whole number from 1 expected, not null",
+    ['{"action":"cancel","filter":{},"limit":2.5}'] = "limit: a whole number from 1 expected, not 2.5",
+    ['{"action":"cancel","filter":{},"limit":0}'] = "limit: a whole number from 1 expected, not 0",
+    ['{"action":"cancel","filter":{},"limit":-1}'] = "limit: a whole number from 1 expected, not -1",
+    ['{"action":"cancel","filter":{},"limit":true}'] = "limit: a whole number from 1 expected, not true",
+    ['{"action":"cancel","filter":{},"limit":1e300}'] = "limit: a whole number from 1 expected",
+    ['{"action":"cancel","filter":{"limit":2}}'] = "limit stands beside the filter",
+    ['{"action":"cancel","filter":{},"dryrun":true}'] = '"dryrun": cancel takes no such field: did you mean "dry_run"?',
+    ['{"action":"cancel","filter":{},"seconds":1}'] = '"seconds": cancel takes no such field',
+    ['{"action":"cancel","filter":{},"account":"default"}'] = '"account": cancel takes no such field',
+    ['{"action":"cancel","filter":[]}'] = "filter: an object expected, not an array",
+    ['{"action":"cancel","filter":null}'] = "filter: an object expected, not null",
+    ['{"action":"cancel","filter":"all"}'] = 'filter: an object expected, not "all"',
+    ['{"action":"cancel","filter":{"since":"7d"}}'] = "filter: bad field 'since' (a number expected)",
+    ['{"action":"cancel","filter":{"since":1.5}}'] = "filter.since: a whole number of milliseconds since 1970 expected",
+    ['{"action":"cancel","filter":{"until":-1}}'] = "filter.until: a whole number of milliseconds since 1970 expected",
+    ['{"action":"cancel","filter":{"user_id":null}}'] = "filter: bad field 'user_id' (a string expected)",
+    ['{"action":"cancel","filter":{"state":null}}'] = "filter: bad field 'state' (a state or a list",
+    ['{"action":"cancel","filter":{"buried":true}}'] = "filter: unknown field 'buried'",
+    ['{"action":"kick","filter":{"buried":1}}'] = "filter: bad field 'buried' (a boolean expected)",
+    ['{"action":"cancel","ids":["@REF@"],"dry_run":true}'] = '"dry_run": cancel on ids takes no such field',
+    ['{"action":"cancel","ids":["@REF@"],"limit":1}'] = '"limit": cancel on ids takes no such field',
+    ['{"action":"cancel","ids":["@REF@"],"filter":{}}'] = '"filter": cancel on ids takes no such field',
+    ['{"action":"cancel","ids":["@REF@",[]]}'] = "ids: the ref of a task expected, not an array",
+    ['{"action":"cancel","ids":["@REF@",null]}'] = "ids: the ref of a task expected, not null",
+    ['{"action":"cancel","ids":["@REF@",true]}'] = "ids: the ref of a task expected, not true",
+    ['{"action":"cancel","ids":["@REF@-1"]}'] = "ids: the ref of a task expected, not \"@REF@-1\"",
+    ['{"action":"kick","ids":["@REF@"]}'] = "ids: the id of an event expected, not \"@REF@\"",
+    ['{"action":"readmit","ids":["1"]}'] = 'ids: the number of a refused callback expected, not "1"',
+    ['{"action":"readmit","ids":[1.5]}'] = "ids: the number of a refused callback expected, not 1.5",
+    ['{"action":"cancel","ids":null,"filter":{}}'] = "ids: a list of 1 to 1000 expected, not null",
+    ['{"action":"cancel","ids":{"1":"@REF@"}}'] = "ids: a list of 1 to 1000 expected, not an object",
+    ['{"action":"cancel","ids":"@REF@"}'] = "ids: a list of 1 to 1000 expected, not \"@REF@\"",
+    ['{"action":"cancel"}'] = "cancel: ids or a filter expected",
+    ['{"action":"readmit"}'] = "readmit: ids expected",
+    ['{}'] = "action: a name expected, not nothing",
+    ['{"action":null}'] = "action: a name expected, not null",
+    ['{"action":["cancel"]}'] = "action: a name expected, not an array",
+    ['{"action":"erase","ids":["@REF@"]}'] = 'action: there is no "erase"',
+    ['[]'] = "a JSON object expected, not an array",
+    ['[{"action":"cancel","filter":{}}]'] = "a JSON object expected, not an array",
+    ['{"action":"pause","account":"default"}'] = "seconds: a whole number from 1 to 31536000 expected, not nothing",
+    ['{"action":"pause","account":"default","seconds":"60"}'] = 'expected, not "60"',
+    ['{"action":"pause","account":"default","seconds":0}'] = "expected, not 0",
+    ['{"action":"pause","account":"default","seconds":1.5}'] = "expected, not 1.5",
+    ['{"action":"pause","account":"default","seconds":31536001}'] = "expected, not 31536001",
+    ['{"action":"pause","account":["default"],"seconds":1}'] = "account: a name expected, not an array",
+    ['{"action":"pause","account":"default","seconds":1,"dry_run":true}'] = '"dry_run": pause takes no such field',
+    ['{"action":"drain","account":"default","seconds":1}'] = '"seconds": drain takes no such field',
+    ['{"action":"drain","account":null}'] = "account: a name expected, not null",
+    ['{"action":"resume"}'] = "account: a name expected, not nothing",
+    ['{"action":"resume","account":""}'] = 'account: a name expected, not ""',
+    ['{"action":"resume","account":7}'] = "account: a name expected, not 7",
+  }
+  check("does nothing for an order with a field of a wrong type or range, and says which", function()
+    local ref = put({ {}, {}, {} })[1]
+    for order, said in pairs(REFUSED) do
+      order, said = order:gsub("@REF@", ref), said:gsub("@REF@", ref)
+      local answer, status = post("/act/api/act", order)
+      assert.same({ 400, "invalid" }, { status, answer.error and answer.error.code }, order)
+      assert.truthy(answer.error.message:find(said, 1, true), order .. " -> " .. answer.error.message)
+    end
+    local answer, status = post("/act/api/act", { action = "resume", account = "nobody" })
+    assert.same({ 404, "not_found" }, { status, answer.error.code })
+    assert.equal(3, mj:stats().tasks.queued)
+    assert.equal(0, mj:stats().accounts[1].paused_until or 0)
+    assert.same({ 2, 0, true }, (function(r) return { r.matched, r.done, r.dry_run } end)(
+      post("/act/api/act", '{"action":"cancel","filter":{},"limit":2,"dry_run":true}').report))
+    assert.same({ 2, 2, false }, (function(r) return { r.matched, r.done, r.dry_run } end)(
+      post("/act/api/act", '{"action":"cancel","filter":{},"limit":2.0,"dry_run":false}').report))
   end)
 
   check("takes only JSON of some size that says something it knows", function()

@@ -12,6 +12,8 @@ local decode = require("mjhook.json").decode
 local listing = require "mjhook.listing"
 local history = require "resty.mjhook.console.history"
 local live = require "resty.mjhook.console.live"
+local orders = require "resty.mjhook.console.orders"
+local queries = require "resty.mjhook.console.queries"
 local log = require("resty.mjhook.log").log
 
 local M = {}
@@ -87,94 +89,7 @@ local function pace()
   return true
 end
 
--- ---- what is asked for ----
-
-local TEXTS = { user_id = true, account = true, mode = true, key = true, q = true, before = true, after = true }
-local NUMBERS = { since = true, ["until"] = true, limit = true }
-local FLAGS = { buried = true, waiting = true, failed = true }
-
-local function split(text)
-  local list = {}
-  for word in text:gmatch "[^,]+" do
-    list[#list + 1] = word
-  end
-  return list
-end
-
-local MOST = 999999999999999 -- of 15 digits: exact, and in milliseconds far enough
-
--- A parameter that is a whole number, in decimal digits. nil where it is not given; nil and what is wrong.
-local function whole(args, name)
-  local value = args[name]
-  if value == nil then
-    return nil
-  end
-  local n = type(value) == "string" and #value <= 15 and value:match "^%d+$" and tonumber(value)
-  return n or nil, not n and ("%s: a whole number from 0 to %d expected"):format(name, MOST) or nil
-end
-
--- The filter that a query makes, or nil and what is wrong with it.
-local function filter_of(args, fields, options)
-  local filter, hidden = {}, access.hidden(args, options)
-  if hidden then
-    return nil, hidden
-  end
-  for name, value in pairs(args) do
-    if type(value) == "table" then
-      return nil, ("%s: given twice"):format(name)
-    elseif name == "state" and type(value) == "string" then
-      filter.state = split(value)
-    elseif TEXTS[name] and fields[name] and type(value) == "string" then
-      filter[name] = value
-    elseif NUMBERS[name] then
-      local why
-      filter[name], why = whole(args, name)
-      if why then
-        return nil, why
-      end
-    elseif FLAGS[name] and fields[name] then
-      filter[name] = value == true or value == "1" or value == "true" or nil
-    elseif not (name == "after" and fields == listing.EVENT_FIELDS) then
-      return nil, ("unknown parameter %s"):format(name)
-    end
-  end
-  return filter, listing.fault(filter, fields)
-end
-
-local function tasks_filter(args, options)
-  local filter, fault = filter_of(args, listing.FIELDS, options)
-  return { filter = filter }, fault
-end
-
-local function one_ref(args)
-  if type(args.ref) ~= "string" or not core.is_ref(args.ref) then
-    return nil, "ref: a task's ref expected"
-  end
-  return { ref = args.ref:upper() }
-end
-
--- name -> what it takes of the query; each is a function of resty.mjhook.console.reads.
-local READS = {
-  tasks = tasks_filter, count = tasks_filter, gallery = tasks_filter, task = one_ref,
-  events = function(args, options)
-    local filter, fault = filter_of(args, listing.EVENT_FIELDS, options)
-    return { filter = filter, after = args.after }, fault
-  end,
-  refused = function(args)
-    local below, fault = whole(args, "below")
-    local limit, also = whole(args, "limit")
-    return { below = below, limit = limit }, fault or also
-  end,
-  find = function(args)
-    if type(args.id) ~= "string" or args.id == "" then
-      return nil, "id: a ref, a task id or a key expected"
-    end
-    return { id = args.id }
-  end,
-  stats = function()
-    return {}
-  end,
-}
+-- ---- GET ----
 
 -- Reads in a thread; gives JSON text, or nil and an error.
 local function read(mj, name, args, options)
@@ -184,23 +99,13 @@ local function read(mj, name, args, options)
   return text, err
 end
 
-local function answer_read(mj, name, options)
-  local query, err = ngx.req.get_uri_args(50)
-  if err == "truncated" then
-    return refuse("invalid", "too many parameters")
-  end
-  local args, fault = READS[name](query, options)
-  if fault then
-    return refuse("invalid", fault)
-  end
-  local text, why = read(mj, name, args, options)
+local function answer_read(mj, name, options, args)
+  local text, err = read(mj, name, args, options)
   if not text then
-    return send_error(why)
+    return send_error(err)
   end
   send_json(text)
 end
-
--- ---- the other answers ----
 
 local API = {}
 
@@ -224,16 +129,10 @@ function API.console(mj, options)
 end
 
 -- An archived image: nginx sends the file, if it lies in the archive's directory.
-function API.image(mj, options)
-  local args = ngx.req.get_uri_args(10)
-  local wanted, fault = one_ref(args)
-  local n, also = whole(args, "n")
-  if fault or also then
-    return refuse("invalid", fault or also)
-  elseif options.private or (options.images or "off") == "off" or not options.archive then
+function API.image(mj, options, wanted)
+  if options.private or (options.images or "off") == "off" or not options.archive then
     return refuse("not_found", "archived images are not shown here")
   end
-  wanted.n = n or 0
   local text, err = read(mj, "file", wanted, options)
   if not text then
     return send_error(err)
@@ -249,9 +148,9 @@ function API.image(mj, options)
 end
 
 --- The counters of the last hour or day.
-function API.history(mj, options)
+function API.history(mj, options, wanted)
   keep_history(mj, options)
-  send_json(history.json(ngx.var.arg_span))
+  send_json(history.json(wanted.span))
 end
 
 function API.live(mj, options)
@@ -305,7 +204,7 @@ function POST.act(mj, options)
   end
   local wanted, err = body()
   if wanted then
-    err = select(2, acts.check(wanted, options))
+    err = select(2, orders.check(mj, wanted, options))
   end
   if err then
     return send_error(err)
@@ -359,8 +258,22 @@ local function asset(name, options)
   send(200, file.type, file.text)
 end
 
+local function answer_get(mj, name, options)
+  local query, err = ngx.req.get_uri_args(50)
+  if err == "truncated" then
+    return refuse("invalid", "too many parameters")
+  end
+  local wanted, fault = queries.read(name, query, options)
+  if not wanted then
+    return refuse("invalid", fault)
+  elseif API[name] then
+    return API[name](mj, options, wanted)
+  end
+  answer_read(mj, name, options, wanted)
+end
+
 local function api(mj, name, options, method)
-  local get = READS[name] or API[name]
+  local get = queries.exists(name)
   if not (get or POST[name]) then
     return refuse("not_found", "the API has no " .. name)
   elseif method ~= (get and "GET" or "POST") then
@@ -368,12 +281,12 @@ local function api(mj, name, options, method)
     return refuse("method", (get and "GET" or "POST") .. " expected")
   elseif not mj then
     return refuse("unavailable", "the store can't be opened: see the error log")
-  elseif get and not access.same_origin(false) then
+  elseif not get then
+    return POST[name](mj, options)
+  elseif not access.same_origin(false) then
     return refuse("origin", "not from a page of this origin")
-  elseif READS[name] then
-    return answer_read(mj, name, options)
   end
-  return (API[name] or POST[name])(mj, options)
+  answer_get(mj, name, options)
 end
 
 --- Answers a request, as a content handler. Never raises but for wrong options.

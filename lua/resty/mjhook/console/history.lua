@@ -42,7 +42,7 @@ end
 -- @tparam string name "hour" or "day"
 -- @treturn string JSON text
 function M.json(name)
-  local ring = rings[name] or rings.hour
+  local ring = rings[name]
   local list = { unpack(ring.samples) }
   list[#list + 1] = read() or nil
   return ('{"every_ms":%s,"samples":[%s]}'):format(json.encode(ring.every * 1000), table.concat(list, ","))
