@@ -48,6 +48,9 @@ describe("memory, the disk and descriptors run out", function()
       kit.lua, kit.root, flow, table.concat(list, " ")))
     assert(code == 0, out)
     assert.equal(#list, select(2, out:gsub("runs, the last one had", "")))
+    for what, struck in out:gmatch ", (%w+) %d+ times: [^\n]* (%d+) struck" do
+      assert(what == "descriptors" or tonumber(struck) > 0, ("nothing failed of %s:\n%s"):format(what, out))
+    end
     if ALL then
       print(out)
     end

@@ -143,6 +143,7 @@ static struct rlimit limit;
 
 typedef struct search {
     const char *name;
+    const char *prefix;
     bool found;
 } search;
 
@@ -157,8 +158,8 @@ static int look(struct dl_phdr_info *info, size_t size, void *arg)
     if (strcmp(s->name, "lua") == 0)
         wanted = *base == '\0' || strstr(base, "luajit");
     else
-        wanted = strncmp(base, s->name, strlen(s->name)) == 0 ||
-                 (strncmp(base, "lib", 3) == 0 && strncmp(base + 3, s->name, strlen(s->name)) == 0);
+        wanted = strncmp(base, s->prefix, strlen(s->prefix)) == 0 &&
+                 strncmp(base + strlen(s->prefix), s->name, strlen(s->name)) == 0;
     if (!wanted || s->found)
         return 0;
     for (int i = 0; i < info->dlpi_phnum; i++) {
@@ -172,12 +173,24 @@ static int look(struct dl_phdr_info *info, size_t size, void *arg)
     return 0;
 }
 
+/* libcurl is meant by "curl", not the module curl.so, which is linked to it. */
+static bool find(const char *name)
+{
+    search s = {name, "lib", false};
+
+    dl_iterate_phdr(look, &s);
+    if (!s.found) {
+        s.prefix = "";
+        dl_iterate_phdr(look, &s);
+    }
+    return s.found;
+}
+
 /* Before main(): what runs earlier is the loader's. */
 __attribute__((constructor)) static void arm(void)
 {
     const char *spec = getenv("FAULTS");
     char name[16];
-    search s = {name, false};
     long n, times;
 
     if (!spec)
@@ -185,8 +198,7 @@ __attribute__((constructor)) static void arm(void)
     if (sscanf(spec, "%15s %ld %ld", name, &n, &times) != 3)
         _exit(64);
     unsetenv("FAULTS"); /* not for what it starts */
-    dl_iterate_phdr(look, &s);
-    if (!s.found)
+    if (!find(name))
         _exit(64);
     first = n;
     last = n + times - 1;
@@ -203,11 +215,10 @@ static void aim(lua_State *L, target at)
 
 static int l_alloc(lua_State *L)
 {
-    search s = {luaL_checkstring(L, 1), false};
+    const char *name = luaL_checkstring(L, 1);
 
-    dl_iterate_phdr(look, &s);
-    if (!s.found)
-        return luaL_error(L, "no library %s is loaded", s.name);
+    if (!find(name))
+        return luaL_error(L, "no library %s is loaded", name);
     aim(L, ALLOC);
     return 0;
 }
