@@ -151,8 +151,8 @@ end
 -- @treturn string|nil the outcome's code, or "unreadable" and why; or nil and an error: then nothing was stored
 function Direct:callback(ref, attempt, body)
   self.inbox = self.inbox or core.inbox()
-  local lot, err = self.inbox:put(ref, attempt, body)
-  if not lot then
+  local number, err = self.inbox:put(ref, attempt, body)
+  if not number then
     return nil, err
   end
   self.inbox:take()

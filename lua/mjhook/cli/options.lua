@@ -6,11 +6,11 @@ local suggest = require "mjhook.suggest"
 
 local M = {}
 
---- Reads a whole number, in decimal digits.
+--- Reads a whole number, in decimal digits. Only a number below 0 has a sign.
 function M.whole(low, high)
   return function(text)
     local n = #text <= 16 and text:match "^%-?%d+$" and tonumber(text)
-    if n and n >= low and n <= high then
+    if n and n >= low and n <= high and (n < 0 or not text:find("-", 1, true)) then
       return n
     end
     return nil, ("a whole number from %d to %d expected"):format(low, high)

@@ -237,7 +237,7 @@ function Feed:next()
     result.error = core.error(result.error.code, explain(entry), result.error.retryable)
     self.out:note(("%s:%d: %s"):format(self.file.name, entry.line, result.error.message))
   end
-  self.entries[self.at] = false -- reported: a large lot need not stay
+  self.entries[self.at] = false -- reported: a large file need not stay in memory
   return entry.line, result
 end
 

@@ -1,4 +1,4 @@
---- Leases as text, for a process that handles more than one lot of them: records as the store has them, which are
+--- Leases as text, for a process that handles more than one batch of them: records as the store has them, which are
 -- decoded where they are needed.
 local core = require "mjhook.core"
 

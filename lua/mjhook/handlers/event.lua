@@ -27,7 +27,7 @@ local TIMES = { "created_at", "submitted_at", "finished_at" }
 local DEFAULT_S = 30 -- for a handler, if nothing else is known
 local SPARE = 0.1    -- of the time, so that the handler says itself that it was up
 
-local day, date = nil, nil -- the newest that was asked for: tasks of a lot have the same
+local day, date = nil, nil -- the newest that was asked for: tasks of a batch have the same
 
 --- Milliseconds since 1970 as ISO 8601.
 function M.iso(ms)

@@ -59,14 +59,14 @@ function M.new(conf)
 end
 
 -- What a function of resty.mjhook.worker said, in a thread or here. A commit says more: see there.
-local function heard(ran, status, result, lot, outcomes, unreadable, owed)
+local function heard(ran, status, result, batch, outcomes, unreadable, owed)
   if not ran then
     local missing = tostring(status):find "^thread pool .- not found"
     return nil, core.error(missing and "no_pool" or "internal", "worker thread: " .. tostring(status), true)
   elseif status == "ok" then
-    return result, nil, lot, outcomes, unreadable, owed
+    return result, nil, batch, outcomes, unreadable, owed
   elseif status == "failed" then
-    return nil, core.error(result.code, result.message, result.retryable), lot
+    return nil, core.error(result.code, result.message, result.retryable), batch
   end
   return nil, core.error("unconfigured", "worker thread: not configured", true)
 end
@@ -77,23 +77,23 @@ end
 -- @treturn table|nil an error: "no_pool" when nginx.conf has none of that name
 -- @return what else a commit says
 function Threads.call(_, pool, name, id, settings, payload, extra)
-  local result, err, lot, outcomes, unreadable, owed
+  local result, err, batch, outcomes, unreadable, owed
   for attempt = 1, 2 do
-    result, err, lot, outcomes, unreadable, owed = heard(run_in_thread(pool, "resty.mjhook.worker", name, id,
+    result, err, batch, outcomes, unreadable, owed = heard(run_in_thread(pool, "resty.mjhook.worker", name, id,
       attempt == 2 and settings, payload, extra or false))
     if not err or err.code ~= "unconfigured" then
       break
     end
   end
-  return result, err, lot, outcomes, unreadable, owed
+  return result, err, batch, outcomes, unreadable, owed
 end
 
 --- As call(), with this worker's settings; here and now where there is no such pool.
 function Threads:in_thread(pool, name, payload, extra)
   if not self.missing[pool] then
-    local result, err, lot, outcomes, unreadable, owed = self:call(pool, name, self.id, self.settings, payload, extra)
+    local result, err, batch, outcomes, unreadable, owed = self:call(pool, name, self.id, self.settings, payload, extra)
     if not err or err.code ~= "no_pool" then
-      return result, err, lot, outcomes, unreadable, owed
+      return result, err, batch, outcomes, unreadable, owed
     end
     self.missing[pool] = true
     log("error", ("no thread_pool %s in nginx.conf: the event loop waits for every commit and request"):format(pool))
