@@ -405,6 +405,28 @@ describe("an edited policy", function()
       assert.equal("old old mended", seen())
     end)
 
+    it("are required by a function when it is called, and others can write them, are not run", function()
+      kit.write(path, ([[return {
+        on_callback = function() return require(%q).word end,
+        on_event = function(task) return require(%q).note(task) end,
+      }]]):format(name, name))
+      local mj = open()
+      local count = #(package.searchers or package.loaders) -- luacheck: ignore 143
+      module "theirs"
+      kit.sh("chmod 777 " .. dir .. "/lib")
+      ended(mj)
+      assert.matches("on_callback raised: module '" .. name .. "': .* can be written by others", kit.log_text())
+      assert(mj.exec:commit { { op = "signal", ref = mj:tasks { limit = 1 }().ref, kind = "succeeded", source = "poll",
+                                task_id = "T" .. n, image = "https://img.example/1" } })
+      assert.equal(0, assert(mj:deliver()).delivered)
+      assert.is_nil(kit.read(dir .. "/ran"))
+      assert.equal(count, #(package.searchers or package.loaders)) -- luacheck: ignore 143
+      kit.sh("chmod 755 " .. dir .. "/lib")
+      kit.travel(3600)
+      assert.equal(1, assert(mj:deliver()).delivered)
+      assert.equal("theirs", seen())
+    end)
+
     it("are not there are named in one line", function()
       local mj, err = require("mjhook").open(kit.settings({ policy = path }, sim))
       assert.is_nil(mj)

@@ -1,6 +1,6 @@
 --- Modules that a policy or a configuration requires while it is loaded, and that lie in its directory or below. They
 -- are part of it: they are watched and loaded anew with it. Modules that are required later, or lie elsewhere, are not;
--- nor is mjhook itself.
+-- nor is mjhook itself. What lies there is checked whenever it is required.
 local code = require "mjhook.code"
 local core = require "mjhook.core"
 local limited = require "mjhook.limited"
@@ -47,23 +47,35 @@ local function succeed(name, content, err)
   return content
 end
 
--- A searcher for modules in the directory, which it notes. Such a module decides as the file itself does: others must
--- not be able to write it, and what was checked is what is run.
-local function searcher(directory, names, asked)
+-- A searcher for modules in the file's directory, which it notes. Such a module decides as the file itself does: others
+-- must not be able to write it, and what was checked is what is run.
+-- @tparam string path of the file
+-- @tparam function note called with a module's name, and its file if it lies there
+local function searcher(path, note)
+  local directory = path:match "^(.*)/[^/]*$" or "."
+  directory = directory == "" and "/" or directory
   return function(name)
     if is_ours(name) or package.preload[name] then
       return nil
     end
     local file = file_of(name, directory, package.path)
-    names[name] = file
+    note(name, file)
     if file then
-      asked[#asked + 1] = name
       return succeed(name, code.load(file)), file
     end
     local library = file_of(name, directory, package.cpath) or
       file_of(name:match "^[^.]*", directory, package.cpath)
     if library then -- Lua's own searcher opens it: it is the same one, since only its owner can replace it
       succeed(name, code.read(library))
+    end
+  end
+end
+
+local function remove(one)
+  for i, there in ipairs(searchers) do
+    if there == one then
+      table.remove(searchers, i)
+      return
     end
   end
 end
@@ -83,18 +95,15 @@ end
 -- @tparam function chunk
 -- @return true and its value; false and an error
 function M.call(path, call, chunk)
-  local directory = path:match "^(.*)/[^/]*$" or "."
-  local names = found[path] or {}
+  local names, asked = found[path] or {}, {}
   found[path] = names
-  local asked = {}
-  local ours = searcher(directory == "" and "/" or directory, names, asked)
+  local ours = searcher(path, function(name, file)
+    names[name] = file
+    asked[#asked + 1] = file and name
+  end)
   table.insert(searchers, 1, ours)
   local ok, value = call(load_in_time, chunk)
-  for i = #searchers, 1, -1 do
-    if searchers[i] == ours then
-      table.remove(searchers, i)
-    end
-  end
+  remove(ours)
   if ok then
     return true, value
   end
@@ -109,6 +118,20 @@ function M.call(path, call, chunk)
     return false, core.error("config", ("%s %s"):format(path, M.TOO_LONG))
   end
   return false, core.error("config", code.raised(value))
+end
+
+local guards = {} -- path of the policy -> searcher
+
+local function unguard(one, ...)
+  remove(one)
+  return ...
+end
+
+--- call(...), which is a pcall of what the file gave: what it requires only now is checked, too, but not noted.
+function M.guarded(path, call, ...)
+  guards[path] = guards[path] or searcher(path, function() end)
+  table.insert(searchers, 1, guards[path])
+  return unguard(guards[path], call(...))
 end
 
 --- The files that a file's content depends on: itself first.

@@ -80,14 +80,14 @@ function M.load(given, log, how)
     end
   end
   return setmetatable({ functions = functions or {}, present = functions ~= nil, log = log, text = text,
-                        call = how and how.call or pcall }, Policy)
+                        path = type(given) == "string" and given or nil, call = how and how.call or pcall }, Policy)
 end
 
 --- Watches the file that the policy comes from: see refresh().
 -- @tparam string path
 -- @tparam function load gives a policy as load() does, or nil and an error
 function Policy:watch(path, load)
-  self.file = require("mjhook.policy_watch").new(path, load)
+  self.path, self.file = path, require("mjhook.policy_watch").new(path, load)
 end
 
 --- Takes an edited policy over, if its file has changed. A broken one leaves the functions at work that are there.
@@ -140,13 +140,21 @@ end
 local DECISION_S = 1
 local TOO_LONG = ("took longer than %s s"):format(DECISION_S)
 
+-- call(...), which is a pcall of the user's code.
+local function guarded(self, call, ...)
+  if self.path then
+    return beside.guarded(self.path, call, ...)
+  end
+  return call(...)
+end
+
 -- While a handler's own call sends, its time-out is held off. A decision that this call asks for is the user's code all
 -- the same, and gets a time of its own.
 local function ask(self, f, ...)
   if core.held() then
-    return limited(f, DECISION_S, TOO_LONG, ...)
+    return guarded(self, limited, f, DECISION_S, TOO_LONG, ...)
   end
-  return self.call(f, ...)
+  return guarded(self, self.call, f, ...)
 end
 
 --- Asks a decision function and reads its answer. "default" is for the caller to know.
@@ -202,9 +210,9 @@ end
 local function run(self, name, f, left, timeout, task, ctx)
   local ok, result, reason, how
   if left then
-    ok, result, reason, how = limited(f, left, limit_of(timeout), task, ctx)
+    ok, result, reason, how = guarded(self, limited, f, left, limit_of(timeout), task, ctx)
   else
-    ok, result, reason, how = pcall(f, task, ctx)
+    ok, result, reason, how = guarded(self, pcall, f, task, ctx)
   end
   if not ok then
     return false, ("%s raised: %s"):format(name, tostring(result))
