@@ -397,12 +397,19 @@ describe("an edited policy", function()
         name, dir, name, dir)
       assert.truthy(kit.log_text():find(said, 1, true), kit.log_text())
       assert.equal(1, select(2, kit.log_text():gsub("stays at work", "")))
-      kit.sh("chmod 755 " .. dir .. "/lib")
-      module "mended"
+      kit.sh("chmod 755 " .. dir .. "/lib") -- is enough
       later()
       ended(mj)
       assert(mj:deliver())
-      assert.equal("old old mended", seen())
+      assert.equal("old old theirs", seen())
+      for _, mode in ipairs { 666, 644 } do
+        kit.sh(("chmod %d %s/lib/%s.lua"):format(mode, dir, name))
+        later()
+        ended(mj)
+        assert(mj:deliver())
+      end
+      assert.equal("old old theirs theirs theirs", seen())
+      assert.equal(2, select(2, kit.log_text():gsub("stays at work", "")))
     end)
 
     it("are required by a function when it is called, and others can write them, are not run", function()

@@ -11,10 +11,15 @@ local SETTLED_MS = 200 -- a file that was written a moment ago may be half of wh
 local Watch = {}
 Watch.__index = Watch
 
--- What tells one content of a file from another, and when it was written (ms); nil: it can't be looked at.
+-- What tells one content of a file from another, and decides whether it is trusted; and when it was written (ms). Nil: it
+-- can't be looked at.
 local function stamp_of(path)
-  local st = core.stat(path)
-  return st and ("%.0f %.0f %.3f"):format(st.size, st.inode, st.mtime) or nil, st and st.mtime
+  local st, above = core.stat(path), core.stat(path:match "^(.*/)[^/]*$" or ".")
+  if not (st and above) then
+    return nil
+  end
+  return ("%.0f %.0f %.3f %.0f %o %.0f %o"):format(st.size, st.inode, st.mtime, st.uid, st.mode, above.uid, above.mode),
+    st.mtime
 end
 
 -- The stamps of all files by path, and of the file that was written last: its time (ms). A file that can't be looked at
