@@ -11,8 +11,8 @@ local SETTLED_MS = 200 -- a file that was written a moment ago may be half of wh
 local Watch = {}
 Watch.__index = Watch
 
--- What tells one content of a file from another, and decides whether it is trusted; and when it was written (ms). Nil: it
--- can't be looked at.
+-- What tells one content of a file from another, and decides whether it is trusted; and when it was written (ms). Nil:
+-- it can't be looked at.
 local function stamp_of(path)
   local st, above = core.stat(path), core.stat(path:match "^(.*/)[^/]*$" or ".")
   if not (st and above) then
