@@ -83,7 +83,7 @@ end
 
 -- What is queued again is sent as far as slots last; the rest is sent like all that is queued.
 local function dispatch(mj, report)
-  if report.done > 0 then
+  if report.done > 0 and not mj.stopping() then
     local sent, err = submit.dispatch(mj)
     report.sent = sent or 0
     if not sent then

@@ -257,7 +257,8 @@ function Direct:http(requests, deadline, air)
   local numbers = air and M.board(air, requests)
   local complete = provider.complete(self.config, requests)
   if air then
-    return M.landed(air, requests, M.fly(self.client, complete, numbers, air.until_ms, deadline))
+    local until_ms = math.min(air.until_ms, core.clock() + (self.look_ms or math.huge))
+    return M.landed(air, requests, M.fly(self.client, complete, numbers, until_ms, deadline))
   end
   local lost = {} -- made before anything is sent
   for i = 1, #requests do

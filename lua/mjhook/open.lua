@@ -7,6 +7,10 @@ local policy = require "mjhook.policy"
 local stores = require "mjhook.stores"
 local text = require "mjhook.text"
 
+local function call(_, f, ...)
+  return f(...)
+end
+
 local function stderr_log(level, message)
   io.stderr:write(("mjhook: %s: %s\n"):format(level, text.clean(message))) -- one write
 end
@@ -63,7 +67,11 @@ return function(args, class)
   if not settings then
     return nil, err
   end
-  local self = setmetatable({ config = settings, log = make_log(settings.log), stopping = core.overdue }, class)
+  local self = setmetatable({
+    config = settings, log = make_log(settings.log),
+    stopping = core.overdue, -- gets how many requests are in the air, if some may be
+    land = call,             -- calls what sends: land(mj, f, ...)
+  }, class)
   for _, note in ipairs(settings.notes) do
     self.log("warn", note)
   end

@@ -81,7 +81,7 @@ end
 
 -- One turn of the window. False: nothing is left.
 local function step(self)
-  local ready = self.work:ready(self.mj.config.connections - self.flying)
+  local ready = self.work:ready(self.mj.config.connections - self.flying, self.flying)
   if self.flying + #ready > 0 then
     exchange(self, ready)
     read_answers(self)
@@ -102,7 +102,8 @@ end
 -- @tparam table work with the fields items (a list of M.item(); those that have ended stay until they are stored),
 -- ended (how many have), more (whether ready() may find more items than these), deadline (core.clock() at which what
 -- is in the air is cut off, or nil), and the methods
---   ready(room): gives a list of the items to begin now, at most `room`; marks as ended what will not be sent;
+--   ready(room, flying): gives a list of the items to begin now, at most `room`; marks as ended what will not be sent;
+--   `flying`: how many requests are in the air;
 --   is_ready(): whether it would give some;
 --   request(item): gives the request, a new table of plain data;
 --   read(item, answer, err): takes the answer, or the reason why it was not sent, and marks the item as ended;

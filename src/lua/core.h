@@ -109,6 +109,7 @@ void mjl_open_wire(lua_State *L);
 void mjl_open_provider(lua_State *L);
 void mjl_open_address(lua_State *L);
 void mjl_open_sys(lua_State *L);
+void mjl_open_signal(lua_State *L);
 void mjl_open_user(lua_State *L);
 void mjl_open_file(lua_State *L);
 void mjl_open_redact(lua_State *L);

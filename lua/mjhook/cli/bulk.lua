@@ -3,6 +3,7 @@ local bulk = require "mjhook.bulk"
 local core = require "mjhook.core"
 local fail = require "mjhook.cli.fail"
 local filters = require "mjhook.cli.filters"
+local land = require "mjhook.cli.land"
 local text = require "mjhook.cli.text"
 
 local M = {}
@@ -106,7 +107,8 @@ function M.check(action)
 end
 
 local function act(mj, action, filter, how)
-  local ok, report, err = pcall(mj.bulk, mj, action, filter, how)
+  local run = action == "resubmit" and land or mj.land -- it sends
+  local ok, report, err = pcall(run, mj, mj.bulk, mj, action, filter, how)
   if not ok then
     fail.with(type(report) == "table" and report or { code = "internal", message = tostring(report) })
   elseif not report then
@@ -144,6 +146,10 @@ function M.run(mj, given, out, action, more)
   end
   report = act(mj, action, filter, { progress = progress_of(report.matched, out), reason = given.reason })
   tell(report, out)
+  if core.signalled() then
+    out.finish()
+    fail.interrupted(core.signalled(), "what is queued waits, and the rest is as it was")
+  end
   return (report.failed > 0 or report.stopped) and fail.FAILED or fail.DONE
 end
 

@@ -5,11 +5,13 @@ local json = require "mjhook.cli.json"
 --- @tparam table out
 -- @tparam table ids the arguments
 -- @tparam table how name: what the list in the JSON is called; id: what an argument is called there;
--- act(id) -> value, or nil and an error; write(value, id): for people; exit(value): the exit code of one that went well
+-- act(id) -> value, or nil and an error; write(value, id): for people; exit(value): the exit code of one that went
+-- well; signalled(): if given, the signal that told the command to end, or nil
 -- @treturn number exit code
 return function(out, ids, how)
   local done, exit = { [how.name] = json.array {}, errors = json.array {} }, fail.DONE
-  for _, id in ipairs(ids) do
+  local signal, left = nil, 0
+  for i, id in ipairs(ids) do
     local value, err = how.act(id)
     if value then
       table.insert(done[how.name], value)
@@ -23,9 +25,17 @@ return function(out, ids, how)
       out:note(fail.sentence(err))
       exit = math.max(exit, how.code and how.code(err) or fail.exit(err.code))
     end
+    signal, left = how.signalled and how.signalled(), #ids - i
+    if signal then
+      break
+    end
   end
   if out.json then
     out:value(done)
+  end
+  if signal then
+    out.finish()
+    fail.interrupted(signal, ("%d of %d %s were left"):format(left, #ids, how.name))
   end
   return exit
 end

@@ -37,6 +37,12 @@ function M.stop(exit, message, command)
   error({ exit = exit, message = message, command = command }, 0)
 end
 
+--- Ends the command that a signal has told to end, with the code of a shell for it.
+-- @tparam string message what is left
+function M.interrupted(signal, message)
+  M.stop(128 + signal, "interrupted: " .. message)
+end
+
 --- Ends the command with an error of mjhook's.
 function M.with(err)
   M.stop(M.exit(err.code), M.sentence(err))

@@ -9,6 +9,7 @@ local decode = require("mjhook.json").decode
 local fail = require "mjhook.cli.fail"
 local job = require "mjhook.submission.job"
 local json = require "mjhook.cli.json"
+local land = require "mjhook.cli.land"
 local lines = require "mjhook.cli.lines"
 local null = require("mjhook.json").null
 local options = require "mjhook.cli.options"
@@ -193,7 +194,7 @@ function Feed:submit()
   self:progress(entries)
   local results, err = {}, nil
   if #jobs > 0 then
-    results, err = self.mj:submit_many(jobs)
+    results, err = land(self.mj, self.mj.submit_many, self.mj, jobs)
   end
   self:clear()
   if err then
@@ -222,7 +223,7 @@ end
 function Feed:next()
   while self.at == #self.entries do
     self.out.finish() -- what was reported is seen before more is submitted
-    if self.failed or not self:submit() then
+    if self.failed or core.signalled() or not self:submit() then
       return nil
     end
   end
@@ -305,7 +306,11 @@ function M.run(mj, given, out, describe)
   elseif not reported then
     error(why, 0)
   end
-  if feed.failed then
+  if core.signalled() then
+    out.finish()
+    fail.interrupted(core.signalled(), ("%s; what follows line %d was not submitted; submit the file again, no line is "
+      .. "sent twice"):format(summary(feed), feed.last))
+  elseif feed.failed then
     out.finish()
     fail.stop(feed.exit or fail.FAILED,
       ("%s: what follows line %d was not submitted; submit the file again, no line is sent twice"):format(feed.failed,

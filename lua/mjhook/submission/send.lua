@@ -35,6 +35,8 @@ local UNSENT = { kind = "not_sent", held_back = true, error_code = "no_memory", 
 local UNREAD = { kind = "maybe_sent", error_code = "maybe_sent", error = "out of memory for the answer" }
 local TOO_LATE = { kind = "not_sent", held_back = true, wait_ms = 0, error_code = "not_sent",
                    error = "out of time before it was sent" }
+local STOPPED = { kind = "not_sent", held_back = true, wait_ms = 0, error_code = "not_sent",
+                  error = "told to stop before it was sent" }
 local NOT_STORED = { kind = "not_sent", held_back = true, wait_ms = 0, error_code = "not_sent",
                      error = "the store failed before it was sent" }
 
@@ -169,7 +171,10 @@ local function held_back(why)
   return { kind = "not_sent", held_back = true, wait_ms = 0, error_code = why.error_code, error = why.error }
 end
 
-function Sending:ready(room)
+function Sending:ready(room, flying)
+  if self.mj.stopping(flying) then
+    self.halted = self.halted or STOPPED
+  end
   if self.begin_by and core.clock() >= self.begin_by then
     self.halted = self.halted or TOO_LATE
   end

@@ -27,7 +27,7 @@ local function step(mj, task, now)
     end
     local stats = mj.exec:read("stats", now)
     if stats and submit.has_room(stats, now) then
-      submit.dispatch(mj)
+      mj.land(mj, submit.dispatch, mj)
     end
   elseif task.state == "pending" and task.due_at and task.due_at + OVERDUE_MS <= now then
     poll.refresh(mj, task.ref)
@@ -38,8 +38,11 @@ end
 local function help(mj, task)
   if not at_work[task.ref] then
     at_work[task.ref] = true
-    pcall(step, mj, task, core.now())
+    local ok, why = pcall(step, mj, task, core.now())
     at_work[task.ref] = nil
+    if not ok and tostring(why):find("interrupted!", 1, true) then -- the interpreter's word for Ctrl-C
+      error(why, 0)
+    end
   end
 end
 

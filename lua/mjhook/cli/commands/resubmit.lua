@@ -1,10 +1,12 @@
 -- mjhook resubmit
 local bulk = require "mjhook.cli.bulk"
+local core = require "mjhook.core"
 local each = require "mjhook.cli.each"
 local fail = require "mjhook.cli.fail"
 local filters = require "mjhook.cli.filters"
 local find = require "mjhook.cli.lookup"
 local json = require "mjhook.cli.json"
+local land = require "mjhook.cli.land"
 local waiting = require "mjhook.cli.waiting"
 
 local function resubmit(mj, id)
@@ -12,7 +14,7 @@ local function resubmit(mj, id)
   if not task then
     return nil, err
   end
-  return mj:resubmit(task.ref)
+  return land(mj, mj.resubmit, mj, task.ref)
 end
 
 local ALL = { { name = "all", help = "every ambiguous, lost or failed task" } }
@@ -36,7 +38,7 @@ resubmitting it may be billed twice. mjhook never does that by itself; here you 
       return bulk.run(mj, given, out, "resubmit")
     end
     return each(out, arguments, {
-      name = "tasks", id = "ref",
+      name = "tasks", id = "ref", signalled = core.signalled,
       act = function(id)
         local task, err = resubmit(mj, id)
         return task and json.task(task), err

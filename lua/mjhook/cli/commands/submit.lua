@@ -2,6 +2,7 @@
 local core = require "mjhook.core"
 local fail = require "mjhook.cli.fail"
 local json = require "mjhook.cli.json"
+local land = require "mjhook.cli.land"
 local options = require "mjhook.cli.options"
 local read_json = require("mjhook.cli.reading").json
 local submit_file = require "mjhook.cli.submit_file"
@@ -43,6 +44,13 @@ local function progress(begun)
   end
 end
 
+local function stop_if_told(task, out)
+  if core.signalled() then
+    out.finish()
+    fail.interrupted(core.signalled(), ("task %s is %s"):format(task.ref, task.state))
+  end
+end
+
 -- Until the job has ended; the last line is where its image is.
 local function wait(mj, task, given, out)
   out.finish()
@@ -57,6 +65,7 @@ local function wait(mj, task, given, out)
     if out.json then
       out:value(json.task(mj:get(task.ref) or task))
     end
+    stop_if_told(mj:get(task.ref) or task, out)
     out:note(err.message .. (err.code == "timeout" and ("; `mjhook watch %s` waits on"):format(task.ref) or ""))
     return fail.FAILED
   elseif out.json then
@@ -73,21 +82,22 @@ local function one(mj, given, prompt, out)
   if prompt == "-" then
     prompt = read_prompt(out)
   end
-  local task, err = mj:submit {
+  local task, err = land(mj, mj.submit, mj, {
     prompt = prompt, mode = given.mode, timeout = given.timeout, user_id = given.user, key = given.key,
     context = given.context, priority = given.priority, account = given.account, expires = given.expires,
-  }
+  })
   if not task then
     fail.with(err)
   end
   if not out.json then
     out:line(task.ref, " ", out:state(task.state), describe(mj, task, out.now))
   end
-  if given.wait then
+  if given.wait and not core.signalled() then
     return wait(mj, task, given, out)
   elseif out.json then
     out:value(json.task(task))
   end
+  stop_if_told(task, out)
   return task.state == "failed" and not task.duplicate and fail.FAILED or fail.DONE
 end
 
