@@ -103,6 +103,25 @@ describe("delivery under nginx", function()
     kit.wait_until(function() return lines("seen")[1] == task.ref end)
   end)
 
+  it("is left to the new worker when nginx reloads: what is at hand is finished, and no more is begun", function()
+    start([[ return { on_event = function(task, ctx) require("mjhook.core").sleep(0.1) end } ]],
+      { more = { handlers = 1 } })
+    local refs = kit.put(mj, (function()
+      local tasks = {}
+      for i = 1, 300 do
+        tasks[i] = {}
+      end
+      return tasks
+    end)())
+    for _, ref in ipairs(refs) do
+      kit.succeed(mj, ref)
+    end
+    kit.wait_until(function() return mj:stats().events < 300 end)
+    kit.sh("kill -HUP " .. web:pid())
+    kit.wait_until(function() return web:log():find("exited with code 0", 1, true) end, 8)
+    assert.truthy(mj:stats().events > 0)
+  end)
+
   it("blocks no callback while a handler blocks", function()
     start(NOTE .. [[ return { on_event = function(task, ctx) note("begun", "x"); os.execute "sleep 4" end } ]])
     local one, two = submit(), submit()
