@@ -151,8 +151,8 @@ function Deliverers:take_in(now)
   end
 end
 
--- Begins one, when there is something to deliver that those at work don't get to. Not in a worker that ends: nginx waits
--- for a call that is out, and what is due is for the worker that takes its place.
+-- Begins one, when there is something to deliver that those at work don't get to. Not in a worker that ends: that
+-- would live as long as something is due, which is for the worker that takes its place.
 function Deliverers:look()
   local now = core.clock()
   if self.missing or now < self.not_before or ngx.worker.exiting() or not handles(self.mj) then
