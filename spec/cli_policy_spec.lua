@@ -562,7 +562,7 @@ describe("mjhook policy", function()
     ["returns no table"] = { "return 7", "p.lua should return a table" },
     ["has a function that nobody knows"] = { "return { on_calback = print }", 'p.lua: policy: unknown function "on_c' },
     ["has a decision that is no function"] = { "return { on_callback = 7 }", "p.lua: policy: on_callback: function" },
-    ["never comes back"] = { "while true do end", "p.lua did not load within 1 s" },
+    ["never comes back"] = { "while true do end", "p.lua did not load within 2 s" },
   } do
     it("exits 78 when a policy " .. name, function()
       local path = case[1] and file("p", case[1]) or dir .. "/p.lua"

@@ -9,7 +9,7 @@ local memory = require "mjhook.memory"
 local M = {}
 
 --- Seconds that loading a file may take, with all that it requires; and what is said of one that takes longer.
-M.LOAD_S = 1
+M.LOAD_S = 2
 M.TOO_LONG = ("did not load within %d s"):format(M.LOAD_S)
 
 local searchers = package.searchers or package.loaders -- luacheck: ignore 143

@@ -96,7 +96,7 @@ describe("an edited policy", function()
     ended(mj)
     wait_for "old"
     kit.write(path, "local n = 0 while true do n = n + 1 end")
-    told(path .. " did not load within 1 s")
+    told(path .. " did not load within 2 s")
     kit.write(dir .. "/theirs_beside.lua", policy "theirs")
     kit.sh("chmod 666 " .. dir .. "/theirs_beside.lua")
     kit.write(path, ('package.path = %q .. "/?.lua;" .. package.path return require "theirs_beside"'):format(dir))
@@ -106,7 +106,7 @@ describe("an edited policy", function()
     assert.equal(0, count "theirs")
     kit.write(path, "while true do end")
     kit.wait_until(function()
-      return select(2, loop:err():gsub("did not load within 1 s", "")) == 2
+      return select(2, loop:err():gsub("did not load within 2 s", "")) == 2
     end)
     loop:kill "TERM"
     assert.equal(0, loop:wait())
