@@ -42,9 +42,9 @@ describe("a window of submissions under nginx", function()
   before_each(sim.reset)
   after_each(kit.cleanup)
 
-  local function start(settings)
+  local function start(settings, conf)
     sim.config { limit = 0 }
-    web = receiver.start { conf = CONF, settings = settings }
+    web = receiver.start { conf = conf or CONF, settings = settings }
     mj = kit.open({ hook_url = web.url .. "/hook", max_in_flight = settings.max_in_flight }, sim)
   end
 
@@ -170,6 +170,17 @@ describe("a window of submissions under nginx", function()
     ends()
     assert.equal("pending", mj:get(tasks[3].ref).state)
     assert.equal(1, mj:stats().tasks.queued)
+  end)
+
+  it("that nginx itself cuts off keeps no worker alive when its call is over", function()
+    start({ max_in_flight = 100, connections = 3 }, "worker_shutdown_timeout 200ms;\n" .. CONF)
+    sim.script { submit = { { fault = "slow", ms = 1000 } } }
+    local client = ask "/many?n=1&name=fox"
+    kit.wait_until(function() return sim.requests "submit" == 1 end)
+    reload()
+    kit.wait_until(function() return web:log():find("exited with code 0", 1, true) end, 3)
+    assert.is_nil(answer(client))
+    assert.same({}, sim.ledger().billed_twice)
   end)
 
   it("leaves a worker that has nothing to do free to end at once", function()
