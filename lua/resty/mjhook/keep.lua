@@ -12,8 +12,8 @@ local status = rawget(coroutine, "__status") or coroutine.status -- ngx_lua's ow
 local out = setmetatable({}, { __mode = "k" }) -- the coroutines that wait for a call
 local looked_at = -BEGIN_MS
 
--- nginx cuts requests off (worker_shutdown_timeout, lua_check_client_abort). Then the coroutine never hears that its call
--- has ended: it is dead, or garbage.
+-- nginx cuts requests off (worker_shutdown_timeout, lua_check_client_abort). Then the coroutine never hears that its
+-- call has ended: it is dead, or garbage.
 local function forget_dead()
   collectgarbage()
   for thread in pairs(out) do
