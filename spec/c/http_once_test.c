@@ -487,6 +487,38 @@ TEST("a kept connection that the server closed meanwhile is replaced, and each r
     mj_http_free(h);
 }
 
+static void answer_then_cut(conn *c)
+{
+    if (read_request(c))
+        reply(c, "200 OK", "", "{}");
+    if (read_request(c))
+        hang_up(c, c->s->stage);
+}
+
+static void is_not_trusted_again(bool hard)
+{
+    server *s = start(answer_then_cut);
+    mj_http *h = client(1);
+
+    s->stage = hard;
+    CHECK_INT(outcome(h, post(url_of(s), BODY, true)), MJ_HTTP_ANSWERED);
+    CHECK_INT(outcome(h, post(url_of(s), BODY, true)), MJ_HTTP_MAYBE_SENT);
+    for (int i = 0; i < 6; i++)
+        CHECK_INT(outcome(h, post(url_of(s), BODY, true)), MJ_HTTP_ANSWERED);
+    CHECK_INT(counted(s, &s->bodies), 8);
+    mj_http_free(h);
+}
+
+TEST("after a submission on a kept connection that was closed each later one has a connection of its own")
+{
+    is_not_trusted_again(false);
+}
+
+TEST("after a submission on a kept connection that was reset each later one has a connection of its own")
+{
+    is_not_trusted_again(true);
+}
+
 TEST("a connection that closes while it is used again never takes a request twice")
 {
     server *s = start(cut_second);

@@ -32,6 +32,7 @@ struct mj_http {
     CURLSH *session; /* TLS sessions, so that the next connection to a server needs no full handshake */
     mj_http_options o;
     char *user_agent, *ca_file, *proxy;
+    int64_t distrust_until; /* until then no submission uses a kept connection: the server closes them */
     pid_t pid;
     transfer *slots;             /* o.connections of them */
     mj_http_call *first, **last; /* calls that wait for a connection */

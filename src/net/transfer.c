@@ -13,6 +13,10 @@
  * handshake costs less than such a doubt. */
 enum { ONCE_IDLE_S = 3 };
 
+/* A server that closes a kept connection under a submission, as one does that closes after each answer without a word
+ * of it, does so again: for so long each submission has a connection of its own. */
+enum { DISTRUST_MS = 600000 };
+
 /* libcurl takes 64 KiB for each upload by default, which malloc gives back to the system each time. */
 enum { SMALL_BODY = 16 << 10 };
 
@@ -166,14 +170,14 @@ void mj_http_failed(mj_http_answer *a, mj_http_outcome outcome, const char *url,
     mj_curl->url_cleanup(u);
 }
 
-static bool set_body(transfer *t)
+static bool set_body(const mj_http *h, transfer *t)
 {
     const mj_http_request *r = t->req;
     CURL *e = t->easy;
     bool ok = true;
 
     /* Without a body nothing counts what was sent; on a new connection libcurl does not send it again. */
-    if (r->once && !t->counts)
+    if (r->once && (!t->counts || mj_http_clock() < h->distrust_until))
         MJ_CURL_SET(FRESH_CONNECT, 1L);
     if (!r->body) {
         MJ_CURL_SET(HTTPGET, 1L);
@@ -236,7 +240,7 @@ static bool set_up(const mj_http *h, transfer *t)
                             .connect_ms = h->o.connect_timeout_ms,
                             .timeout_ms = r->timeout_ms > 0 ? r->timeout_ms : h->o.timeout_ms,
                         });
-    if (!e || !set_body(t))
+    if (!e || !set_body(h, t))
         return false;
     MJ_CURL_SET(SHARE, h->session);
     MJ_CURL_SET(PREREQFUNCTION, may_begin);
@@ -344,6 +348,17 @@ static bool unpack(transfer *t)
     return !t->too_long && !t->no_memory;
 }
 
+/* Whether the server closed a kept connection under the request.  libcurl sends again only what such a one swallowed.
+ */
+static bool closed_under(const transfer *t, CURLcode result)
+{
+    long made = 1;
+
+    mj_curl->easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &made);
+    return t->again || result == CURLE_SEND_FAIL_REWIND ||
+           (made == 0 && (result == CURLE_SEND_ERROR || result == CURLE_RECV_ERROR || result == CURLE_GOT_NOTHING));
+}
+
 void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
 {
     mj_http_answer *a = t->answer;
@@ -357,6 +372,8 @@ void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
         a->outcome = MJ_HTTP_ANSWERED;
         a->status = (int)status;
     } else {
+        if (!cut && !t->head_done && closed_under(t, result))
+            h->distrust_until = mj_http_clock() + DISTRUST_MS;
         mj_http_failed(a, maybe(t), t->req->url, cut ? cut : reason(t, result));
         a->too_long = t->too_long;
         a->cut = !cut && t->head_done && !t->too_long &&
