@@ -78,6 +78,7 @@ static inline bool receive(conn *c)
     if (c->cap - c->n < 2) {
         c->cap = c->cap ? 2 * c->cap : 4096;
         c->buf = realloc(c->buf, c->cap);
+        c->buf[c->n] = '\0'; /* a client may go without a byte */
     }
     got = recv(c->fd, c->buf + c->n, c->cap - c->n - 1, 0);
     if (got <= 0)
