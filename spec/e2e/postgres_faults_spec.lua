@@ -51,17 +51,8 @@ describe("a store on a PostgreSQL server with faults", function()
     kit.write(dir .. "/config.lua", receiver.config_text(settings))
   end
 
-  local function program(name, words)
-    return kit.sh(("env -u MJHOOK_STORE MJHOOK_CONFIG=%s/config.lua %s %s"):format(dir, name, words))
-  end
-
-  local function mjhook(words)
-    return program(kit.lua .. " " .. kit.quote(kit.root .. "/scripts/mjhook"), words)
-  end
-
-  local function reconcile()
-    return program(kit.quote(kit.build .. "/bin/mjhook-reconcile"), "--json")
-  end
+  local function mjhook(words) return pg.mjhook(dir, words) end
+  local function reconcile(words) return pg.reconcile(dir, words) end
 
   -- nginx, and the tools with its configuration.
   local function serve(url)

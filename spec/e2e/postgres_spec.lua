@@ -41,17 +41,8 @@ describe("a store on PostgreSQL", function()
     return dir .. "/config.lua"
   end
 
-  local function program(name, words)
-    return kit.sh(("env -u MJHOOK_STORE MJHOOK_CONFIG=%s/config.lua %s %s"):format(dir, name, words))
-  end
-
-  local function mjhook(words)
-    return program(kit.lua .. " " .. kit.quote(kit.root .. "/scripts/mjhook"), words)
-  end
-
-  local function reconcile(words)
-    return program(kit.quote(kit.build .. "/bin/mjhook-reconcile"), words or "--json")
-  end
+  local function mjhook(words) return pg.mjhook(dir, words) end
+  local function reconcile(words) return pg.reconcile(dir, words) end
 
   local function sql(text, ...)
     local out, code = pg.sql(text:gsub("@", schema):format(...))

@@ -89,6 +89,20 @@ function pg.session(url)
   return session
 end
 
+local function program(dir_of_config, name, words)
+  return kit.sh(("env -u MJHOOK_STORE MJHOOK_CONFIG=%s/config.lua %s %s"):format(dir_of_config, kit.quote(name), words))
+end
+
+--- Runs a command of mjhook with a directory's config.lua; gives what it prints, and its exit code.
+function pg.mjhook(dir_of_config, words)
+  return program(dir_of_config, kit.lua, kit.quote(kit.root .. "/scripts/mjhook") .. " " .. words)
+end
+
+--- The same for mjhook-reconcile.
+function pg.reconcile(dir_of_config, words)
+  return program(dir_of_config, kit.build .. "/bin/mjhook-reconcile", words or "--json")
+end
+
 --- Runs SQL as psql does; gives what it prints without frames, and its exit code.
 function pg.sql(text, url)
   return kit.sh(("printf '%%s' %s | psql -X -q -A -t -v ON_ERROR_STOP=1 %s"):format(kit.quote(text),
