@@ -1,6 +1,6 @@
 --- mjhook under OpenResty: no disk commit and no network wait runs on nginx's event loop.
 ---
----     thread_pool mjhook threads=1;         # commits; on PostgreSQL threads=2, which work side by side
+---     thread_pool mjhook threads=1;         # commits
 ---     thread_pool mjhook_read threads=2;    # long reads, and on PostgreSQL all of them
 ---     thread_pool mjhook_http threads=4;    # requests to the provider
 ---     thread_pool mjhook_deliver threads=2; # the policy's handlers; without it events wait for mjhook-reconcile

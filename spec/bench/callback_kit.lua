@@ -102,7 +102,7 @@ worker_processes @WORKERS@;
 pid @DIR@/nginx.pid;
 error_log @DIR@/error.log warn;
 events { worker_connections 2048; }
-thread_pool mjhook threads=@THREADS@;
+thread_pool mjhook threads=1;
 thread_pool mjhook_http threads=1;
 thread_pool mjhook_read threads=@READERS@;
 http {
@@ -155,8 +155,7 @@ end
 local function start_nginx(workers)
   local port, remote = free_port(), settings.store:find("://", 1, true)
   local values = { MODULES = modules(), USER = core.uid() == 0 and "user root;" or "", DIR = dir, ROOT = ROOT,
-                   BUILD = BUILD, PORT = port, WORKERS = tostring(workers), THREADS = remote and "4" or "1",
-                   READERS = remote and "2" or "1" }
+                   BUILD = BUILD, PORT = port, WORKERS = tostring(workers), READERS = remote and "2" or "1" }
   write(dir .. "/nginx.conf", (CONF:gsub("@(%u+)@", values)))
   must(sh(("PATH=$PATH:/usr/sbin nginx -p %s -c %s/nginx.conf -e %s/start.log"):format(dir, dir, dir)))
   must(sh(("for i in $(seq 200); do curl -sf http://127.0.0.1:%s/ping && exit 0; sleep 0.02; done; "

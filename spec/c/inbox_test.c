@@ -3,6 +3,7 @@
 #include "thread/inbox.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/resource.h>
 
 enum { KEPT = 1 << 20 }; /* bytes of a buffer that is kept for the next batch */
@@ -177,6 +178,40 @@ TEST("is there until its last user has closed it, and then begins anew")
         }
     }
     mj_inbox_close(NULL);
+}
+
+/* ---- one at a time ---- */
+
+static int inside;
+
+static void *work_in(void *ctx)
+{
+    mj_inbox *b = ctx;
+
+    for (int i = 0; i < 2000; i++) {
+        mj_inbox_enter(b);
+        CHECK_INT(inside++, 0);
+        sched_yield();
+        CHECK_INT(--inside, 0);
+        mj_inbox_leave(b);
+    }
+    return NULL;
+}
+
+TEST("one thread at a time is between enter and leave, and another inbox does not stop it")
+{
+    mj_inbox *a = inbox("a"), *again = inbox("a"), *other = inbox("other");
+    pthread_t threads[4];
+
+    mj_inbox_enter(other);
+    for (int i = 0; i < 4; i++)
+        CHECK_INT(pthread_create(&threads[i], NULL, work_in, i % 2 ? a : again), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    mj_inbox_leave(other);
+    mj_inbox_close(other);
+    mj_inbox_close(again);
+    mj_inbox_close(a);
 }
 
 /* ---- buffers ---- */

@@ -85,7 +85,6 @@ int luaopen_mjhook_store_memory(lua_State *L)
     backend.commit = doubtful_commit;
     backend.now = other_clock;
     backend.waits = true;
-    backend.parallel = true;
     lua_newtable(L);
     luaL_setfuncs(L, functions, 0);
     lua_pushlightuserdata(L, &backend);

@@ -67,6 +67,20 @@ static int inbox_take(lua_State *L)
     return 1;
 }
 
+/* inbox:enter(): waits until no other thread is between enter() and leave() of the inbox.  Not on an event loop. */
+static int inbox_enter(lua_State *L)
+{
+    mj_inbox_enter(check(L)->inbox);
+    return 0;
+}
+
+/* inbox:leave(): once, by the thread that has entered */
+static int inbox_leave(lua_State *L)
+{
+    mj_inbox_leave(check(L)->inbox);
+    return 0;
+}
+
 size_t mjl_batch_size(lua_State *L, int i)
 {
     box *b = luaL_checkudata(L, i, INBOX);
@@ -131,7 +145,8 @@ static int core_inbox(lua_State *L)
 
 void mjl_open_inbox(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"put", inbox_put}, {"take", inbox_take}, {"close", inbox_close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"put", inbox_put},     {"take", inbox_take},   {"enter", inbox_enter},
+                                       {"leave", inbox_leave}, {"close", inbox_close}, {NULL, NULL}};
 
     mjl_class(L, INBOX, methods);
     lua_pushcfunction(L, core_inbox);

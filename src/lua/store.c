@@ -267,8 +267,8 @@ static int core_exists(lua_State *L)
     return 1;
 }
 
-/* core.backend(backend) -> {name=, waits=, parallel=}: what it is called, whether a call may wait for a network, and
- * whether several writers at once are faster than one.  nil: LMDB's. */
+/* core.backend(backend) -> {name=, waits=}: what it is called, and whether a call may wait for a network.  nil: LMDB's.
+ */
 static int core_backend(lua_State *L)
 {
     const mj_backend *b = backend_at(L, 1);
@@ -277,12 +277,10 @@ static int core_backend(lua_State *L)
         b = &mj_backend_lmdb;
     if (b->abi != MJ_BACKEND_ABI)
         return luaL_error(L, "the store module belongs to another mjhook: install both of one version");
-    lua_createtable(L, 0, 3);
+    lua_createtable(L, 0, 2);
     mjl_set_lit(L, "name", b->name);
     lua_pushboolean(L, b->waits);
     lua_setfield(L, -2, "waits");
-    lua_pushboolean(L, b->parallel);
-    lua_setfield(L, -2, "parallel");
     return 1;
 }
 

@@ -26,7 +26,7 @@
 #include "store/store.h"
 #include "store/tally.h"
 
-enum { MJ_BACKEND_ABI = 4 };
+enum { MJ_BACKEND_ABI = 5 };
 
 /* A walk over one index, in the order of its fields.  Entries with the same name lie together; which of two names
  * comes first is the backend's choice, and always the same. */
@@ -98,8 +98,7 @@ struct mj_backend {
     unsigned abi; /* MJ_BACKEND_ABI */
     size_t bytes; /* sizeof(mj_backend) */
     const char *name;
-    bool waits;    /* a call may wait for a network: not on an event loop */
-    bool parallel; /* several writers at once are faster than one */
+    bool waits; /* a call may wait for a network: not on an event loop */
 
     /* Whether there is a store: MJ_OK; MJ_ENOTFOUND: provably none; else `why` says why it can't be looked at. */
     int (*exists)(const char *where, const mj_store_options *o, char *why, size_t why_size);

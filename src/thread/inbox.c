@@ -10,13 +10,25 @@ struct mj_inbox {
     uint64_t taken; /* batches so far */
     uint32_t count; /* of the batch that is being gathered ... */
     mj_buf items;   /* ... and its items */
+    bool made;
+    pthread_mutex_t work; /* held by the thread that works on what it took */
 };
 
 static mj_registered *all;
 
 mj_inbox *mj_inbox_open(const char *name, size_t n)
 {
-    return mj_registry_open(&all, name, n, sizeof(mj_inbox));
+    mj_inbox *b = mj_registry_open(&all, name, n, sizeof(mj_inbox));
+    bool made = false;
+
+    if (b) {
+        pthread_mutex_lock(&b->reg.lock);
+        made = b->made = b->made || pthread_mutex_init(&b->work, NULL) == 0;
+        pthread_mutex_unlock(&b->reg.lock);
+    }
+    if (!made)
+        mj_inbox_close(b);
+    return made ? b : NULL;
 }
 
 void mj_inbox_close(mj_inbox *b)
@@ -24,6 +36,8 @@ void mj_inbox_close(mj_inbox *b)
     if (!b || !mj_registry_leave(&all, &b->reg))
         return;
     mj_buf_free(&b->items);
+    if (b->made)
+        pthread_mutex_destroy(&b->work);
     mj_registry_free(&b->reg);
 }
 
@@ -68,4 +82,14 @@ bool mj_inbox_take(mj_inbox *b, mj_inbox_batch *batch)
     }
     pthread_mutex_unlock(&b->reg.lock);
     return any;
+}
+
+void mj_inbox_enter(mj_inbox *b)
+{
+    pthread_mutex_lock(&b->work);
+}
+
+void mj_inbox_leave(mj_inbox *b)
+{
+    pthread_mutex_unlock(&b->work);
 }

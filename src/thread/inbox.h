@@ -31,4 +31,8 @@ typedef struct mj_inbox_batch {
  * and call mj_buf_free() for its items in the end.  False: there is none, and no batch begins. */
 bool mj_inbox_take(mj_inbox *b, mj_inbox_batch *batch);
 
+/* One thread at a time works on what it takes: enter() waits until the thread before it has called leave(). */
+void mj_inbox_enter(mj_inbox *b);
+void mj_inbox_leave(mj_inbox *b);
+
 #endif

@@ -6,11 +6,9 @@ local log = require("resty.mjhook.log").log
 local run_in_thread = require "resty.mjhook.keep"
 local stores = require "mjhook.stores"
 
---- LANES: how many commits are under way side by side at most, of a worker, on a database that is faster so. Each takes
--- a thread of the pool, and each thread a connection; more of them only make the batches smaller.
--- AIRS: windows of requests that are open side by side, of a worker, each with
+--- AIRS: windows of requests that are open side by side, of a worker, each with
 -- connections of its own.
-local M = { COMMIT_POOL = lane.POOL, HTTP_POOL = "mjhook_http", READ_POOL = "mjhook_read", LANES = 2, AIRS = 4 }
+local M = { COMMIT_POOL = lane.POOL, HTTP_POOL = "mjhook_http", READ_POOL = "mjhook_read", AIRS = 4 }
 
 local unpack = table.unpack or unpack
 
@@ -45,16 +43,12 @@ function M.new(conf)
   end
   local self = setmetatable({
     store = store, settings = settings_of(conf), id = id, missing = {}, committed = function() end,
-    lanes = {}, turn = 0, queued = 0, skew = 0, queue_max = conf.queue_max, airs = {},
-    threads = {}, nthreads = 1, width = 1, -- those that have committed; how many lanes are used
+    queued = 0, skew = 0, queue_max = conf.queue_max, airs = {},
   }, Threads)
   for i = 1, M.AIRS do
     self.airs[i] = id .. "\0air" .. i
   end
-  for i = 1, kind.parallel and M.LANES or 1 do
-    -- LMDB has one writer, and its pool one thread: the next call stands behind the one that the thread works on.
-    self.lanes[i] = lane.new(self, id .. "\0" .. i, kind.parallel and 1 or 2)
-  end
+  self.lane = lane.new(self, id)
   return self
 end
 
@@ -106,35 +100,8 @@ end
 --- Lets the threads make their Lua VMs and open the store before the first callback comes; a pool that is missing is
 -- told of.
 function Threads:warm_up()
-  for _, one in ipairs(self.lanes) do
-    one:warm_up()
-  end
+  self.lane:warm_up()
   self:in_thread(M.HTTP_POOL, "http", {})
-end
-
---- A thread has committed. A pool may have fewer threads than there are lanes: then batches are split over no more.
-function Threads:known(thread)
-  if not self.threads[thread] then
-    self.nthreads = next(self.threads) and self.nthreads + 1 or 1
-    self.threads[thread] = true
-  end
-end
-
--- What is said of one task is committed in the order in which it came, so all of it goes through one lane; through
--- another one only from a moment on when nothing waits in any.
-local function lane_for(self, ref)
-  if self.queued == 0 then
-    self.width = math.min(self.nthreads, #self.lanes)
-  end
-  local n = self.width
-  if n == 1 then
-    return self.lanes[1]
-  elseif ref then
-    local a, b = ref:byte(-2, -1) -- the last of its random characters
-    return self.lanes[(a * 32 + b) % n + 1]
-  end
-  self.turn = self.turn % n + 1
-  return self.lanes[self.turn]
 end
 
 local function full()
@@ -146,10 +113,10 @@ function Threads:commit(ops)
   if self.queued >= self.queue_max then
     return full()
   end
-  return lane_for(self, ops[1] and ops[1].ref):commit(ops)
+  return self.lane:commit(ops)
 end
 
--- Nothing rests here: the lanes commit callbacks, too.
+-- Nothing rests here: the lane commits callbacks, too.
 function Threads.give_way() end
 
 Threads.commit_each = Threads.commit
@@ -159,7 +126,7 @@ function Threads:callback(ref, attempt, body)
   if self.queued >= self.queue_max then
     return full()
   end
-  return lane_for(self, ref):callback(ref, attempt, body)
+  return self.lane:callback(ref, attempt, body)
 end
 
 --- This request waits; the worker does not.

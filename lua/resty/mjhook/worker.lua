@@ -13,7 +13,6 @@ collectgarbage("setpause", 400)
 local unpack = table.unpack or unpack
 
 local M = {}
-local THREAD = tostring(M) -- no other Lua VM of this process has this address
 local executors, inboxes = {}, {}
 
 local function plain(err)
@@ -70,8 +69,29 @@ local function hand_back(store, ops, results)
   end
 end
 
---- Commits operations and whatever is in the inbox at this moment, in one transaction. Once something was taken out it
--- does not raise: the requests that wait for it must receive a result.
+-- What commit() does while no other thread works on that lane.
+local function commit(id, settings, ops, inbox, heard)
+  heard.number = inbox:take() or false
+  local results, outcomes, unreadable, store = write(id, settings, ops, inbox)
+  if not results then
+    return "failed", plain(outcomes), heard.number
+  end
+  local _, owed = pcall(hand_back, store, ops, results)
+  return "ok", results, heard.number, outcomes, unreadable or false,
+    { ready = store:last_ready(), owed = type(owed) == "table" and owed or nil }
+end
+
+local function left(inbox, heard, ran, ...)
+  inbox:leave()
+  if ran then
+    return ...
+  end
+  return "failed", { code = "internal", message = tostring((...)), retryable = true }, heard.number
+end
+
+--- Commits operations and whatever is in the inbox at this moment, in one transaction. While another thread does that
+-- for the same lane, it waits. Once something was taken out it does not raise: the requests that wait for it must
+-- receive a result.
 -- @tparam string id names the configuration
 -- @tparam table|false settings the configuration, given when the last call said "unconfigured"
 -- @tparam table ops see mjhook.core's store:write
@@ -81,23 +101,16 @@ end
 -- @treturn number|false the inbox' batch that was taken
 -- @treturn string the outcomes of that batch
 -- @treturn table|false what of it could not be read
--- @treturn table {thread=, ready=, owed=}: a name of this thread; how many queued jobs may be sent, store:last_ready();
--- what of it was taken for callers that no longer wait and could not be handed back: the next call has to
+-- @treturn table {ready=, owed=}: how many queued jobs may be sent, store:last_ready(); what of it was taken for
+-- callers that no longer wait and could not be handed back: the next call has to
 function M.commit(id, settings, ops, lane)
   if unknown(id, settings) then
     return "unconfigured"
   end
   inboxes[lane] = inboxes[lane] or core.inbox(lane)
-  local number = inboxes[lane]:take() or false
-  local ran, results, outcomes, unreadable, store = pcall(write, id, settings, ops, inboxes[lane])
-  if not ran then
-    return "failed", { code = "internal", message = tostring(results), retryable = true }, number
-  elseif not results then
-    return "failed", plain(outcomes), number
-  end
-  local _, owed = pcall(hand_back, store, ops, results)
-  return "ok", results, number, outcomes, unreadable or false,
-    { thread = THREAD, ready = store:last_ready(), owed = type(owed) == "table" and owed or nil }
+  local inbox, heard = inboxes[lane], {}
+  inbox:enter()
+  return left(inbox, heard, pcall(commit, id, settings, ops, inbox, heard))
 end
 
 --- Opens the store in this thread, so that for others of the process it is open.

@@ -377,7 +377,6 @@ const mj_backend mj_backend_postgres = {
     .bytes = sizeof(mj_backend),
     .name = "postgresql",
     .waits = true,
-    .parallel = true,
     .exists = pg_exists,
     .open = pg_open,
     .close = pg_close,
