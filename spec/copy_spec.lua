@@ -116,6 +116,46 @@ describe("mjhook copy", function()
     assert.equal(1, #refs(from))
     assert.equal(1, #refs(to))
   end)
+
+  -- Prunes all tasks of a store, of which one with that key succeeded.
+  local function pruned(store, key)
+    local mj = open(store)
+    local task = assert(mj:adopt { task_id = "T1", prompt = "a fox", key = key })
+    local results = assert(mj.exec:commit { { op = "signal", ref = task.ref, attempt = 1, source = "poll",
+      kind = "succeeded", task_id = "T1", image = "https://img.example/x" } })
+    assert.equal("ok", results[1].code)
+    assert.equal(1, mj:prune({ older_than = 0 }).pruned)
+    mj:close()
+  end
+
+  it("is refused into a store that remembers keys of pruned tasks: a job would be sent again", function()
+    local mj = open(from)
+    assert(mj:submit { prompt = "another" })
+    mj:close()
+    pruned(to, "order-1")
+    for _, how in ipairs { "--json", "--finish" } do
+      local out, code = run("copy", how, to)
+      assert.equal(1, code, out)
+      assert.truthy(out:find(to .. " remembers the keys of pruned tasks", 1, true), out)
+    end
+    mj = open(to)
+    assert.is_true(mj:find_key("order-1").pruned)
+    assert(mj:submit { prompt = "takes writes" })
+    mj:close()
+  end)
+
+  it("is refused into itself by another name, also a store without tasks, which goes on to take writes", function()
+    open(from):close()
+    kit.sh(("ln -s %s %s"):format(from, to))
+    for _, how in ipairs { "--json", "--finish" } do
+      local out, code = run("copy", how, from, to)
+      assert.equal(64, code, out)
+      assert.truthy(out:find("the same store", 1, true), out)
+    end
+    local mj = open(from)
+    assert(mj:submit { prompt = "a fox" })
+    mj:close()
+  end)
 end)
 
 describe("mjhook migrate", function()

@@ -203,7 +203,7 @@ local function watch_policy(mj)
   if mj.policy.file then
     mj.policy.file.by_timer = true
     ngx.timer.every(POLICY_S, function(premature)
-      if not premature and mj.store then
+      if not premature and not mj.closed then
         guard("loading the policy anew", function() end, function() mj.policy:refresh() end)
       end
     end)

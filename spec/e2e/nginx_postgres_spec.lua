@@ -75,6 +75,28 @@ describe("nginx on PostgreSQL", function()
     assert.is_true(mj:check().ok)
   end)
 
+  it("takes an edited policy over, for decisions and for handlers that it did not have", function()
+    if not dir then
+      kit.skip "no PostgreSQL server is installed"
+    end
+    local mark, path = kit.tmp() .. "/mark", kit.tmp() .. "/policy.lua"
+    kit.write(path, 'return { on_callback = function() return "ignore" end }')
+    web = receiver.start { threads = THREADS, settings = { policy = path } }
+    mj = kit.open({ hook_url = web.url .. "/hook", policy = {} }, sim)
+    local task = assert(mj:submit { prompt = "a" })
+    assert.equal(200, (post(task)))
+    assert.equal("pending", mj:get(task.ref).state)
+    kit.write(path, ([[return { on_succeeded = function(task)
+      local file = io.open(%q, "w")
+      file:write(task.ref)
+      file:close()
+    end }]]):format(mark))
+    kit.wait_until(function() return web:log():find("loaded anew", 1, true) end)
+    assert.equal(200, (post(task)))
+    assert.equal("succeeded", mj:get(task.ref).state)
+    kit.wait_until(function() return kit.read(mark) == task.ref end)
+  end)
+
   it("answers 503 while the server is away, holds nothing up, and goes on when it is back", function()
     start()
     local first, second = assert(mj:submit { prompt = "a" }), assert(mj:submit { prompt = "b" })

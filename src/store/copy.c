@@ -136,6 +136,27 @@ static int put_few(mj_copy *c)
 #define MOVED "moved to "
 static const mj_entry moving = {.index = MJ_IX_META, .name = {MJ_MOVING_KEY, sizeof MJ_MOVING_KEY - 1}};
 
+static bool there_is_one(void *ctx, const mj_entry *e, mj_str bytes)
+{
+    (void)e, (void)bytes;
+    *(bool *)ctx = true;
+    return false;
+}
+
+/* Whether the store remembers pruned tasks: without their keys jobs would be sent again. */
+static int has_tombs(mj_store *s, bool *has)
+{
+    mj_side x;
+    int rc = mj_side_begin(&x, s, false);
+
+    *has = false;
+    if (rc != MJ_OK)
+        return rc;
+    rc = x.b->scan(x.u.tx, &(mj_scan){.index = MJ_IX_TOMB, .head = 1, .limit = 1}, there_is_one, has);
+    x.b->abort(x.u.tx);
+    return rc;
+}
+
 static int look(mj_store *s, mj_buf *out, mj_tally *totals)
 {
     mj_entry key = moving;
@@ -232,6 +253,35 @@ static int close_source(mj_copy *c, const char *out)
     return rc;
 }
 
+/* The destination takes no writes until it is whole, and so it is empty now.  `text`: its note. */
+static int close_destination(mj_copy *c, const char *text, const mj_tally *totals, const char *in)
+{
+    bool tombs;
+    int rc;
+
+    if (text[0] && strcmp(text, in) != 0)
+        return refuse(c->to, MJ_EMOVED, "%s: its note says \"%s\"", c->to_name, text);
+    if (text[0])
+        return MJ_OK; /* an earlier copy has begun */
+    if (!is_empty(totals))
+        return refuse(c->to, MJ_EEXISTS, "%s holds tasks already", c->to_name);
+    rc = has_tombs(c->to, &tombs);
+    if (rc == MJ_OK && tombs)
+        return refuse(c->to, MJ_EEXISTS,
+                      "%s remembers the keys of pruned tasks, which would be forgotten: name a store "
+                      "that was never used",
+                      c->to_name);
+    return rc == MJ_OK ? note(c->to, in, &(mj_tally){0}) : rc;
+}
+
+/* A store has many names. */
+static int refuse_itself(mj_copy *c)
+{
+    int rc = note(c->to, NULL, &(mj_tally){0});
+
+    return rc == MJ_OK ? refuse(c->to, MJ_EINVAL, "%s and %s are the same store", c->from_name, c->to_name) : rc;
+}
+
 static int prepare(mj_copy *c)
 {
     char in[400], out[400], moved[400];
@@ -243,15 +293,14 @@ static int prepare(mj_copy *c)
     snprintf(out, sizeof out, "to %s", c->to_name);
     snprintf(moved, sizeof moved, MOVED "%s", c->to_name);
     rc = look(c->to, &text, &totals);
-    if (rc == MJ_OK && text.n > 1 && strcmp((const char *)text.p, in) != 0)
-        rc = refuse(c->to, MJ_EMOVED, "%s: its note says \"%s\"", c->to_name, (const char *)text.p);
-    else if (rc == MJ_OK && text.n <= 1 && !is_empty(&totals))
-        rc = refuse(c->to, MJ_EEXISTS, "%s holds tasks already", c->to_name);
-    else if (rc == MJ_OK && text.n <= 1)
-        rc = note(c->to, in, &(mj_tally){0});
+    if (rc == MJ_OK)
+        rc = close_destination(c, (const char *)text.p, &totals, in);
     if (rc == MJ_OK)
         rc = look(c->from, &text, &totals);
-    if (rc == MJ_OK && text.n > 1 && strcmp((const char *)text.p, out) != 0 && strcmp((const char *)text.p, moved) != 0)
+    if (rc == MJ_OK && strcmp((const char *)text.p, in) == 0)
+        rc = refuse_itself(c);
+    else if (rc == MJ_OK && text.n > 1 && strcmp((const char *)text.p, out) != 0 &&
+             strcmp((const char *)text.p, moved) != 0)
         rc = refuse(c->from, MJ_EMOVED, "%s: its note says \"%s\"", c->from_name, (const char *)text.p);
     else if (rc == MJ_OK && c->finish && strcmp((const char *)text.p, moved) != 0)
         rc = close_source(c, out);
