@@ -343,7 +343,7 @@ describe("a handler in a process of its own", function()
     local out, code = deprived("", ([[
       local core = require "mjhook.core"
       local remove, path = os.remove, %q
-      local ran, child = pcall(core.fork, function(tell) tell(("x"):rep(1000)) end)
+      local ran, child = pcall(core.fork, function(tell, claim) tell(claim(), ("x"):rep(1000)) end)
       remove(path)
       assert(ran and child)
       while child:hear() == nil do
@@ -390,24 +390,34 @@ describe("a handler in a process of its own", function()
 
   it("begins what it has claimed, and nothing of what was taken back by then", function()
     local child = assert(core.fork(function(tell, claim)
+      local pieces = {}
       for i = 1, 3 do
-        assert(claim())
-        tell(tostring(i))
+        pieces[i] = assert(claim())
       end
-      while claim() do -- until the parent has had enough
+      tell(pieces[3], "3") -- in any order
+      tell(pieces[1], "1")
+      tell(pieces[2])
+      local last = claim()
+      while true do -- until the parent has had enough
         socket.sleep(0.01)
-        tell "more"
+        local piece = claim()
+        if not piece then
+          break
+        end
+        tell(piece, "more")
       end
-      tell "no more"
+      tell(last, "no more")
     end))
-    local last, heard = nil, 0
+    local last, heard, said = nil, 0, {}
     local function hear()
-      local message = child:hear()
-      while message do
+      local piece, message = child:hear()
+      while piece do
+        assert.is_nil(said[piece])
+        said[piece] = message or ""
         last, heard = message, heard + 1
-        message = child:hear()
+        piece, message = child:hear()
       end
-      return message == false
+      return piece == false
     end
     kit.wait_until(function()
       hear()
@@ -416,7 +426,8 @@ describe("a handler in a process of its own", function()
     local begun = child:take_back()
     assert.is_true(begun >= heard)
     kit.wait_until(hear)
-    assert.same({ "no more", begun + 1 }, { last, heard }) -- each that was begun, and the last word
+    assert.same({ "no more", begun }, { last, heard }) -- each that was begun, and the last word
+    assert.same({ "1", "", "3", "no more" }, { said[0], said[1], said[2], said[3] })
     assert.same({ exit = 0 }, child:stop())
     assert.equal(0, child:take_back())
   end)

@@ -3,7 +3,8 @@
 --   lua5.4 deliver.lua [EVENTS] [ROUNDS]
 --
 -- EVENTS tasks have ended; their events go through a handler that does nothing: here, in processes of their own, and in
--- a thread of nginx; and through the relay (mjhook.handlers.webhook, signed) to the simulator's sink on this machine.
+-- a thread of nginx; and through the relay (mjhook.handlers.webhook, signed) to the simulator's sink on this machine,
+-- also when each of its answers takes 20 ms.
 -- Redis takes as many by XADD with every write on disk before its answer (`appendfsync always`), from redis-benchmark
 -- with 64 clients. Medians over rounds, in each of which everything runs one after the other. At last, with nothing
 -- else to do: how long it takes from a callback's commit under nginx to the handler. All of it lies in TMPDIR, which
@@ -18,6 +19,7 @@ local webhook = require "mjhook.handlers.webhook"
 
 local EVENTS, ROUNDS = tonumber(arg[1]) or 20000, tonumber(arg[2]) or 3
 local CALLBACKS = 60
+local LATENCY_MS, SHARE = 20, 5 -- of the slow receiver, which gets one event of so many
 local made = 0
 
 local function open(name, policy)
@@ -39,23 +41,32 @@ local function endings(mj, count)
   return ops
 end
 
-local function store_events(mj)
-  for _ = 1, EVENTS, 1000 do
-    assert(mj.exec:commit(endings(mj, 1000)))
+local function store_events(mj, count)
+  for first = 1, count, 1000 do
+    assert(mj.exec:commit(endings(mj, math.min(1000, count - first + 1))))
   end
 end
 
-local function deliver(mj, options)
-  store_events(mj)
+local function deliver(mj, options, count)
+  count = count or EVENTS
+  store_events(mj, count)
   local before = core.clock()
   local report = assert(mj:deliver(options))
-  assert(report.delivered == EVENTS, report.delivered)
-  return EVENTS / (core.clock() - before) * 1000
+  assert(report.delivered == count, report.delivered)
+  return count / (core.clock() - before) * 1000
+end
+
+-- To a receiver of which each answer takes a while.
+local function deliver_slowly(mj)
+  sim.config { sink = { slow = 1 }, slow_ms = LATENCY_MS }
+  local rate = deliver(mj, { isolate = true }, math.ceil(EVENTS / SHARE))
+  sim.reset()
+  return rate
 end
 
 -- All at once, to nginx, which finds them by itself.
 local function under_nginx(mj)
-  store_events(mj)
+  store_events(mj, EVENTS)
   kit.wait_until(function() return mj:stats().events < EVENTS end, 60)
   local before, left = core.clock(), mj:stats().events
   kit.wait_until(function() return mj:stats().events == 0 end, 60)
@@ -110,12 +121,13 @@ local function main()
     secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=" } })
   local web = start_nginx ""
   local server = redis.start { "appendonly yes", "appendfsync always" }
-  local here, apart, threaded, relayed, stream = {}, {}, {}, {}, {}
+  local here, apart, threaded, relayed, slow, stream = {}, {}, {}, {}, {}, {}
   for i = 1, ROUNDS do
     here[i] = deliver(mj, {})
     apart[i] = deliver(mj, { isolate = true })
     threaded[i] = under_nginx(web)
     relayed[i] = deliver(relaying, { isolate = true })
+    slow[i] = deliver_slowly(relaying)
     stream[i] = xadd(server)
   end
   local function say(what, list)
@@ -125,6 +137,8 @@ local function main()
   say("the same in processes of its own", apart)
   say("the same in a thread of nginx", threaded)
   say("through the signed relay, 4 processes", relayed)
+  say(("the same to a receiver whose answers take %d ms"):format(LATENCY_MS), slow)
+  print(("  the relay beside this process: %.2f (aim: 0.33, or 20,000/s)"):format(at(relayed, 0.5) / at(here, 0.5)))
   say("redis XADD, 64 clients, appendfsync always", stream)
   local late = latencies()
   print(("  from a callback's commit to the handler under nginx: p50 %d ms, p95 %d ms, longest of %d %d ms"):format(

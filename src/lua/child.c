@@ -28,35 +28,61 @@ static int child_close(lua_State *L)
     return 0;
 }
 
-/* tell(message): the child's function has done the next piece of its work, and may have something to say of it. */
+static mj_child *own_child(lua_State *L)
+{
+    return lua_touserdata(L, lua_upvalueindex(1));
+}
+
+/* tell(piece, message): the child's function has done this piece of its work, and may have something to say of it. */
 static int tell(lua_State *L)
 {
-    mj_child *c = lua_touserdata(L, lua_upvalueindex(1));
+    unsigned piece = (unsigned)mjl_arg_int(L, 1, 0, MJ_CHILD_PIECES - 1);
     size_t n = 0;
-    const char *p = luaL_optlstring(L, 1, NULL, &n);
+    const char *p = luaL_optlstring(L, 2, NULL, &n);
 
     if (n > MJ_MAX_FRAME)
         return luaL_error(L, "message too long");
-    if (!mj_child_tell(c, (mj_str){p, (uint32_t)n}))
+    if (!mj_child_tell(own_child(L), piece, (mj_str){p, (uint32_t)n}))
         _exit(1); /* the parent is gone */
     return 0;
 }
 
-/* claim() -> boolean: the child's function asks before each piece of its work. */
+/* claim() -> the number of the piece that the child's function begins, from 0, in order; nil: it begins no more. */
 static int claim(lua_State *L)
 {
-    lua_pushboolean(L, mj_child_begin(lua_touserdata(L, lua_upvalueindex(1)), mj_http_clock()));
+    int piece = mj_child_begin(own_child(L), mj_http_clock());
+
+    if (piece < 0)
+        return 0;
+    lua_pushinteger(L, piece);
     return 1;
 }
 
-/* more() -> text: the child's function has done all its work, and waits for more; nil: there is none. */
+/* at_hand(piece[, rested]): the child's function works on this piece; nil: on none, it waits for what is under way.
+ * `rested`: the milliseconds that it has waited. */
+static int at_hand(lua_State *L)
+{
+    int piece = lua_isnoneornil(L, 1) ? -1 : (int)mjl_arg_int(L, 1, 0, MJ_CHILD_PIECES - 1);
+
+    mj_child_at_hand(own_child(L), piece, lua_isnoneornil(L, 2) ? 0 : mjl_arg_ms(L, 2));
+    return 0;
+}
+
+/* more(known[, wait]) -> text: more work; the child's function knows of so many pieces so far.  false: not yet; with
+ * `wait` it waits.  nil: there is none. */
 static int more(lua_State *L)
 {
+    unsigned known = (unsigned)mjl_arg_int(L, 1, 0, INT32_MAX);
+    bool wait = lua_toboolean(L, 2);
     mj_buf *b = mjl_buf(L);
+    int rc = mj_child_more(own_child(L), known, wait, b);
 
-    if (!mj_child_more(lua_touserdata(L, lua_upvalueindex(1)), b))
+    if (rc == 0)
         return 0;
-    lua_pushlstring(L, (const char *)b->p, b->n);
+    if (rc == 1)
+        lua_pushlstring(L, (const char *)b->p, b->n);
+    else
+        lua_pushboolean(L, 0);
     mj_buf_free(b);
     return 1;
 }
@@ -72,9 +98,9 @@ static void push_ending(lua_State *L, int status)
     }
 }
 
-/* core.fork(function(tell, claim, more)) -> child | nil, err.  The function runs in a process of its own, which ends
- * with it; what it raises is lost.  Work that the parent may take back is begun piece by piece, each after claim() gave
- * true.  Not from a process whose threads hold locks that the function needs. */
+/* core.fork(function(tell, claim, more, at_hand)) -> child | nil, err.  The function runs in a process of its own,
+ * which ends with it; what it raises is lost.  Its work is begun piece by piece, each with claim().  Not from a process
+ * whose threads hold locks that the function needs. */
 static int core_fork(lua_State *L)
 {
     mj_child *c;
@@ -94,6 +120,8 @@ static int core_fork(lua_State *L)
     lua_pushcclosure(L, claim, 1);
     lua_pushvalue(L, 2);
     lua_pushcclosure(L, more, 1);
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, at_hand, 1);
     rc = mj_child_fork(c);
     if (rc == 0) {
         /* Submissions of a handler use the keys that were read from these variables; the programs that it starts do
@@ -101,7 +129,7 @@ static int core_fork(lua_State *L)
         unsetenv(mj_midjourney.environment.api_key);
         unsetenv("MJHOOK_SECRET");
         mjl_forget_watch();
-        rc = lua_pcall(L, 3, 0, 0);
+        rc = lua_pcall(L, 4, 0, 0);
         _exit(rc == LUA_OK ? 0 : 1); /* skips exit handlers: they belong to the parent */
     }
     if (rc < 0) {
@@ -112,31 +140,33 @@ static int core_fork(lua_State *L)
     return 1;
 }
 
-/* child:hear() -> the message of the next piece that is done; true: it has none; nil: none is done yet; nil, true: all
- * are, and the child waits for more; false: the child has ended */
+/* child:hear() -> piece, message: one that is done, by its number, and what the child says of it, if anything; nil:
+ * none is done yet; nil, known: the child wants more work, and had got so many pieces by then; false: it has ended */
 static int child_hear(lua_State *L)
 {
     mj_child *c = luaL_checkudata(L, 1, CHILD);
+    unsigned piece;
     mj_str message;
-    int rc = mj_child_hear(c, &message);
+    int rc = mj_child_hear(c, &piece, &message);
 
-    if (rc == 2) {
-        lua_pushnil(L);
-        lua_pushboolean(L, 1);
-        return 2;
-    }
-    if (rc > 0 && message.p)
-        lua_pushlstring(L, message.p, message.n);
-    else if (rc > 0)
-        lua_pushboolean(L, 1);
-    else if (rc == 0)
-        lua_pushnil(L);
-    else
+    if (rc < 0) {
         lua_pushboolean(L, 0);
-    return 1;
+        return 1;
+    }
+    if (rc == 1)
+        lua_pushinteger(L, (lua_Integer)piece);
+    else
+        lua_pushnil(L);
+    if (rc == 2)
+        lua_pushinteger(L, (lua_Integer)piece);
+    else if (rc == 1 && message.p)
+        lua_pushlstring(L, message.p, message.n);
+    else
+        lua_pushnil(L);
+    return 2;
 }
 
-/* child:give(work) -> boolean: hands a text to a child that waits for more work; false: it does not take it */
+/* child:give(work) -> boolean: hands a text to a child that wants more work; false: it does not take it */
 static int child_give(lua_State *L)
 {
     mj_child *c = luaL_checkudata(L, 1, CHILD);
@@ -145,10 +175,28 @@ static int child_give(lua_State *L)
     return 1;
 }
 
-/* child:began() -> the time of core.clock() at which the child began its newest piece; 0: it began none */
-static int child_began(lua_State *L)
+/* child:look() -> how many pieces the child has begun; the one that it works on, or nil; the time of core.clock() at
+ * which it began the newest, 0: none; the milliseconds that it has waited for what is under way */
+static int child_look(lua_State *L)
 {
-    mjl_push_int(L, mj_child_began(luaL_checkudata(L, 1, CHILD)));
+    mj_child_view v = mj_child_look(luaL_checkudata(L, 1, CHILD));
+
+    lua_pushinteger(L, (lua_Integer)v.begun);
+    if (v.at_hand >= 0)
+        lua_pushinteger(L, v.at_hand);
+    else
+        lua_pushnil(L);
+    mjl_push_int(L, v.at);
+    mjl_push_int(L, v.rested);
+    return 4;
+}
+
+/* child:since(piece) -> the time of core.clock() at which it was begun */
+static int child_since(lua_State *L)
+{
+    const mj_child *c = luaL_checkudata(L, 1, CHILD);
+
+    mjl_push_int(L, mj_child_since(c, (unsigned)mjl_arg_int(L, 2, 0, MJ_CHILD_PIECES - 1)));
     return 1;
 }
 
@@ -277,9 +325,9 @@ static int core_exec(lua_State *L)
 
 void mjl_open_child(lua_State *L)
 {
-    static const luaL_Reg methods[] = {
-        {"hear", child_hear},     {"began", child_began}, {"give", child_give},   {"take_back", child_take_back},
-        {"forbid", child_forbid}, {"stop", child_stop},   {"close", child_close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"hear", child_hear}, {"look", child_look},           {"since", child_since},
+                                       {"give", child_give}, {"take_back", child_take_back}, {"forbid", child_forbid},
+                                       {"stop", child_stop}, {"close", child_close},         {NULL, NULL}};
     static const luaL_Reg functions[] = {
         {"fork", core_fork}, {"await", core_await}, {"run", core_run}, {"exec", core_exec}, {NULL, NULL}};
 

@@ -151,7 +151,7 @@ static bool push_safely(lua_State *L, int function, void *arg)
 /* http:perform({requests}, deadline_ms) -> {answers} | nil, err | nil.  With an error, and when it raises, nothing was
  * sent.  A lone nil: requests were sent, and memory ran out for the answers.
  *
- * request: url, headers (list of "Name: value"), body, once, timeout_ms, start_by_ms, details;
+ * request: url, headers (list of "Name: value"), body, once, timeout_ms, start_by_ms, details, ca_file;
  * answer: outcome ("answered", "not_sent", "maybe_sent"), blocked, unread ("too_long" or "cut"), status, retry_after,
  * body, error, elapsed_ms, and with details: failure, ip, date, location, total_us, certs, cert_expires, issuer (see
  * net/http.h). */
@@ -189,7 +189,7 @@ static const char *copied(char **to, const char *p, size_t n)
 /* A copy of a request with all its strings; NULL: no memory. */
 static sent *copy_request(const mj_http_request *r)
 {
-    size_t bytes = strlen(r->url) + 1 + r->body_len, n = 0;
+    size_t bytes = strlen(r->url) + 1 + r->body_len + (r->ca_file ? strlen(r->ca_file) + 1 : 0), n = 0;
     sent *s;
     char *to;
 
@@ -202,6 +202,7 @@ static sent *copy_request(const mj_http_request *r)
     s->call.req = *r;
     s->call.req.url = copied(&to, r->url, strlen(r->url) + 1);
     s->call.req.body = copied(&to, r->body, r->body_len);
+    s->call.req.ca_file = copied(&to, r->ca_file, r->ca_file ? strlen(r->ca_file) + 1 : 0);
     for (size_t i = 0; i < n; i++)
         s->headers[i] = copied(&to, r->headers[i], strlen(r->headers[i]) + 1);
     s->call.req.headers = s->headers;

@@ -25,6 +25,7 @@ void mjl_read_request(lua_State *L, int t, mj_http_request *r, const char **head
     r->timeout_ms = mjl_http_timeout(L, t, "timeout_ms");
     r->start_by_ms = mjl_ms(L, t, "start_by_ms", 0);
     r->details = mjl_bool(L, t, "details");
+    r->ca_file = mjl_str(L, t, "ca_file").p;
     mjl_field(L, t, "headers");
     if (lua_istable(L, -1)) {
         for (int i = 0; i < MJL_MAX_HEADERS; i++) {

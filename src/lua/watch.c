@@ -12,6 +12,7 @@
 #include <string.h>
 
 enum { LOOK_EVERY = 10000, AGAIN = 1 }; /* instructions */
+enum { MOMENT_MS = 100 };
 
 /* What this thread watches; a VM belongs to one thread at a time. */
 typedef struct watching {
@@ -91,6 +92,32 @@ static int core_watch(lua_State *L)
     return 1;
 }
 
+/* core.unwatch() -> watch.  The calling coroutine is about to wait while others of this thread run: its watch is off
+ * until core.rewatch(watch), which it calls when it goes on.  If the time is up by then, it has a moment to take in
+ * what it has waited for. */
+static int core_unwatch(lua_State *L)
+{
+    watching *w = lua_newuserdata(L, sizeof *w);
+
+    *w = current;
+    current = (watching){0};
+    set_hook(L);
+    return 1;
+}
+
+static int core_rewatch(lua_State *L)
+{
+    const watching *w = lua_touserdata(L, 1);
+    int64_t least = mj_http_clock() + MOMENT_MS;
+
+    luaL_argcheck(L, w, 1, "a watch expected");
+    current = *w;
+    if (current.stop_at && current.stop_at < least)
+        current.stop_at = least;
+    set_hook(L);
+    return 0;
+}
+
 /* core.overdue() -> boolean: the time of this thread's watch is up */
 static int core_overdue(lua_State *L)
 {
@@ -134,8 +161,9 @@ void mjl_forget_watch(void)
 
 void mjl_open_watch(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"watch", core_watch},     {"overdue", core_overdue}, {"hold", core_hold},
-                                         {"release", core_release}, {"held", core_held},       {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"watch", core_watch}, {"unwatch", core_unwatch}, {"rewatch", core_rewatch}, {"overdue", core_overdue},
+        {"hold", core_hold},   {"release", core_release}, {"held", core_held},       {NULL, NULL}};
 
     luaL_setfuncs(L, functions, 0);
 }

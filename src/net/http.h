@@ -45,6 +45,7 @@ typedef struct mj_http_request {
     int64_t start_by_ms; /* CLOCK_BOOTTIME milliseconds: after this time neither header nor body is begun (a sender that
                           * stalled does not send); 0: none */
     bool details;        /* fill in the answer's diagnostics */
+    const char *ca_file; /* certificates to trust; NULL: the client's */
 } mj_http_request;
 
 typedef enum {

@@ -229,7 +229,7 @@ static bool set_up(const mj_http *h, transfer *t)
     e = t->easy = !ok ? NULL
                       : mj_curl_new(&(mj_curl_setup){
                             .url = r->url,
-                            .ca_file = h->ca_file,
+                            .ca_file = r->ca_file ? r->ca_file : h->ca_file,
                             .insecure = h->o.insecure,
                             .user_agent = h->user_agent,
                             .headers = t->headers,

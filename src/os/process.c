@@ -18,14 +18,24 @@ static mj_child *list;
 #define TAKEN_BACK 0x80000000U
 
 enum { FREE, HELD, FORBIDDEN };
+enum {
+    OPEN,
+    SILENT,
+    TOLD,
+    HEARD
+}; /* a piece: not done; done, without or with a message; and mj_child_hear() gave it */
 enum { FEED_MS = 1000 };
 
 struct mj_child_shared {
-    atomic_uint begun; /* how many pieces of its work the child has begun */
-    atomic_llong at;   /* when it began the newest one */
-    atomic_uint sent;  /* how many messages it has sent, each whole */
-    atomic_uint done;  /* how many pieces are done; their messages were sent before */
-    atomic_uint hold;  /* FREE, HELD or FORBIDDEN */
+    atomic_uint begun;   /* how many pieces of its work the child has begun */
+    atomic_int at_hand;  /* the piece that its code works on, and 1; 0: none */
+    atomic_llong at;     /* when it began the newest one */
+    atomic_llong rested; /* milliseconds that it has waited */
+    atomic_uint sent;    /* how many messages it has sent, each whole */
+    atomic_uint silent;  /* how many pieces are done without a message */
+    atomic_uint hold;    /* FREE, HELD or FORBIDDEN */
+    atomic_uchar state[MJ_CHILD_PIECES];
+    atomic_llong since[MJ_CHILD_PIECES]; /* when each was begun */
 };
 
 static struct mj_child_shared *own; /* this child's; NULL in other processes */
@@ -35,7 +45,7 @@ static struct mj_child_shared *share(void)
 {
     void *p = mmap(NULL, sizeof(struct mj_child_shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-    return p == MAP_FAILED ? NULL : p; /* zeroed, as both numbers begin */
+    return p == MAP_FAILED ? NULL : p; /* zeroed, as all of it begins */
 }
 
 static void unshare_memory(mj_child *c)
@@ -137,17 +147,45 @@ int mj_child_fork(mj_child *c)
     return rc > 0 ? rc : failed(c, ends, errno);
 }
 
-bool mj_child_begin(mj_child *c, int64_t now)
+int mj_child_begin(mj_child *c, int64_t now)
 {
-    if (!c->shared)
-        return false;
-    atomic_store(&c->shared->at, now);
-    return (atomic_fetch_add(&c->shared->begun, 1) & TAKEN_BACK) == 0;
+    struct mj_child_shared *s = c->shared;
+    unsigned piece = s ? atomic_load(&s->begun) : TAKEN_BACK;
+
+    do {
+        if (piece >= MJ_CHILD_PIECES) /* or taken back */
+            return -1;
+        atomic_store(&s->at, now);
+    } while (!atomic_compare_exchange_weak(&s->begun, &piece, piece + 1));
+    atomic_store(&s->since[piece], now);
+    atomic_store(&s->at_hand, (int)piece + 1);
+    return (int)piece;
 }
 
-int64_t mj_child_began(const mj_child *c)
+void mj_child_at_hand(mj_child *c, int piece, int64_t rested)
 {
-    return c->shared ? atomic_load(&c->shared->at) : 0;
+    if (!c->shared)
+        return;
+    atomic_store(&c->shared->at_hand, piece + 1);
+    if (rested > 0)
+        atomic_fetch_add(&c->shared->rested, rested);
+}
+
+mj_child_view mj_child_look(const mj_child *c)
+{
+    const struct mj_child_shared *s = c->shared;
+
+    if (!s)
+        return (mj_child_view){.at_hand = -1};
+    return (mj_child_view){.begun = atomic_load(&s->begun) & ~TAKEN_BACK,
+                           .at_hand = atomic_load(&s->at_hand) - 1,
+                           .at = atomic_load(&s->at),
+                           .rested = atomic_load(&s->rested)};
+}
+
+int64_t mj_child_since(const mj_child *c, unsigned piece)
+{
+    return c->shared && piece < MJ_CHILD_PIECES ? atomic_load(&c->shared->since[piece]) : 0;
 }
 
 unsigned mj_child_take_back(mj_child *c)
@@ -201,22 +239,33 @@ static bool send_all(int fd, const void *p, size_t n)
 
 /* A message's head: its length, and which piece it is about. */
 enum { HEAD = 8 };
+/* In the place of a piece's number: the message is how many pieces the child knows of. */
+static const uint32_t HUNGRY = UINT32_MAX;
 
-bool mj_child_tell(mj_child *c, mj_str message)
+static bool send_message(int fd, uint32_t piece, mj_str message)
 {
-    unsigned piece = c->told++;
     uint8_t head[HEAD];
 
+    mj_be32(head, message.n);
+    mj_be32(head + 4, piece);
+    return send_all(fd, head, sizeof head) && send_all(fd, message.p, message.n);
+}
+
+bool mj_child_tell(mj_child *c, unsigned piece, mj_str message)
+{
+    struct mj_child_shared *s = c->shared;
+    unsigned char open = OPEN;
+
+    if (piece >= MJ_CHILD_PIECES || message.n > MJ_MAX_FRAME)
+        return false;
     if (message.p) {
-        if (message.n > MJ_MAX_FRAME)
+        if (!send_message(c->fd, piece, message))
             return false;
-        mj_be32(head, message.n);
-        mj_be32(head + 4, piece);
-        if (!send_all(c->fd, head, sizeof head) || !send_all(c->fd, message.p, message.n))
-            return false;
-        atomic_fetch_add(&c->shared->sent, 1);
+        atomic_fetch_add(&s->sent, 1);
     }
-    atomic_store(&c->shared->done, piece + 1);
+    /* A handler that has forked may tell of a piece twice: the first word counts. */
+    if (atomic_compare_exchange_strong(&s->state[piece], &open, message.p ? TOLD : SILENT) && !message.p)
+        atomic_fetch_add(&s->silent, 1);
     return true;
 }
 
@@ -229,9 +278,6 @@ static void drop_given(mj_child *c)
         c->used = 0;
     }
 }
-
-/* In the place of a piece's number. */
-static const uint32_t HUNGRY = UINT32_MAX;
 
 /* Whether the buffer begins with a whole message. */
 static bool whole(const mj_buf *b)
@@ -262,51 +308,70 @@ static int receive(mj_child *c)
     return 1;
 }
 
-/* The number of pieces that are known to be done. */
-static unsigned done(const mj_child *c)
+/* A piece is given to the caller of mj_child_hear(). */
+static void heard(mj_child *c, unsigned piece)
 {
-    return c->shared ? atomic_load(&c->shared->done) : 0;
+    struct mj_child_shared *s = c->shared;
+
+    atomic_store(&s->state[piece], HEARD);
+    while (c->first < MJ_CHILD_PIECES && atomic_load(&s->state[c->first]) == HEARD)
+        c->first++;
 }
 
-/* The next piece is done, or the child has said that all are. */
-static int next(mj_child *c, unsigned known, mj_str *message)
+/* Whether a piece is done without a message; which one. */
+static bool hear_silent(mj_child *c, unsigned *piece)
 {
-    uint32_t n, piece;
+    struct mj_child_shared *s = c->shared;
 
-    *message = (mj_str){0};
-    if (whole(&c->got)) {
-        n = mj_be32_get(c->got.p);
-        piece = mj_be32_get(c->got.p + 4);
-        if (piece == HUNGRY && known <= c->heard) {
-            c->used = HEAD;
-            return 2;
+    if (!s || atomic_load(&s->silent) == c->silent)
+        return false;
+    for (unsigned i = c->first; i < MJ_CHILD_PIECES; i++)
+        if (atomic_load(&s->state[i]) == SILENT) {
+            c->silent++;
+            heard(c, i);
+            *piece = i;
+            return true;
         }
-        if (piece <= c->heard) { /* less: a handler that has forked talks for two */
-            c->used = HEAD + (size_t)n;
-            c->messages++;
-            *message = (mj_str){(char *)c->got.p + HEAD, n};
-        }
-        if (piece < c->heard)
-            return 0;
+    return false;
+}
+
+/* Reads the message that the buffer begins with: as mj_child_hear(); 0: of a piece that was given before. */
+static int read_message(mj_child *c, unsigned *piece, mj_str *message)
+{
+    uint32_t n = mj_be32_get(c->got.p);
+
+    *piece = mj_be32_get(c->got.p + 4);
+    *message = (mj_str){(char *)c->got.p + HEAD, n};
+    c->used = HEAD + (size_t)n;
+    if (*piece == HUNGRY && n == 4) {
+        *piece = mj_be32_get((const uint8_t *)message->p);
+        return 2;
     }
-    c->heard++;
+    c->messages++;
+    if (*piece >= MJ_CHILD_PIECES || !c->shared)
+        return -1;
+    if (atomic_load(&c->shared->state[*piece]) == HEARD)
+        return 0;
+    heard(c, *piece);
     return 1;
 }
 
-int mj_child_hear(mj_child *c, mj_str *message)
+int mj_child_hear(mj_child *c, unsigned *piece, mj_str *message)
 {
     for (;;) {
-        unsigned known = done(c); /* first: the messages of pieces that are done were sent before */
         int rc = 1;
 
         drop_given(c);
-        if (!whole(&c->got) && (known <= c->heard || atomic_load(&c->shared->sent) != c->messages))
+        *message = (mj_str){0};
+        if (hear_silent(c, piece))
+            return 1;
+        if (!whole(&c->got))
             rc = receive(c);
-        if (rc < 0)
-            known = done(c); /* all that it did before it ended */
-        if (!whole(&c->got) && known <= c->heard)
+        if (hear_silent(c, piece)) /* what was done before that message, or before its end */
+            return 1;
+        if (rc <= 0)
             return rc;
-        if ((rc = next(c, known, message)) != 0)
+        if ((rc = read_message(c, piece, message)) != 0)
             return rc;
     }
 }
@@ -327,15 +392,20 @@ static bool receive_all(int fd, void *p, size_t n)
     return true;
 }
 
-int mj_child_more(mj_child *c, mj_buf *more)
+int mj_child_more(mj_child *c, unsigned known, bool wait, mj_buf *more)
 {
-    uint8_t head[HEAD];
+    uint8_t head[4], count[4];
     uint32_t n;
 
-    mj_be32(head, 0);
-    mj_be32(head + 4, HUNGRY);
-    if (!send_all(c->fd, head, sizeof head) || !receive_all(c->fd, head, 4))
+    mj_be32(count, known);
+    if ((wait || !c->hungry) && !send_message(c->fd, HUNGRY, (mj_str){(char *)count, sizeof count}))
         return 0;
+    c->hungry = true;
+    if (!wait && poll(&(struct pollfd){.fd = c->fd, .events = POLLIN}, 1, 0) != 1)
+        return 2;
+    if (!receive_all(c->fd, head, sizeof head))
+        return 0;
+    c->hungry = false;
     n = mj_be32_get(head);
     more->n = 0;
     return mj_buf_reserve(more, n) && receive_all(c->fd, more->p, more->n = n);

@@ -20,6 +20,7 @@ local core = require "mjhook.core"
 local event = require "mjhook.handlers.event"
 local json = require "mjhook.json"
 local settings = require "mjhook.handlers.settings"
+local turn = require "mjhook.delivery.turn"
 
 local KNOWN = {
   url = "string", secret = "secrets", secret_file = "string", timeout = "number", allow_insecure = "boolean",
@@ -28,7 +29,6 @@ local KNOWN = {
 local TIMEOUT_S = 20           -- the specification recommends 15 to 30
 local SECRET_MIN, SECRET_MAX = 24, 64 -- bytes; its words, too
 local MAX_SECRETS = 8
-local MAX_ANSWER = 1048576     -- a 2xx with more than that would be no success: generous
 local NEVER = { bury = true }
 
 local function read_url(given)
@@ -102,6 +102,7 @@ local function read(given)
   end
   target.keys, why = read_secrets(given)
   target.timeout, target.ca_file = given.timeout or TIMEOUT_S, given.ca_file
+  target.receiver = {}
   return target.keys and target, why
 end
 
@@ -164,6 +165,10 @@ local function disabled(target, ctx)
 end
 
 local function disable(target, ctx)
+  local known = disabled(target, ctx) -- by the answer to another event, sent at the same time
+  if known then
+    return false, known, NEVER
+  end
   local log = ctx.log or function() end
   local marker = ctx.store and marker_of(target, ctx.store)
   local noted, err
@@ -206,19 +211,14 @@ local function send(target, task, ctx)
   if not body then
     return false, "webhook: the task can't be written as JSON: " .. why, NEVER
   end
-  local ms, answers, err = event.milliseconds(ctx, target.timeout), nil, nil
-  if not target.client then
-    target.client, err = core.http { connections = 1, max_answer = MAX_ANSWER, ca_file = target.ca_file }
+  local ms = event.milliseconds(ctx, target.timeout)
+  local answer, err = turn.perform({
+    url = target.url, headers = headers_of(target, ctx.event_id, body), body = body, ca_file = target.ca_file,
+  }, ms, target.receiver)
+  if not answer then
+    return false, "webhook: " .. err.message
   end
-  if target.client then
-    answers, err = target.client:perform({
-      { url = target.url, headers = headers_of(target, ctx.event_id, body), body = body, timeout_ms = ms },
-    }, core.clock() + ms)
-  end
-  if not answers then
-    return false, "webhook: " .. (err and err.message or "out of memory for the answer")
-  end
-  return judge(target, answers[1], ctx)
+  return judge(target, answer, ctx)
 end
 
 ---@param given mjhook.handlers.WebhookSettings
