@@ -73,6 +73,7 @@ static void make_job(job *j, uint64_t n)
         "highly detailed fur",     "soft bokeh",          "art nouveau ornament", "muted earth tones",
         "isometric city at night", "watercolour on paper"};
     size_t len = 0, count = 3 + rnd() % 6;
+    uint64_t id;
 
     memset(&j->task, 0, sizeof j->task);
     for (size_t i = 0; i < count; i++)
@@ -81,11 +82,11 @@ static void make_job(job *j, uint64_t n)
     snprintf(j->user, sizeof j->user, "user-%" PRIu64, rnd() % 50000);
     snprintf(j->key, sizeof j->key, "order-%" PRIu64, n);
     snprintf(j->id, sizeof j->id, "Mt%019" PRIx64, n * 0x9e3779b97f4a7c15u);
-    snprintf(j->image, sizeof j->image, "https://cdn.midjourney.com/%016" PRIx64 "-af0f-8f02df6c579e/grid_0.png",
-             rnd());
+    id = rnd(); /* of the provider's job: the URLs of its images have it in common */
+    snprintf(j->image, sizeof j->image, "https://cdn.midjourney.com/%016" PRIx64 "-af0f-8f02df6c579e/grid_0.png", id);
     for (int i = 0; i < 4; i++)
         snprintf(j->more[i], sizeof j->more[i], "https://cdn.midjourney.com/%016" PRIx64 "-af0f-8f02df6c579e/0_%d.png",
-                 rnd(), i);
+                 id, i);
     j->task.prompt = (mj_str){j->prompt, (uint32_t)strlen(j->prompt)};
     j->task.user_id = (mj_str){j->user, (uint32_t)strlen(j->user)};
     j->task.key = (mj_str){j->key, (uint32_t)strlen(j->key)};

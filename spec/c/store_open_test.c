@@ -245,7 +245,9 @@ static void plain_key(void)
 
 static void newer(void)
 {
-    with_lmdb("meta", "schema", "\0\0\0\x05", 4);
+    static const char schema[4] = {0, 0, 0, MJ_STORE_SCHEMA + 1};
+
+    with_lmdb("meta", "schema", schema, sizeof schema);
 }
 
 static void refused_unchanged(void (*made)(void), int code, const char *word)

@@ -13,8 +13,8 @@ static void in_txn(mj_store *s, void (*work)(mj_store *, MDB_txn *))
     mj_env_leave(lmdb_of(s)->env);
 }
 
-/* A record of version 1 is one of version 3 without what the later ones added at its end: called_at and files, here
- * a byte 0 each. */
+/* These tasks have no image and no mj_prompt yet.  So a record of version 1 is one of version 4 without what versions 2
+ * and 3 added at its end: called_at and files, here a byte 0 each. */
 static void age_records(mj_store *s, MDB_txn *t)
 {
     uint8_t old[4096], schema[4] = {0, 0, 0, 1};
@@ -32,7 +32,7 @@ static void age_records(mj_store *s, MDB_txn *t)
         key = mj_val(refs[n], MJ_ULID_BYTES);
         CHECK_INT(mdb_get(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_TASK), &key, &v), 0);
         CHECK(v.mv_size < sizeof old);
-        CHECK_INT(((uint8_t *)v.mv_data)[0], 3);
+        CHECK_INT(((uint8_t *)v.mv_data)[0], 4);
         CHECK_INT(((uint8_t *)v.mv_data)[v.mv_size - 1], 0);
         CHECK_INT(((uint8_t *)v.mv_data)[v.mv_size - 2], 0);
         memcpy(old, v.mv_data, v.mv_size);

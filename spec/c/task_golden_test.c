@@ -58,7 +58,7 @@ static void golden_task(mj_task *t)
                    .error_code = PART(78, 8),
                    .error = PART(65, 12),
                    .nimages = 2,
-                   .images = {PART(5, 1), PART(7, 1)},
+                   .images = {{.tail = PART(5, 1)}, {.tail = PART(7, 1)}},
                    .nattempts = 2,
                    .forgotten = 9,
                    .ntimeline = 2};
@@ -154,16 +154,61 @@ TEST("a record of version 3 is read as it was meant")
     CHECK_MEM(got.files.p, "[1]", 3);
 }
 
-TEST("the newest version is what is written; while that is 3, byte for byte")
+/* Version 4: version 3, with a number before each image: how many bytes its URL shares with the one of the grid, or
+ * without a grid with the first image's.  And a flag (32) for an mj_prompt that is the prompt, and is stored as empty.
+ */
+static const char golden_v4[] =
+    "04303132333435363738396162636465660601032ad80409ac020301020480a080e7b16782a080e7b16784a080e7b167"
+    "86a080e7b16788a080e7b1678aa080e7b1678ca080e7b16780f0b252046d61696e056120666f7800027531"
+    "0b7b226f72646572223a377d056b65792d3704677269640a7b2277223a313032347d0870726f76696465720c62616e"
+    "6e656420776f72647366696e6765727072696e742d31362d62020301300001310"
+    "2048ea080e7b16700056f74686572008390"
+    "a080e7b167d08eeee7b167046d61696e02025431025432626f6f742d69642d31362d6279746573fcffffff0ee724959a"
+    "ef3a0902000001010000000000cf0fa09c0107020d0202660c62616e6e656420776f726473"
+    "86a080e7b167035b315d";
+
+static void golden_task_v4(mj_task *t)
+{
+    golden_task(t);
+    t->mj_prompt = t->prompt;
+    t->images[0].tail = MJ_LIT("gri0");
+    t->called_at = 1776211200003;
+    t->files = MJ_LIT("[1]");
+}
+
+TEST("a record of version 4 is read as it was meant")
+{
+    static mj_task want, got;
+    uint8_t bytes[1024];
+    size_t n = from_hex(golden_v4, bytes);
+
+    golden_task_v4(&want);
+    CHECK_INT(mj_task_decode(bytes, n, &got), MJ_OK);
+    check_same(&want, &got);
+    CHECK_INT(got.called_at, want.called_at);
+    CHECK(mj_str_eq(got.files, want.files));
+}
+
+TEST("what version 4 adds means nothing in a record of version 3")
+{
+    static mj_task want, got;
+    uint8_t bytes[1024];
+    size_t n = golden_v3(bytes);
+
+    golden_task(&want);
+    bytes[20] |= 32;
+    CHECK_INT(mj_task_decode(bytes, n, &got), MJ_OK);
+    CHECK(mj_str_eq(want.mj_prompt, got.mj_prompt));
+}
+
+TEST("the newest version is what is written; while that is 4, byte for byte")
 {
     static mj_task t;
     uint8_t bytes[1024];
-    size_t n = golden_v3(bytes);
+    size_t n = from_hex(golden_v4, bytes);
     mj_buf b;
 
-    golden_task(&t);
-    t.called_at = 1776211200003;
-    t.files = MJ_LIT("[1]");
+    golden_task_v4(&t);
     b = encoded(&t);
     CHECK_INT(b.n, n);
     CHECK_MEM(b.p, bytes, n);

@@ -41,7 +41,7 @@ static inline void check_same(const mj_task *a, const mj_task *b)
     SAME_STR(image), SAME_STR(meta), SAME_STR(error_code), SAME_STR(error);
     SAME(nimages), SAME(nattempts), SAME(forgotten), SAME(ntimeline);
     for (unsigned i = 0; i < a->nimages; i++)
-        SAME_STR(images[i]);
+        same(mj_image_url_eq(&a->images[i], &b->images[i]), "images");
     for (unsigned i = 0; i < a->nattempts; i++)
         check_same_attempt(&a->attempts[i], &b->attempts[i]);
     for (unsigned i = 0; i < a->ntimeline; i++)

@@ -60,7 +60,14 @@ static void random_texts(rng *r, mj_task *t)
     t->error = random_str(r, MJ_MAX_REASON);
     t->nimages = below(r, MJ_MAX_IMAGES + 1);
     for (unsigned i = 0; i < t->nimages; i++)
-        t->images[i] = random_str(r, MJ_MAX_URL);
+        t->images[i] = (mj_image_url){.tail = random_str(r, MJ_MAX_URL)};
+    if (chance(r, 50))
+        t->mj_prompt = t->prompt;
+    for (unsigned i = 1; i < t->nimages; i++) { /* some are the beginning of another one */
+        mj_str of = chance(r, 50) ? t->image : t->images[0].tail;
+        if (chance(r, 50))
+            t->images[i].tail = of.n ? (mj_str){of.p, below(r, of.n + 1)} : of;
+    }
 }
 
 static void random_task(rng *r, mj_task *t)
@@ -142,6 +149,41 @@ TEST("any task comes back from its record as it was")
         memset(&back, 0xa5, sizeof back);
         CHECK_INT(mj_task_decode(b.p, b.n, &back), MJ_OK);
         check_same(&t, &back);
+        mj_buf_free(&b);
+    }
+}
+
+TEST("what a record's texts have in common is stored once, also after the record was read and changed")
+{
+    static const char grid[] = "https://cdn.example/3dbbd469-36af-4a0f-8f02-df6c579e7011/grid_0.png";
+    static const char *const urls[] = {"https://cdn.example/3dbbd469-36af-4a0f-8f02-df6c579e7011/0_0.png",
+                                       "https://cdn.example/3dbbd469-36af-4a0f-8f02-df6c579e7011/0_1.png", "",
+                                       "https://elsewhere.example/1.png"};
+    static mj_task t, back;
+    mj_buf b, again;
+
+    for (int with_grid = 0; with_grid < 2; with_grid++) {
+        memset(&t, 0, sizeof t);
+        t.nattempts = 1;
+        t.prompt = MJ_LIT("a fox in the snow, golden hour, 85mm lens --ar 4:5");
+        t.mj_prompt = t.prompt;
+        t.image = with_grid ? (mj_str){grid, sizeof grid - 1} : (mj_str){0};
+        for (t.nimages = 0; t.nimages < 4; t.nimages++)
+            t.images[t.nimages].tail = (mj_str){urls[t.nimages], (uint32_t)strlen(urls[t.nimages])};
+        b = encoded(&t);
+        CHECK(b.n < 280);
+        CHECK_INT(mj_task_decode(b.p, b.n, &back), MJ_OK);
+        check_same(&t, &back);
+        again = encoded(&back);
+        CHECK_INT(again.n, b.n);
+        CHECK_MEM(again.p, b.p, b.n);
+        mj_buf_free(&again);
+        back.image = MJ_LIT("https://other.example/grid.png"); /* what the images share is not its beginning any more */
+        again = encoded(&back);
+        memset(&t, 0, sizeof t);
+        CHECK_INT(mj_task_decode(again.p, again.n, &t), MJ_OK);
+        check_same(&back, &t);
+        mj_buf_free(&again);
         mj_buf_free(&b);
     }
 }

@@ -248,7 +248,7 @@ static void must_be_task(const mj_task *t)
     MUST(t->state < MJ_NSTATES && t->source < MJ_NSOURCES && t->nimages <= MJ_MAX_IMAGES);
     MUST(t->nattempts >= 1 && t->nattempts <= MJ_MAX_ATTEMPTS && t->ntimeline <= MJ_MAX_TIMELINE);
     for (unsigned i = 0; i < t->nimages; i++)
-        must_be_in(t->images[i]);
+        must_be_in(t->images[i].head), must_be_in(t->images[i].tail);
     for (unsigned i = 0; i < t->nattempts; i++) {
         MUST(t->attempts[i].status < MJ_NATTEMPT_STATUSES && t->attempts[i].nids <= MJ_MAX_IDS);
         for (unsigned k = 0; k < t->attempts[i].nids; k++)
@@ -511,7 +511,7 @@ static void task_seeds(void)
     t.has_owner = false;
     t.image = MJ_LIT("https://cdn.example/grid.png");
     t.nimages = 2;
-    t.images[0] = t.images[1] = t.image;
+    t.images[0].tail = t.images[1].tail = t.image;
     t.meta = MJ_LIT("{\"width\":1024}");
     t.mj_prompt = MJ_LIT("as run");
     t.files = MJ_LIT("[\"/srv/a.png\"]");

@@ -8,7 +8,8 @@ void mj_outcome_fill(mj_task *t, const mj_signal *sig)
         t->image = sig->image;
     if (t->nimages == 0 && sig->nimages > 0) {
         t->nimages = sig->nimages;
-        memcpy(t->images, sig->images, sizeof sig->images[0] * sig->nimages);
+        for (unsigned i = 0; i < sig->nimages; i++)
+            t->images[i] = (mj_image_url){.tail = sig->images[i]};
     }
     if (t->mj_prompt.n == 0)
         t->mj_prompt = sig->mj_prompt;

@@ -4,9 +4,20 @@
 
 #include <string.h>
 
-enum { TASK_V2 = 2 /* adds called_at, at the end */, TASK_V3 = 3 /* and files */ };
+enum {
+    TASK_V2 = 2, /* adds called_at, at the end */
+    TASK_V3 = 3, /* and files */
+    TASK_V4 = 4  /* stores once: a prompt that was run as it was sent, and how the URLs of images begin */
+};
 
-enum { FLAG_READY = 1, FLAG_LATE = 2, FLAG_DECIDED = 4, FLAG_OWNER = 8, FLAG_ADOPTED = 16 };
+enum {
+    FLAG_READY = 1,
+    FLAG_LATE = 2,
+    FLAG_DECIDED = 4,
+    FLAG_OWNER = 8,
+    FLAG_ADOPTED = 16,
+    FLAG_SAME_PROMPT = 32 /* mj_prompt is the prompt, and is stored as empty */
+};
 
 const char *mj_state_name(mj_state s)
 {
@@ -66,6 +77,16 @@ uint32_t mj_task_attempt_of(const mj_task *t, mj_str id)
     return 0;
 }
 
+bool mj_image_url_eq(const mj_image_url *a, const mj_image_url *b)
+{
+    const mj_image_url *s = a->head.n < b->head.n ? a : b, *l = s == a ? b : a; /* with the short and the long head */
+    uint32_t more = l->head.n - s->head.n;
+
+    return s->tail.n >= more && mj_str_eq(s->head, (mj_str){l->head.p, s->head.n}) &&
+           mj_str_eq((mj_str){s->tail.p, more}, (mj_str){l->head.p + s->head.n, more}) &&
+           mj_str_eq((mj_str){s->tail.p + more, s->tail.n - more}, l->tail);
+}
+
 /* Most tasks use a small part of their arrays, and a whole task is several kilobytes. */
 void mj_task_copy(mj_task *to, const mj_task *from)
 {
@@ -102,10 +123,46 @@ static void put_entry(mj_buf *b, const mj_timeline_entry *m, int64_t base)
     mj_put_str(b, m->reason);
 }
 
+/* The URL whose beginning image i may share: the grid's, else the first image's. */
+static mj_str base_of(const mj_task *t, unsigned i)
+{
+    if (t->image.n > 0)
+        return t->image;
+    return i > 0 && t->images[0].head.n == 0 ? t->images[0].tail : (mj_str){0};
+}
+
+static uint32_t common(mj_str a, mj_str b)
+{
+    uint32_t n = a.n < b.n ? a.n : b.n, k = 0;
+
+    while (k + 8 <= n && memcmp(a.p + k, b.p + k, 8) == 0)
+        k += 8;
+    while (k < n && a.p[k] == b.p[k])
+        k++;
+    return k;
+}
+
+/* How many bytes the URL shares with the base, then the other bytes. */
+static void put_image(mj_buf *b, const mj_image_url *u, mj_str base)
+{
+    uint32_t shared = u->head.n == 0                               ? common(u->tail, base)
+                      : u->head.p == base.p && u->head.n <= base.n ? u->head.n
+                                                                   : 0;
+    mj_str head = shared > 0 ? (mj_str){0} : u->head;
+    uint32_t skip = u->head.n == 0 ? shared : 0;
+
+    mj_put_uint(b, shared);
+    mj_put_uint(b, head.n + u->tail.n - skip);
+    mj_put_raw(b, head.p, head.n);
+    mj_put_raw(b, u->tail.p + skip, u->tail.n - skip);
+}
+
 int mj_task_encode(const mj_task *t, mj_buf *b)
 {
+    bool same_prompt = t->mj_prompt.n > 0 && mj_str_eq(t->mj_prompt, t->prompt);
     unsigned flags = (t->ready ? FLAG_READY : 0) | (t->late ? FLAG_LATE : 0) | (t->decided ? FLAG_DECIDED : 0) |
-                     (t->has_owner ? FLAG_OWNER : 0) | (t->adopted ? FLAG_ADOPTED : 0);
+                     (t->has_owner ? FLAG_OWNER : 0) | (t->adopted ? FLAG_ADOPTED : 0) |
+                     (same_prompt ? FLAG_SAME_PROMPT : 0);
 
     mj_put_u8(b, MJ_TASK_VERSION);
     mj_put_raw(b, t->ref, sizeof t->ref);
@@ -130,7 +187,7 @@ int mj_task_encode(const mj_task *t, mj_buf *b)
     mj_put_int(b, t->silent_ms);
     mj_put_str(b, t->account);
     mj_put_str(b, t->prompt);
-    mj_put_str(b, t->mj_prompt);
+    mj_put_str(b, same_prompt ? (mj_str){0} : t->mj_prompt);
     mj_put_str(b, t->user_id);
     mj_put_str(b, t->context);
     mj_put_str(b, t->key);
@@ -141,7 +198,7 @@ int mj_task_encode(const mj_task *t, mj_buf *b)
     mj_put_raw(b, t->fingerprint, sizeof t->fingerprint);
     mj_put_u8(b, (uint8_t)t->nimages);
     for (unsigned i = 0; i < t->nimages; i++)
-        mj_put_str(b, t->images[i]);
+        put_image(b, &t->images[i], base_of(t, i));
     mj_put_u8(b, (uint8_t)t->nattempts);
     for (unsigned i = 0; i < t->nattempts; i++)
         put_attempt(b, &t->attempts[i]);
@@ -254,7 +311,16 @@ static void get_entry(mj_reader *r, mj_timeline_entry *m, int64_t base)
     m->reason = mj_get_str(r);
 }
 
-static void get_v1(mj_reader *r, mj_task *t)
+static void get_image(mj_reader *r, mj_image_url *u, mj_str base, bool shares)
+{
+    uint32_t shared = shares ? mj_get_u32(r) : 0;
+
+    r->bad = r->bad || shared > base.n;
+    u->head = shared > 0 && !r->bad ? (mj_str){base.p, shared} : (mj_str){0};
+    u->tail = mj_get_str(r);
+}
+
+static void get_v1(mj_reader *r, mj_task *t, unsigned version)
 {
     unsigned flags;
 
@@ -286,6 +352,10 @@ static void get_v1(mj_reader *r, mj_task *t)
     t->account = get_name(r, MJ_MAX_NAME);
     t->prompt = mj_get_str(r);
     t->mj_prompt = mj_get_str(r);
+    if (version >= TASK_V4 && (flags & FLAG_SAME_PROMPT)) {
+        r->bad = r->bad || t->mj_prompt.n > 0;
+        t->mj_prompt = t->prompt;
+    }
     t->user_id = get_name(r, MJ_MAX_NAME);
     t->context = mj_get_str(r);
     t->key = get_name(r, MJ_MAX_NAME);
@@ -296,7 +366,7 @@ static void get_v1(mj_reader *r, mj_task *t)
     copy_raw(r, t->fingerprint, sizeof t->fingerprint);
     t->nimages = get_below(r, MJ_MAX_IMAGES + 1);
     for (unsigned i = 0; i < t->nimages; i++)
-        t->images[i] = mj_get_str(r);
+        get_image(r, &t->images[i], base_of(t, i), version >= TASK_V4);
     t->nattempts = get_below(r, MJ_MAX_ATTEMPTS + 1);
     for (unsigned i = 0; i < t->nattempts; i++)
         get_attempt(r, &t->attempts[i]);
@@ -324,7 +394,7 @@ int mj_task_decode(const void *p, size_t n, mj_task *t)
         return MJ_ECORRUPT;
     if (version > MJ_TASK_VERSION)
         return MJ_ESCHEMA;
-    get_v1(&r, &tmp);
+    get_v1(&r, &tmp, version);
     tmp.called_at = version >= TASK_V2 ? get_time(&r) : 0;
     tmp.files = version >= TASK_V3 ? get_name(&r, MJ_MAX_JSON) : (mj_str){0};
     if (r.bad || r.p != r.end)

@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 /* Limits of one record. Their sum bounds what a hostile provider can make us store. */
-#define MJ_TASK_VERSION 3              /* the one that is written; every older one is read */
+#define MJ_TASK_VERSION 4              /* the one that is written; every older one is read */
 #define MJ_MAX_ATTEMPTS 8              /* submissions of one ref */
 #define MJ_MAX_IDS 4                   /* task ids the provider gave for one attempt: more than one is a conflict */
 #define MJ_MAX_IMAGES 16               /* image URLs besides the grid; the provider gives 4 */
@@ -92,6 +92,12 @@ typedef struct mj_timeline_entry {
     mj_str reason;
 } mj_timeline_entry;
 
+/* The URL of an image: head, then tail.  A record stores what the URLs of a task have in common once, so that the head
+ * of a decoded one is the beginning of another URL. */
+typedef struct mj_image_url {
+    mj_str head, tail;
+} mj_image_url;
+
 typedef struct mj_task {
     uint8_t ref[MJ_ULID_BYTES];
     mj_state state;
@@ -120,7 +126,7 @@ typedef struct mj_task {
     mj_str files;            /* what a handler stored of it, as JSON (since version 3) */
     uint8_t fingerprint[16]; /* of the arguments: tells a repeated key from a conflicting one */
     unsigned nimages;
-    mj_str images[MJ_MAX_IMAGES];
+    mj_image_url images[MJ_MAX_IMAGES];
     unsigned nattempts; /* >= 1; the last is the current one */
     mj_attempt attempts[MJ_MAX_ATTEMPTS];
     mj_owner owner;
@@ -142,6 +148,8 @@ mj_attempt *mj_task_current(mj_task *t);
 mj_attempt *mj_task_attempt(mj_task *t, uint32_t n);
 /* The number of the newest attempt that has this task id, 0: none has it. */
 uint32_t mj_task_attempt_of(const mj_task *t, mj_str id);
+
+bool mj_image_url_eq(const mj_image_url *a, const mj_image_url *b);
 
 /* Copies what a task has: of each array the entries that its counter says. */
 void mj_task_copy(mj_task *to, const mj_task *from);

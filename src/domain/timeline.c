@@ -82,7 +82,7 @@ bool mj_timeline_only(const mj_task *a, const mj_task *b)
         if (!same_attempt(&a->attempts[i], &b->attempts[i]))
             return false;
     for (unsigned i = 0; i < a->nimages; i++)
-        if (!mj_str_eq(a->images[i], b->images[i]))
+        if (!mj_image_url_eq(&a->images[i], &b->images[i]))
             return false;
     return true;
 }

@@ -58,7 +58,9 @@ static void push_images(lua_State *L, const mj_task *t)
 {
     lua_createtable(L, (int)t->nimages, 0);
     for (unsigned i = 0; i < t->nimages; i++) {
-        lua_pushlstring(L, t->images[i].p, t->images[i].n);
+        lua_pushlstring(L, t->images[i].head.p, t->images[i].head.n);
+        lua_pushlstring(L, t->images[i].tail.p, t->images[i].tail.n);
+        lua_concat(L, 2);
         lua_rawseti(L, -2, (int)i + 1);
     }
     lua_setfield(L, -2, "images");

@@ -18,8 +18,8 @@
 
 #define MJ_VERSION "0.1.0"
 /* 2: tombstones, task records of version 2; 3: refused callbacks; 4: task records of version 3, measures, rounds of
- * tries */
-#define MJ_STORE_SCHEMA 4
+ * tries; 5: task records of version 4 */
+#define MJ_STORE_SCHEMA 5
 #define MJ_MAX_ACCOUNTS 64
 #define MJ_MAX_EVENT_ERRORS 5     /* newest errors that an event keeps */
 #define MJ_MAX_REFUSED 256        /* refused callbacks that are kept */

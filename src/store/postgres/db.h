@@ -19,7 +19,7 @@
 #include <sys/types.h>
 
 enum {
-    MJ_PG_SCHEMA = 1,              /* version of the tables; see schema.c */
+    MJ_PG_SCHEMA = 2,              /* version of the tables; see schema.c */
     MJ_PG_OLDEST = 120000,         /* of the servers that have what is used here: joins by ctid */
     MJ_PG_OLDEST_CAREFUL = 110000, /* ... and what the careful paths use */
     MJ_PG_ANSWER_MS = 15000,       /* tcp_user_timeout, unless the URL has another: see mj_pg_url */
@@ -271,6 +271,7 @@ int mj_pg_lost(mj_pg_conn *c, const char *message);
 /* ---- version.c, views.c, schema.c ---- */
 
 extern const char *const mj_pg_views[]; /* ... of version 1; NULL ends them */
+extern const char mj_pg_task_fields[];  /* the one of them that reads records, anew in version 2 */
 
 /* The version of the schema: 0 when there is none. */
 int mj_pg_version(mj_pg_conn *c, int *version);
