@@ -32,7 +32,13 @@ typedef struct needle {
 } needle;
 
 static _Atomic(needle *) needles;
-static _Atomic(unsigned char) starts[256]; /* whether a string begins with that byte */
+
+/* What may begin with a byte: a string to hide, and what mj_redact_maybe() looks for beside them. */
+enum { STRING = 1, MARK = 2 };
+static _Atomic(unsigned char) starts[256] = {
+    ['%'] = MARK, ['\\'] = MARK, ['&'] = MARK, [':'] = MARK, ['s'] = MARK,
+    ['S'] = MARK, ['a'] = MARK,  ['A'] = MARK, ['c'] = MARK, ['C'] = MARK,
+};
 static pthread_mutex_t adding = PTHREAD_MUTEX_INITIALIZER;
 
 int mj_redact_add(const char *p, size_t n)
@@ -56,7 +62,7 @@ int mj_redact_add(const char *p, size_t n)
             d->next = first;
             d->n = n;
             memcpy(d->p, p, n);
-            atomic_store(&starts[(unsigned char)p[0]], 1);
+            atomic_fetch_or(&starts[(unsigned char)p[0]], STRING);
             atomic_store(&needles, d); /* the string is complete before other threads see it */
         }
     }
@@ -138,7 +144,7 @@ static size_t match(const view *v, size_t i, const needle *d)
     return n;
 }
 
-static bool may_start(char c)
+static unsigned may_start(char c)
 {
     return atomic_load_explicit(&starts[(unsigned char)c], memory_order_relaxed);
 }
@@ -267,7 +273,7 @@ static void find(search *s, const view *v)
 
     for (size_t i = 0; i < v->n; i++) {
         size_t n = 0;
-        for (const needle *d = may_start(v->p[i]) ? first : NULL; d; d = d->next) {
+        for (const needle *d = may_start(v->p[i]) & STRING ? first : NULL; d; d = d->next) {
             size_t m = v->p[i] == d->p[0] ? match(v, i, d) : 0;
             n = m > n ? m : n;
         }
@@ -305,7 +311,10 @@ bool mj_redact_maybe(const char *p, size_t n)
     char c;
 
     for (size_t i = 0; i < n; i++) {
-        for (const needle *d = may_start(p[i]) ? first : NULL; d; d = d->next)
+        unsigned may = may_start(p[i]);
+        if (may == 0) /* nearly every byte */
+            continue;
+        for (const needle *d = may & STRING ? first : NULL; d; d = d->next)
             if (n - i >= SHORTEST && memcmp(p + i, d->p, SHORTEST) == 0)
                 return true;
         switch (p[i]) {

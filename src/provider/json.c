@@ -172,18 +172,14 @@ static bool word(scan *s, mj_str name)
 static bool value(scan *s, mj_json *out);
 
 /* Reads what is before the next value of an array or object: for an object its key.  False: see `why`. */
-static bool key(scan *s, bool object, mj_json *out)
+static bool key(scan *s, bool object)
 {
-    const char *from = s->p + 1;
-
     if (!object)
         return true;
     if (!at(s, '"'))
         return wrong(s, "a member without a key");
     if (!string(s))
         return false;
-    if (out)
-        *out = (mj_json){MJ_JSON_STRING, {from, (uint32_t)(s->p - 1 - from)}};
     blanks(s);
     return skip(s, ':') || wrong(s, "a key without a colon");
 }
@@ -200,7 +196,7 @@ static bool group(scan *s, bool object)
     if (!skip(s, close)) {
         do {
             blanks(s);
-            if (!key(s, object, NULL) || !value(s, NULL))
+            if (!key(s, object) || !value(s, NULL))
                 return false;
             blanks(s);
         } while (skip(s, ','));
@@ -285,18 +281,91 @@ const char *mj_json_read(mj_str text, mj_json *root, size_t *where)
     return s.why;
 }
 
-/* ---- walking through what was read ---- */
+/* ---- walking through what was read: nothing can be wrong there, so most of it is passed over ---- */
+
+/* s is at the opening quote.  A quote behind an odd number of backslashes belongs to the string. */
+static void pass_string(scan *s)
+{
+    const char *quote, *back;
+
+    do {
+        quote = memchr(s->p + 1, '"', (size_t)(s->end - s->p - 1));
+        if (!quote)
+            quote = s->end - 1;
+        for (back = quote; back > s->p + 1 && back[-1] == '\\'; back--)
+            continue;
+        s->p = quote;
+    } while ((quote - back) % 2 != 0 && s->p + 1 < s->end);
+    s->p++;
+}
+
+static void pass_group(scan *s)
+{
+    unsigned depth = 0;
+
+    do {
+        char c = *s->p;
+        if (c == '"') {
+            pass_string(s);
+            continue;
+        }
+        depth += c == '{' || c == '[';
+        depth -= c == '}' || c == ']';
+        s->p++;
+    } while (depth > 0 && s->p < s->end);
+}
+
+static bool is_delimiter(char c)
+{
+    return c == ',' || c == '}' || c == ']' || c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+/* s is at a value. */
+static void pass(scan *s, mj_json *out)
+{
+    const char *from = s->p;
+    size_t quote = 0;
+
+    switch (*from) {
+    case '{':
+        out->type = MJ_JSON_OBJECT;
+        pass_group(s);
+        break;
+    case '[':
+        out->type = MJ_JSON_ARRAY;
+        pass_group(s);
+        break;
+    case '"':
+        out->type = MJ_JSON_STRING;
+        pass_string(s);
+        quote = 1;
+        break;
+    default:
+        out->type = *from == 't' || *from == 'f' ? MJ_JSON_BOOL : *from == 'n' ? MJ_JSON_NULL : MJ_JSON_NUMBER;
+        while (s->p < s->end && !is_delimiter(*s->p))
+            s->p++;
+    }
+    out->text = (mj_str){from + quote, (uint32_t)((size_t)(s->p - from) - 2 * quote)};
+}
 
 bool mj_json_next(mj_json *rest, mj_json *name, mj_json *out)
 {
     scan s = {.p = rest->text.p, .end = rest->text.p + rest->text.n};
+    mj_json unwanted;
 
     if (rest->type != MJ_JSON_OBJECT && rest->type != MJ_JSON_ARRAY)
         return false;
     s.p++; /* the opening bracket, or the comma after the last value; after the closing one there is nothing */
     blanks(&s);
-    if (!key(&s, rest->type == MJ_JSON_OBJECT, name) || !value(&s, out))
+    if (s.p >= s.end || *s.p == '}' || *s.p == ']')
         return false;
+    if (rest->type == MJ_JSON_OBJECT) {
+        pass(&s, name ? name : &unwanted);
+        blanks(&s);
+        s.p++; /* the colon */
+        blanks(&s);
+    }
+    pass(&s, out ? out : &unwanted);
     blanks(&s);
     rest->text = (mj_str){s.p, (uint32_t)(s.end - s.p)};
     return true;
