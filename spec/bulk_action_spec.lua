@@ -36,6 +36,18 @@ describe("an action on everything that a filter picks", function()
     assert.same({ 2, 0, 2 }, { report.matched, report.done, report.skipped })
   end)
 
+  it("shows the policy whole tasks when it decides on the next poll", function()
+    local prompts = {}
+    local mj = kit.open({ policy = { next_poll = function(task)
+      prompts[#prompts + 1] = task.prompt
+      return 77
+    end } }, sim)
+    local ref = assert(mj:submit { prompt = "a fox" }).ref
+    assert.equal(1, assert(mj:bulk("refresh", {})).done)
+    assert.same({ "a fox" }, prompts)
+    assert.is_true(math.abs(mj:get(ref).due_at - core.now() - 77000) < 5000)
+  end)
+
   it("counts each task that the provider said nothing of as failed", function()
     local mj = kit.open({ max_in_flight = 4 }, sim)
     for i = 1, 4 do

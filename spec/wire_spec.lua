@@ -5,9 +5,13 @@ local kit = require "kit"
 local provider = require "mjhook.provider"
 local slow = require "slow"
 
--- What a task object says, given as a table, or text that only its bytes tell.
+-- What a task object says, given as a table, or text that only its bytes tell: the same in a callback and in an answer.
 local function word(object)
-  return assert(core.wire_callback(type(object) == "string" and object or cjson.encode(object)))
+  local text = type(object) == "string" and object or cjson.encode(object)
+  local told = assert(core.wire_callback(text))
+  local words = assert(core.wire_status('{"status":0,"data":[' .. text .. "]}", { told.task_id }))
+  assert.same(told, core.status(words[told.task_id]))
+  return told
 end
 
 local MAX_REASON = 500
@@ -118,9 +122,10 @@ describe("an answer to a status request", function()
     local words, unread, odd = core.wire_status(body, { "T1", "T2", "T3", "T4" })
     assert.same({ T3 = true }, unread)
     assert.equal(2, odd)
-    assert.equal("failed", words.T1.kind)
-    assert.equal("failed", words.T2.kind)
-    assert.same({ "T1", "T2" }, { words.T1.task_id, words.T2.task_id })
+    local first, second = core.status(words.T1), core.status(words.T2)
+    assert.equal("failed", first.kind)
+    assert.equal("failed", second.kind)
+    assert.same({ "T1", "T2" }, { first.task_id, second.task_id })
     words.T1, words.T2 = nil, nil
     assert.same({}, words)
     assert.same({}, core.wire_status(body, {}))
@@ -133,7 +138,7 @@ describe("an answer to a status request", function()
       local kib, words = memory_of(function()
         return core.wire_status(body, { "T1", "T2" })
       end)
-      assert.equal(id == "T1" and "running" or nil, words.T1 and words.T1.kind)
+      assert.equal(id == "T1" and "running" or nil, words.T1 and core.status(words.T1).kind)
       assert.is_true(kib < #body / 1024 + 100, kib) -- the scratch, which is as large as the text, and next to nothing
     end
   end)
@@ -159,6 +164,17 @@ describe("an answer to a status request", function()
       return core.wire_status(body, asked)
     end)
     assert.is_true(picked < 10 * checked, ("%f s against %f s"):format(picked, checked))
+  end)
+end)
+
+describe("a status in bytes", function()
+  it("is nothing but what an answer gave", function()
+    local body = '{"status":0,"data":[{"taskId":"T1","status":1,"image":"https://a.example/x"}]}'
+    local bytes = core.wire_status(body, { "T1" }).T1
+    assert.equal("succeeded", core.status(bytes).kind)
+    for _, wrong in ipairs { "", "x", bytes .. "x", bytes:sub(1, -2), "\255" .. bytes:sub(2), "\0" .. bytes:sub(2) } do
+      assert.is_false(pcall(core.status, wrong))
+    end
   end)
 end)
 

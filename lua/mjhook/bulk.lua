@@ -54,10 +54,7 @@ end
 local function askable(items)
   local tasks, rest = {}, 0
   for _, task in ipairs(items) do
-    local has_id = false
-    for _, attempt in ipairs(task.attempts) do
-      has_id = has_id or attempt.task_ids ~= nil
-    end
+    local has_id = poll.is_askable(task)
     tasks[#tasks + 1] = has_id and task or nil
     rest = rest + (has_id and 0 or 1)
   end
@@ -110,7 +107,7 @@ M.ACTIONS = {
   resubmit = {
     of = "tasks", states = { "ambiguous", "lost", "failed" }, before = job.sendable, after = dispatch,
     run = commit(function(task) -- the attempt that was seen, so that two calls at a time make one attempt of it
-      return { op = "signal", ref = task.ref, attempt = #task.attempts, kind = "resubmit", source = "user" }
+      return { op = "signal", ref = task.ref, attempt = task.attempt, kind = "resubmit", source = "user" }
     end, "ref"),
   },
   refresh = {
@@ -194,7 +191,7 @@ local function each(mj, action, filter)
         return nil
       end
       one.state = states[at]
-      tasks = listing.each(mj, one, { brief = true })
+      tasks = listing.each(mj, one, { brief = action ~= "refresh" or not mj.policy:decides "next_poll" })
     end
   end
 end

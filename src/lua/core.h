@@ -67,10 +67,16 @@ typedef struct mjl_hidden {
 int mjl_redact_op(mj_op *op, mjl_hidden *h);
 void mjl_hidden_free(mjl_hidden *h);
 
+/* lua/status.c: what the provider says of a job, as a table without secrets, and as bytes with all that was said.  The
+ * strings of a status that was got are in the bytes.  False: they are no status. */
+void mjl_push_status(lua_State *L, const mj_signal *w);
+void mjl_put_status(mj_buf *b, const mj_signal *w);
+bool mjl_get_status(mj_str bytes, mj_signal *w);
+
 /* lua/task.c: records as tables. */
 int mjl_push_task(lua_State *L, mj_str record);
 void mjl_push_view(lua_State *L, mj_task *t); /* one that is decoded */
-/* Only what a status request needs: ref, account, attempts, updated_at. */
+/* Only what a status request needs; see store:page. */
 int mjl_push_brief(lua_State *L, mj_str record); /* MJ_OK and a table pushed, or a code and nothing */
 /* Only what a submission needs: ref, attempt, account, prompt, mode, timeout. */
 int mjl_push_sendable(lua_State *L, mj_str record);
@@ -106,6 +112,7 @@ void mjl_open_stream(lua_State *L);
 void mjl_open_fetch(lua_State *L);
 void mjl_open_auth(lua_State *L);
 void mjl_open_wire(lua_State *L);
+void mjl_open_status(lua_State *L);
 void mjl_open_provider(lua_State *L);
 void mjl_open_address(lua_State *L);
 void mjl_open_sys(lua_State *L);

@@ -8,7 +8,7 @@ static void (*const PARTS[])(lua_State *L) = {
     mjl_open_http,        mjl_open_stream,     mjl_open_fetch,       mjl_open_auth,       mjl_open_wire,
     mjl_open_provider,    mjl_open_address,    mjl_open_sys,         mjl_open_signal,     mjl_open_user,
     mjl_open_file,        mjl_open_redact,     mjl_open_json,        mjl_open_child,      mjl_open_watch,
-    mjl_open_inbox,       mjl_open_workqueue,  mjl_open_replay,
+    mjl_open_inbox,       mjl_open_workqueue,  mjl_open_replay,      mjl_open_status,
 };
 
 /* core.error(code, message, retryable): an error table made by Lua code, in the same shape. */

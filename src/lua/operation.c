@@ -43,12 +43,14 @@ static unsigned read_images(lua_State *L, int t, mj_str *images)
     return n;
 }
 
-/* What the provider says: from a status as core.wire_*() give it. */
+/* What the provider says: from a table as core.status() gives it. */
 static void read_status(lua_State *L, int t, mj_signal *sig)
 {
+    mj_str kind = mjl_str(L, t, "kind");
+
+    if (kind.n)
+        sig->kind = (mj_signal_kind)named(L, kind, "kind", mj_signal_name, SIG_COUNT);
     sig->task_id = mjl_str(L, t, "task_id");
-    if (sig->task_id.n > MJ_MAX_TASK_ID)
-        luaL_error(L, "field 'task_id' is too long");
     sig->error_code = mjl_str(L, t, "error_code");
 #define X(name, kind, max) sig->name = mjl_str(L, t, #name);
     MJL_STATUS_TEXTS(X)
@@ -56,19 +58,29 @@ static void read_status(lua_State *L, int t, mj_signal *sig)
     sig->nimages = read_images(L, t, sig->images);
 }
 
-/* Its `status`, if it has one, is what the provider says; otherwise the operation itself says it. */
+/* Its `status`, a table or bytes, is what the provider says; without one the operation itself says it.  Whether it was
+ * in bytes. */
+static bool read_said(lua_State *L, int t, mj_signal *sig)
+{
+    bool bytes;
+
+    sig->kind = SIG_CREATE;
+    mjl_field(L, t, "status");
+    bytes = lua_type(L, -1) == LUA_TSTRING;
+    if (bytes && !mjl_get_status(mjl_arg_str(L, lua_gettop(L)), sig))
+        luaL_error(L, "bad field 'status'");
+    if (!bytes)
+        read_status(L, lua_istable(L, -1) ? lua_gettop(L) : t, sig);
+    lua_pop(L, 1);
+    if (sig->task_id.n > MJ_MAX_TASK_ID)
+        luaL_error(L, "field 'task_id' is too long");
+    return bytes;
+}
+
 static void read_signal(lua_State *L, int t, mj_signal *sig)
 {
-    mj_str kind = mjl_str(L, t, "kind"), source = mjl_str(L, t, "source"), expect = mjl_str(L, t, "expect");
-    int said;
+    mj_str source = mjl_str(L, t, "source"), expect = mjl_str(L, t, "expect");
 
-    mjl_field(L, t, "status");
-    said = lua_istable(L, -1) ? lua_gettop(L) : t;
-    read_status(L, said, sig);
-    if (kind.n == 0)
-        kind = mjl_str(L, said, "kind");
-    lua_pop(L, 1);
-    sig->kind = kind.n ? (mj_signal_kind)named(L, kind, "kind", mj_signal_name, SIG_COUNT) : SIG_CREATE;
     sig->source = source.n ? (mj_source)named(L, source, "source", mj_source_name, MJ_NSOURCES) : MJ_FROM_USER;
     sig->expect_state = expect.n ? mj_state_parse(expect) : -1;
     if (expect.n && sig->expect_state < 0)
@@ -128,15 +140,9 @@ static void read_event_op(lua_State *L, int t, mj_op *op)
     op->sig.files = limited(L, t, "files", MJ_MAX_JSON);
 }
 
-void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
+/* What no answer to a poll has, of which there are hundreds to a batch. */
+static void read_rare(lua_State *L, int t, mj_op *op)
 {
-    op->kind = (mj_op_kind)named(L, mjl_str(L, t, "op"), "op", mj_op_name, MJ_NOPS);
-    if (op->kind >= MJ_OP_EVENT_TAKE && op->kind <= MJ_OP_EVENT_BURY) {
-        op->until = mjl_ms(L, t, "until", 0);
-        read_event_op(L, t, op);
-        return;
-    }
-    op->want = mjl_bool(L, t, "want");
     op->brief = mjl_bool(L, t, "brief");
     op->no_policy = mjl_bool(L, t, "no_policy");
     op->limit = (uint32_t)mjl_int(L, t, "limit", 100, 0, UINT32_MAX);
@@ -146,6 +152,19 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
     op->elapsed_ms = mjl_ms(L, t, "elapsed_ms", 0);
     op->body = mjl_str(L, t, "body");
     op->intake = limited(L, t, "intake", MJ_MAX_NAME);
+}
+
+void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
+{
+    op->kind = (mj_op_kind)named(L, mjl_str(L, t, "op"), "op", mj_op_name, MJ_NOPS);
+    if (op->kind >= MJ_OP_EVENT_TAKE && op->kind <= MJ_OP_EVENT_BURY) {
+        op->until = mjl_ms(L, t, "until", 0);
+        read_event_op(L, t, op);
+        return;
+    }
+    op->want = mjl_bool(L, t, "want");
+    if (!read_said(L, t, &op->sig))
+        read_rare(L, t, op);
     read_signal(L, t, &op->sig);
     mjl_field(L, t, "ref");
     op->has_ref = !lua_isnil(L, -1);
@@ -224,7 +243,7 @@ void mjl_push_result(lua_State *L, const mj_op *op)
 {
     int rc;
 
-    lua_createtable(L, 0, 4);
+    lua_createtable(L, 0, op->kind == MJ_OP_SIGNAL ? 2 : 4);
     mjl_set_lit(L, "code", mjl_code(op->code));
     if (op->made != MJ_EVENT_NONE)
         mjl_set_lit(L, "made", mj_event_name(op->made));

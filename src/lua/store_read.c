@@ -303,7 +303,9 @@ static int push_ref(lua_State *L, mj_str ref)
 /* store:page{by=, state=, states= (a list), user_id=, key=, account=, mode=, text=, due=, until=, since=, buried=,
  * waiting=, failed=, ref=, brief=, refs=, oldest_first=, limit=, from= (a ref: begin behind it), cursor=} -> {tasks,
  * refs or events}, cursor, looked.  The cursor is nil after the last page; `looked` tells how many entries were looked
- * at.  A record that can't be read is given as its error. */
+ * at.  A record that can't be read is given as its error.  A task in brief is what a status request needs: {ref=,
+ * updated_at=, unanswered= (why its last poll got no answer), attempt= (the current one), account=, task ids of that
+ * attempt..., older= {ref=, attempt=, account=, task ids..., older=}: the newest of the others that hold a slot}. */
 static int store_page(lua_State *L)
 {
     mj_store *s = mjl_store(L);

@@ -105,6 +105,23 @@ static const mj_timeline_entry *last_poll(const mj_task *t)
     return n > 0 ? &t->timeline[n - 1] : NULL;
 }
 
+/* {ref=, attempt=, account=, task ids...}: what a status request asks about attempt i, counted from 0.  There is room
+ * for another field. */
+static void push_asked(lua_State *L, const mj_task *t, unsigned i)
+{
+    const mj_attempt *a = &t->attempts[i];
+
+    lua_createtable(L, (int)a->nids, 4);
+    mjl_push_ref(L, t->ref);
+    lua_setfield(L, -2, "ref");
+    mjl_set_int(L, "attempt", i + 1);
+    mjl_set_str(L, "account", a->account.n ? a->account : t->account);
+    for (unsigned k = 0; k < a->nids; k++) {
+        lua_pushlstring(L, a->ids[k].p, a->ids[k].n);
+        lua_rawseti(L, -2, (int)k + 1);
+    }
+}
+
 int mjl_push_brief(lua_State *L, mj_str record)
 {
     const mj_timeline_entry *last;
@@ -114,15 +131,20 @@ int mjl_push_brief(lua_State *L, mj_str record)
     if (rc != MJ_OK)
         return rc;
     luaL_checkstack(L, 8, "task");
-    lua_createtable(L, 0, 6);
-    mjl_push_ref(L, t.ref);
-    lua_setfield(L, -2, "ref");
-    mjl_set_str(L, "account", t.account);
+    push_asked(L, &t, t.nattempts - 1);
     mjl_set_time(L, "updated_at", t.updated_at);
     last = last_poll(&t);
     if (last && last->signal == SIG_UNANSWERED)
         mjl_set_str(L, "unanswered", last->reason);
-    push_attempts(L, &t);
+    lua_pushvalue(L, -1);
+    for (unsigned i = t.nattempts - 1; i-- > 0;) /* each below the one before */
+        if (t.attempts[i].slot && t.attempts[i].nids > 0) {
+            push_asked(L, &t, i);
+            lua_pushvalue(L, -1);
+            lua_setfield(L, -3, "older");
+            lua_replace(L, -2);
+        }
+    lua_pop(L, 1);
     return MJ_OK;
 }
 

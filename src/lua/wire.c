@@ -25,27 +25,7 @@ static void set_redacted(lua_State *L, const char *name, mj_redact_kind kind, mj
     lua_setfield(L, -2, name);
 }
 
-static void push_status(lua_State *L, const mj_signal *w)
-{
-    lua_createtable(L, 0, 8);
-    mjl_set_lit(L, "kind", mj_signal_name(w->kind));
-    mjl_set_str(L, "task_id", w->task_id);
-    mjl_set_str(L, "error_code", w->error_code);
-#define X(name, kind, max) set_redacted(L, #name, MJ_REDACT_##kind, w->name);
-    MJL_STATUS_TEXTS(X)
-#undef X
-    if (w->kind == SIG_FAILED && w->error.n == 0)
-        mjl_set_lit(L, "error", "");
-    lua_createtable(L, (int)w->nimages, 0);
-    for (unsigned i = 0; i < w->nimages; i++) {
-        mjl_push_redacted(L, MJ_REDACT_URL, w->images[i].p, w->images[i].n);
-        lua_rawseti(L, -2, (int)i + 1);
-    }
-    lua_setfield(L, -2, "images");
-}
-
-/* core.wire_callback(body) -> status | nil, why.  A status: {kind = "running"|"succeeded"|"hint"|"failed", task_id=,
- * image=, images={}, mj_prompt=, meta= (JSON), remark= (for the timeline), error=, error_code=}. */
+/* core.wire_callback(body) -> status, a table as core.status() gives it | nil, why. */
 static int wire_callback(lua_State *L)
 {
     mj_str body = mjl_arg_str(L, 1);
@@ -58,7 +38,7 @@ static int wire_callback(lua_State *L)
         mjl_push_redacted(L, MJ_REDACT_TEXT, why, strlen(why));
         return 2;
     }
-    push_status(L, &w);
+    mjl_push_status(L, &w);
     return 1;
 }
 
@@ -80,9 +60,19 @@ static mj_str *read_ids(lua_State *L, int i, size_t *n)
     return ids;
 }
 
-/* core.wire_status(body, ids[, HTTP status = 200[, blocked]]) -> the statuses of the ids that were asked for, by id; a
- * set of the ids whose entry can't be read; how many entries name no task | nil, why, code, whether to ask again in
- * halves.  `blocked`: the answer has a "cf-mitigated" header.  Entries that were not asked for are only skipped. */
+static void push_bytes(lua_State *L, mj_buf *b, const mj_signal *w)
+{
+    b->n = 0;
+    mjl_put_status(b, w);
+    if (b->failed)
+        luaL_error(L, "not enough memory");
+    lua_pushlstring(L, (const char *)b->p, b->n);
+}
+
+/* core.wire_status(body, ids[, HTTP status = 200[, blocked]]) -> the statuses of the ids that were asked for, by id, as
+ * bytes (see core.status); a set of the ids whose entry can't be read; how many entries name no task | nil, why, code,
+ * whether to ask again in halves.  `blocked`: the answer has a "cf-mitigated" header.  Entries that were not asked for
+ * are only skipped. */
 static int wire_status(lua_State *L)
 {
     mj_str body = mjl_arg_str(L, 1);
@@ -95,6 +85,7 @@ static int wire_status(lua_State *L)
     uint32_t largest = 0;
     char why[MJ_WIRE_WHY];
     mj_wire_statuses statuses;
+    mj_buf *bytes;
     mj_signal w;
 
     if (!mj_wire_status(&mj_midjourney, http, blocked, body, &scratch, &statuses, why)) {
@@ -109,7 +100,8 @@ static int wire_status(lua_State *L)
     for (size_t i = 0; i < n; i++)
         largest = entries[i].text.n > largest ? entries[i].text.n : largest;
     scratch = new_scratch(L, mj_wire_room(largest));
-    lua_newtable(L);
+    bytes = mjl_buf(L);
+    lua_createtable(L, 0, (int)n);
     lua_newtable(L);
     for (size_t i = 0; i < n; i++, scratch.n = 0) {
         bool read = mj_wire_entry(&mj_midjourney, entries[i], &scratch, &w);
@@ -117,11 +109,12 @@ static int wire_status(lua_State *L)
             continue;
         lua_pushlstring(L, ids[i].p, ids[i].n);
         if (read)
-            push_status(L, &w);
+            push_bytes(L, bytes, &w);
         else
             lua_pushboolean(L, true);
         lua_rawset(L, read ? -4 : -3);
     }
+    mj_buf_free(bytes);
     lua_pushinteger(L, (lua_Integer)odd);
     return 3;
 }

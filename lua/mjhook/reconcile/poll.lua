@@ -12,83 +12,117 @@ local M = {}
 
 local unpack = table.unpack or unpack
 
+local TOGETHER = 400 -- tasks in a transaction: more of them make it no quicker, and take memory
+
 -- A sick task's timeline says so in this way. It is asked about in a request of its own then, until that is answered.
 local ALONE = "asked about alone: "
 
--- The ids of a task that are still worth asking about: those of its open attempts, else of the current one.
-local function ids_of(mj, task)
-  local ids = {}
-  for n, a in ipairs(task.attempts) do
-    local open = a.slot_until or n == #task.attempts
-    for _, id in ipairs(open and a.task_ids or {}) do
-      -- An attempt that a callback told of before it was ever sent has no account of its own.
-      ids[#ids + 1] = { id = id, attempt = n, account = a.account or task.account or mj.config.accounts[1].name }
-    end
-  end
-  return ids
-end
-
--- Why the last poll of a task got no answer; an empty string when it got one, or there was none.
+-- Why the last poll of a task got no answer; nil when it got one, or there was none.
 local function unanswered_before(task)
   for i = #(task.timeline or {}), 1, -1 do
     local entry = task.timeline[i]
     if entry.source == "poll" then
-      return entry.signal == "unanswered" and entry.reason or ""
+      return entry.signal == "unanswered" and entry.reason or nil
     end
   end
-  return task.unanswered or "" -- of a brief record
+end
+
+-- A record in brief (see store:page), of which each attempt is an entry of a request. A whole record is put into that
+-- shape, with itself as `task`.
+local function entries_of(task)
+  if not task.attempts then
+    return task
+  end
+  local first, last
+  for n = #task.attempts, 1, -1 do
+    local a = task.attempts[n]
+    if n == #task.attempts or (a.slot_until and a.task_ids) then
+      local entry = { unpack(a.task_ids or {}) }
+      entry.ref, entry.attempt, entry.account, entry.task = task.ref, n, a.account or task.account, task
+      if last then
+        last.older = entry
+      else
+        first, entry.unanswered = entry, unanswered_before(task)
+      end
+      last = entry
+    end
+  end
+  return first
+end
+
+local function is_sick(entry)
+  return entry.unanswered ~= nil and entry.unanswered:sub(1, #ALONE) == ALONE
+end
+
+-- A request for status: entries of an account, with their ids in one list.
+local function new_group(account, root)
+  return window.item { account = account, root = root, ids = {}, entries = {}, tasks = 0 }
+end
+
+local function put(group, entry)
+  group.entries[#group.entries + 1] = entry
+  for i = 1, #entry do
+    group.ids[#group.ids + 1] = entry[i]
+  end
 end
 
 -- Splits what is to be asked into requests: one account each, at most `batch` ids. All that is asked about one
 -- attempt goes into one request, so that an answer can tell that it knows nothing of it.
 local function plan(mj, tasks)
   local groups, order = {}, {}
-  local function room_for(name, n, sick)
+  local function room_for(entry)
+    -- An attempt that a callback told of before it was ever sent has no account of its own.
+    local name = entry.account or mj.config.accounts[1].name
+    local sick = is_sick(entry)
     local group = not sick and groups[name]
-    if not group or #group.ids + n > mj.config.batch then
-      group = window.item { account = name, ids = {}, entries = {} }
+    if not group or #group.ids + #entry > mj.config.batch then
+      group = new_group(name)
       groups[name] = not sick and group or groups[name]
       order[#order + 1] = group
     end
     return group
   end
   for _, task in ipairs(tasks) do
-    local entry
-    local before = unanswered_before(task)
-    local sick = before:sub(1, #ALONE) == ALONE
-    for _, asked in ipairs(ids_of(mj, task)) do
-      if not entry or entry.attempt ~= asked.attempt then
-        local group = room_for(asked.account, #task.attempts[asked.attempt].task_ids, sick)
-        entry = { task = task, attempt = asked.attempt, ids = {}, sick = sick, before = before, is_first = not entry }
-        group.entries[#group.entries + 1] = entry
-        entry.group = group
+    local entry, counted = entries_of(task), false
+    local before = entry.unanswered
+    while entry do
+      entry.unanswered = before
+      if #entry > 0 then
+        local group = room_for(entry)
+        put(group, entry)
+        group.tasks = group.tasks + (counted and 0 or 1)
+        counted = true
       end
-      entry.ids[#entry.ids + 1] = asked.id
-      entry.group.ids[#entry.group.ids + 1] = asked.id
+      entry = entry.older
     end
   end
   return order
 end
 
+-- When the policy wants an unfinished task to be polled again; nil: it does not say. It sees whole records alone.
 local function wait_for(mj, task, kind)
-  if (kind == "running" or kind == "absent") and mj.policy:decides "next_poll" then
+  if task and (kind == "running" or kind == "absent") and mj.policy:decides "next_poll" then
     return (select(2, mj.policy:decide("next_poll", task, mj.exec:now())))
   end
 end
 
-local function word_op(mj, task, word, source)
-  return { op = "signal", ref = task.ref, source = source, status = word, wait_ms = wait_for(mj, task, word.kind) }
+local function status_op(mj, entry, status)
+  local op = { op = "signal", ref = entry.ref, source = "poll", status = status }
+  if entry.task then
+    op.wait_ms = wait_for(mj, entry.task, core.status(status).kind)
+  end
+  return op
 end
 
 -- Records that an answer said nothing usable about a task. Tasks with the same reason are reported in one sentence. A
 -- task with the same reason as last time is asked about seldom.
 local function unread(self, entry, why)
-  local list = self.unread[why] or { n = 0, ref = entry.task.ref }
+  local list = self.unread[why] or { n = 0, ref = entry.ref }
   list.n = list.n + 1
   self.unread[why] = list
   self.ops[#self.ops + 1] = {
-    op = "signal", ref = entry.task.ref, attempt = entry.attempt, kind = "unanswered", source = "poll",
-    error_code = "provider", error = why, wait_ms = entry.before == why and self.mj.config.poll.max * 1000 or nil,
+    op = "signal", ref = entry.ref, attempt = entry.attempt, kind = "unanswered", source = "poll",
+    error_code = "provider", error = why, wait_ms = entry.unanswered == why and self.mj.config.poll.max * 1000 or nil,
   }
 end
 
@@ -100,10 +134,11 @@ local function read_group(self, group, answer)
   end
   for _, entry in ipairs(group.entries) do
     local said, is_unread = 0, false
-    for _, id in ipairs(entry.ids) do
-      is_unread = is_unread or answer.unread[id]
-      if answer.words[id] then
-        self.ops[#self.ops + 1] = word_op(self.mj, entry.task, answer.words[id], "poll")
+    for i = 1, #entry do
+      local status = answer.words[entry[i]]
+      is_unread = is_unread or answer.unread[entry[i]]
+      if status then
+        self.ops[#self.ops + 1] = status_op(self.mj, entry, status)
         said = said + 1
       end
     end
@@ -113,7 +148,7 @@ local function read_group(self, group, answer)
       unread(self, entry, "the answer does not name the task, but holds what can't be read")
     elseif said == 0 then
       self.ops[#self.ops + 1] = {
-        op = "signal", ref = entry.task.ref, attempt = entry.attempt, kind = "absent", source = "poll",
+        op = "signal", ref = entry.ref, attempt = entry.attempt, kind = "absent", source = "poll",
         -- Absence proves something only of a whole attempt, and in an answer that knew another task.
         counts = known > 0 and not entry.partial, wait_ms = wait_for(self.mj, entry.task, "absent"),
       }
@@ -124,7 +159,7 @@ end
 local function unanswered(self, group, err)
   for _, entry in ipairs(group.entries) do
     self.ops[#self.ops + 1] = {
-      op = "signal", ref = entry.task.ref, attempt = entry.attempt, kind = "unanswered", source = "poll",
+      op = "signal", ref = entry.ref, attempt = entry.attempt, kind = "unanswered", source = "poll",
       error_code = err.code, error = err.message, wait_ms = err.retry_after and err.retry_after * 1000,
     }
   end
@@ -154,20 +189,19 @@ local function suspect(self, group, err)
   table.insert(root.parts, group)
 end
 
--- Half of a group: its entries from `first` to `last`, or of a single entry those ids.
+-- Half of a group: its entries from `first` to `last`, or of a single entry those ids. Its tasks are counted already.
 local function part(group, first, last)
-  local half = window.item { account = group.account, root = group.root or group, ids = {}, entries = {} }
+  local half = new_group(group.account, group.root or group)
   if #group.entries > 1 then
-    half.entries = { unpack(group.entries, first, last) }
-  else
-    local entry = group.entries[1]
-    half.entries[1] = { task = entry.task, attempt = entry.attempt, sick = entry.sick, before = entry.before,
-                        partial = true, ids = { unpack(entry.ids, first, last) } }
-  end
-  for _, entry in ipairs(half.entries) do
-    for _, id in ipairs(entry.ids) do
-      half.ids[#half.ids + 1] = id
+    for i = first, last do
+      put(half, group.entries[i])
     end
+  else
+    local whole = group.entries[1]
+    local entry = { unpack(whole, first, last) }
+    entry.ref, entry.attempt, entry.task = whole.ref, whole.attempt, whole.task
+    entry.unanswered, entry.partial = whole.unanswered, true
+    put(half, entry)
   end
   return half
 end
@@ -197,13 +231,14 @@ end
 -- A task that is alone in its request and gets no usable answer, while the account gets others: it is sick.
 local function settle_alone(self, group)
   local entry, err = group.entries[1], group.err
-  if not (self.answered[group.account] or entry.sick) then
+  local sick = is_sick(entry)
+  if not (self.answered[group.account] or sick) then
     trouble(self, err)
     return unanswered(self, group, err)
   end
-  trouble(self, core.error(err.code, ("task %s, %s%s"):format(entry.task.ref, ALONE, err.message), err.retryable))
+  trouble(self, core.error(err.code, ("task %s, %s%s"):format(entry.ref, ALONE, err.message), err.retryable))
   local message = ALONE .. err.message
-  local wait = err.retry_after or (entry.sick and self.mj.config.poll.max) or nil
+  local wait = err.retry_after or (sick and self.mj.config.poll.max) or nil
   unanswered(self, group, { code = err.code, message = message, retry_after = wait })
 end
 
@@ -328,9 +363,7 @@ function Poll:read(group, given, why)
     answer, err = provider.read_status(given, group.ids)
   end
   self.report.requests = self.report.requests + 1
-  for _, entry in ipairs(group.entries) do
-    self.report.polled = self.report.polled + (entry.is_first and 1 or 0)
-  end
+  self.report.polled = self.report.polled + group.tasks
   if group.root then
     group.root.asked = group.root.asked - 1
   end
@@ -389,7 +422,7 @@ function Poll:store()
   commit(self)
   for _, group in ipairs(self.items) do
     for _, entry in ipairs(group.ended and not group.parts and group.entries or {}) do
-      self.asked[entry.task.ref] = nil
+      self.asked[entry.ref] = nil
     end
   end
   self.items, self.ended = kept, 0
@@ -405,6 +438,7 @@ end
 function M.poll_all(mj, how)
   local self = setmetatable({
     mj = mj, how = how, deadline = how.deadline, items = {}, ended = 0, more = true, halted = false,
+    enough = math.ceil(TOGETHER / mj.config.batch),
     ops = {}, unread = {}, report = { requests = 0, errors = {}, polled = 0, missed = 0 },
     roots = {}, alone = {}, -- requests whose answer was of no use, with what is left of them; tasks that are alone
     answered = {},          -- accounts that got a usable answer
@@ -431,13 +465,22 @@ function M.poll(mj, tasks)
   end })
 end
 
+--- Whether a task, which may be in brief, has an id to ask about.
+function M.is_askable(task)
+  local entry = entries_of(task)
+  while entry and #entry == 0 do
+    entry = entry.older
+  end
+  return entry ~= nil
+end
+
 --- mj:refresh: asks about one task now.
 function M.refresh(mj, ref)
   local task, err = mj.exec:read("get", ref)
   if not task then
     return nil, err
   end
-  if #ids_of(mj, task) == 0 then
+  if not M.is_askable(task) then
     return nil, core.error("state", ("task %s has no task_id: there is nothing to ask the provider about"):format(ref))
   end
   local report, why = M.poll(mj, { task })
