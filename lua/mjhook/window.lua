@@ -4,7 +4,8 @@
 -- Submissions and polls are its two uses. What to send and what to store is the work's; when, is decided here:
 --   a request begins as soon as a connection is free and an item is ready;
 --   what has ended is stored in one transaction, 5 ms after the first of it at the latest; sooner, if a connection is
---   idle and the transaction can bring more to send; at once, if nothing is left in the air.
+--   idle and the transaction can bring more to send; at once, if nothing is left in the air, or if it is as much as the
+--   work wants in one transaction.
 -- No transaction spans a request: the store commits between two looks at the air.
 local core = require "mjhook.core"
 local memory = require "mjhook.memory"
@@ -71,7 +72,7 @@ local function store_time(self)
   local idle = self.flying < self.mj.config.connections and not self.work:is_ready()
   if not self.since then
     return math.huge
-  elseif idle and self.flying == 0 then
+  elseif self.work.ended >= (self.work.enough or math.huge) or idle and self.flying == 0 then
     return 0
   elseif idle and self.work:wants_more() then
     return self.work.ended > self.flying and 0 or self.since + FEW_MS
@@ -100,8 +101,9 @@ end
 --- Runs a window until nothing is left of its work.
 -- @tparam table mj
 -- @tparam table work with the fields items (a list of M.item(); those that have ended stay until they are stored),
--- ended (how many have), more (whether ready() may find more items than these), deadline (core.clock() at which what
--- is in the air is cut off, or nil), and the methods
+-- ended (how many have), enough (so many are stored without waiting for more; nil: it does not matter), more (whether
+-- ready() may find more items than these), deadline (core.clock() at which what is in the air is cut off, or nil), and
+-- the methods
 --   ready(room, flying): gives a list of the items to begin now, at most `room`; marks as ended what will not be sent;
 --   `flying`: how many requests are in the air;
 --   is_ready(): whether it would give some;

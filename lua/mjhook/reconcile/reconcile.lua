@@ -92,9 +92,6 @@ function Reconcile:pager(due, size, brief)
         end
       end
       cursor = err_or_cursor
-      if cursor then
-        self.mj.exec:trim() -- as much memory for a hundred thousand as for a page
-      end
       local last, restart = not cursor, self:catch_up(now)
       if restart then -- what is left is due under earlier times
         now, cursor = self.mj.exec:now(), nil
@@ -111,6 +108,7 @@ end
 function Reconcile:pages(due, size, work)
   for tasks in self:pager(due, size) do
     work(tasks)
+    self.mj.exec:trim() -- as much memory for a hundred thousand as for a page
   end
 end
 
@@ -252,6 +250,7 @@ function Reconcile:poll()
       for _, result in ipairs(results) do
         self:count(result)
       end
+      self.mj.exec:trim() -- as in pages()
     end,
     heard = function(polled)
       self.report.polled = polled
