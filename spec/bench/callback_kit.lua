@@ -152,17 +152,22 @@ local function free_port()
   ]])
 end
 
-local function start_nginx(workers)
-  local port, remote = free_port(), settings.store:find("://", 1, true)
-  local values = { MODULES = modules(), USER = core.uid() == 0 and "user root;" or "", DIR = dir, ROOT = ROOT,
-                   BUILD = BUILD, PORT = port, WORKERS = tostring(workers), READERS = remote and "2" or "1" }
-  write(dir .. "/nginx.conf", (CONF:gsub("@(%u+)@", values)))
-  must(sh(("PATH=$PATH:/usr/sbin nginx -p %s -c %s/nginx.conf -e %s/start.log"):format(dir, dir, dir)))
+-- An nginx of this configuration, with its @NAMES@ filled in; its URL and pid.
+local function start_server(home, conf, values)
+  values.MODULES, values.USER, values.DIR = modules(), core.uid() == 0 and "user root;" or "", home
+  write(home .. "/nginx.conf", (conf:gsub("@(%u+)@", values)))
+  must(sh(("PATH=$PATH:/usr/sbin nginx -p %s -c %s/nginx.conf -e %s/start.log"):format(home, home, home)))
   must(sh(("for i in $(seq 200); do curl -sf http://127.0.0.1:%s/ping && exit 0; sleep 0.02; done; "
-    .. "cat %s/error.log; exit 1"):format(port, dir)))
-  local pid = read(dir .. "/nginx.pid"):match "%d+"
+    .. "cat %s/error.log; exit 1"):format(values.PORT, home)))
+  local pid = read(home .. "/nginx.pid"):match "%d+"
   started[#started + 1] = pid
-  return "http://127.0.0.1:" .. port, pid
+  return "http://127.0.0.1:" .. values.PORT, pid
+end
+
+local function start_nginx(workers)
+  local remote = settings.store:find("://", 1, true)
+  return start_server(dir, CONF, { ROOT = ROOT, BUILD = BUILD, PORT = free_port(), WORKERS = tostring(workers),
+                                   READERS = remote and "2" or "1" })
 end
 
 local function worker_of(master)
@@ -244,6 +249,7 @@ end
 M.sh, M.must, M.read, M.write, M.free_port = sh, must, read, write, free_port
 M.dir, M.settings, M.started, M.stop, M.finish = dir, settings, started, stop, finish
 M.load, M.write_config, M.start_nginx, M.worker_of = load, write_config, start_nginx, worker_of
+M.start_server = start_server
 M.run, M.median, M.ratios = run, median, ratios
 
 return M

@@ -3,12 +3,12 @@
 --   luajit together.lua [SECONDS] [CONNECTIONS,...] [DUE]
 --
 -- One nginx worker and wrk, as in section callback: alone, and beside a reconcile run over tasks that have ended at the
--- provider (scripts/simulator on this machine), beside a process that submits and one that delivers, and beside all
+-- provider (quick_provider.lua on this machine), beside a process that submits and one that delivers, and beside all
 -- three. Each of these also runs alone. On a machine whose cores are all busy a part of each loss is the processor's.
 package.path = os.getenv "MJHOOK_ROOT" .. "/spec/bench/?.lua;" .. package.path
 local core = require "mjhook.core"
 local mjhook = require "mjhook"
-local provider = require "mjhook.provider"
+local quick_provider = require "quick_provider"
 
 local BUILD, ROOT = os.getenv "MJHOOK_BUILD", os.getenv "MJHOOK_ROOT"
 local TAIL_S = 0.5 -- that other work goes on after wrk
@@ -52,7 +52,6 @@ end
 
 local receiver = require "callback_kit"
 local sh, must, read, dir = receiver.sh, receiver.must, receiver.read, receiver.dir
-local SIMULATOR = ROOT .. "/scripts/simulator/simulator"
 local SECONDS = tonumber(arg[1]) or 1
 local CONNECTIONS = {}
 for c in (arg[2] or "4,64,256"):gmatch "%d+" do
@@ -65,19 +64,14 @@ local KINDS = { "reconcile", "submission", "delivery" }
 
 -- Jobs that have ended at the provider and whose callbacks were lost.
 local function load_due(url, count)
-  local client, body = assert(core.http { connections = 32 }), '{"prompt":"a red fox","mode":"fast","timeout":600}'
   local mj = assert(mjhook.open { store = receiver.settings.store, api_key = "k", base_url = url,
                                   poll = { first = 1, learn = false } })
-  local conf = { accounts = { { name = "default", api_key = "k" } }, base_url = url }
   local task = { prompt = "a red fox", timeout = 600, fingerprint = core.sha256 "x" }
-  for _ = 1, count, 1000 do
-    local requests, ops = {}, {}
+  for first = 1, count, 1000 do
+    local ops = {}
     for i = 1, 1000 do
-      requests[i] = { account = "default", path = "/midjourney/v1/submit-jobs", body = body }
-    end
-    for i, answer in ipairs(assert(client:perform(provider.complete(conf, requests)))) do
       ops[i] = { op = "create", task = task, source = "user", account = "default",
-                 task_id = assert(answer.body and answer.body:match '"taskId":"([^"]+)"', answer.error) }
+                 task_id = ("D%016x%07d"):format((first + i) * 2654435761 % 2 ^ 32 * 65536, first + i) }
     end
     assert(mj.exec:commit(ops))
   end
@@ -129,8 +123,7 @@ local function beside(url, worker, connections, kinds)
 end
 
 local function main()
-  local url = must(sh(("%s start --dir %s/sim --key k --set ledger=false --set limit=0 --set delay_ms=1"):format(
-    SIMULATOR, dir)))
+  local url = quick_provider.start(receiver)
   receiver.settings.base_url, receiver.settings.api_key = url, nil
   receiver.settings.accounts = { { name = "default", api_key = "k" }, { name = "bulk", api_key = "k" } }
   receiver.write_config()
@@ -168,5 +161,4 @@ local ok, why = xpcall(main, function(err) return debug.traceback(tostring(err))
 if not ok then
   io.stderr:write(tostring(why), "\n")
 end
-sh(("%s stop --dir %s/sim"):format(SIMULATOR, dir))
 receiver.finish(ok and 0 or 1)
