@@ -74,6 +74,21 @@ describe("an edited policy", function()
     assert.equal(1, select(2, kit.log_text():gsub("loaded anew", "")))
   end)
 
+  for where, isolate in pairs { ["this process"] = false, ["processes of their own"] = true } do
+    it("is at work for what is left of a delivery in " .. where, function()
+      local slow = policy("%s"):gsub("local file", 'require("socket").sleep(0.01) %0')
+      local edited = kit.write(dir .. "/edited.lua", slow:format "new")
+      kit.write(path, (slow:format "old"):gsub("local file", ("os.rename(%q, %q) %%0"):format(edited, path)))
+      local mj = open()
+      for _ = 1, 250 do
+        ended(mj)
+      end
+      assert.same({ delivered = 250, buried = 0, errors = 0 }, mj:deliver { isolate = isolate })
+      local before, after = seen():match "^([old ]+)([new ]*)$"
+      assert.is_true(#after > #before, seen())
+    end)
+  end
+
   for what, broken in pairs {
     ["does not compile"] = "return {", ["raises"] = "error 'no'", ["is no policy"] = "return { on_evnt = print }",
     ["is empty"] = "", ["returns nothing"] = "local x = 1",

@@ -91,6 +91,7 @@ function Policy:watch(path, load)
 end
 
 --- Takes an edited policy over, if its file has changed. A broken one leaves the functions at work that are there.
+-- @treturn boolean|nil true: the functions are other ones
 function Policy:refresh()
   if not self.file then
     return
@@ -99,6 +100,7 @@ function Policy:refresh()
   if fresh then
     self.functions, self.present, self.text = fresh.functions, fresh.present, fresh.text
     self.log("notice", ("policy: %s has changed and is loaded anew"):format(path))
+    return true
   elseif err then
     self.log("error", ("policy: %s has changed and can't be loaded, so the policy from before stays at work: %s")
       :format(path, err.message))

@@ -92,6 +92,9 @@ local function deliver(mj, options, handlers, report)
   local stop_at = options.budget and core.clock() + options.budget * 1e3 or math.huge
   local started, ops = 0, {}
   while true do
+    if mj.policy:refresh() then
+      handlers:renew()
+    end
     local open = core.clock() < stop_at and not mj.stopping()
     local room = open and math.min(handlers:room(), limit - started) or 0
     local leased = {}

@@ -8,6 +8,7 @@
 --   idle()            has nothing at hand
 --   wait(stop_at)     runs or waits; gives {{lease=, handled=, reason=, how=, files=}}; one without `handled` was not
 --                     run after all
+--   renew()           the policy's functions are other ones: what has not begun is run with them
 --   close()           ends what still runs
 local core = require "mjhook.core"
 local handling = require "mjhook.delivery.handling"
@@ -106,6 +107,8 @@ function Direct:wait(stop_at)
   end
   return out
 end
+
+function Direct.renew() end -- each event asks for the functions as they are
 
 function Direct:close()
   self.turn:close()

@@ -205,14 +205,19 @@ local function others_wait(child, state)
   return state.begun < child.given and not child.relieved
 end
 
--- The events that a child has not begun are handed back, so that they need not wait; it begins no more.
-local function relieve(self, child, out, at_hand)
+-- The events that a child has not begun are handed back; it begins no more.
+local function take_back(child, out)
   child.relieved, child.hungry = true, false
   for piece = child.process:take_back(), child.given - 1 do
     if child.leases[piece] then
       over(child, out, piece, {})
     end
   end
+end
+
+-- The same for one whose events take long, so that those behind them need not wait.
+local function relieve(self, child, out, at_hand)
+  take_back(child, out)
   self.size = at_hand and 1 or math.max(1, math.min(child.open, turns.WIDTH))
 end
 
@@ -351,6 +356,18 @@ function Isolated:wait(stop_at)
   end
   self.children = left
   return out
+end
+
+--- Processes that were forked with the functions from before begin no more events.
+function Isolated:renew()
+  self.unable = self.unable or {}
+  for _, child in ipairs(self.children) do
+    take_back(child, self.unable)
+  end
+  for _, child in ipairs(self.waiting) do
+    child.process:stop()
+  end
+  self.waiting = {}
 end
 
 --- Ends what still runs: processes that wait for work, and, when the store has failed under them, others.
