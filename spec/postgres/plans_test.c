@@ -16,13 +16,13 @@ static void write_ops(mj_store *s, mj_op *ops, size_t n, int64_t now)
     }
 }
 
-/* One life of BATCH tasks: made, succeeded, their events taken and done. */
-static void live(mj_store *s, int from)
+static char keys[BATCH][32], ids[BATCH][32];
+
+/* BATCH tasks that are pending. */
+static void make(mj_store *s, int from)
 {
-    static char keys[BATCH][32], ids[BATCH][32];
     static mj_task tasks[BATCH];
-    static mj_op ops[BATCH], take[BATCH];
-    int64_t now = T0 + from;
+    static mj_op ops[BATCH];
 
     for (int i = 0; i < BATCH; i++) {
         snprintf(keys[i], sizeof keys[i], "key %d", from + i);
@@ -37,7 +37,16 @@ static void live(mj_store *s, int from)
                                  .account = str("a"),
                                  .task_id = str(ids[i])}};
     }
-    write_ops(s, ops, BATCH, now);
+    write_ops(s, ops, BATCH, T0 + from);
+}
+
+/* One life of BATCH tasks: made, succeeded, their events taken and done. */
+static void live(mj_store *s, int from)
+{
+    static mj_op ops[BATCH], take[BATCH];
+    int64_t now = T0 + from;
+
+    make(s, from);
     for (int i = 0; i < BATCH; i++)
         ops[i] = (mj_op){.kind = MJ_OP_SIGNAL,
                          .sig = {.kind = SIG_SUCCEEDED,
@@ -76,6 +85,48 @@ TEST("no statement of a batch reads a whole table or a whole index, also while n
     CHECK_STR(pg_ask("SELECT sum(idx_tup_fetch) < 60 * %d %s", TASKS, tables), "t");
     /* Searches in indexes, to a task: what was read is written where it lies, and what is new is not looked for. */
     CHECK_STR(pg_ask("SELECT sum(idx_scan) < 20 * %d %s", TASKS, tables), "t");
+}
+
+/* Walks over all pending tasks, a page after the other; how many there were. */
+static unsigned walk(mj_store *s, mj_query q)
+{
+    mj_buf b = {0};
+    unsigned n = 0;
+
+    do {
+        mj_reader r;
+        b.n = 0;
+        CHECK_INT(mj_store_page(s, &q, &b), MJ_OK);
+        for (r = mj_reader_of(b.p, b.n); r.p < r.end; n++)
+            (void)mj_get_str(&r);
+    } while (q.more);
+    mj_buf_free(&b);
+    return n;
+}
+
+TEST("a page of a long walk begins where the last one ended: what came before is not read again")
+{
+    enum { PAGE = 20 };
+    static const char *const indexes[] = {"due_pkey", "task_in_state_pkey"};
+    const mj_query walks[] = {{.order = MJ_BY_DUE, .due = MJ_DUE_POLL, .until = T0 + 999 * MINUTE, .limit = PAGE},
+                              {.order = MJ_BY_STATE, .state = MJ_PENDING, .limit = PAGE}};
+
+    for (int k = 0; k < 2; k++) {
+        mj_store *s = open_store();
+        for (int from = 0; k == 0 && from < TASKS; from += BATCH)
+            make(s, from);
+        mj_store_close(s);
+        pg_quiet(0);
+        pg_ask("SELECT pg_stat_reset()");
+        s = open_store();
+        CHECK_INT(walk(s, walks[k]), TASKS);
+        mj_store_close(s);
+        pg_quiet(0);
+        CHECK_STR(pg_ask("SELECT idx_blks_hit + idx_blks_read > 0 AND idx_blks_hit + idx_blks_read < 5 * %d "
+                         "FROM pg_statio_user_indexes WHERE schemaname = '%s' AND indexrelname = '%s'",
+                         TASKS / PAGE, pg_schema("store"), indexes[k]),
+                  "t");
+    }
 }
 
 /* A pending task, whose id is "id 0". */

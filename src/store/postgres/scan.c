@@ -3,11 +3,11 @@
  * A reader's walk is read piece by piece, in its snapshot.  A writer's walk that claims locks the tasks first from
  * which its entries follow, passing over those that are locked, and then reads the entries again: what it gives is true
  * until the transaction ends. */
-#include "store/postgres/db.h"
+#include "store/postgres/load.h"
 
 #include <string.h>
 
-enum { FIRST = 128, LONGEST = 4096 };
+enum { LONGEST = 4096 };
 
 /* The task is locked by this transaction; or there is none, and nothing to lock. */
 static bool is_ours(const mj_tx *tx, const mj_scan *scan, const PGresult *r, int row, const mj_entry *e)
@@ -171,7 +171,7 @@ int mj_pg_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx)
         unsigned sent = 0;
         mj_str unused;
         if (!r) {
-            limit = limit == 0 ? FIRST : limit < LONGEST / 2 ? 2 * limit : LONGEST;
+            limit = limit == 0 ? mj_pg_first_entries(scan) : limit < LONGEST / 2 ? 2 * limit : LONGEST;
             if (scan->limit && scan->limit - given < limit)
                 limit = scan->limit - given;
             rc = mj_pg_begun(tx);

@@ -196,10 +196,11 @@ static void add_remove(const text *t, const mj_pg_table *of)
 }
 
 /* Which entries, in which order, how many at most.  Parameters: all fields of the place (POSITIONED), or the first
- * field (FIXED); the time (BOUNDED); the number. */
+ * field (FIXED); the time (BOUNDED); the number.  A comparison of rows tells an index where to begin only if no
+ * equality names its first column: otherwise the scan would pass all entries before the place, each time. */
 static void add_range(const text *t, const mj_pg_table *of, unsigned variant)
 {
-    unsigned n = 0;
+    unsigned n = 0, first = variant & MJ_PG_FIXED ? 1 : 0;
     const char *word = " WHERE ";
 
     if (variant & MJ_PG_FIXED) {
@@ -213,11 +214,11 @@ static void add_range(const text *t, const mj_pg_table *of, unsigned variant)
     if (variant & MJ_PG_POSITIONED) {
         add(t, word);
         add(t, "(");
-        add_columns(t, of, 0, of->nkey, "", "");
+        add_columns(t, of, first, of->nkey, "", "");
         add(t, variant & MJ_PG_NEWEST ? ") <" : ") >");
         add(t, variant & MJ_PG_AFTER ? " (" : "= (");
-        for (unsigned i = 0; i < of->nkey; i++) {
-            add(t, i ? ", " : "");
+        for (unsigned i = first; i < of->nkey; i++) {
+            add(t, i > first ? ", " : "");
             add_param(t, i + 1, of->columns[i].letter, false);
         }
         add(t, ")");
