@@ -42,7 +42,8 @@ end
 
 local function find()
   local size = tonumber(sh(("du -B1 %s/data.mdb"):format(STORE)):match "%d+")
-  print(("find, all of the file in memory:\n%s"):format(bench "find"))
+  sh(("cat %s/data.mdb >/dev/null"):format(STORE))
+  print(("find, all of the file in memory, if it fits:\n%s"):format(bench "find"))
   if size < 256 << 20 then
     return print "find, half of the file in memory: not measured, the store is too small for that"
   end

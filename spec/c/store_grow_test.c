@@ -95,6 +95,50 @@ TEST("a store starts at 16 MiB and grows to hundreds under one writer")
     mj_store_close(s);
 }
 
+/* Whether the kernel was told that the store's map is read at random (VmFlags "rr" of its mapping). */
+static bool reads_only_what_is_asked_for(void)
+{
+    FILE *f = fopen("/proc/self/smaps", "re");
+    bool inside = false, told = false;
+    char line[512];
+
+    CHECK(f != NULL);
+    while (fgets(line, sizeof line, f)) {
+        unsigned long low, high;
+        if (sscanf(line, "%lx-%lx", &low, &high) == 2)
+            inside = strstr(line, "/data.mdb\n") != NULL;
+        if (inside && strncmp(line, "VmFlags:", 8) == 0)
+            told = strstr(line, " rr ") != NULL;
+    }
+    fclose(f);
+    return told;
+}
+
+TEST("nothing is read ahead of a page that is looked at, also when the map has grown")
+{
+    mj_store *s = open_store(), *other;
+    int status;
+
+    memset(padding, 'x', sizeof padding);
+    CHECK(reads_only_what_is_asked_for());
+    for (int i = 0; i < 5; i++)
+        CHECK_INT(add_big(s, 64, T0), MJ_OK);
+    CHECK(stats(s).map_size > 16 * MIB);
+    CHECK(reads_only_what_is_asked_for());
+    mj_store_close(s);
+    s = open_store();
+    if (fork() == 0) {
+        other = open_store();
+        for (int i = 0; i < 5; i++)
+            CHECK_INT(add_big(other, 64, T0), MJ_OK);
+        _exit(0);
+    }
+    CHECK(wait(&status) > 0 && status == 0);
+    CHECK_INT(add_big(s, 1, T0), MJ_OK); /* as large as another process made it */
+    CHECK(reads_only_what_is_asked_for());
+    mj_store_close(s);
+}
+
 typedef struct worker {
     pthread_t thread;
     mj_store *s;

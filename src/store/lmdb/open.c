@@ -53,6 +53,11 @@ static int open_dbs(mj_env *e, MDB_txn *t, unsigned flags)
     return rc == MDB_INCOMPATIBLE ? MJ_EFORMAT : rc;
 }
 
+/* A callback looks at a few pages that lie anywhere in the file.  Where the file is larger than the memory, reading
+ * their neighbours ahead (128 KiB by default, 8 MiB on some disks) pushes out pages that are still needed.  Long walks
+ * (check, backup, prune) took no longer without it. */
+enum { MAP_FLAGS = MDB_NOTLS | MDB_NORDAHEAD };
+
 /* A transaction of an environment that no other thread uses yet. */
 static int begin_alone(mj_env *e, unsigned flags, MDB_txn **t)
 {
@@ -333,7 +338,7 @@ static int open_once(mj_env *e, mj_place *p, const mj_store_options *o, char *wh
     if (rc == 0)
         rc = mj_fd_fill_standard() ? new_lmdb(e) : errno;
     if (rc == 0)
-        rc = mdb_env_open(e->lmdb, e->dir, MDB_NOTLS, e->mode);
+        rc = mdb_env_open(e->lmdb, e->dir, MAP_FLAGS, e->mode);
     if (rc == MDB_INVALID || rc == MDB_VERSION_MISMATCH) /* the roots were good */
         snprintf(why, size,
                  "%s/lock.mdb is damaged, or of another LMDB: stop all processes that have the store open, "
