@@ -176,7 +176,7 @@ TEST("a callback without one task in it is told apart by why")
         {"{\"status\":0,\"data\":[null]}", "no task in it"},
         {"{\"status\":0,\"data\":[\"T1\"]}", "no task in it"},
         {"{\"status\":0,\"data\":[[{\"taskId\":\"T1\",\"status\":0}]]}", "no task in it"},
-        {"{\"data\":{\"taskId\":\"T1\",\"status\":0},\"data\":null}", "no task in it"},
+        {"{\"data\":{\"taskId\":\"T1\",\"status\":0},\"data\":[]}", "no task in it"},
         {"{\"data\":[{\"taskId\":\"T1\",\"status\":0},{\"taskId\":\"T2\",\"status\":0}]}", "more than one task in it"},
         {"{\"data\":[{\"taskId\":\"T1\",\"status\":0},null]}", "more than one task in it"},
         {"{\"data\":[null,{\"taskId\":\"T1\",\"status\":0}]}", "more than one task in it"},
@@ -322,20 +322,34 @@ TEST("a status is a whole number, also as a string, or a word, and an unknown on
     }
 }
 
-TEST("of members that are there twice the last counts, also when it is null or another type")
+TEST("of members that are there twice the last counts, also when it is null")
 {
-    mj_signal w = word("{\"taskId\":\"T1\",\"status\":2,\"mjPrompt\":\"x\",\"image\":\"https://a.example\",\"taskId\":"
-                       "\"T2\",\"\\u0073tatus\":1,\"mjPrompt\":\"y\",\"image\":null,\"failReason\":\"z\"}");
+    mj_signal w = word("{\"taskId\":\"T1\",\"status\":1,\"mjPrompt\":\"x\",\"image\":\"https://a.example\","
+                       "\"mjPrompt\":\"y\",\"image\":null,\"failReason\":\"z\"}");
 
-    CHECK_TEXT(w.task_id, "T2");
     CHECK_INT(w.kind, SIG_HINT);
     CHECK_TEXT(w.mj_prompt, "y");
     CHECK_INT(w.image.n, 0);
-    no_word("{\"taskId\":\"T1\",\"status\":1,\"taskId\":7.5}", "no usable taskId");
-    no_word("{\"taskId\":\"T1\",\"status\":1,\"status\":null}", "no usable status");
     CHECK_TEXT(
         word("{\"taskId\":\"T1\",\"status\":1,\"image\":{\"url\":\"https://a.example\",\"url\":\"https://b\"}}").image,
         "https://b");
+}
+
+TEST("an id or a status that is there twice counts if it is the same, and otherwise is none")
+{
+    mj_signal w = word("{\"taskId\":\"T1\",\"status\":2,\"\\u0074askId\":\"T1\",\"status\":2,\"status\":2}");
+
+    CHECK_TEXT(w.task_id, "T1");
+    CHECK_INT(w.kind, SIG_FAILED);
+    no_word("{\"taskId\":\"T1\",\"status\":1,\"taskId\":\"T2\"}", "no usable taskId");
+    no_word("{\"taskId\":\"T1\",\"status\":1,\"taskId\":7.5}", "no usable taskId");
+    no_word("{\"taskId\":\"T1\",\"status\":1,\"taskId\":\"T2\",\"taskId\":\"T1\"}", "no usable taskId");
+    no_word("{\"jobId\":\"T1\",\"status\":1,\"jobId\":\"T2\"}", "no usable taskId");
+    no_word("{\"taskId\":\"T1\",\"status\":2,\"\\u0073tatus\":1}", "no usable status");
+    CHECK_INT(word("{\"taskId\":\"T1\",\"status\":2,\"status\":null,\"taskId\":null}").kind, SIG_FAILED);
+    no_word("{\"taskId\":\"T1\",\"status\":true,\"status\":false}", "no usable status");
+    no_word("{\"status\":0,\"data\":{\"taskId\":\"T1\",\"status\":1},\"data\":{\"taskId\":\"T2\",\"status\":2}}",
+            "no task in it");
 }
 
 TEST("members that are not read may be anything")
@@ -922,7 +936,8 @@ TEST("an answer that is none says why")
     no_answer("{\"status\":1001.5,\"data\":[]}", "no envelope");
     no_answer("{\"status\":0}", "no data in the answer");
     no_answer("{\"status\":0,\"data\":\"x\"}", "no data in the answer");
-    no_answer("{\"status\":0,\"data\":[],\"data\":7}", "no data in the answer");
+    no_answer("{\"status\":0,\"data\":[],\"data\":[{}]}", "no data in the answer"); /* it says two things */
+    no_answer("{\"status\":0,\"data\":[],\"status\":1001}", "no envelope");
 }
 
 TEST("an envelope that is an error says its status and what the provider says, cleaned and cut")
@@ -1051,6 +1066,12 @@ TEST("of several entries about one task the longest or last is read, and none wh
     CHECK_STR(asked_in(ANSWER("[" SAYS("T1", "2") "," SAYS("T1", "1") "," SAYS("T1", "2") "]")), "unread absent 0");
     CHECK_STR(asked_in(ANSWER("[{\"taskId\":\"T1\",\"status\":1}," SAYS("T1", "2") "," SAYS("T2", "0") "]")),
               "unread running 0");
+    /* an entry that contradicts itself: it may be about any task, or its status can't be read */
+    CHECK_STR(asked_in(ANSWER("[{\"taskId\":\"T1\",\"status\":0,\"taskId\":\"T2\"}]")), "absent absent 1");
+    CHECK_STR(asked_in(ANSWER("[{\"taskId\":\"T1\",\"status\":0,\"status\":2}," SAYS("T2", "0") "]")),
+              "unread running 0");
+    CHECK_STR(asked_in(ANSWER("[{\"taskId\":\"T1\",\"status\":0,\"taskId\":\"T1\",\"status\":0}]")),
+              "running absent 0");
 }
 
 /* ---- answers to submissions ---- */
@@ -1105,7 +1126,7 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         {200, "{\"status\":0,\"data\":{\"taskId\":123456789012345678901234567890}}", "accepted", NULL,
          "123456789012345678901234567890"},
         {200, "{\"status\":\"0\",\"data\":{\"taskId\":\"\\u0054\\u0031\"}}", "accepted", NULL, "T1"},
-        {200, "{\"data\":{\"x\":[],\"taskId\":\"T0\",\"taskId\":\"T1\"},\"status\":0.0}", "accepted", NULL, "T1"},
+        {200, "{\"data\":{\"x\":[],\"taskId\":\"T1\",\"taskId\":\"T1\"},\"status\":0.0}", "accepted", NULL, "T1"},
         /* the envelope refuses, under whatever status */
         {200, "{\"status\":1001,\"message\":\"no money\"}", "refused", "quota", "no money"},
         {200, "{\"status\":1001}", "refused", "quota", QUOTA},
@@ -1214,6 +1235,16 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         {200, "{\"status\":\"odd\",\"data\":{\"taskId\":\"T1\"}}", "maybe_sent", "unreadable", NO_ID},
         {200, "{\"status\":0,\"data\":{\"taskId\":\"a b\"}}", "maybe_sent", "unreadable", NO_ID},
         {200, "{\"status\":0,\"data\":{\"taskId\":\"T1\"}", "maybe_sent", "unreadable", NO_ID}, /* cut */
+        /* it says two things: sent again, the job might be billed twice */
+        {200, "{\"status\":0,\"data\":{\"taskId\":\"T0\",\"taskId\":\"T1\"}}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"data\":{\"taskId\":\"T1\"},\"status\":1001}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":1001,\"data\":{\"taskId\":\"T1\"},\"status\":0}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"status\":0,\"data\":{\"taskId\":\"T1\"},\"data\":{}}", "maybe_sent", "unreadable", NO_ID},
+        {200, "{\"error\":{\"code\":0,\"code\":1002},\"data\":{\"taskId\":\"T1\"}}", "maybe_sent", "unreadable", NO_ID},
+        {404, "{\"status\":0,\"data\":{\"taskId\":\"T1\"},\"status\":404}", "maybe_sent", "unreadable", BOTH},
+        {400, "{\"status\":0,\"data\":{\"taskId\":\"T0\",\"taskId\":\"T1\"}}", "maybe_sent", "unreadable", BOTH},
+        {400, "{\"status\":0,\"data\":{},\"data\":{\"jobId\":\"T1\"}}", "maybe_sent", "unreadable", BOTH},
+        {404, "{\"status\":0,\"status\":404}", "refused", "endpoint", WRONG_URL}, /* it names no task */
     };
 
     for (size_t i = 0; i < N(answers); i++) {

@@ -154,7 +154,39 @@ static size_t field(const mj_provider *p, const mj_json *key)
     return i;
 }
 
-/* Of members that appear twice the last one counts, as for most readers. */
+/* What decides about a task or an answer: see mj_object_read(). */
+static bool decides(size_t field)
+{
+    return field == MJ_F_TASK_ID || field == MJ_F_JOB_ID || field == MJ_F_STATUS || field == MJ_F_DATA ||
+           field == MJ_F_ERROR;
+}
+
+/* Takes a member's value; null says nothing.  A second value that is another text makes it torn, for good: a bool
+ * without text, which nothing takes for an id, a number, a word or an object. */
+static void agree(mj_json *have, mj_json value)
+{
+    if (mj_object_missing(have))
+        *have = value;
+    else if (value.type != MJ_JSON_NULL && (have->type != value.type || !mj_str_eq(have->text, value.text)))
+        *have = (mj_json){.type = MJ_JSON_BOOL};
+}
+
+bool mj_object_torn(const mj_json *v)
+{
+    return v->type == MJ_JSON_BOOL && v->text.n == 0;
+}
+
+mj_json mj_object_only(mj_json object, mj_str name)
+{
+    mj_json key, value, found = {0};
+
+    if (object.type == MJ_JSON_OBJECT)
+        while (mj_json_next(&object, &key, &value))
+            if (mj_json_is(&key, name))
+                agree(&found, value);
+    return found;
+}
+
 void mj_object_read(const mj_provider *p, mj_json from, mj_buf *scratch, mj_object *out)
 {
     mj_json key, value;
@@ -164,7 +196,11 @@ void mj_object_read(const mj_provider *p, mj_json from, mj_buf *scratch, mj_obje
         return;
     while (mj_json_next(&from, &key, &value)) {
         size_t i = field(p, &key);
-        if (i < MJ_F_COUNT)
+        if (i == MJ_F_COUNT)
+            continue;
+        if (decides(i))
+            agree(&out->f[i], value);
+        else
             out->f[i] = value;
     }
     out->id = task_id(&out->f[mj_object_missing(&out->f[MJ_F_TASK_ID]) ? MJ_F_JOB_ID : MJ_F_TASK_ID], scratch);
@@ -360,9 +396,9 @@ mj_str mj_object_id(const mj_provider *p, mj_json entry, mj_buf *scratch, bool *
         if (entry.type != MJ_JSON_OBJECT)
             break;
         if (mj_json_is(&key, p->field[MJ_F_TASK_ID]))
-            id = value;
+            agree(&id, value);
         else if (mj_json_is(&key, p->field[MJ_F_JOB_ID]))
-            job = value;
+            agree(&job, value);
     }
     *by_job = mj_object_missing(&id);
     return task_id(*by_job ? &job : &id, scratch);

@@ -16,12 +16,19 @@ typedef struct mj_object {
 } mj_object;
 extern const mj_object mj_object_none;
 
-/* Reads an object.  Of members that appear twice the last one counts, as for most readers.  What is no object has
- * none. */
+/* Reads an object; what is no object has no members.
+ *
+ * A member may be there twice.  If that is taskId, jobId, status, data or error and the values are not the same text,
+ * it is torn: it counts as a value of a wrong type.  Null says nothing.  Two ids or two statuses are no answer, since a
+ * wrong choice may send a job again, or give an image to the wrong task.  Of any other member the last value counts, as
+ * for most readers. */
 void mj_object_read(const mj_provider *p, mj_json from, mj_buf *scratch, mj_object *out);
 /* Reads only the id of an object; *by_job: it is the jobId, since there is no taskId. */
 mj_str mj_object_id(const mj_provider *p, mj_json entry, mj_buf *scratch, bool *by_job);
+bool mj_object_torn(const mj_json *v);
+/* The last member of that name; and the only one, which is torn if there are two that differ. */
 mj_json mj_object_member(mj_json object, mj_str name);
+mj_json mj_object_only(mj_json object, mj_str name);
 /* Whether it is missing or null. */
 bool mj_object_missing(const mj_json *v);
 bool mj_object_has(const mj_object *o, int field);

@@ -108,7 +108,7 @@ static void read_envelope(const mj_provider *p, const mj_object *top, mj_buf *sc
         out->envelope = true;
     } else if (mj_object_missing(&top->f[MJ_F_STATUS])) {
         if (code.type == MJ_JSON_OBJECT)
-            code = mj_object_member(code, p->code);
+            code = mj_object_only(code, p->code);
         out->envelope = mj_json_whole(&code, &out->number);
     }
     out->error = out->envelope && out->number != p->envelope.ok;
@@ -241,6 +241,17 @@ size_t mj_wire_asked(const mj_provider *p, mj_wire_statuses statuses, const mj_s
     return nulls == all ? all : odd;
 }
 
+static bool may_accept(const envelope *e)
+{
+    return (e->answer.envelope && !e->answer.error) || mj_object_torn(&e->top.f[MJ_F_STATUS]);
+}
+
+static bool names_task(const mj_object *top, const mj_object *data)
+{
+    return data->id.n > 0 || mj_object_torn(&top->f[MJ_F_DATA]) || mj_object_torn(&data->f[MJ_F_TASK_ID]) ||
+           mj_object_torn(&data->f[MJ_F_JOB_ID]);
+}
+
 void mj_wire_submit(const mj_provider *p, int http, bool blocked, mj_str body, mj_buf *scratch, mj_wire_verdict *out)
 {
     envelope e;
@@ -249,15 +260,13 @@ void mj_wire_submit(const mj_provider *p, int http, bool blocked, mj_str body, m
     mj_object data;
 
     *out = (mj_wire_verdict){0};
-    if (e.answer.envelope && !e.answer.error) {
-        mj_object_read(p, e.top.f[MJ_F_DATA], scratch, &data);
-        if (meaning == MJ_FINE && data.id.n == 0)
-            meaning = MJ_UNREADABLE;
-        else if (meaning == MJ_FINE)
-            out->task_id = data.id;
-        else if (data.id.n && http >= 300 && http < 500)
-            meaning = MJ_CONTRADICTION; /* no definite refusal: to send it again might bill twice */
-    }
+    mj_object_read(p, e.top.f[MJ_F_DATA], scratch, &data);
+    if (meaning == MJ_FINE && data.id.n == 0)
+        meaning = MJ_UNREADABLE;
+    else if (meaning == MJ_FINE)
+        out->task_id = data.id;
+    else if (http >= 300 && http < 500 && may_accept(&e) && names_task(&e.top, &data))
+        meaning = MJ_CONTRADICTION; /* no definite refusal: to send it again might bill twice */
     info = mj_meaning_of(meaning);
     out->meaning = meaning;
     out->kind = info->kind;
