@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
@@ -49,6 +50,17 @@ int fdatasync(int fd)
     if (broken(&fail_sync))
         return -1;
     return (int)syscall(SYS_fdatasync, fd);
+}
+
+static char *next_map; /* where the next map of a store goes, if it is set */
+
+void *mmap(void *at, size_t n, int prot, int flags, int fd, off_t from)
+{
+    if (next_map && (flags & MAP_SHARED) && n >= 16u << 20) {
+        at = next_map;
+        next_map += n / 2;
+    }
+    return (void *)syscall(SYS_mmap, at, n, prot, flags, fd, from);
 }
 
 #pragma GCC visibility pop
@@ -368,6 +380,15 @@ TEST("a disk that can't sync acknowledges nothing, and is well when it can")
 
 TEST("a root that can't be written, after which LMDB refuses everything, needs no restart")
 {
+    fails_and_recovers(&fail_root, ENOSPC, MJ_ENOSPC);
+}
+
+TEST("... wherever its map lies afterwards, also across the place where it lay")
+{
+    size_t room = 256u << 20;
+
+    next_map = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(next_map != MAP_FAILED && munmap(next_map, room) == 0);
     fails_and_recovers(&fail_root, ENOSPC, MJ_ENOSPC);
 }
 

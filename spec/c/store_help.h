@@ -209,7 +209,8 @@ static inline mj_task get_task(mj_store *s, ref r, mj_buf *b)
     mj_task t;
 
     b->n = 0;
-    CHECK_INT(mj_store_get(s, r.id, b), MJ_OK);
+    if (mj_store_get(s, r.id, b) != MJ_OK)
+        MJ_TEST_FAIL("%s", mj_store_detail(s));
     CHECK_INT(mj_task_decode(b->p, b->n, &t), MJ_OK);
     return t;
 }

@@ -354,26 +354,40 @@ static int open_once(mj_env *e, mj_place *p, const mj_store_options *o, char *wh
     if (rc == 0) {
         e->page_size = st.ms_psize;
         e->map_size = mj_env_size(e);
+        atomic_store(&e->map, NULL); /* opened again, it lies somewhere else */
         mdb_reader_check(e->lmdb, &dead);
         rc = open_store(e, p, why, size);
     }
     return rc;
 }
 
-/* Another process holds the lock file, so that it tells of what that process has open. */
-static bool in_use(const mj_place *p)
+/* Another process holds the lock file, so that it tells of what that process has open; and whether LMDB has yet to
+ * write into it. */
+static bool in_use(const mj_place *p, bool *blank)
 {
     int fd = openat(p->fd, "lock.mdb", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     bool used = fd >= 0 && mj_place_user(fd) >= 0;
+    uint32_t magic;
 
+    *blank = fd >= 0 && pread(fd, &magic, sizeof magic, 0) == (ssize_t)sizeof magic && magic == 0;
     if (fd >= 0)
         close(fd);
     return used;
 }
 
+/* Whether opening it may succeed at once.  The last process that had the former file open has ended meanwhile; or the
+ * file was replaced just now; or another process had a blank lock file for itself, to see whether the store has to be
+ * made, and LMDB took it for one that writes into the file. */
+static bool again(const mj_place *p, int rc)
+{
+    bool blank, used = in_use(p, &blank);
+
+    return rc == MJ_ECHANGED || (rc == MJ_MISFIT && !used) || (rc == MDB_INVALID && blank);
+}
+
 int mj_env_open(mj_env *e, const mj_store_options *o, char *why, size_t size)
 {
-    enum { TRIES = 3 };
+    enum { TRIES = 10 };
     mj_place p;
     int rc = mj_place_open(&p, e->dir, o, why, size);
 
@@ -385,8 +399,7 @@ int mj_env_open(mj_env *e, const mj_store_options *o, char *why, size_t size)
         if (rc == 0)
             break;
         close_lmdb(e);
-        /* The last process that had the former file open has ended meanwhile; or the file was replaced just now. */
-        if ((rc != MJ_MISFIT || in_use(&p)) && rc != MJ_ECHANGED)
+        if (!again(&p, rc))
             break;
     }
     mj_place_close(&p);
