@@ -92,13 +92,13 @@ TEST("after a fork parent and child both go on with the handle, wherever the chi
                 if (grandchild == 0) {
                     add(s, (job){0}, T0);
                     mj_store_close(s);
-                    _exit(0);
+                    mj_test_leave();
                 }
                 CHECK_INT(waitpid(grandchild, &status, 0), grandchild);
                 CHECK_INT(status, 0);
             }
             mj_store_close(s);
-            _exit(0);
+            mj_test_leave();
         }
     }
     for (int k = 0; k < 10; k++)
@@ -135,7 +135,7 @@ TEST("a child that can't open the store is told so, again and again, and its par
             CHECK_INT(mj_store_stats(s, &st), MJ_EOWNER);
         CHECK(strstr(mj_store_detail(s), "root") != NULL);
         mj_store_close(s);
-        _exit(0);
+        mj_test_leave();
     }
     CHECK_INT(waitpid(pid, &status, 0), pid);
     CHECK_INT(check_store(s), 1);
