@@ -3,12 +3,13 @@
 --- An outcome is a value: `nil, err`, where `err` is `{code=, message=, retryable=}` and prints as its message. Misuse
 --- of a call, such as a string where a table belongs, raises at the caller's line.
 
--- The file is long because the annotations of each function stand beside it; 310 lines are code.
+-- The file is long because the annotations of each function stand beside it; 260 lines are code.
 if _VERSION == "Lua 5.1" and not rawget(_G, "jit") then
   error("mjhook needs Lua 5.4 or LuaJIT; this is plain Lua 5.1", 0)
 end
 
 local callback = require "mjhook.callback" -- at once: a request must find it whatever becomes of memory and disk
+local check = require "mjhook.arguments"
 local core = require "mjhook.core"
 local flow = require "mjhook.flow"
 local hold = require "mjhook.hold"
@@ -88,27 +89,6 @@ local function check_open(self, level)
   end
 end
 
-local function check_string(name, value, level)
-  if type(value) ~= "string" then
-    error(("%s: string expected, got %s"):format(name, type(value)), level + 1)
-  end
-end
-
-local function check_options(name, value, allowed, level)
-  if value == nil then
-    return {}
-  elseif type(value) ~= "table" then
-    error(("%s: table expected, got %s"):format(name, type(value)), level + 1)
-  end
-  for k, v in pairs(value) do
-    if allowed[k] ~= type(v) or v ~= v then -- NaN: no comparison with it ever holds, so no timeout would end
-      error(("%s: %s '%s'%s"):format(name, allowed[k] and "bad field" or "unknown field", tostring(k),
-        allowed[k] and "" or require "mjhook.suggest"(k, allowed)), level + 1)
-    end
-  end
-  return value
-end
-
 --- Submits a job: stores it first, then sends it if a slot is free.
 ---@param args mjhook.Job
 ---@return mjhook.Task? task also when it is only `queued`; then `task.error` may say why
@@ -117,23 +97,6 @@ function Mjhook:submit(args)
   check_open(self, 2)
   job.check("submit", args, 2)
   return outcome(submit, "submit", self, args)
-end
-
--- A list without holes: a hole would end it early, and what is behind it would be lost without a word.
-local function check_list(name, list, level)
-  if type(list) ~= "table" then
-    error(("%s: table expected, got %s"):format(name, type(list)), level + 1)
-  end
-  for k in pairs(list) do
-    if type(k) ~= "number" or k < 1 or k > #list or k ~= math.floor(k) then
-      error(("%s: a list of jobs expected, got a table with the key %q"):format(name, tostring(k)), level + 1)
-    end
-  end
-  for i = 1, #list do
-    if list[i] == nil then
-      error(("%s: the list has a hole at %d"):format(name, i), level + 1)
-    end
-  end
 end
 
 --- Submits many jobs. All are checked, then stored in one transaction, then sent side by side in the order of the queue
@@ -151,7 +114,7 @@ end
 ---@usage for i, r in ipairs(assert(mj:submit_many(jobs))) do print(i, r.ref or r.error.code, r.error) end
 function Mjhook:submit_many(jobs)
   check_open(self, 2)
-  check_list("submit_many", jobs, 2)
+  check.list("submit_many", jobs, 2)
   return outcome(submit_many, "submit_many", self, jobs)
 end
 
@@ -171,7 +134,7 @@ end
 ---@return mjhook.Error? err `not_found`
 function Mjhook:find_key(key)
   check_open(self, 2)
-  check_string("find_key", key, 2)
+  check.string("find_key", key, 2)
   local task, err = self.exec:read("by_key", key)
   return view(task), err
 end
@@ -182,7 +145,7 @@ end
 ---@return mjhook.Error? err `not_found`
 function Mjhook:get(ref)
   check_open(self, 2)
-  check_string("get", ref, 2)
+  check.string("get", ref, 2)
   local task, err = self.exec:read("get", ref)
   return view(task), err
 end
@@ -193,7 +156,7 @@ end
 ---@return mjhook.Error? err `not_found`
 function Mjhook:find(task_id)
   check_open(self, 2)
-  check_string("find", task_id, 2)
+  check.string("find", task_id, 2)
   local task, err = self.exec:read("find", task_id)
   if task then
     return view(task)
@@ -207,7 +170,7 @@ end
 ---@return mjhook.Error? err
 function Mjhook:refresh(ref)
   check_open(self, 2)
-  check_string("refresh", ref, 2)
+  check.string("refresh", ref, 2)
   return outcome(poll, "refresh", self, ref)
 end
 
@@ -219,8 +182,8 @@ end
 ---@return mjhook.Error? err `timeout`: it has no end yet, and goes on; `not_found`
 function Mjhook:wait(ref, options)
   check_open(self, 2)
-  check_string("wait", ref, 2)
-  options = check_options("wait", options, { timeout = "number", seen = "function" }, 2)
+  check.string("wait", ref, 2)
+  options = check.options("wait", options, { timeout = "number", seen = "function" }, 2)
   return memory.outcome(wait.wait, self, ref, options)
 end
 
@@ -243,7 +206,7 @@ end
 ---@return mjhook.Error? err
 function Mjhook:refused(options)
   check_open(self, 2)
-  options = check_options("refused", options, { limit = "number" }, 2)
+  options = check.options("refused", options, { limit = "number" }, 2)
   return self.exec:read("refused", 0, math.min(math.max(math.floor(options.limit or 20), 0), core.max_refused))
 end
 
@@ -260,27 +223,13 @@ function Mjhook:readmit(id)
   return hold(callback.readmit, self, id)
 end
 
--- A filter, which is checked before anything is read; nil becomes the filter that takes everything.
-local function check_filter(name, filter, fields, level)
-  if filter == nil then
-    return {}
-  elseif type(filter) ~= "table" then
-    error(("%s: table expected, got %s"):format(name, type(filter)), level + 1)
-  end
-  local fault = listing.fault(filter, fields)
-  if fault then
-    error(("%s: %s"):format(name, fault), level + 1)
-  end
-  return filter
-end
-
 --- Iterates over tasks, newest first. It reads page by page and keeps no transaction open.
 ---@param filter? mjhook.Filter
 ---@return fun(): mjhook.Task?
 ---@usage for task in mj:tasks{ state = "failed", limit = 20 } do print(task.ref) end
 function Mjhook:tasks(filter)
   check_open(self, 2)
-  return listing.tasks(self, check_filter("tasks", filter, listing.FIELDS, 2))
+  return listing.tasks(self, check.filter("tasks", filter, listing.FIELDS, 2))
 end
 
 --- Counts tasks. Without a filter, or by state alone, the number comes from counters and is exact. Otherwise it looks
@@ -290,7 +239,7 @@ end
 ---@return mjhook.Error? err
 function Mjhook:count(filter)
   check_open(self, 2)
-  return outcome(listing, "count", self, check_filter("count", filter, listing.FIELDS, 2))
+  return outcome(listing, "count", self, check.filter("count", filter, listing.FIELDS, 2))
 end
 
 --- Gives a page of tasks, newest first, for a listing that goes on in both directions. It looks at a bounded number of
@@ -301,7 +250,7 @@ end
 ---@return mjhook.Error? err
 function Mjhook:page(filter)
   check_open(self, 2)
-  filter = check_filter("page", filter, listing.FIELDS, 2)
+  filter = check.filter("page", filter, listing.FIELDS, 2)
   return outcome(listing, "page", self, filter,
     math.max(math.min(math.floor(filter.limit or 50), PAGE_MOST), 1))
 end
@@ -319,15 +268,15 @@ end
 ---@usage local report = assert(mj:bulk("cancel", { user_id = "u1" }, { dry_run = true })) print(report.matched)
 function Mjhook:bulk(action, filter, options)
   check_open(self, 2)
-  check_string("bulk", action, 2)
+  check.string("bulk", action, 2)
   local how = bulk.ACTIONS[action]
   if not how then
     error(("bulk: no action %q"):format(action), 2)
   elseif filter == nil then
     error("bulk: a filter expected; {} takes everything", 2)
   end
-  check_filter("bulk", filter, how.of == "events" and listing.EVENT_FIELDS or listing.FIELDS, 2)
-  options = check_options("bulk", options, { dry_run = "boolean", progress = "function", reason = "string" }, 2)
+  check.filter("bulk", filter, how.of == "events" and listing.EVENT_FIELDS or listing.FIELDS, 2)
+  options = check.options("bulk", options, { dry_run = "boolean", progress = "function", reason = "string" }, 2)
   return outcome(bulk, "bulk", self, action, filter, options)
 end
 
@@ -337,7 +286,7 @@ end
 ---@return mjhook.Error? err `state` when the task is final
 function Mjhook:cancel(ref)
   check_open(self, 2)
-  check_string("cancel", ref, 2)
+  check.string("cancel", ref, 2)
   local parsed, err = self.exec:read("get", ref)
   if not parsed then
     return nil, err
@@ -365,7 +314,7 @@ end
 ---@return mjhook.Error? err `state`: this state does not allow it; `limit`: the task has had eight attempts
 function Mjhook:resubmit(ref)
   check_open(self, 2)
-  check_string("resubmit", ref, 2)
+  check.string("resubmit", ref, 2)
   return outcome(submit, "resubmit", self, ref)
 end
 
@@ -375,7 +324,7 @@ end
 ---@return mjhook.Error? err `busy` while another pass runs on this store
 function Mjhook:reconcile(options)
   check_open(self, 2)
-  options = check_options("reconcile", options,
+  options = check.options("reconcile", options,
     { budget = "number", limit = "number", dry_run = "boolean", progress = "function", on_trouble = "function",
       isolate = "boolean" }, 2)
   return outcome(reconcile, "reconcile", self, options)
@@ -387,7 +336,7 @@ end
 ---@return mjhook.Error? err
 function Mjhook:deliver(options)
   check_open(self, 2)
-  return outcome(deliver, "deliver", self, check_options("deliver", options,
+  return outcome(deliver, "deliver", self, check.options("deliver", options,
     { limit = "number", budget = "number", isolate = "boolean" }, 2))
 end
 
@@ -397,7 +346,7 @@ end
 ---@usage for event in mj:events{ buried = true } do print(event.event_id, event.errors[#event.errors].message) end
 function Mjhook:events(filter)
   check_open(self, 2)
-  filter = check_filter("events", filter, listing.EVENT_FIELDS, 2)
+  filter = check.filter("events", filter, listing.EVENT_FIELDS, 2)
   if filter.ref and not core.is_ref(filter.ref) then
     return function() end
   end
@@ -410,7 +359,7 @@ end
 ---@return mjhook.Error? err `not_found`; `state` while it is being handled
 function Mjhook:kick(event_id)
   check_open(self, 2)
-  check_string("kick", event_id, 2)
+  check.string("kick", event_id, 2)
   return hold(events.kick, self, event_id)
 end
 
@@ -421,9 +370,9 @@ end
 ---@return mjhook.Error? err `not_found`, `state` or `duplicate`
 function Mjhook:bury(event_id, reason)
   check_open(self, 2)
-  check_string("bury", event_id, 2)
+  check.string("bury", event_id, 2)
   if reason ~= nil then
-    check_string("bury", reason, 2)
+    check.string("bury", reason, 2)
   end
   return hold(events.bury, self, event_id, reason)
 end
@@ -434,7 +383,7 @@ end
 ---@return mjhook.Error? err `not_found`, also of a pruned task; `state`
 function Mjhook:replay(ref)
   check_open(self, 2)
-  check_string("replay", ref, 2)
+  check.string("replay", ref, 2)
   if not core.is_ref(ref) then
     return nil, core.error("not_found", ("%q is no ref"):format(ref))
   end
@@ -447,7 +396,7 @@ end
 ---@return mjhook.Error? err
 function Mjhook:prune(options)
   check_open(self, 2)
-  return hold(prune.prune, self, check_options("prune", options,
+  return hold(prune.prune, self, check.options("prune", options,
     { older_than = "number", limit = "number", budget = "number" }, 2))
 end
 
@@ -465,7 +414,7 @@ end
 ---@return mjhook.Error? err
 function Mjhook:backup(path)
   check_open(self, 2)
-  check_string("backup", path, 2)
+  check.string("backup", path, 2)
   if path == "" or path:find "%z" then
     return nil, core.error("invalid", "backup: the name of a directory expected")
   end
@@ -480,7 +429,7 @@ end
 ---@return mjhook.Error? err `not_found`
 function Mjhook:pause(account, seconds)
   check_open(self, 2)
-  check_string("pause", account, 2)
+  check.string("pause", account, 2)
   if seconds ~= nil and (type(seconds) ~= "number" or not (seconds > 0 and seconds < 1e10)) then
     error(("pause: seconds expected, got %s"):format(tostring(seconds)), 2)
   end
@@ -493,7 +442,7 @@ end
 ---@return mjhook.Error? err `not_found`
 function Mjhook:resume(account)
   check_open(self, 2)
-  check_string("resume", account, 2)
+  check.string("resume", account, 2)
   return hold(accounts.resume, self, account)
 end
 

@@ -104,6 +104,7 @@ void mjl_open_curl(lua_State *L);
 void mjl_open_store(lua_State *L);
 void mjl_open_store_write(lua_State *L);
 void mjl_open_store_read(lua_State *L);
+void mjl_open_store_page(lua_State *L);
 void mjl_open_store_stats(lua_State *L);
 void mjl_open_store_copy(lua_State *L);
 void mjl_open_operation(lua_State *L);

@@ -4,11 +4,11 @@
 /* Each adds its functions to the table on top of the stack. */
 static void (*const PARTS[])(lua_State *L) = {
     mjl_open_core,        mjl_open_curl,       mjl_open_store, /* first: other parts add methods */
-    mjl_open_store_write, mjl_open_store_read, mjl_open_store_stats, mjl_open_store_copy, mjl_open_operation,
-    mjl_open_http,        mjl_open_stream,     mjl_open_fetch,       mjl_open_auth,       mjl_open_wire,
-    mjl_open_provider,    mjl_open_address,    mjl_open_sys,         mjl_open_signal,     mjl_open_user,
-    mjl_open_file,        mjl_open_redact,     mjl_open_json,        mjl_open_child,      mjl_open_watch,
-    mjl_open_inbox,       mjl_open_workqueue,  mjl_open_replay,      mjl_open_status,
+    mjl_open_store_write, mjl_open_store_read, mjl_open_store_page, mjl_open_store_stats, mjl_open_store_copy,
+    mjl_open_operation,   mjl_open_http,       mjl_open_stream,     mjl_open_fetch,       mjl_open_auth,
+    mjl_open_wire,        mjl_open_provider,   mjl_open_address,    mjl_open_sys,         mjl_open_signal,
+    mjl_open_user,        mjl_open_file,       mjl_open_redact,     mjl_open_json,        mjl_open_child,
+    mjl_open_watch,       mjl_open_inbox,      mjl_open_workqueue,  mjl_open_replay,      mjl_open_status,
 };
 
 /* core.error(code, message, retryable): an error table made by Lua code, in the same shape. */

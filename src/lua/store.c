@@ -114,6 +114,11 @@ int mjl_store_fail(lua_State *L, mj_store *s, int rc)
     return mjl_fail(L, rc, NULL);
 }
 
+mj_reader mjl_strings(const mj_buf *b)
+{
+    return mj_reader_of(b->p ? b->p : (const uint8_t *)"", b->n);
+}
+
 void mjl_store_methods(lua_State *L, const luaL_Reg *methods)
 {
     luaL_getmetatable(L, STORE);
