@@ -282,17 +282,26 @@ describe("a listing", function()
       assert.same({ count = 10, exact = true }, mj:count { after = refs[290] })
     end)
 
-    it("says that there are at least so many when it looked at ten thousand", function()
-      for _ = 1, 6 do
+    it("says that there are at least so many when it looked at ten thousand and there is more", function()
+      local function add(n)
         local tasks = {}
-        for i = 1, 2000 do
+        for i = 1, n do
           tasks[i] = { prompt = "fox", mode = i % 2 == 0 and "fast" or "relaxed" }
         end
         put(tasks)
       end
+      for _ = 1, 5 do
+        add(2000)
+      end
+      assert.same({ count = 5000, exact = true }, mj:count { mode = "fast" })
+      assert.same({ count = 10000, exact = true }, mj:count { q = "fox" })
+      assert.same({ count = 10000, exact = true }, mj:count { q = "fox", state = { "queued", "failed" } })
+      add(2000)
       local count = assert(mj:count { mode = "fast" })
       assert.is_false(count.exact)
       assert.is_true(count.count >= 5000 and count.count < 6000)
+      assert.is_false(mj:count({ q = "hare" }).exact)
+      assert.is_false(mj:count({ q = "fox", state = { "failed", "queued" } }).exact)
       assert.same({ count = 12000, exact = true }, mj:count {})
     end)
   end)

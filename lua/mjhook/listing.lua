@@ -328,7 +328,17 @@ local function counted(mj, filter)
   return { count = n, exact = true }
 end
 
---- mj:count.
+-- How many refs of a page count, and whether the page was the last one that does.
+local function counted_in(list, after)
+  for i, ref in ipairs(list) do
+    if after and ref <= after then
+      return i - 1, true
+    end
+  end
+  return #list, false
+end
+
+--- mj:count. When it has looked at so many records, one more page tells whether there is more.
 -- @tparam table mj
 -- @tparam table filter
 -- @tparam[opt] number most records to look at
@@ -338,23 +348,20 @@ function M.count(mj, filter, most)
   end
   local n, left = 0, most or LOOK_MOST
   local after = filter.after and filter.after:upper()
-  for _, query in ipairs(queries_for(filter, { refs = true, limit = 1000 })) do
+  for _, query in ipairs(queries_for(filter, { refs = true })) do
     repeat
-      if left <= 0 then
-        return { count = n, exact = false }
-      end
+      local is_over = left <= 0
+      query.limit = is_over and 1 or 1000
       local list, cursor, looked = read(mj, query)
       if not list then
         return nil, cursor
       end
-      for _, ref in ipairs(list) do
-        if after and ref <= after then
-          cursor = nil
-          break
-        end
-        n = n + 1
+      local found, ends = counted_in(list, after)
+      cursor = not ends and cursor or nil
+      if is_over and (found > 0 or cursor) then
+        return { count = n, exact = false }
       end
-      left = left - looked
+      n, left = n + found, left - looked
       query.cursor, query.from = cursor, nil
     until not cursor
   end
