@@ -15,6 +15,7 @@ M.TOO_LONG = ("did not load within %d s"):format(M.LOAD_S)
 local searchers = package.searchers or package.loaders -- luacheck: ignore 143
 
 local found = {} -- path of the policy -> name of a module -> its file
+local texts = {} -- path of the policy -> what was loaded: text of the file, and modules: name -> {file=, text=}
 
 -- By inode, since a directory has many names; or, if a link leads there from elsewhere, by the name without links.
 local function is_below(file, directory)
@@ -50,18 +51,22 @@ end
 -- A searcher for modules in the file's directory, which it notes. Such a module decides as the file itself does: others
 -- must not be able to write it, and what was checked is what is run.
 -- @tparam string path of the file
--- @tparam function note called with a module's name, and its file if it lies there
-local function searcher(path, note)
+-- @tparam function note called with a module's name, and its file and text if it lies there
+-- @tparam[opt] table instead modules in the place of what their files hold now: name -> {file=, text=}
+local function searcher(path, note, instead)
   local directory = path:match "^(.*)/[^/]*$" or "."
   directory = directory == "" and "/" or directory
   return function(name)
     if is_ours(name) or package.preload[name] then
       return nil
     end
-    local file = file_of(name, directory, package.path)
+    local given = instead and instead[name]
+    local file = given and given.file or file_of(name, directory, package.path)
     note(name, file)
     if file then
-      return succeed(name, code.load(file)), file
+      local text = given and given.text or succeed(name, code.read(file))
+      note(name, file, text)
+      return succeed(name, code.compile(text, file)), file
     end
     local library = file_of(name, directory, package.cpath) or
       file_of(name:match "^[^.]*", directory, package.cpath)
@@ -88,23 +93,26 @@ local function load_in_time(chunk)
   return value
 end
 
---- Calls a file's chunk, interrupts it after LOAD_S, and notes what it requires: Lua asks the searchers for each module
+-- Calls a file's chunk, interrupts it after LOAD_S, and notes what it requires: Lua asks the searchers for each module
 -- that is not loaded, also for one that is broken.
--- @tparam string path of the file
--- @tparam function call pcall, or what is in its place
--- @tparam function chunk
--- @return true and its value; false and an error
-function M.call(path, call, chunk)
-  local names, asked = found[path] or {}, {}
+local function run(path, call, chunk, text, instead)
+  local names, asked, modules = found[path] or {}, {}, {}
+  for name, module in pairs(texts[path] and texts[path].modules or {}) do
+    modules[name] = module -- of one that is loaded no searcher is asked again
+  end
   found[path] = names
-  local ours = searcher(path, function(name, file)
+  local ours = searcher(path, function(name, file, its_text)
     names[name] = file
     asked[#asked + 1] = file and name
-  end)
+    if its_text then
+      modules[name] = { file = file, text = its_text }
+    end
+  end, instead)
   table.insert(searchers, 1, ours)
   local ok, value = call(load_in_time, chunk)
   remove(ours)
   if ok then
+    texts[path] = { text = text, modules = modules }
     return true, value
   end
   for _, name in ipairs(asked) do -- LuaJIT would take one that raised for a loop at the next try
@@ -118,6 +126,39 @@ function M.call(path, call, chunk)
     return false, core.error("config", ("%s %s"):format(path, M.TOO_LONG))
   end
   return false, core.error("config", code.raised(value))
+end
+
+--- Loads a file: reads it, unless others can write it, compiles it and calls it.
+-- @tparam string path
+-- @tparam[opt] table how instead (what is loaded in the place of what the files hold now: see texts()), env (the file's
+-- globals), call (in the place of pcall)
+-- @return true and its value; false and an error
+function M.load(path, how)
+  how = how or {}
+  local instead = how.instead and how.instead[path] or {}
+  local text, chunk, err = instead.text, nil, nil
+  if not text then
+    text, err = code.read(path)
+  end
+  if text then
+    chunk, err = code.compile(text, path, how.env)
+  end
+  if not chunk then
+    return false, err
+  end
+  return run(path, how.call or pcall, chunk, text, instead.modules)
+end
+
+--- What was last loaded of files and of the modules beside them, as plain data: for another Lua VM, which has to load
+-- them while they are broken.
+-- @tparam table paths
+-- @treturn table path -> {text=, modules=}
+function M.texts(paths)
+  local list = {}
+  for _, path in pairs(paths) do
+    list[path] = texts[path]
+  end
+  return list
 end
 
 local guards = {} -- path of the policy -> searcher
@@ -145,17 +186,18 @@ end
 
 --- Loads a file with what lies beside it. When that fails, its modules are again those of before.
 -- @tparam string path
--- @tparam function load which calls the chunk through call(); gives what was loaded, or nil and an error
+-- @tparam function load which loads the file through load(); gives what was loaded, or nil and an error
 function M.anew(path, load)
-  local before, loaded = found[path] or {}, {}
+  local before, loaded, held = found[path] or {}, {}, texts[path]
   for name in pairs(before) do
     loaded[name], package.loaded[name] = package.loaded[name], nil
   end
-  found[path] = nil
+  found[path], texts[path] = nil, nil
   local fresh, err = load()
   if fresh then
     return fresh
   end
+  texts[path] = held
   -- What the attempt required is watched, too: to mend it is to change it.
   for name in pairs(found[path] or {}) do
     package.loaded[name] = nil

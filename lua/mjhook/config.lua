@@ -1,6 +1,5 @@
 --- Configuration: argument > file > environment > default, each key checked by name.
 local beside = require "mjhook.beside"
-local code = require "mjhook.code"
 local core = require "mjhook.core"
 local keys = require "mjhook.config.keys"
 local memory = require "mjhook.memory"
@@ -111,12 +110,8 @@ local function read_key_file(key, path, notes)
   return value
 end
 
-local function load_file(path)
-  local chunk, err = code.load(path)
-  if not chunk then
-    refuse(nil, err)
-  end
-  local ok, config = beside.call(path, pcall, chunk)
+local function load_file(path, instead)
+  local ok, config = beside.load(path, { instead = instead })
   if not ok then
     refuse(nil, config)
   elseif type(config) ~= "table" then
@@ -274,7 +269,7 @@ local function lay_over(config, source)
   end
 end
 
-local function resolve(args)
+local function resolve(args, instead)
   local config = { notes = {} }
   for k, v in pairs(keys.DEFAULTS) do
     config[k] = v
@@ -294,16 +289,17 @@ local function resolve(args)
   end
   local given = {}
   for k, v in pairs(args) do
-    if k ~= "config" and k ~= "executor" and k ~= "create" and k ~= "policy_text" then
+    if k ~= "config" and k ~= "executor" and k ~= "create" and k ~= "instead" then
       given[k] = v
     end
   end
   check_known(given, "")
   if path then
-    local file = load_file(path)
+    path = paths.anywhere(path)
+    local file = load_file(path, instead)
     check_known(file, " in " .. path)
     lay_over(config, paths.anchor(file, path))
-    config.config_file = paths.anywhere(path)
+    config.config_file = path
     config.keys_inside = holds_keys(file)
   end
   lay_over(config, given)
@@ -325,11 +321,8 @@ local function resolve(args)
   return config
 end
 
---- The complete configuration; `notes` in it are sentences about what was mended.
--- @tparam table args keys of PRODUCT.md, and `config`, the path of a file
--- @treturn table|nil config, or nil and an error with code "config" that names the key
-function M.resolve(args)
-  local ok, config = pcall(resolve, args or {})
+local function attempt(args, instead)
+  local ok, config = pcall(resolve, args, instead)
   if ok then
     return config
   end
@@ -339,6 +332,27 @@ function M.resolve(args)
     return nil, memory.OUT
   end
   return nil, core.error("config", tostring(config))
+end
+
+--- The complete configuration; `notes` in it are sentences for the log.
+-- @tparam table args keys of mjhook-config(5); `config`, the path of a file; `instead`: what was loaded of that file
+-- before, for when it is broken now (see mjhook.beside)
+-- @treturn table|nil config, or nil and an error with code "config" that names the key
+function M.resolve(args)
+  args = args or {}
+  local config, err = attempt(args)
+  if not config and args.instead and not err.retryable then
+    config = attempt(args, args.instead)
+    if config then
+      table.insert(config.notes, M.from_before("the configuration", err))
+    end
+  end
+  return config, not config and err or nil
+end
+
+--- What is said when a file is broken, and what was loaded of it before is at work.
+function M.from_before(what, err)
+  return ("%s can't be loaded, so what it was before is at work: %s"):format(what, err.message)
 end
 
 return M

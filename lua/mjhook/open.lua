@@ -29,6 +29,15 @@ local function make_log(given)
   end
 end
 
+-- Arguments by which the files are loaded as they are, or not at all.
+local function as_it_is(args)
+  local copy = {}
+  for name, value in pairs(args) do
+    copy[name] = name ~= "instead" and value or nil
+  end
+  return copy
+end
+
 -- The policy, and from where an edited one is loaded: its own file, or the configuration in which it stands. Of that
 -- one only the policy is taken over.
 local function open_policy(self, args)
@@ -37,9 +46,12 @@ local function open_policy(self, args)
   end
   local settings = self.config
   local loaded, err = policy.load(settings.policy, log)
-  if not loaded and args.policy_text and not err.retryable then
-    -- It was edited while nginx runs, and is broken: this thread begins with what the others have at work.
-    loaded = policy.load(settings.policy, log, { text = args.policy_text })
+  if not loaded and args.instead and not err.retryable then
+    -- It was edited while nginx runs, and is broken: this one begins with what the others have at work.
+    loaded = policy.load(settings.policy, log, { instead = args.instead })
+    if loaded then
+      log("warn", config.from_before("the policy", err))
+    end
   end
   local inside = type(settings.policy) == "table" and args.policy == nil
   local path = type(settings.policy) == "string" and settings.policy or inside and settings.config_file
@@ -47,7 +59,7 @@ local function open_policy(self, args)
     loaded:watch(path, function()
       local now, wrong = settings, nil
       if inside then
-        now, wrong = config.resolve(args)
+        now, wrong = config.resolve(as_it_is(args))
       end
       if not now then
         return nil, wrong

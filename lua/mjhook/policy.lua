@@ -1,7 +1,6 @@
 --- The user's policy: loading it, and asking it without trusting it.
 -- Handlers tell the user's code what happened. Decisions ask it; an error or a bad answer means the careful answer.
 local beside = require "mjhook.beside"
-local code = require "mjhook.code"
 local core = require "mjhook.core"
 local limited = require "mjhook.limited"
 local memory = require "mjhook.memory"
@@ -36,26 +35,13 @@ end
 --- Loads a policy.
 -- @param given a table of functions, the path of a Lua file that returns one, or nil
 -- @tparam function log called with (level, message)
--- @tparam[opt] table how text (of the file, in the place of what it holds now); for mjhook.policy_test.sandbox: load
+-- @tparam[opt] table how instead (of what the files hold now: see mjhook.beside); for mjhook.policy_test.sandbox: load
 -- and call (instead of pcall, for the file and for decisions), env (the file's globals)
 -- @return a policy, or nil and an error
 function M.load(given, log, how)
-  local functions, text = given, how and how.text
+  local functions = given
   if type(given) == "string" then
-    local chunk, err
-    if not text then
-      text, err = code.read(given)
-    end
-    if text then
-      chunk, err = code.compile(text, given, how and how.env)
-    end
-    if not chunk then
-      if err.retryable then
-        return nil, err
-      end
-      return bad("%s", err.message)
-    end
-    local ok, value = beside.call(given, how and how.load or pcall, chunk)
+    local ok, value = beside.load(given, how and { instead = how.instead, env = how.env, call = how.load })
     if not ok and value.retryable then
       return nil, value
     elseif not ok then
@@ -79,7 +65,7 @@ function M.load(given, log, how)
       return bad("%s: function expected, got an empty list", name)
     end
   end
-  return setmetatable({ functions = functions or {}, present = functions ~= nil, log = log, text = text,
+  return setmetatable({ functions = functions or {}, present = functions ~= nil, log = log,
                         path = type(given) == "string" and given or nil, call = how and how.call or pcall }, Policy)
 end
 
@@ -98,7 +84,7 @@ function Policy:refresh()
   end
   local fresh, err, path = self.file:poll()
   if fresh then
-    self.functions, self.present, self.text = fresh.functions, fresh.present, fresh.text
+    self.functions, self.present = fresh.functions, fresh.present
     self.log("notice", ("policy: %s has changed and is loaded anew"):format(path))
     return true
   elseif err then

@@ -12,6 +12,7 @@
 
 local body = require "resty.mjhook.body"
 local callback = require "mjhook.callback"
+local beside = require "mjhook.beside"
 local config = require "mjhook.config"
 local core = require "mjhook.core"
 local environment = require "mjhook.environment"
@@ -42,6 +43,7 @@ local POLICY_S = 1 -- between two looks at the policy's file
 -- ---- set-up ----
 
 local given, arguments, instance -- what init() was given, with the environment; what mjhook.open is given
+local loaded -- what init() loaded of configuration and policy: for a worker that begins while they are broken
 local tried_at = -REOPEN_MS
 local said -- why the store could not be opened, since requests last asked
 
@@ -69,6 +71,7 @@ function M.init(args)
   if not ready then
     error("mjhook: " .. why.message, 0)
   end
+  loaded = beside.texts { conf.config_file, type(conf.policy) == "string" and conf.policy or nil }
   given = { environment = core.environment() }
   for k, v in pairs(args or {}) do
     given[k] = v
@@ -157,7 +160,7 @@ end
 local function prepare()
   if not arguments then
     environment.install(given.environment)
-    arguments = { executor = threads.new, log = log }
+    arguments = { executor = threads.new, log = log, instead = loaded }
     for k, v in pairs(given) do
       arguments[k] = k ~= "environment" and v or arguments[k]
     end

@@ -152,6 +152,31 @@ describe("an edited policy", function()
     assert.is_nil(web:log():find("could not be delivered", 1, true))
   end)
 
+  it("whose module breaks, or whose configuration, leaves all of it at work, also in what begins later", function()
+    local web = receiver.prepare()
+    kit.write(web.dir .. "/breaks_beside.lua", ([[return { on_callback = function() return "accept" end,
+      on_event = (function() %s end)().on_event }]]):format(policy "old"))
+    kit.write(web.dir .. "/config.lua", ([[package.path = %q .. "/?.lua;" .. package.path
+      local settings = (function() %s end)()
+      settings.policy = require "breaks_beside"
+      return settings]]):format(web.dir, receiver.config_text(web.settings)))
+    web:start()
+    local mj = kit.open({ hook_url = web.url .. "/hook", policy = {} }, sim)
+    kit.write(web.dir .. "/breaks_beside.lua", "return {")
+    kit.wait_until(function() return web:log():find("stays at work", 1, true) end)
+    sim.finish(assert(mj:submit { prompt = "a fox" }).task_id)
+    wait_for "old"
+    kit.write(web.dir .. "/config.lua", "return {")
+    local worker = web:workers()
+    kit.sh("kill -KILL " .. worker)
+    kit.wait_until(function() return web:workers() ~= "" and web:workers() ~= worker end)
+    sim.finish(assert(mj:submit { prompt = "a fox" }).task_id)
+    kit.wait_until(function() return count "old" == 2 end)
+    kit.wait_until(function() return web:log():find("what it was before is at work", 1, true) end)
+    assert.is_nil(web:log():find("could not be delivered", 1, true))
+    assert.is_nil(web:log():find("can't be opened", 1, true))
+  end)
+
   it("brings handlers to an nginx that began with none", function()
     kit.write(path, "return { on_callback = function() return 'accept' end }")
     local web = receiver.start { settings = { policy = path } }

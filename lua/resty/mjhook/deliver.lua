@@ -7,6 +7,7 @@
 -- One deliverer is enough as long as handlers are quick. While one has something slow at hand, what it took together
 -- with that is taken back from it, and others are begun beside it for what waits: at most `handlers` of a worker, and
 -- no more than the pool has threads.
+local beside = require "mjhook.beside"
 local core = require "mjhook.core"
 local deliver = require "mjhook.delivery.deliver"
 local guard = require "resty.mjhook.guard"
@@ -49,7 +50,7 @@ local function turn(mj, given, id)
   end
   local settings = plain(given)
   return function(queue)
-    settings.policy_text = mj.policy.text -- for a thread that loads it while the file is broken
+    settings.instead = beside.texts { mj.config.config_file, mj.policy.path } -- it may be broken now
     local report, err = mj.exec:call(POOL, "deliver", id, settings, { budget = TURN_S, queue = queue })
     for _, said in ipairs(report and report.said or {}) do
       log(said.level, said.message)

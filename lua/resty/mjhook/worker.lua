@@ -235,29 +235,30 @@ end
 -- @tparam table options see mjhook.delivery.deliver
 -- @treturn string "ok" and the report with what was logged as `said`, "failed" and an error, or "unconfigured"
 function M.deliver(id, settings, options)
-  local mj = deliverers[id]
-  if not mj then
+  local one = deliverers[id]
+  if not one then
     if not settings then
       return "unconfigured"
     end
+    one = { said = {} }
     environment.install(settings.environment)
     settings.environment = nil
     settings.log = function(level, message)
-      table.insert(mj.said, { level = level, message = message })
+      table.insert(one.said, { level = level, message = message })
     end
     local err
-    mj, err = require("mjhook").open(settings)
-    if not mj then
+    one.mj, err = require("mjhook").open(settings)
+    if not one.mj then
       return "failed", plain(err)
     end
-    deliverers[id] = mj
+    deliverers[id] = one
   end
-  mj.said = {}
-  local report, err = require("mjhook.delivery.deliver").deliver(mj, options)
+  local said = one.said
+  local report, err = require("mjhook.delivery.deliver").deliver(one.mj, options)
   if not report then
     return "failed", plain(err)
   end
-  report.said = mj.said
+  report.said, one.said = said, {}
   return "ok", report
 end
 
