@@ -13,6 +13,6 @@ end
 -- @tparam function f
 -- @tparam number timeout seconds
 -- @tparam string why the error that interrupts it (at most 79 bytes)
-return function(f, timeout, why, ...)
+return not rawget(_G, "jit") and watched or function(f, timeout, why, ...)
   return interpreted(watched, f, timeout, why, ...)
 end

@@ -113,12 +113,14 @@ local function go_on(run, event)
   end
 end
 
+-- A coroutine goes on with the next event by itself while nothing waits.
 local function new_run(self)
-  local run = { turn = self }
+  local run, work = { turn = self }, self.work
   run.thread = coroutine.create(function(event)
     while true do
-      self.work.done(event, self.work.run(event))
-      event = coroutine.yield(ENDS)
+      run.event, run.begun = event, nil
+      work.done(event, work.run(event))
+      event = self.flying == 0 and not run.begun and work.next() or coroutine.yield(ENDS)
     end
   end)
   runs[run.thread] = run
@@ -136,9 +138,7 @@ local function begin(self)
     elseif self.alone then
       self.work.done(event, self.work.run(event))
     else
-      local run = table.remove(self.idle) or new_run(self)
-      run.event = event
-      go_on(run, event)
+      go_on(table.remove(self.idle) or new_run(self), event)
     end
     if self.flying > 0 and core.clock() >= stop_at then
       return true
