@@ -126,12 +126,10 @@ void mjl_store_methods(lua_State *L, const luaL_Reg *methods)
     lua_pop(L, 1);
 }
 
-/* MJ_ENOMEM; raises when they are wrong. */
-static int set_accounts(lua_State *L, int t, mj_store *s)
+/* The accounts of a table of options, whose strings live in it; gives how many. */
+static size_t read_accounts(lua_State *L, int t, mj_account a[MJ_MAX_ACCOUNTS])
 {
-    mj_account a[MJ_MAX_ACCOUNTS];
     size_t n = 0;
-    int rc;
 
     mjl_field(L, t, "accounts");
     if (lua_istable(L, -1)) {
@@ -147,7 +145,15 @@ static int set_accounts(lua_State *L, int t, mj_store *s)
         }
     }
     lua_pop(L, 1);
-    rc = mj_store_accounts(s, a, n);
+    return n;
+}
+
+/* MJ_ENOMEM; raises when they are wrong. */
+static int set_accounts(lua_State *L, int t, mj_store *s)
+{
+    mj_account a[MJ_MAX_ACCOUNTS];
+    int rc = mj_store_accounts(s, a, read_accounts(L, t, a));
+
     if (rc != MJ_OK && rc != MJ_ENOMEM)
         luaL_error(L, "bad field 'accounts'");
     return rc;
@@ -204,11 +210,12 @@ static const mj_backend *backend_of(lua_State *L, int t)
     return b;
 }
 
-/* core.restore(from, dir, options of core.open, anyway) -> {tasks=, events=, tombs=, found=, kept=} | nil, err.
- * See mj_store_restore(). */
+/* core.restore(from, dir, options of core.open, anyway) -> {tasks=, events=, tombs=, queued=, found=, kept=} | nil,
+ * err. See mj_store_restore(). */
 static int core_restore(lua_State *L)
 {
     const char *from = luaL_checkstring(L, 1), *dir = luaL_checkstring(L, 2);
+    mj_account accounts[MJ_MAX_ACCOUNTS];
     mj_store_options o;
     mj_restored done;
     char why[512] = "";
@@ -216,11 +223,14 @@ static int core_restore(lua_State *L)
 
     luaL_checktype(L, 3, LUA_TTABLE);
     read_options(L, 3, &o);
+    o.accounts = accounts;
+    o.naccounts = read_accounts(L, 3, accounts);
     rc = mj_store_restore(from, dir, &o, lua_toboolean(L, 4), &done, why, sizeof why);
     if (rc != MJ_OK)
         return mjl_fail(L, rc, why);
-    lua_createtable(L, 0, 5);
+    lua_createtable(L, 0, 6);
     mjl_set_int(L, "tasks", (int64_t)done.checked.tasks);
+    mjl_set_int(L, "queued", (int64_t)done.queued);
     mjl_set_int(L, "events", (int64_t)done.checked.events);
     mjl_set_int(L, "tombs", (int64_t)done.checked.tombs);
     mjl_set_int(L, "found", (int64_t)done.checked.found);

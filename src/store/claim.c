@@ -17,9 +17,6 @@ static uint32_t free_slots(mj_unit *u, size_t cap)
     return !h || h->held >= most || mj_account_rests(h->paused_until, h->paused_at, u->now) ? 0 : most - h->held;
 }
 
-/* The reason of a rest that a person ordered; mjhook/accounts.lua. */
-#define BY_HAND "by_hand"
-
 void mj_op_pause(mj_unit *u, mj_op *op)
 {
     int at = mj_unit_account(u, op->sig.account);
@@ -32,8 +29,8 @@ void mj_op_pause(mj_unit *u, mj_op *op)
     }
     h = &u->held[at];
     /* A rest that a person ordered outlasts what a refusal asks for, and the end of a refusal's rest. */
-    if (strcmp(h->reason, BY_HAND) == 0 && mj_account_rests(h->paused_until, h->paused_at, u->now) &&
-        !mj_str_eq(reason, MJ_LIT(BY_HAND)))
+    if (strcmp(h->reason, MJ_BY_HAND) == 0 && mj_account_rests(h->paused_until, h->paused_at, u->now) &&
+        !mj_str_eq(reason, MJ_LIT(MJ_BY_HAND)))
         return;
     h->paused_until = op->until;
     h->paused_at = op->until ? u->now : 0;

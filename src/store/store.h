@@ -25,6 +25,9 @@
 #define MJ_MAX_REFUSED 256        /* refused callbacks that are kept */
 #define MJ_MAX_REFUSED_OF_ONE 16  /* ... of one task */
 #define MJ_MAX_REFUSED_BODY 65536 /* bytes of each */
+/* Of an account's rest that a person ends; mjhook/accounts.lua: its reason, and until when. */
+#define MJ_BY_HAND "by_hand"
+#define MJ_FOR_EVER ((int64_t)1 << 53)
 
 typedef struct mj_store mj_store;
 
@@ -38,6 +41,8 @@ typedef struct mj_store_options {
     const char
         *schema;  /* name of the store in a database that holds several; NULL: the default.  Lasts until it is open */
     bool careful; /* only what every engine of a database's kind can do */
+    const struct mj_account *accounts; /* for mj_store_restore() */
+    size_t naccounts;
 } mj_store_options;
 
 typedef struct mj_backend mj_backend; /* store/backend.h */
@@ -121,23 +126,16 @@ int mj_store_accounts(mj_store *s, const mj_account *a, size_t n);
  *     sent under its account since the account's rest was over.
  *     MJ_ENOTFOUND: nothing is ready; MJ_ELIMIT: something is, but no slot or account.
  * MJ_OP_PAUSE
- *     Until `until` nothing is claimed for sig.account; sig.error_code and sig.error say why.  0 lifts it.
- * MJ_OP_TICK
- *     Ends slots whose time is over and readies queued tasks whose wait is over, at most `limit` of each;
- *     `done` becomes their number.  After the clock was set back also goes over up to `limit` entries of what that put
- *     off; `more`: it has not come to all.
- * MJ_OP_EVENT_TAKE
- *     Leases the first event that is due until `until`: event and record are filled.  MJ_ENOTFOUND.
- * MJ_OP_EVENT_DONE
- *     The handler returned: event {ref, seq, tries} is done.  MJ_ECHANGED: the lease is another process'.  sig.files:
- *     what it stored, as JSON, for the task.
- * MJ_OP_EVENT_RETRY
- *     The handler failed with sig.error: to be tried again at `until`, or buried when that is 0.  Without an
- *     error it was not run at all, and the try does not count.
- * MJ_OP_EVENT_KICK
- *     Hands an event out again now, with all its tries ahead: {ref, seq}, or with seq 0 the task's last one, also
- *     when it was delivered.  MJ_ENOTFOUND; MJ_ESTATE: it, or another one of its task, is being handled at this
- *     moment, or the task has none.
+ *     Until `until` nothing is claimed for sig.account; sig.error_code and sig.error say why.  0 lifts it.  A rest
+ * whose reason is MJ_BY_HAND outlasts what a refusal asks for. MJ_OP_TICK Ends slots whose time is over and readies
+ * queued tasks whose wait is over, at most `limit` of each; `done` becomes their number.  After the clock was set back
+ * also goes over up to `limit` entries of what that put off; `more`: it has not come to all. MJ_OP_EVENT_TAKE Leases
+ * the first event that is due until `until`: event and record are filled.  MJ_ENOTFOUND. MJ_OP_EVENT_DONE The handler
+ * returned: event {ref, seq, tries} is done.  MJ_ECHANGED: the lease is another process'.  sig.files: what it stored,
+ * as JSON, for the task. MJ_OP_EVENT_RETRY The handler failed with sig.error: to be tried again at `until`, or buried
+ * when that is 0.  Without an error it was not run at all, and the try does not count. MJ_OP_EVENT_KICK Hands an event
+ * out again now, with all its tries ahead: {ref, seq}, or with seq 0 the task's last one, also when it was delivered.
+ * MJ_ENOTFOUND; MJ_ESTATE: it, or another one of its task, is being handled at this moment, or the task has none.
  * MJ_OP_EVENT_BURY
  *     Gives event {ref, seq} up, with sig.error as the reason.  MJ_ENOTFOUND, MJ_ESTATE as above, MJ_EDUPLICATE.
  * MJ_OP_SWEPT
@@ -377,12 +375,15 @@ int mj_store_backup(mj_store *s, const char *to);
 /* What was restored. */
 typedef struct mj_restored {
     mj_check_report checked;
-    char kept[64]; /* name of the former data file, in the store's directory; empty: there was none */
+    uint64_t queued; /* tasks; if there are some, o->accounts rest */
+    char kept[64];   /* name of the former data file, in the store's directory; empty: there was none */
 } mj_restored;
 /* Puts a copy of `from`, a data file or a directory that holds one, in the place of the store in `dir`, which is made
  * when it is not there.  The copy is checked first: each page, each record, each index; with `anyway` records and
  * indexes may disagree.  It gets owner and mode of the file that it replaces, which is kept under another name.  A
  * death at any moment leaves the former store or the new one.
+ * A task that is queued in it may have been sent since it was copied.  So if there is one, all accounts in o->accounts
+ * rest as if by a person's order: nothing is sent until a person has looked.
  * MJ_EBUSY: a process has the store open, or what is to be restored; MJ_ENOTFOUND, MJ_EFORMAT, MJ_ESCHEMA,
  * MJ_ECORRUPT, MJ_EOWNER, MJ_ENOSPC, ...: nothing was changed, and why says what is wrong. */
 int mj_store_restore(const char *from, const char *dir, const mj_store_options *o, bool anyway, mj_restored *out,

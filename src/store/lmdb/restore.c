@@ -176,8 +176,33 @@ static void note_first(void *ctx, const char *text)
         snprintf(f->text, sizeof f->text, "%s", text);
 }
 
+/* Jobs that were queued when the backup was made may have been sent since.  The store that knows of it is the one that
+ * is replaced: so nothing is sent until a person has looked. */
+static int hold_queued(mj_store *s, const mj_store_options *o, uint64_t *queued)
+{
+    mj_stats stats;
+    mj_op *ops;
+    int rc = mj_store_stats(s, &stats);
+
+    *queued = rc == MJ_OK ? stats.states[MJ_QUEUED] : 0;
+    if (rc != MJ_OK || *queued == 0 || o->naccounts == 0)
+        return rc;
+    ops = calloc(o->naccounts, sizeof *ops);
+    if (!ops)
+        return MJ_ENOMEM;
+    for (size_t i = 0; i < o->naccounts; i++)
+        ops[i] = (mj_op){.kind = MJ_OP_PAUSE,
+                         .until = MJ_FOR_EVER,
+                         .sig = {.account = o->accounts[i].name, .error_code = MJ_LIT(MJ_BY_HAND)}};
+    rc = mj_store_write(s, ops, o->naccounts, mj_store_now(s));
+    for (size_t i = 0; i < o->naccounts && rc == MJ_OK; i++)
+        rc = ops[i].code;
+    free(ops);
+    return rc;
+}
+
 /* Opens the copy as a store, which brings an older one to this schema, and compares records and indexes. */
-static int check_records(restore *r, const char *from, bool anyway, mj_check_report *report)
+static int check_records(restore *r, const char *from, const mj_store_options *given, bool anyway, mj_restored *out)
 {
     mj_store_options o = {.rules = mj_rules_default};
     char path[4096 + 64], what[512] = "";
@@ -188,16 +213,18 @@ static int check_records(restore *r, const char *from, bool anyway, mj_check_rep
     snprintf(path, sizeof path, "%s/" ASIDE, r->to.path);
     rc = mj_store_open(path, &o, &s, what, sizeof what);
     if (rc == MJ_OK) {
-        rc = mj_store_check(s, note_first, &wrong, report);
+        rc = mj_store_check(s, note_first, &wrong, &out->checked);
+        if (rc == MJ_OK && (out->checked.found == 0 || anyway))
+            rc = hold_queued(s, given, &out->queued);
         if (rc != MJ_OK)
-            snprintf(what, sizeof what, "%s", mj_store_detail(s));
+            snprintf(what, sizeof what, "%s", mj_store_detail(s)[0] ? mj_store_detail(s) : mj_error_text(rc));
         mj_store_close(s);
     }
     if (rc != MJ_OK)
         return refuse(r, rc, "%s can't be restored: %s", from, what);
-    if (report->found > 0 && !anyway)
+    if (out->checked.found > 0 && !anyway)
         return refuse(r, MJ_ECORRUPT, "%s can't be restored: %" PRIu64 " things are wrong in it, the first: %s", from,
-                      report->found, wrong.text);
+                      out->checked.found, wrong.text);
     return MJ_OK;
 }
 
@@ -290,7 +317,7 @@ static int run(restore *r, const char *from, const mj_store_options *o, bool any
     if (rc == MJ_OK)
         rc = check_pages(r, from);
     if (rc == MJ_OK)
-        rc = check_records(r, from, anyway, &out->checked);
+        rc = check_records(r, from, o, anyway, out);
     if (rc == MJ_OK)
         rc = dress(r, o);
     MJ_FAULT("restore.checked");
