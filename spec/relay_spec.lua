@@ -1,56 +1,25 @@
 -- The relay with several events in the air: each handler's process sends the next while others wait for their answers.
-local core = require "mjhook.core"
+-- The rest of it: spec/e2e/relay_spec.lua.
 local kit = require "kit"
-local webhook = require "mjhook.handlers.webhook"
-
-local SECRET = "whsec_" .. core.base64 "a key of 24 bytes or more"
+local sink = require "sink"
 
 describe("the relay", function()
   after_each(kit.cleanup)
 
-  local mj, dir, url, prompts
+  local mj, there
 
-  -- A receiver (see sink.py), and a mjhook whose handlers `policy` makes of the relay to it.
+  -- A mjhook whose handlers `policy` makes of the relay to a receiver.
   local function open(settings, policy)
-    dir, prompts = kit.tmp(), {}
-    kit.spawn(("exec python3 %s %s"):format(kit.quote(kit.root .. "/spec/support/sink.py"), dir))
-    local port = kit.wait_until(function()
-      return tonumber((kit.read(dir .. "/port") or ""):match "%d+")
-    end)
-    url = ("http://127.0.0.1:%d/"):format(port)
-    local hook = webhook { url = url, secret = SECRET }
-    local all = { policy = policy and policy(hook) or { on_event = hook }, handlers = 1 }
+    there = sink.start()
+    local all = { policy = policy and policy(there.hook) or { on_event = there.hook }, handlers = 1 }
     for name, value in pairs(settings or {}) do
       all[name] = value
     end
     mj = kit.open(all)
   end
 
-  -- Tasks that have succeeded; gives the event ids.
   local function ended(count, prompt)
-    local tasks, ids = {}, {}
-    for i = 1, count do
-      tasks[i] = { prompt = prompt, timeout = 600 }
-    end
-    local ops = {}
-    for i, ref in ipairs(kit.put(mj, tasks)) do
-      ops[i] = { op = "signal", ref = ref, kind = "succeeded", source = "callback", attempt = 1, task_id = "id-" .. ref,
-                 image = "https://i.test/g.png" }
-      ids[i] = ref .. "-1"
-      prompts[ids[i]] = prompt
-    end
-    assert(mj.exec:commit(ops))
-    return ids
-  end
-
-  -- What the receiver noted: a list of {word=, id=, connection=}; and how often by word and id.
-  local function noted()
-    local list, count = {}, { begin = {}, ["end"] = {} }
-    for word, id, connection in (kit.read(dir .. "/log") or ""):gmatch "(%w+) (%S+) (%d+)" do
-      list[#list + 1] = { word = word, id = id, connection = tonumber(connection) }
-      count[word][id] = (count[word][id] or 0) + 1
-    end
-    return list, count
+    return there:ended(mj, count, prompt)
   end
 
   local function error_of(id)
@@ -59,30 +28,10 @@ describe("the relay", function()
     return last and last.message
   end
 
-  local function assert_once(ids)
-    local _, count = noted()
-    for _, id in ipairs(ids) do
-      assert.equal(1, count["end"][id], prompts[id])
-    end
-  end
-
-  -- Each was answered; no more than can be in the air came twice, and none more often.
-  local function assert_few_repeated()
-    local _, count = noted()
-    local repeated = 0
-    for id, times in pairs(count.begin) do
-      assert.is_true(times <= 2, prompts[id])
-      repeated = repeated + times - 1
-    end
-    assert.is_true(repeated <= 16, repeated)
-  end
-
   for what, isolate in pairs { ["a process of its own"] = true, ["this process"] = false } do
     describe("in " .. what, function()
-      local function deliver(options)
-        options = options or {}
-        options.isolate = isolate
-        return assert(mj:deliver(options))
+      local function deliver()
+        return assert(mj:deliver { isolate = isolate })
       end
 
       it("sends events while others wait for their answers, and has a connection for each", function()
@@ -90,111 +39,12 @@ describe("the relay", function()
         ended(60, "plain")
         local ids = ended(32, "together 8")
         assert.same({ delivered = 92, buried = 0, errors = 0 }, deliver())
-        assert_once(ids)
-        local list, used = noted(), {}
+        there:assert_once(ids)
+        local list, used = there:noted(), {}
         for _, one in ipairs(list) do
           used[one.connection] = true
         end
         assert.is_true(#used >= 8 and #used <= 32, #used)
-      end)
-
-      it("goes on with others while a receiver takes its time over one", function()
-        open()
-        local slow = ended(1, "after 120")
-        ended(120, "plain")
-        assert.same({ delivered = 121, buried = 0, errors = 0 }, deliver())
-        local list = noted()
-        assert.same({ word = "end", id = slow[1], connection = 1 }, list[#list])
-        assert_once(slow)
-      end)
-
-      it("sends a task's events in order, each after the answer to the one before", function()
-        open()
-        local refs = kit.put(mj, { { prompt = "wait 0.01" }, { prompt = "wait 0.02" }, { prompt = "plain" } })
-        for i, ref in ipairs(refs) do
-          for attempt = 1, 4 do
-            kit.signal(mj, ref, "failed", { source = "callback", attempt = attempt, task_id = i .. "-" .. attempt,
-                                            error = "no" })
-            if attempt < 4 then
-              kit.signal(mj, ref, "resubmit", { source = "user", attempt = attempt })
-            end
-          end
-        end
-        assert.same({ delivered = 12, buried = 0, errors = 0 }, deliver())
-        local last = {}
-        for _, one in ipairs(noted()) do
-          local ref, seq = one.id:match "^(.*)%-(%d)$"
-          last[ref] = (last[ref] or "") .. seq .. one.word:sub(1, 1)
-        end
-        for _, ref in ipairs(refs) do
-          assert.equal("1b1e2b2e3b3e4b4e", last[ref])
-        end
-      end)
-
-      it("is wrong about no event when answers come in another order", function()
-        open()
-        ended(40, "plain")
-        local bad, good = ended(1, "status 500"), {}
-        for i = 1, 12 do
-          good[i] = ended(1, ("wait 0.0%d"):format(9 - i % 9))[1]
-        end
-        local late = ended(1, "status 429")
-        assert.same({ delivered = 52, buried = 0, errors = 2 }, deliver())
-        assert.matches("answered 500", error_of(bad[1]))
-        assert.matches("answered 429", error_of(late[1]))
-        assert_once(good)
-        local event = mj:events { ref = (late[1]:gsub("%-1$", "")) }()
-        assert.is_true(math.abs(event.next_at - core.now() - 100000) < 5000) -- Retry-After
-      end)
-
-      it("sends again what a kept connection swallowed, and nothing else", function()
-        open()
-        ended(20, "plain")
-        local dead, closed = ended(2, "die"), ended(30, "once")
-        local after = ended(30, "plain")
-        local report = deliver()
-        assert.same({ 80, 2 }, { report.delivered, report.errors })
-        assert_once(closed)
-        assert_once(after)
-        assert.truthy(error_of(dead[1]))
-      end)
-
-      it("sends less at once to a receiver that takes longer the more it gets", function()
-        open { handlers = 4, handler_timeout = 2 } -- of which the relay has 1.8 s
-        local ids = ended(24, "alone 0.1")
-        assert.same({ delivered = 24, buried = 0, errors = 0 }, deliver())
-        assert_once(ids)
-      end)
-
-      it("disables a target that is gone once, whatever is in the air", function()
-        open()
-        ended(40, "plain")
-        local gone = ended(30, "status 410")
-        local report = deliver()
-        assert.same({ 40, 30 }, { report.delivered, report.buried })
-        assert.equal(1, select(2, kit.log_text():gsub("error: [^\n]*webhook: http", "")) == 0 and 1 or
-          #kit.sh(("ls %s | grep -c disabled"):format(kit.store)))
-        local _, count = noted()
-        local sent = 0
-        for _, id in ipairs(gone) do
-          sent = sent + (count.begin[id] or 0)
-          assert.matches("410 Gone", error_of(id))
-        end
-        assert.is_true(sent <= 16, sent)
-      end)
-
-      it("gives up each event a little before its own time is up, and no other with it", function()
-        open { handler_timeout = 0.5 }
-        ended(40, "plain")
-        local hung = ended(3, "wait 2")
-        local good = ended(40, "plain")
-        local begun = core.clock()
-        assert.same({ delivered = 80, buried = 0, errors = 3 }, deliver())
-        assert.is_true(core.clock() - begun < 2500)
-        for _, id in ipairs(hung) do
-          assert.matches("no answer within 0.45 s", error_of(id))
-        end
-        assert_once(good)
       end)
 
       it("works in a handler that calls it, in a coroutine of the handler's, and where nothing can wait", function()
@@ -213,114 +63,29 @@ describe("the relay", function()
         end)
         local ids = ended(20, "plain")
         assert.same({ delivered = 20, buried = 0, errors = 0 }, deliver())
-        local _, count = noted()
+        local _, count = there:noted()
         for _, id in ipairs(ids) do
           assert.equal(3, count["end"][id])
         end
       end)
 
       it("beside a handler that hangs in Lua: that one is interrupted, what was answered is done", function()
-        open({ handler_timeout = 1 }, function(hook)
+        open({ handler_timeout = 0.6 }, function(hook)
           return { on_event = function(task, ctx)
             while task.prompt == "hang" do end
             return hook(task, ctx)
           end }
         end)
         local good = ended(30, "plain")
-        local beside = ended(4, "wait 0.3")
+        local beside = ended(4, "wait 0.2")
         local hang = ended(1, "hang")
         local late = ended(10, "plain")
         assert.same({ delivered = 44, buried = 0, errors = 1 }, deliver())
         assert.matches("handler_timeout", error_of(hang[1]))
-        assert_once(good)
-        assert_once(beside)
-        assert_once(late)
-      end)
-
-      it("lets what is in the air be answered when the budget is over, and begins nothing more", function()
-        open()
-        ended(40, "plain")
-        local ids = ended(8, "wait 0.6")
-        ended(400, "wait 0.2")
-        local report = deliver { budget = 0.4 }
-        assert.equal(0, report.errors)
-        assert.is_true(report.delivered >= 41 and report.delivered < 200, report.delivered)
-        local _, count = noted()
-        local sent = 0
-        for id, times in pairs(count.begin) do
-          sent = sent + 1
-          assert.equal(1, times)
-          assert.equal(1, count["end"][id])
-        end
-        assert.equal(sent, report.delivered)
-        assert.is_true(#ids == 8)
-        for event in mj:events { limit = 1000 } do
-          assert.same({ 0, false }, { event.tries, event.leased })
-        end
+        there:assert_once(good)
+        there:assert_once(beside)
+        there:assert_once(late)
       end)
     end)
   end
-
-  it("whose process is ended by a handler repeats only what had no answer, at once, and blames that handler", function()
-    open({}, function(hook)
-      return { on_event = function(task, ctx)
-        if task.prompt == "bad" then
-          os.exit(7)
-        end
-        return hook(task, ctx)
-      end }
-    end)
-    local quick = ended(40, "plain")
-    ended(5, "wait 0.2")
-    local bad = ended(1, "bad")
-    local late = ended(40, "plain")
-    assert.same({ delivered = 85, buried = 0, errors = 1 }, mj:deliver { isolate = true })
-    assert.equal("on_succeeded: its process exited with 7", error_of(bad[1]))
-    assert_few_repeated()
-    assert_once { quick[1], quick[10], quick[20] }
-    assert_once(late)
-  end)
-
-  it("whose process is killed in the middle repeats only what had no answer, and blames what was in the air", function()
-    open({}, function(hook)
-      return { on_event = function(task, ctx)
-        if task.prompt:find "^kill" and not kit.read(dir .. "/known") then
-          kit.write(dir .. "/known", "")
-          kit.write(dir .. "/pid", (kit.read("/proc/self/stat"):match "^%d+"))
-        end
-        return hook(task, ctx)
-      end }
-    end)
-    local quick = ended(40, "plain")
-    ended(3, "after 55")
-    local killer = ended(1, "kill 50")
-    ended(20, "plain")
-    local report = assert(mj:deliver { isolate = true })
-    assert.equal(64, report.delivered + report.errors)
-    assert.is_true(report.errors >= 1 and report.errors <= 16, report.errors)
-    assert.matches("SIGKILL", error_of(killer[1]))
-    assert_once { quick[1], quick[10], quick[20] }
-    kit.travel(60)
-    assert.equal(report.errors, mj:deliver({ isolate = true }).delivered)
-    assert.equal(0, mj:stats().events)
-    assert_few_repeated()
-  end)
-
-  it("takes events of a megabyte beside small ones", function()
-    open()
-    ended(40, "plain")
-    local files = '["' .. ("x"):rep(60000) .. '"]'
-    local ids, context = {}, '{"a":"' .. ("y"):rep(60000) .. '"}'
-    for i = 1, 40 do
-      local ref = kit.put(mj, { { prompt = "wait 0.01", context = context } })[1]
-      kit.signal(mj, ref, "succeeded", { source = "callback", task_id = "id-" .. ref, image = "https://i.test/g.png",
-                                         files = files })
-      ids[i] = ref .. "-1"
-      prompts[ids[i]] = "large"
-    end
-    local small = ended(100, "plain")
-    assert.same({ delivered = 180, buried = 0, errors = 0 }, mj:deliver { isolate = true })
-    assert_once(ids)
-    assert_once(small)
-  end)
 end)

@@ -11,6 +11,9 @@
 --- The type ends in `succeeded`, `failed`, `lost` or `ambiguous`. The timestamp says when it happened. `data` has the
 --- fields that the guide "Policies and handlers" lists.
 ---
+--- A process sends up to 16 events at once, each on a connection that is kept: fewer to a receiver that answers later the
+--- more it gets. The events of one task are sent one after another.
+---
 --- An answer from 200 to 299 is success. Every other answer, also a redirect, is tried again with backoff, and not
 --- before `Retry-After` (at most a day) when that came with 429 or 503. 410 Gone disables the target: a file in the
 --- store's directory notes it, and until it is removed the target's events are buried unsent. They are kept: `mjhook
