@@ -4,7 +4,8 @@
 --
 -- One nginx worker and wrk, as in section callback: alone, and beside a reconcile run over tasks that have ended at the
 -- provider (quick_provider.lua on this machine), beside a process that submits and one that delivers, and beside all
--- three. Each of these also runs alone. On a machine whose cores are all busy a part of each loss is the processor's.
+-- three. Each of these also runs alone. On a machine whose cores are all busy a part of each loss is the processor's: a
+-- row beside two busy loops, which never touch the store and are scheduled as a reconcile run is, shows how much.
 package.path = os.getenv "MJHOOK_ROOT" .. "/spec/bench/?.lua;" .. package.path
 local core = require "mjhook.core"
 local mjhook = require "mjhook"
@@ -37,6 +38,12 @@ function WORK.delivery(mj)
   return assert(mj:deliver { budget = 0.2 }).delivered
 end
 
+function WORK.loop()
+  local stop_at = core.clock() + 10
+  while core.clock() < stop_at do end
+  return 1
+end
+
 if WORK[arg[1]] then
   local mj = assert(mjhook.open { config = arg[2] })
   local done, begun = 0, core.clock()
@@ -57,7 +64,7 @@ local CONNECTIONS = {}
 for c in (arg[2] or "4,64,256"):gmatch "%d+" do
   CONNECTIONS[#CONNECTIONS + 1] = tonumber(c)
 end
-local DUE = tonumber(arg[3]) or 40000 -- for each reconcile run: more than it gets done meanwhile
+local DUE = tonumber(arg[3]) or 60000 -- for each reconcile run: more than it gets done meanwhile
 receiver.seconds = SECONDS
 
 local KINDS = { "reconcile", "submission", "delivery" }
@@ -86,22 +93,27 @@ local COMMAND = {
   end,
 }
 
+local started = 0
+
 -- Starts work in a process of its own that goes on for so long.
 local function start(kind, seconds)
+  started = started + 1
   local command = COMMAND[kind] and COMMAND[kind](seconds)
-    or ("luajit %s/spec/bench/together.lua %s %s/config.lua %g"):format(ROOT, kind, dir, seconds)
-  return { kind = kind, pid = must(sh(("%s >%s/%s.out 2>%s/%s.err & echo $!"):format(command, dir, kind, dir, kind))) }
+    or ("%sluajit %s/spec/bench/together.lua %s %s/config.lua %g"):format(kind == "loop" and "chrt -b 0 " or "", ROOT,
+      kind, dir, seconds)
+  local out = ("%s/work%d"):format(dir, started)
+  return { kind = kind, out = out, pid = must(sh(("%s >%s.out 2>%s.err & echo $!"):format(command, out, out))) }
 end
 
 -- Waits for its end; how much it did in a second.
 local function finished(work)
   sh(("while kill -0 %s 2>/dev/null; do sleep 0.02; done"):format(work.pid))
-  local out = read(("%s/%s.out"):format(dir, work.kind))
+  local out = read(work.out .. ".out")
   local done, ms = out:match "^(%d+) (%d+)"
   if work.kind == "reconcile" then
     done, ms = out:match '"polled":(%d+)', out:match '"elapsed_ms":(%d+)'
   end
-  return tonumber(must(done or out .. (read(("%s/%s.err"):format(dir, work.kind)) or ""), done and 0 or 1)) / ms * 1000
+  return tonumber(must(done or out .. (read(work.out .. ".err") or ""), done and 0 or 1)) / ms * 1000
 end
 
 local function alone(kind)
@@ -127,7 +139,7 @@ local function main()
   receiver.settings.base_url, receiver.settings.api_key = url, nil
   receiver.settings.accounts = { { name = "default", api_key = "k" }, { name = "bulk", api_key = "k" } }
   receiver.write_config()
-  receiver.load(math.ceil(SECONDS * #CONNECTIONS * 5) * 40000)
+  receiver.load(math.ceil(SECONDS * #CONNECTIONS * 6) * 45000)
   load_due(url, DUE * (2 * #CONNECTIONS + 1))
   core.sleep(1.2) -- until the last of them is due
   local policy = ("%s/policy.lua"):format(dir)
@@ -136,7 +148,7 @@ local function main()
   receiver.write_config()
   local hook, master = receiver.start_nginx(1)
   local worker, speed = receiver.worker_of(master), {}
-  for _, kind in ipairs(KINDS) do
+  for _, kind in ipairs { "loop", unpack(KINDS) } do
     speed[kind] = alone(kind)
   end
   print(("  alone: reconcile %.0f tasks/s, submission %.0f/s, delivery %.0f/s"):format(speed.reconcile,
@@ -144,14 +156,15 @@ local function main()
   for _, c in ipairs(CONNECTIONS) do
     local quiet = receiver.run(hook .. "/hook", worker, c, true)
     print(("  callbacks alone, %3d connections:       %6.0f/s, p99 %6.2f ms"):format(c, quiet.rate, quiet.p99))
-    for _, kinds in ipairs { { "reconcile" }, { "submission" }, { "delivery" }, KINDS } do
+    for _, kinds in ipairs { { "loop", "loop" }, { "reconcile" }, { "submission" }, { "delivery" }, KINDS } do
       local now, rates = beside(hook, worker, c, kinds)
       local texts = {}
       for i, kind in ipairs(kinds) do
         texts[i] = ("%s %.2f"):format(kind, rates[i] / speed[kind])
       end
       print(("  ... beside %-26s %6.0f/s, p99 %6.2f ms: %.2f of the rate (aim: 0.7), p99 %.1f x (2); %s of alone (0.5)")
-        :format(#kinds == 1 and kinds[1] or "all of it", now.rate, now.p99, now.rate / quiet.rate, now.p99 / quiet.p99,
+        :format(#kinds == 1 and kinds[1] or kinds == KINDS and "all of it" or "two busy loops", now.rate, now.p99,
+          now.rate / quiet.rate, now.p99 / quiet.p99,
           table.concat(texts, ", ")))
     end
   end

@@ -94,21 +94,21 @@ describe("mjhook-reconcile", function()
     assert.equal(1, mj:stats().tasks.succeeded)
   end)
 
-  it("leaves the processors to others, unless its caller has set a priority", function()
+  it("is batch work to the kernel, and keeps what its caller has set", function()
     prepare({}, ([[
       local stat = io.open("/proc/self/stat"):read "*a"
       local fields = {}
       for field in stat:match("%%) (.*)"):gmatch "%%S+" do
         fields[#fields + 1] = field
       end
-      io.open(%q, "w"):write(fields[17]) -- proc(5): nice
+      io.open(%q, "w"):write(fields[39], " ", fields[17]) -- proc(5): policy, nice
       return {}
-    ]]):format(kit.tmp() .. "/nice"))
-    local file = kit.read(dir .. "/policy.lua"):match '"([^"]+/nice)"'
-    assert.equal(0, run(with_config()).code)
-    assert.equal("10", kit.read(file))
-    assert.equal(0, run(with_config(), "nice -n 3").code)
-    assert.equal("3", kit.read(file))
+    ]]):format(kit.tmp() .. "/scheduling"))
+    local file = kit.read(dir .. "/policy.lua"):match '"([^"]+/scheduling)"'
+    for before, expected in pairs { [""] = "3 0", ["nice -n 3"] = "3 3", ["chrt -i 0"] = "5 0" } do -- sched(7)
+      assert.equal(0, run(with_config(), before).code)
+      assert.equal(expected, kit.read(file), before)
+    end
   end)
 
   it("makes one pass, silently: polls, submits, delivers", function()

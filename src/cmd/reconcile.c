@@ -13,12 +13,13 @@
 #include <limits.h>
 #include <lualib.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -378,14 +379,16 @@ static int start(lua_State *L)
     return 1;
 }
 
-/* A batch job on the processors, too: a callback that has to wait for one waits three milliseconds and more, many times
- * as long as for a commit.  What the caller has set stays. */
-static void be_nice(void)
+/* Batch work on the processors, too: when this process wakes up, the kernel does not stop a receiver of callbacks for
+ * it. It gets its share afterwards.  A lower priority (nice) would be worse for the receiver: this process was stopped
+ * in every second transaction, for milliseconds, and held the store's lock meanwhile.  What the caller has set stays.
+ * (The functions of musl that are called like these system calls do nothing.) */
+static void be_batch(void)
 {
-    enum { NICE = 10 };
+    const struct sched_param none = {0};
 
-    if (getpriority(PRIO_PROCESS, 0) == 0)
-        setpriority(PRIO_PROCESS, 0, NICE);
+    if (syscall(SYS_sched_getscheduler, 0) == SCHED_OTHER)
+        syscall(SYS_sched_setscheduler, 0, SCHED_BATCH, &none);
 }
 
 int main(int argc, char **argv)
@@ -405,7 +408,7 @@ int main(int argc, char **argv)
         return rc;
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
-    be_nice();
+    be_batch();
     L = luaL_newstate();
     if (!L) {
         fputs("mjhook-reconcile: out of memory\n", stderr);
