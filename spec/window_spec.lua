@@ -19,13 +19,24 @@ describe("a window of submissions", function()
     return n
   end
 
-  -- A mjhook whose commits and looks at the air are noted: seen.commits, seen.flying (how many requests are in the air
-  -- while one of them is waited for).
+  -- How many connections to the provider are open.
+  local function connections()
+    local n, provider = 0, ("%04X"):format(sim.url:match ":(%d+)$")
+    for line in io.lines "/proc/net/tcp" do
+      local port, state = line:match "^%s*%d+: %x+:%x+ %x+:(%x+) (%x+)"
+      n = n + (port == provider and state == "01" and 1 or 0)
+    end
+    return n
+  end
+
+  -- A mjhook whose commits and looks at the air are noted: seen.commits, seen.flying (how many requests the client has
+  -- while one of them is waited for), seen.open (how many connections there were at most).
   local function open(more)
     sim.config { limit = 0 }
     mj = kit.open(more, sim)
     mj.exec.client = nil -- requests may take their full time here
-    seen = { commits = {}, flying = {} }
+    seen = { commits = {}, flying = {}, open = 0 }
+    local open_before = connections()
     local commit, http = mj.exec.commit, mj.exec.http
     mj.exec.commit = function(self, ops)
       local results, err = commit(self, ops)
@@ -39,7 +50,9 @@ describe("a window of submissions", function()
     end
     mj.exec.http = function(self, requests, deadline, air)
       table.insert(seen.flying, count(air.answers))
-      return http(self, requests, deadline, air)
+      local answers, err = http(self, requests, deadline, air)
+      seen.open = math.max(seen.open, connections() - open_before)
+      return answers, err
     end
     return mj
   end
@@ -64,7 +77,7 @@ describe("a window of submissions", function()
   it("fills every connection and never more than those", function()
     open { max_in_flight = 100, connections = 4 }
     assert.same({ pending = 60 }, states(mj:submit_many(jobs(60))))
-    assert.equal(4, math.max((table.unpack or unpack)(seen.flying)))
+    assert.equal(4, seen.open)
     assert.equal(60, #sim.jobs())
     assert.same({}, sim.ledger().billed_twice)
   end)
@@ -81,6 +94,55 @@ describe("a window of submissions", function()
     assert.equal(40, stored)
     assert.equal(4, seen.commits[1].claimed)
     assert.is_true(#seen.commits < 1 + 40)
+  end)
+
+  -- Calls f(tasks before the commit) once, within a commit before which more requests than `n` are with the client.
+  local function within_commit(n, f)
+    local commit, done = mj.exec.commit, false
+    mj.exec.commit = function(self, ops)
+      local tasks = mj:stats().tasks
+      for _, op in ipairs(ops) do
+        tasks.ended = (tasks.ended or 0) + (op.op == "signal" and 1 or 0)
+      end
+      if not done and tasks.ended > 0 and tasks.submitting - tasks.ended > n then
+        done = true
+        f(tasks)
+      end
+      return commit(self, ops)
+    end
+    return function() return done end
+  end
+
+  it("goes on sending while the store commits", function()
+    open { max_in_flight = 200, connections = 4 }
+    sim.config { submit = { slow = 1 }, slow_ms = 100 }
+    local done = within_commit(6, function(tasks)
+      kit.wait_until(function() return sim.requests "submit" == tasks.pending + tasks.submitting end)
+    end)
+    assert.same({ pending = 36 }, states(mj:submit_many(jobs(36))))
+    assert.is_true(done())
+    assert.equal(4, seen.open)
+    assert.equal(36, #sim.jobs())
+    assert.same({}, sim.ledger().billed_twice)
+  end)
+
+  it("sends nothing more when the provider refuses while the store commits", function()
+    open { max_in_flight = 200, connections = 4 }
+    sim.config { submit = { slow = 1 }, slow_ms = 100 }
+    local before
+    local done = within_commit(6, function()
+      before = sim.requests "submit"
+      sim.config { submit = { slow = 0, quota = 1 } }
+      kit.wait_until(function() return sim.requests "submit" > before end)
+      require("socket").sleep(0.15) -- in which all that waits would be sent
+    end)
+    local results, err = mj:submit_many(jobs(36))
+    local n = states(results)
+    assert.is_nil(err)
+    assert.is_true(done())
+    assert.same({ pending = n.pending, queued = 36 - n.pending }, n)
+    assert.is_true(sim.requests "submit" <= before + 4, sim.requests "submit" - before)
+    assert.equal(0, mj:stats().tasks.submitting)
   end)
 
   it("claims ahead no more than twice of what ended since the last commit", function()

@@ -11,6 +11,7 @@
 -- (this file) or in another thread (resty.mjhook).  Flows reach them only through
 -- an executor: a flow is written once and blocks no event loop.
 local core = require "mjhook.core"
+local memory = require "mjhook.memory"
 local provider = require "mjhook.provider"
 local stores = require "mjhook.stores"
 
@@ -168,67 +169,30 @@ end
 
 -- ---- requests of a window ----
 
-local flown = 0 -- requests so far: each has a number that no other request of this Lua has
+local NONE = {}
 
---- Gives new requests of an air their numbers.
--- @treturn table the numbers of all requests that are in the air then
-function M.board(air, requests)
-  air.numbers = air.numbers or {}
-  for _, request in ipairs(requests) do
-    flown = flown + 1
-    request.number = flown
-    air.numbers[request] = flown
+local function go_on(client, air, deadline)
+  if air.withdraw then
+    client:withdraw()
   end
-  local numbers = {}
-  for _, number in pairs(air.numbers) do
-    numbers[#numbers + 1] = number
-  end
-  return numbers
+  client:wait(math.min(air.until_ms, deadline or math.huge), air.rest_ms, air.low)
+  client:collect(air.answers, LOST, deadline and core.clock() >= deadline and "out of time" or nil)
 end
 
---- Starts requests, and goes on with those of these numbers until some have ended or core.clock() is until_ms. All end
--- when core.clock() is `deadline`.
--- @treturn table|nil by number an answer, or false while it goes on; nil and an error: nothing was started, and so when
--- it raises
-function M.fly(client, complete, numbers, until_ms, deadline)
-  local answers = {}
-  for _, number in ipairs(numbers) do
-    answers[number] = false -- memory for it is taken before anything is sent
-  end
+--- Starts requests of an air, and goes on with it: see http().
+-- @tparam table complete requests as core.http takes them
+-- @treturn table|nil no answers; nil and an error: nothing was started, and so when it raises
+function M.fly(client, complete, air, deadline)
   if #complete > 0 then
     local ok, err = client:start(complete)
     if not ok then
       return nil, err
     end
   end
-  client:wait(math.min(until_ms, deadline or math.huge))
-  local why = deadline and core.clock() >= deadline and "out of time" or nil
-  for number in pairs(answers) do
-    local answer = client:take(number, why)
-    if answer == nil then
-      answer = LOST
-    end
-    answers[number] = answer
-  end
-  return answers
-end
-
-local NONE = {}
-
---- Takes what fly() gave into the air.
--- @treturn table|nil what http() gives
-function M.landed(air, requests, answers, err)
-  if not answers then
-    for _, request in ipairs(requests) do
-      air.numbers[request] = nil
-    end
-    return nil, err
-  end
-  for request, number in pairs(air.numbers) do
-    if answers[number] then
-      air.numbers[request] = nil
-      air.answers[request] = answers[number]
-    end
+  air.open = true
+  local ok, why = pcall(go_on, client, air, deadline)
+  if not ok and not memory.is_out(why) then -- without memory, the next call gets the answers
+    error(why, 0)
   end
   return NONE
 end
@@ -239,12 +203,13 @@ function M.client_options(config)
 end
 
 --- Without an air it returns when all have an answer. With one it adds requests to those in the air, and returns when
--- some have ended, at the latest at air.until_ms: a request's answer comes in air.answers[request], now or in a later
--- call with that air.
--- @tparam table requests see provider.submit_request; with an air, at most as many in it as `connections`
+-- some have ended; those that are left go on. An answer comes into air.answers, now or in a later call with that air.
+-- @tparam table requests see provider.submit_request; with an air each has a `number`, of which there are no two
 -- @tparam[opt] number deadline core.clock() at which what has no answer is cut off
--- @tparam[opt] table air {answers= (by request: false until there is one; the caller makes and removes the entries),
--- until_ms= (core.clock())}
+-- @tparam[opt] table air {answers= (by number: false until there is one; true: it was withdrawn before it was begun;
+-- the caller makes and removes the entries), withdraw= (whether to withdraw what waits for a connection), until_ms=
+-- (core.clock()), rest_ms= (how long an answer may wait for others), low= (it does not if so few wait for a
+-- connection), open= (becomes true: it takes more requests than there are connections)}
 -- @treturn table|nil answers in the order of requests: with an air there may be none; or nil and an error: then, and
 -- when it raises, nothing of `requests` was sent
 function Direct:http(requests, deadline, air)
@@ -255,11 +220,10 @@ function Direct:http(requests, deadline, air)
       return nil, err
     end
   end
-  local numbers = air and M.board(air, requests)
   local complete = provider.complete(self.config, requests)
   if air then
-    local until_ms = math.min(air.until_ms, core.clock() + (self.look_ms or math.huge))
-    return M.landed(air, requests, M.fly(self.client, complete, numbers, until_ms, deadline))
+    air.until_ms = math.min(air.until_ms, core.clock() + (self.look_ms or math.huge))
+    return M.fly(self.client, complete, air, deadline)
   end
   local lost = {} -- made before anything is sent
   for i = 1, #requests do
@@ -272,7 +236,7 @@ end
 
 --- Ends an air: what is in it is cut off.
 function Direct:land(air)
-  if air.numbers and next(air.numbers) then
+  if next(air.answers) then
     self:http({}, 0, air)
   end
 end

@@ -89,20 +89,13 @@ end
 
 --- Adds URL and headers, the API key among them, to requests that name an account.
 -- Done where they are sent, so that keys go no further than they must.
+-- @tparam table requests which are changed
 function M.complete(config, requests)
-  local out = {}
-  for i, r in ipairs(requests) do
-    out[i] = {
-      url = config.base_url .. r.path,
-      headers = headers_of(account_of(config, r.account) or UNKNOWN),
-      body = r.body,
-      once = r.once,
-      start_by_ms = r.start_by_ms,
-      timeout_ms = r.timeout_ms,
-      number = r.number,
-    }
+  for _, r in ipairs(requests) do
+    r.url = config.base_url .. r.path
+    r.headers = headers_of(account_of(config, r.account) or UNKNOWN)
   end
-  return out
+  return requests
 end
 
 -- What is about the account or the way to the provider, or could not be read, tells its HTTP status, and the provider's

@@ -5,18 +5,18 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static char wanted[64];      /* a name, "*" for any, "" for none */
-static long at;              /* the passage at which the process dies */
-static atomic_long passages; /* so far, of the wanted point */
+static char wanted[64]; /* a name, "*" for any, "" for none */
+static long at;         /* the passage at which the process dies */
+static long passages;   /* so far, of the wanted point */
 static const char *log_path;
-static const char *hold; /* "name:path" */
+static pthread_mutex_t passing = PTHREAD_MUTEX_INITIALIZER; /* the log ends with the passage that kills */
+static const char *hold;                                    /* "name:path" */
 
 static void configure(void)
 {
@@ -60,12 +60,14 @@ static void wait_at(const char *name)
 void mj_fault_pass(const char *name)
 {
     pthread_once(&once, configure);
+    pthread_mutex_lock(&passing);
     if (log_path)
         note(name);
+    if ((strcmp(wanted, "*") == 0 || strcmp(wanted, name) == 0) && ++passages == at)
+        kill(getpid(), SIGKILL);
+    pthread_mutex_unlock(&passing);
     if (hold)
         wait_at(name);
-    if ((strcmp(wanted, "*") == 0 || strcmp(wanted, name) == 0) && atomic_fetch_add(&passages, 1) + 1 == at)
-        raise(SIGKILL);
 }
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/registry.h"
 #include "lua/core.h"
 #include "lua/http_table.h"
+#include "provider/reader.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -186,6 +187,20 @@ static const char *copied(char **to, const char *p, size_t n)
     return copy;
 }
 
+/* Whether other submissions may follow one with this answer, before anything has looked at it closely: it says nothing
+ * about the account. */
+static bool may_follow(const mj_http_answer *a)
+{
+    uint8_t room[2048]; /* an answer to a submission is short */
+    mj_buf scratch = {.p = room, .cap = sizeof room};
+    mj_wire_verdict v;
+
+    if (a->outcome != MJ_HTTP_ANSWERED || a->body_len > sizeof room)
+        return a->outcome == MJ_HTTP_MAYBE_SENT;
+    mj_wire_submit(&mj_midjourney, a->status, a->blocked, (mj_str){a->body, (uint32_t)a->body_len}, &scratch, &v);
+    return strcmp(v.kind, "refused") != 0;
+}
+
 /* A copy of a request with all its strings; NULL: no memory. */
 static sent *copy_request(const mj_http_request *r)
 {
@@ -206,6 +221,7 @@ static sent *copy_request(const mj_http_request *r)
     for (size_t i = 0; i < n; i++)
         s->headers[i] = copied(&to, r->headers[i], strlen(r->headers[i]) + 1);
     s->call.req.headers = s->headers;
+    s->call.req.is_fine = r->once ? may_follow : NULL;
     return s;
 }
 
@@ -259,33 +275,50 @@ static int http_start(lua_State *L)
     return 1;
 }
 
-/* http:wait(until_ms): goes on with what was started until some of it has ended, or core.clock() is until_ms. */
+/* http:wait(until_ms[, rest_ms, low]): goes on with what was started until some of it has ended, or core.clock() is
+ * until_ms.  With rest_ms, until that long after the first of it, or until at most `low` requests wait for a
+ * connection; an answer that refuses a submission ends it, too.  Then what is under way goes on afterwards. */
 static int http_wait(lua_State *L)
 {
     client *h = check(L);
-    int64_t until = mjl_arg_ms(L, 2);
+    mj_http_pause p = {.until_ms = mjl_arg_ms(L, 2)};
+    bool goes_on = !lua_isnoneornil(L, 3);
 
+    if (goes_on) {
+        p.rest_ms = mjl_arg_int(L, 3, 0, MAX_NUMBER);
+        p.low = (size_t)mjl_arg_int(L, 4, 0, MAX_NUMBER);
+    }
     pthread_mutex_lock(&h->reg.lock);
     for (const sent *s = h->first; s; s = s->next)
         if (s->call.ended) /* while another caller waited for its own */
-            until = 0;
-    mj_http_wait(h->http, until);
+            p.until_ms = 0;
+    if (goes_on)
+        mj_http_wait_for(h->http, &p);
+    else
+        mj_http_wait(h->http, p.until_ms);
     pthread_mutex_unlock(&h->reg.lock);
     return 0;
 }
 
-/* Takes a request out of the client's list, if it has ended; with `why` it ends now.  NULL: it goes on, or there is
- * none with that number. */
-static sent *take(client *h, int64_t number, const char *why)
+/* http:withdraw(): requests that wait for a connection end; their answers are `true`. */
+static int http_withdraw(lua_State *L)
 {
-    sent **at = &h->first, *s;
+    client *h = check(L);
 
-    while (*at && (*at)->number != number)
-        at = &(*at)->next;
-    s = *at;
-    if (s && why)
+    pthread_mutex_lock(&h->reg.lock);
+    mj_http_withdraw(h->http);
+    pthread_mutex_unlock(&h->reg.lock);
+    return 0;
+}
+
+/* Takes the request at *at out of the client's list, if it has ended; with `why` it ends now.  NULL: it goes on. */
+static sent *take(client *h, sent **at, const char *why)
+{
+    sent *s = *at;
+
+    if (why)
         mj_http_cut(h->http, &s->call, why);
-    if (!s || !s->call.ended)
+    if (!s->call.ended)
         return NULL;
     *at = s->next;
     if (!*at)
@@ -297,7 +330,10 @@ static int push_sent(lua_State *L)
 {
     const sent *s = lua_touserdata(L, 1);
 
-    mjl_push_answer(L, &s->call.answer);
+    if (s->call.answer.withdrawn)
+        lua_pushboolean(L, true);
+    else
+        mjl_push_answer(L, &s->call.answer);
     return 1;
 }
 
@@ -308,12 +344,14 @@ static int http_take(lua_State *L)
     client *h = check(L);
     int64_t number = mjl_arg_int(L, 2, 0, MAX_NUMBER);
     const char *why = luaL_optstring(L, 3, NULL);
-    sent *s;
+    sent **at = &h->first, *s;
 
     lua_settop(L, 3);
     lua_pushcfunction(L, push_sent);
     pthread_mutex_lock(&h->reg.lock);
-    s = take(h, number, why);
+    while (*at && (*at)->number != number)
+        at = &(*at)->next;
+    s = *at ? take(h, at, why) : NULL;
     pthread_mutex_unlock(&h->reg.lock);
     if (!s)
         lua_pushboolean(L, false);
@@ -321,6 +359,54 @@ static int http_take(lua_State *L)
         lua_pushnil(L);
     free_sent(s);
     return 1;
+}
+
+/* Takes those requests out of the client's list that have ended and whose number is false in the table at index 2. */
+static sent *take_those(lua_State *L, client *h, const char *why)
+{
+    sent *taken = NULL, **end = &taken, **at = &h->first;
+
+    while (*at) {
+        sent *s = NULL;
+        lua_rawgeti(L, 2, (int)(*at)->number);
+        if (lua_isboolean(L, -1) && !lua_toboolean(L, -1))
+            s = take(h, at, why);
+        lua_pop(L, 1);
+        if (!s) {
+            at = &(*at)->next;
+            continue;
+        }
+        s->next = NULL;
+        *end = s;
+        end = &s->next;
+    }
+    return taken;
+}
+
+/* http:collect(answers, lost[, why]): the same for many.  `answers`: a table in which the numbers of requests that were
+ * started are false.  Of those that have ended it gets the answer; `true`: it was withdrawn before it was begun, and
+ * may be started again; `lost`: there is no memory for the answer. */
+static int http_collect(lua_State *L)
+{
+    client *h = check(L);
+    const char *why = luaL_optstring(L, 4, NULL);
+    sent *taken;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 4);
+    lua_pushcfunction(L, push_sent);
+    pthread_mutex_lock(&h->reg.lock);
+    taken = take_those(L, h, why);
+    pthread_mutex_unlock(&h->reg.lock);
+    while (taken) {
+        sent *s = taken;
+        taken = s->next;
+        if (!push_safely(L, 5, s))
+            lua_pushvalue(L, 3);
+        lua_rawseti(L, 2, (int)s->number); /* which is there: this takes no memory */
+        free_sent(s);
+    }
+    return 0;
 }
 
 /* core.http({connections=, connect_timeout_ms=, timeout_ms=, max_answer=, ca_file=, proxy=, insecure=}[, name]).  With
@@ -370,8 +456,9 @@ static int core_clock(lua_State *L)
 
 void mjl_open_http(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"perform", http_perform}, {"start", http_start}, {"wait", http_wait},
-                                       {"take", http_take},       {"close", http_close}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"perform", http_perform}, {"start", http_start},       {"wait", http_wait},   {"take", http_take},
+        {"collect", http_collect}, {"withdraw", http_withdraw}, {"close", http_close}, {NULL, NULL}};
     static const luaL_Reg call_methods[] = {{"close", call_close}, {NULL, NULL}};
     static const luaL_Reg functions[] = {{"http", core_http}, {"clock", core_clock}, {NULL, NULL}};
 

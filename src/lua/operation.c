@@ -77,11 +77,18 @@ static bool read_said(lua_State *L, int t, mj_signal *sig)
     return bytes;
 }
 
-static void read_signal(lua_State *L, int t, mj_signal *sig)
+static void read_source(lua_State *L, int t, mj_signal *sig)
 {
-    mj_str source = mjl_str(L, t, "source"), expect = mjl_str(L, t, "expect");
+    mj_str source = mjl_str(L, t, "source");
 
     sig->source = source.n ? (mj_source)named(L, source, "source", mj_source_name, MJ_NSOURCES) : MJ_FROM_USER;
+}
+
+static void read_signal(lua_State *L, int t, mj_signal *sig)
+{
+    mj_str expect = mjl_str(L, t, "expect");
+
+    read_source(L, t, sig);
     sig->expect_state = expect.n ? mj_state_parse(expect) : -1;
     if (expect.n && sig->expect_state < 0)
         luaL_error(L, "bad field 'expect'");
@@ -140,18 +147,31 @@ static void read_event_op(lua_State *L, int t, mj_op *op)
     op->sig.files = limited(L, t, "files", MJ_MAX_JSON);
 }
 
+/* Names the process that claims: all that a claim brings. */
+static void read_claim(lua_State *L, int t, mj_signal *sig)
+{
+    read_source(L, t, sig);
+    sig->expect_state = -1;
+    sig->wait_ms = -1;
+    sig->has_owner = true;
+    mj_owner_self(&sig->owner);
+}
+
 /* What no answer to a poll has, of which there are hundreds to a batch. */
 static void read_rare(lua_State *L, int t, mj_op *op)
 {
-    op->brief = mjl_bool(L, t, "brief");
+    op->until = mjl_ms(L, t, "until", 0);
+    if (op->kind == MJ_OP_SIGNAL)
+        return;
+    op->intake = limited(L, t, "intake", MJ_MAX_NAME);
+    if (op->kind == MJ_OP_CREATE)
+        return;
     op->no_policy = mjl_bool(L, t, "no_policy");
     op->limit = (uint32_t)mjl_int(L, t, "limit", 100, 0, UINT32_MAX);
-    op->until = mjl_ms(L, t, "until", 0);
     op->judge = mjl_bool(L, t, "judge");
     op->requests = (uint32_t)mjl_int(L, t, "requests", 0, 0, UINT32_MAX);
     op->elapsed_ms = mjl_ms(L, t, "elapsed_ms", 0);
     op->body = mjl_str(L, t, "body");
-    op->intake = limited(L, t, "intake", MJ_MAX_NAME);
 }
 
 void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
@@ -163,6 +183,11 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
         return;
     }
     op->want = mjl_bool(L, t, "want");
+    op->brief = op->want && mjl_bool(L, t, "brief");
+    if (op->kind == MJ_OP_CLAIM) {
+        read_claim(L, t, &op->sig);
+        return;
+    }
     if (!read_said(L, t, &op->sig))
         read_rare(L, t, op);
     read_signal(L, t, &op->sig);
@@ -177,9 +202,6 @@ void mjl_read_op(lua_State *L, int t, mj_op *op, mj_task *task)
         read_task(L, lua_gettop(L), task);
         lua_pop(L, 1);
         op->task = task;
-    } else if (op->kind == MJ_OP_CLAIM) {
-        op->sig.has_owner = true;
-        mj_owner_self(&op->sig.owner);
     }
 }
 
@@ -278,7 +300,8 @@ void mjl_push_result(lua_State *L, const mj_op *op)
         if (rc != MJ_OK)
             mjl_set_lit(L, "code", mj_error_name(rc));
     } else if (op->record.n > 0) {
-        rc = op->brief ? mjl_push_sendable(L, bytes_of(&op->record)) : mjl_push_task(L, bytes_of(&op->record));
+        bool brief = op->brief && op->code == MJ_OK;
+        rc = brief ? mjl_push_sendable(L, bytes_of(&op->record)) : mjl_push_task(L, bytes_of(&op->record));
         if (rc == MJ_OK)
             lua_setfield(L, -2, "task");
         else

@@ -161,6 +161,7 @@ int mjl_push_sendable(lua_State *L, mj_str record)
     lua_createtable(L, 0, 8);
     mjl_push_ref(L, t.ref);
     lua_setfield(L, -2, "ref");
+    mjl_set_lit(L, "state", mj_state_name(t.state));
     mjl_set_int(L, "attempt", t.nattempts);
     mjl_set_str(L, "account", a && a->account.n ? a->account : t.account);
     mjl_set_str(L, "prompt", t.prompt);

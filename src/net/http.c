@@ -1,5 +1,4 @@
 #include "base/error.h"
-#include "base/fault.h"
 #include "net/http_impl.h"
 
 #include <stdio.h>
@@ -13,8 +12,7 @@ enum {
     DEFAULT_CONNECT_MS = 10000,
     DEFAULT_TIMEOUT_MS = 30000,
     DEFAULT_ANSWER = 4 << 20,
-    MAX_ANSWER = 1 << 30,
-    POLL_MS = 1000 /* only a bound: curl_multi_poll also wakes for its own timers */
+    MAX_ANSWER = 1 << 30
 };
 
 /* False: no memory; nothing changed. */
@@ -60,34 +58,45 @@ mj_http *mj_http_new(const mj_http_options *o)
     h->ca_file = o->ca_file ? strdup(o->ca_file) : NULL;
     h->proxy = o->proxy ? strdup(o->proxy) : NULL;
     h->slots = calloc((size_t)h->o.connections, sizeof *h->slots);
-    if (!h->user_agent || (o->ca_file && !h->ca_file) || (o->proxy && !h->proxy) || !h->slots || !make_multi(h)) {
-        mj_http_free(h);
-        return NULL;
-    }
-    return h;
+    if (h->user_agent && (!o->ca_file || h->ca_file) && (!o->proxy || h->proxy) && h->slots && mj_http_make_locks(h) &&
+        make_multi(h))
+        return h;
+    mj_http_free(h);
+    return NULL;
 }
 
 /* ---- calls ---- */
 
 static const char FORKED[] = "the process that sent it forked, and this one is the child";
 
-/* In a child after fork() the connections are the parent's, and so are its calls: they end here, and go on there. */
+static void end_forked(mj_http_call *c, mj_http_outcome outcome)
+{
+    c->answer.body = NULL; /* the parent's thread may have been about to move it */
+    mj_http_failed(&c->answer, outcome, c->req.url, FORKED);
+    c->ended = true;
+}
+
+/* In a child after fork() the connections are the parent's, and so are its calls and its thread: calls end here, and go
+ * on there. */
 static int be_at_home(mj_http *h)
 {
     if (h->pid == getpid())
         return MJ_OK;
-    if (!make_multi(h))
+    if (!mj_http_make_locks(h) || !make_multi(h))
         return MJ_ENOMEM;
+    h->has_thread = h->driven = h->quit = false;
     for (int i = 0; i < h->o.connections; i++) {
-        mj_http_call *c = h->slots[i].call;
+        if (h->slots[i].call)
+            end_forked(h->slots[i].call, MJ_HTTP_MAYBE_SENT);
         h->slots[i].call = NULL;
-        if (c) {
-            mj_http_failed(&c->answer, MJ_HTTP_MAYBE_SENT, c->req.url, FORKED);
-            c->ended = true;
-        }
     }
-    while (h->first)
-        mj_http_cut(h, h->first, FORKED);
+    for (mj_http_call *c = h->first; c; c = c->next)
+        if (!c->ended)
+            end_forked(c, MJ_HTTP_NOT_SENT);
+    h->first = NULL;
+    h->last = &h->first;
+    h->waiting = h->under_way = 0;
+    h->flying = 0;
     return MJ_OK;
 }
 
@@ -98,99 +107,24 @@ int mj_http_start(mj_http *h, mj_http_call *c)
     c->answer = (mj_http_answer){.outcome = MJ_HTTP_NOT_SENT, .retry_after = -1};
     c->ended = false;
     c->next = NULL;
-    if (rc == MJ_OK) {
-        *h->last = c;
-        h->last = &c->next;
-    }
+    if (rc == MJ_OK)
+        mj_http_append(h, c);
     return rc;
-}
-
-/* Takes a call out of those that wait.  False: it does not wait. */
-static bool withdraw(mj_http *h, mj_http_call *c)
-{
-    mj_http_call **at = &h->first;
-
-    while (*at && *at != c)
-        at = &(*at)->next;
-    if (!*at)
-        return false;
-    *at = c->next;
-    if (!*at)
-        h->last = at;
-    return true;
-}
-
-static transfer *slot_of(mj_http *h, const mj_http_call *c) /* NULL: a free one */
-{
-    for (int i = 0; i < h->o.connections; i++)
-        if (h->slots[i].call == c)
-            return &h->slots[i];
-    return NULL;
 }
 
 void mj_http_cut(mj_http *h, mj_http_call *c, const char *why)
 {
     char text[128];
 
-    if (c->ended)
+    if (c->ended || be_at_home(h) != MJ_OK)
         return;
-    if (withdraw(h, c)) {
-        snprintf(text, sizeof text, "%s before it was begun", why);
-        mj_http_failed(&c->answer, MJ_HTTP_NOT_SENT, c->req.url, text);
-        c->ended = true;
-    } else {
-        mj_http_finish(h, slot_of(h, c), CURLE_OK, why);
-    }
-}
-
-/* Begins what waits, as far as there are free slots.  Gives how many calls have ended because they can't begin. */
-static size_t begin(mj_http *h)
-{
-    size_t ended = 0;
-    transfer *t;
-
-    while (h->first && (t = slot_of(h, NULL)) != NULL) {
-        mj_http_call *c = h->first;
-        withdraw(h, c);
-        ended += !mj_http_begin(h, t, c);
-    }
-    return ended;
-}
-
-static size_t collect(mj_http *h)
-{
-    size_t ended = 0;
-    CURLcode result;
-    transfer *t;
-
-    for (; (t = mj_curl_ended(h->multi, &result)) != NULL; ended++)
-        mj_http_finish(h, t, result, NULL);
-    return ended;
-}
-
-/* A request that may not be begun any more does not wait for its connection. */
-static size_t cut_late(mj_http *h)
-{
-    int64_t now = mj_http_clock();
-    size_t ended = 0;
-
-    for (int i = 0; i < h->o.connections; i++) {
-        const transfer *t = &h->slots[i];
-        if (t->call && !t->begun && t->req->start_by_ms && now > t->req->start_by_ms) {
-            mj_http_cut(h, t->call, "no connection in time");
-            ended++;
-        }
-    }
-    return ended;
-}
-
-static void cut_all(mj_http *h, const char *why)
-{
+    mj_http_come_home(h);
+    snprintf(text, sizeof text, "%s before it was begun", why);
+    if (c->ended || mj_http_end_waiting(h, c, text))
+        return;
     for (int i = 0; i < h->o.connections; i++)
-        if (h->slots[i].call)
-            mj_http_cut(h, h->slots[i].call, why);
-    while (h->first)
-        mj_http_cut(h, h->first, why);
+        if (h->slots[i].call == c)
+            mj_http_finish(h, &h->slots[i], CURLE_OK, why);
 }
 
 void mj_http_free(mj_http *h)
@@ -199,7 +133,8 @@ void mj_http_free(mj_http *h)
         return;
     /* After a fork the sockets belong to the parent, too: a TLS shutdown from here would harm it. */
     if (h->pid == getpid()) {
-        cut_all(h, "the client was closed");
+        mj_http_come_home(h);
+        mj_http_cut_all(h, "the client was closed");
         mj_curl->multi_cleanup(h->multi);
         mj_curl->share_cleanup(h->session);
     }
@@ -210,32 +145,24 @@ void mj_http_free(mj_http *h)
     free(h);
 }
 
-void mj_http_wait(mj_http *h, int64_t until_ms)
+void mj_http_withdraw(mj_http *h)
 {
-    size_t ended = 0;
-    int active;
+    if (be_at_home(h) == MJ_OK)
+        mj_http_withdraw_all(h);
+}
 
+void mj_http_wait_for(mj_http *h, const mj_http_pause *p)
+{
     if (be_at_home(h) != MJ_OK)
         return;
-    for (;;) {
-        int64_t left = until_ms - mj_http_clock();
-        CURLMcode rc;
-        ended += begin(h);
-        rc = mj_curl->multi_perform(h->multi, &active);
-        ended += collect(h);
-        ended += cut_late(h);
-        if (rc == CURLM_OK && h->first && slot_of(h, NULL))
-            continue; /* a connection became free */
-        if (rc == CURLM_OK && ended == 0 && left > 0 && active > 0) {
-            MJ_FAULT("http.wait"); /* first the connection is made, later the answer is awaited */
-            rc = mj_curl->multi_poll(h->multi, NULL, 0, (int)(left < POLL_MS ? left : POLL_MS), NULL);
-            if (rc == CURLM_OK && mj_http_clock() < until_ms)
-                continue;
-        }
-        if (rc != CURLM_OK)
-            cut_all(h, mj_curl->multi_strerror(rc));
-        return;
-    }
+    mj_http_go_on(h, p);
+    mj_http_drive(h);
+}
+
+void mj_http_wait(mj_http *h, int64_t until_ms)
+{
+    if (be_at_home(h) == MJ_OK)
+        mj_http_go_on(h, &(mj_http_pause){.until_ms = until_ms, .low = SIZE_MAX});
 }
 
 int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t deadline_ms, mj_http_answer *answers)
@@ -252,7 +179,7 @@ int mj_http_perform(mj_http *h, const mj_http_request *reqs, size_t n, int64_t d
     }
     for (size_t i = 0; rc == MJ_OK && i < n; i++) {
         while (!calls[i].ended && !(deadline_ms && mj_http_clock() >= deadline_ms))
-            mj_http_wait(h, deadline_ms ? deadline_ms : INT64_MAX);
+            mj_http_go_on(h, &(mj_http_pause){.until_ms = deadline_ms ? deadline_ms : INT64_MAX, .low = SIZE_MAX});
         mj_http_cut(h, &calls[i], "out of time");
         answers[i] = calls[i].answer;
     }

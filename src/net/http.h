@@ -6,6 +6,10 @@
  * there, while other requests go on.  HTTP/1.1 only, no redirects, no proxies from the environment, no cookies, no
  * `Expect`, no signals, TLS verified by default.
  *
+ * Requests go on while their caller does something else, if it wants that: when mj_http_wait_for() returns and some are
+ * under way, a thread of the client goes on with them, and ends when none is.  It blocks all signals.  Without a
+ * thread, or where none can be made, requests go on only while their caller waits.
+ *
  * The important question is not whether a request failed, but whether the server can have it.  libcurl never gets a
  * request with `once` in a form that it could send twice by itself: the body comes from a read callback that can't
  * rewind, and a request that was begun does not start again.  As long as no byte of its body was handed over, the
@@ -18,6 +22,7 @@
 #ifndef MJ_HTTP_H
 #define MJ_HTTP_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,6 +40,8 @@ typedef struct mj_http_options {
     const char *user_agent; /* NULL: "mjhook" */
 } mj_http_options;
 
+typedef struct mj_http_answer mj_http_answer;
+
 typedef struct mj_http_request {
     const char *url;
     const char *const *headers; /* "Name: value" strings, NULL-terminated; may be NULL */
@@ -46,6 +53,9 @@ typedef struct mj_http_request {
                           * stalled does not send); 0: none */
     bool details;        /* fill in the answer's diagnostics */
     const char *ca_file; /* certificates to trust; NULL: the client's */
+    bool (*is_fine)(const mj_http_answer *); /* asked when it has ended, from any thread.  False: no other request that
+                                              * asks so is begun before a wait has ended; those that wait for a
+                                              * connection are withdrawn.  NULL: any answer is fine */
 } mj_http_request;
 
 typedef enum {
@@ -67,11 +77,12 @@ typedef struct mj_http_details {
     char location[256]; /* the target of a redirect, without query and fragment, which may be secret */
 } mj_http_details;
 
-typedef struct mj_http_answer {
+struct mj_http_answer {
     mj_http_outcome outcome;
     int status;          /* HTTP status when answered */
     bool blocked;        /* it has a "cf-mitigated" header: it comes from in front of the server */
     bool too_long, cut;  /* not answered: the answer was longer than allowed, or it broke off */
+    bool withdrawn;      /* not sent: it was withdrawn before it was begun, and may be started again */
     int64_t retry_after; /* seconds of a Retry-After header (number or date), 0..86400; -1: none */
     char *body; /* owned by the answer, NUL-terminated; NULL: none.  Unrequested compression is removed (base/gunzip.h);
                  * max_answer bounds the body before and after */
@@ -79,14 +90,14 @@ typedef struct mj_http_answer {
     char error[160]; /* for people: the host and what happened, never a header, a key or a query */
     int64_t elapsed_ms;
     mj_http_details *details; /* owned by the answer; NULL: not wanted, or no memory */
-} mj_http_answer;
+};
 
 /* A request that is under way.  The caller owns it, and the strings of `req`, and moves none of it until it has ended.
  */
 typedef struct mj_http_call {
     mj_http_request req;
     mj_http_answer answer; /* complete once it has ended */
-    bool ended;
+    atomic_bool ended;
     struct mj_http_call *next; /* of those that wait for a connection */
 } mj_http_call;
 
@@ -95,12 +106,25 @@ mj_http *mj_http_new(const mj_http_options *o);
 /* Ends what is under way. */
 void mj_http_free(mj_http *h);
 
-/* Adds a call, of which only `req` is set.  mj_http_wait() begins it as soon as one of the connections is free.  0, or
+/* Adds a call, of which only `req` is set.  It begins as soon as one of the connections is free and calls go on.  0, or
  * MJ_ENOMEM: it was not added. */
 int mj_http_start(mj_http *h, mj_http_call *c);
+
 /* Goes on with all calls under way until one more has ended; at `until_ms` (CLOCK_BOOTTIME milliseconds) it returns in
- * any case, having begun what could begin.  Between two waits nothing is read or written. */
+ * any case, having begun what could begin. */
 void mj_http_wait(mj_http *h, int64_t until_ms);
+
+/* What a longer wait ends by, beside that nothing is under way, or an answer is not fine. */
+typedef struct mj_http_pause {
+    int64_t until_ms; /* then in any case */
+    int64_t rest_ms;  /* so long after the first call that has ended since the last wait */
+    size_t low;       /* a call has ended, and at most so many wait for a connection */
+} mj_http_pause;
+
+/* The same until more than one call has ended.  What is under way then goes on when this has returned. */
+void mj_http_wait_for(mj_http *h, const mj_http_pause *p);
+/* Withdraws the calls that wait for a connection and have `is_fine`: they end, and their answers say so. */
+void mj_http_withdraw(mj_http *h);
 /* Ends a call now, if it has not ended, with the outcome that is true for it: NOT_SENT while it was not begun. */
 void mj_http_cut(mj_http *h, mj_http_call *c, const char *why);
 /* Performs all n requests, at most `connections` at once, and returns when each has its answer.  At `deadline_ms`

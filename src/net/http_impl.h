@@ -1,4 +1,5 @@
-/* The inside of mj_http, for net/http.c (clients and batches), net/transfer.c (one request) and net/details.c. */
+/* The inside of mj_http, for net/http.c (clients and batches), net/drive.c (what goes on), net/transfer.c (one request)
+ * and net/details.c. */
 #ifndef MJ_HTTP_IMPL_H
 #define MJ_HTTP_IMPL_H
 
@@ -6,6 +7,7 @@
 #include "net/framing.h"
 #include "net/http.h"
 
+#include <pthread.h>
 #include <sys/types.h>
 
 typedef struct transfer { /* a running request */
@@ -28,18 +30,51 @@ typedef struct transfer { /* a running request */
 } transfer;
 
 struct mj_http {
-    CURLM *multi;    /* owns the connections */
-    CURLSH *session; /* TLS sessions, so that the next connection to a server needs no full handshake */
     mj_http_options o;
     char *user_agent, *ca_file, *proxy;
-    int64_t distrust_until; /* until then no submission uses a kept connection: the server closes them */
     pid_t pid;
-    transfer *slots;             /* o.connections of them */
+
+    /* Of the thread that drives: the client's own while it runs, else the caller's. */
+    CURLM *multi;           /* owns the connections */
+    CURLSH *session;        /* TLS sessions, so that the next connection to a server needs no full handshake */
+    int64_t distrust_until; /* until then no submission uses a kept connection: the server closes them */
+    transfer *slots;        /* o.connections of them */
+    int flying;             /* those in use */
+
+    pthread_mutex_t lock;        /* for all below */
+    pthread_cond_t news;         /* what a wait waits for may be there */
     mj_http_call *first, **last; /* calls that wait for a connection */
+    size_t waiting, under_way;   /* how many; how many have not ended */
+    size_t ended;                /* since the last wait */
+    int64_t ended_at;            /* when the first of them did */
+    bool urgent;                 /* one of them is not fine */
+    size_t low;                  /* mj_http_pause.waiting of the wait that goes on */
+    bool has_thread, driven;     /* `thread` is to be joined; it drives */
+    bool quit, woken;            /* it is to end; it is awake, or has been woken */
+    pthread_t thread;
 };
 
-/* Starts a call's transfer.  False: it could not be started, and has ended; see its answer. */
-bool mj_http_begin(mj_http *h, transfer *t, mj_http_call *c);
+/* False: no memory. */
+bool mj_http_make_locks(mj_http *h);
+/* Appends a call to those that wait, and tells the thread. */
+void mj_http_append(mj_http *h, mj_http_call *c);
+/* Takes a call out of those that wait, and ends it.  False: it does not wait. */
+bool mj_http_end_waiting(mj_http *h, mj_http_call *c, const char *why);
+/* Withdraws all that wait. */
+void mj_http_withdraw_all(mj_http *h);
+/* Drives in the caller's thread, or waits for the client's own. */
+void mj_http_go_on(mj_http *h, const mj_http_pause *p);
+/* Makes the client's thread, if calls are under way and there is none. */
+void mj_http_drive(mj_http *h);
+/* Ends the client's thread: now the caller drives. */
+void mj_http_come_home(mj_http *h);
+/* Ends all calls.  For the thread that drives. */
+void mj_http_cut_all(mj_http *h, const char *why);
+/* A call that was begun has ended; its answer is complete, and its slot free.  For the thread that drives. */
+void mj_http_ended(mj_http *h, mj_http_call *c);
+
+/* Starts a call's transfer.  If it can't be started, it has ended; see its answer. */
+void mj_http_begin(mj_http *h, transfer *t, mj_http_call *c);
 /* Ends a transfer: libcurl is done with it, or it is cut off for the reason `cut` (else NULL).  Its call has ended and
  * its slot is free. */
 void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut);

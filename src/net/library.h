@@ -14,8 +14,8 @@
     X(easy_cleanup) X(easy_getinfo) X(easy_header) X(easy_init) X(easy_perform) X(easy_recv) X(easy_send) \
     X(easy_setopt) X(easy_strerror) X(free) X(getdate) X(global_init) X(multi_add_handle) X(multi_cleanup) \
     X(multi_info_read) X(multi_init) X(multi_perform) X(multi_poll) X(multi_remove_handle) X(multi_setopt) \
-    X(multi_strerror) X(share_cleanup) X(share_init) X(share_setopt) X(slist_append) X(slist_free_all) X(url) \
-    X(url_cleanup) X(url_get) X(url_set) X(version)
+    X(multi_strerror) X(multi_wakeup) X(share_cleanup) X(share_init) X(share_setopt) X(slist_append) X(slist_free_all) \
+    X(url) X(url_cleanup) X(url_get) X(url_set) X(version)
 /* clang-format on */
 
 typedef struct mj_curl_library {

@@ -252,14 +252,15 @@ static bool set_up(const mj_http *h, transfer *t)
 
 static void release(mj_http *h, transfer *t)
 {
-    mj_curl->multi_remove_handle(h->multi, t->easy);
+    mj_http_call *c = t->call;
+
     mj_curl->easy_cleanup(t->easy);
     mj_curl->slist_free_all(t->headers);
-    t->call->ended = true;
     t->call = NULL;
+    mj_http_ended(h, c);
 }
 
-bool mj_http_begin(mj_http *h, transfer *t, mj_http_call *c)
+void mj_http_begin(mj_http *h, transfer *t, mj_http_call *c)
 {
     const mj_http_request *r = &c->req;
 
@@ -271,13 +272,9 @@ bool mj_http_begin(mj_http *h, transfer *t, mj_http_call *c)
                     .started = mj_http_clock(),
                     .counts = r->once && r->body && r->body_len > 0};
     if (set_up(h, t) && mj_curl->multi_add_handle(h->multi, t->easy) == CURLM_OK)
-        return true;
-    mj_curl->easy_cleanup(t->easy);
-    mj_curl->slist_free_all(t->headers);
-    t->call = NULL;
-    c->ended = true;
+        return;
     mj_http_failed(&c->answer, MJ_HTTP_NOT_SENT, r->url, "the request could not be made (bad header or out of memory)");
-    return false;
+    release(h, t);
 }
 
 /* Whether the server can have the request, when there is no complete answer. */
@@ -380,5 +377,6 @@ void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
                  (result == CURLE_PARTIAL_FILE || result == CURLE_RECV_ERROR || t->framing.fault);
     }
     mj_http_add_details(t, result, cut);
+    mj_curl->multi_remove_handle(h->multi, t->easy);
     release(h, t);
 }

@@ -209,7 +209,7 @@ typedef struct mj_event_record {
 typedef struct mj_op {
     mj_op_kind kind;
     bool want;      /* give the record back */
-    bool brief;     /* CLAIM: its caller reads of the record only what is sent */
+    bool brief;     /* CREATE, CLAIM: its caller reads of the record only what is sent */
     bool raw;       /* EVENT_TAKE, of the binding: the caller decodes the records */
     bool judge;     /* SWEPT */
     bool no_policy; /* PRUNE: events that only wait for a handler hold no task back, and go with it */

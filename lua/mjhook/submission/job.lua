@@ -14,6 +14,8 @@ local FIELDS = {
   account = "string", priority = "number", expires = "number",
 }
 
+local NAMES = { "user_id", "key" }
+
 local function invalid(text, ...)
   return nil, core.error("invalid", text:format(...))
 end
@@ -100,19 +102,24 @@ function M.sendable(mj, name)
   return usable(config, name)
 end
 
+-- json.canonical() of the values that many jobs have.
+local canonical_of = setmetatable({}, { __index = function(self, value)
+  self[value] = json.canonical(value)
+  return self[value]
+end })
+
 -- Of what makes a repeated key mean the same job. It is stored: json.canonical() of a table with these fields, written
--- out because that takes a third of the time.
+-- out because that takes a fifth of the time.
 local function fingerprint(task, context)
   local canonical, digits = json.canonical, ""
   local text = json.kept(context)
   if text and not select(2, core.json_check(text)) then
     digits = text -- what is the same number to Lua may be another one in the text
   end
-  return core.sha256(table.concat({
-    "{", "s4:mode=", canonical(task.mode), "s6:prompt=", canonical(task.prompt or false),
-    "s7:context=", canonical(context == nil and json.null or context), "s7:timeout=", canonical(task.timeout),
-    "s7:user_id=", canonical(task.user_id or false), "}",
-  }, "\n") .. digits)
+  return core.sha256("{\ns4:mode=\n" .. canonical_of[task.mode] .. "\ns6:prompt=\n"
+    .. canonical(task.prompt or false) .. "\ns7:context=\n" .. (context == nil and "null" or canonical(context))
+    .. "\ns7:timeout=\n" .. canonical_of[task.timeout] .. "\ns7:user_id=\n" .. canonical(task.user_id or false)
+    .. "\n}" .. digits)
 end
 
 --- The record of a new job. Everything that can be wrong with it is found before anything is stored.
@@ -143,7 +150,7 @@ function M.record(mj, args, what)
   elseif args.expires and not (args.expires > 0 and args.expires <= 31536000) then
     return invalid("expires: seconds, more than 0 and at most a year, expected, got %s", args.expires)
   end
-  for _, name in ipairs { "user_id", "key" } do
+  for _, name in ipairs(NAMES) do
     local value = args[name]
     if value and (value == "" or #value > core.max_name) then
       return invalid("%s: 1 to %d bytes expected, got %d", name, core.max_name, #value)

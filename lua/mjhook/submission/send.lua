@@ -215,6 +215,10 @@ local function read(mj, task, answer, err)
 end
 
 function Sending:read(item, answer, err)
+  if answer and answer.outcome == "not_sent" and core.clock() > item.start_by then
+    self:settle(item, TOO_LATE)
+    return
+  end
   local ok, verdict = pcall(memory.insist, read, self.mj, item.task, answer, err)
   if not ok and not memory.is_out(verdict) then
     error(verdict, 0)
@@ -341,6 +345,7 @@ function Sending:store(hurried)
   local ops = outcome(self, ended)
   self.ahead = all_accepted and math.min(math.max(hurried and 2 * #ended or #ended,
     math.floor(self.mj.config.connections / 2)), M.AHEAD_MAX) or 0
+  self.low = math.floor(self.ahead / 2)
   local claims, start_by = self:claims(#staying), core.clock() + M.STALL_MS
   local results, claimed = M.claim(self.mj, ops, claims)
   self.items, self.ended = staying, 0
@@ -369,6 +374,7 @@ local function new(mj, how)
     items = {}, ended = 0,
     waiting = 0,              -- items that are ready and found no connection
     ahead = 0, dry = false,   -- how many to claim ahead; whether the last commit had nothing more to claim
+    low = 0,                  -- when so few of them are left, more is claimed
     rests = {},               -- by account: see new_rest()
     tried = {}, again = false, -- refs with the account that sent them; whether one came back there
     halted = false,           -- the verdict of what is not begun from now on

@@ -25,6 +25,8 @@ local function check(mj, jobs)
   return records, results
 end
 
+local NONE = {}
+
 -- The result of a job when memory ran out before it could be told.
 local UNSURE = { error = memory.UNKNOWN }
 
@@ -38,7 +40,7 @@ function Jobs:portion(first)
     local record = self.records[i]
     if record then
       places[#places + 1] = i
-      ops[#ops + 1] = { op = "create", task = record, source = "user", want = true }
+      ops[#ops + 1] = { op = "create", task = record, source = "user", want = true, brief = true }
       bytes = bytes + #record.prompt + #(record.context or "")
     end
     i = i + 1
@@ -53,6 +55,7 @@ function Jobs:note(task)
     return -- another caller's, which has waited longer
   end
   self.waiting[task.ref] = task.state == "queued" or nil
+  self.brief[task.ref] = nil
   task.requests = nil
   for n, i in ipairs(places) do
     local copy = task
@@ -88,6 +91,7 @@ function Jobs:created(i, result)
   self.places[task.ref] = places
   places[#places + 1] = i
   self.waiting[task.ref] = task.state == "queued" or nil
+  self.brief[task.ref] = result.code == "ok" or nil
 end
 
 -- Stores the list. The last transaction claims, too: between two of them another one would, a dispatcher or another
@@ -158,16 +162,21 @@ local function send(mj, claimed, start_by, how)
   end
 end
 
--- What others have claimed of it meanwhile is not `queued` any more.
-function Jobs:look_again()
-  local refs = {}
-  for ref in pairs(self.waiting) do
-    refs[#refs + 1] = ref
+-- Reads what is not known, or not all of it: what became of a job after it was stored.
+function Jobs:look(ref)
+  local task = self.mj.exec:read("get", ref)
+  if task then
+    self:note(view(task))
   end
-  for _, ref in ipairs(refs) do
-    local task = self.mj.exec:read("get", ref)
-    if task and task.state ~= "queued" then
-      self:note(view(task))
+end
+
+function Jobs:look_again()
+  for ref, places in pairs(self.places) do
+    if self.waiting[ref] or self.brief[ref] then
+      local ok, why = pcall(memory.insist, self.look, self, ref)
+      for _, place in ipairs(ok and NONE or places) do
+        self:untold(place, self.results[place], why)
+      end
     end
   end
 end
@@ -175,8 +184,8 @@ end
 --- mj:submit_many, of a list.
 function M.submit_many(mj, jobs)
   local records, results = check(mj, jobs)
-  local list = setmetatable({ mj = mj, jobs = jobs, records = records, results = results, places = {}, waiting = {} },
-    Jobs)
+  local list = setmetatable({ mj = mj, jobs = jobs, records = records, results = results, places = {}, waiting = {},
+    brief = {} }, Jobs) -- refs of jobs of which only what is sent is known
   local how = list:how()
   local ok, claimed, err_or_start_by = pcall(list.store, list)
   if not ok then
@@ -186,6 +195,7 @@ function M.submit_many(mj, jobs)
     claimed, err_or_start_by = nil, memory.error(claimed)
   end
   if not claimed then
+    pcall(list.look_again, list)
     return list.stored and results or nil, err_or_start_by
   end
   local sent, err = pcall(send, mj, claimed, err_or_start_by, how)

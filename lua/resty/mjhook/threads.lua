@@ -1,6 +1,5 @@
 --- The executor under nginx: worker threads for all that waits, and one commit for all requests that wait for one.
 local core = require "mjhook.core"
-local executor = require "mjhook.executor"
 local lane = require "resty.mjhook.lane"
 local log = require("resty.mjhook.log").log
 local run_in_thread = require "resty.mjhook.keep"
@@ -11,6 +10,8 @@ local stores = require "mjhook.stores"
 local M = { COMMIT_POOL = lane.POOL, HTTP_POOL = "mjhook_http", READ_POOL = "mjhook_read", AIRS = 4 }
 
 local unpack = table.unpack or unpack
+
+local NONE = {}
 
 local Threads = {}
 Threads.__index = Threads
@@ -146,10 +147,15 @@ local function take_off(self, air, requests)
 end
 
 local function fly(self, requests, deadline, air)
-  local numbers = executor.board(air, requests)
-  return executor.landed(air, requests, self:in_thread(M.HTTP_POOL, "fly", {
-    name = air.name, requests = requests, numbers = numbers, until_ms = air.until_ms,
-  }, deadline))
+  local answers, err = self:in_thread(M.HTTP_POOL, "fly", { requests = requests, air = air }, deadline)
+  if not answers then
+    return nil, err
+  end
+  for number, answer in pairs(answers) do
+    air.answers[number] = answer
+  end
+  air.open = true
+  return NONE
 end
 
 --- See executor's http().
@@ -162,7 +168,7 @@ end
 
 --- See executor's land().
 function Threads:land(air)
-  if air.numbers and next(air.numbers) then
+  if air.name and next(air.answers) then
     fly(self, {}, 0, air)
   end
   if air.name then

@@ -179,23 +179,22 @@ local function client_of(name, config)
 end
 
 --- Goes on with the requests of an air: see mjhook.executor.
--- @tparam table flight {name= (of the air), requests= (new ones), numbers= (of all that are in the air), until_ms=}
+-- @tparam table flight {requests= (new ones), air= (with its name)}
 -- @treturn string "ok" and the answers by number, "failed" and an error as plain table, or "unconfigured"
 function M.fly(id, settings, flight, deadline)
   if unknown(id, settings) then
     return "unconfigured"
   end
   local exec, err = executor_of(id, settings)
-  local client, answers
+  local client, flown
   if exec then
-    client, err = client_of(flight.name, exec.config)
+    client, err = client_of(flight.air.name, exec.config)
   end
   if client then
-    answers, err = executor.fly(client, provider.complete(exec.config, flight.requests), flight.numbers,
-      flight.until_ms, deadline or nil)
+    flown, err = executor.fly(client, provider.complete(exec.config, flight.requests), flight.air, deadline or nil)
   end
-  if answers then
-    return "ok", answers
+  if flown then
+    return "ok", flight.air.answers
   end
   return "failed", plain(err)
 end
