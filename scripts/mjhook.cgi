@@ -147,7 +147,7 @@ end
 
 local function answer()
   local mjhook = load_mjhook()
-  require("mjhook.core").standard_files() -- before anything else is opened
+  require("mjhook.core").begin_program() -- before anything else is opened
   -- A store that is not there is a mistake in the set-up: made here it would belong to the wrong user.
   local mj, err = mjhook.open { create = false }
   if not mj then

@@ -24,6 +24,17 @@ describe("a store that is not there yet", function()
   end)
   after_each(kit.cleanup)
 
+  it("finds no space under a limit of the size of files, and no program ends by a signal", function()
+    local out, code = kit.sh(environment .. MJHOOK .. " submit 'a fox'")
+    assert.equal(0, code, out)
+    for _, program in ipairs { MJHOOK .. " submit 'a crow'", RECONCILE } do
+      out, code = kit.sh(("ulimit -f 1; %s%s"):format(environment, program))
+      assert.equal(73, code, out)
+      assert.matches("no space left for the store: File too large", out, 1, true)
+    end
+    assert.equal("1", (kit.sh(environment .. MJHOOK .. " list --count")))
+  end)
+
   -- Also where its directory is there already, as init and systemd leave it.
   for name, prepare in pairs { ["without its directory"] = "true",
                                ["with an empty directory"] = "mkdir -m 700 store" } do

@@ -86,6 +86,24 @@ describe("mjhook init", function()
     assert.not_equal(secret, kit.read(other .. "/etc/secrets"))
   end)
 
+  local as_any_user = AS_ROOT and it or pending
+
+  as_any_user("serves a user without an entry in /etc/passwd, as containers have them", function()
+    local base = dir .. "/x"
+    kit.sh(("mkdir %s && chown 54321:54322 %s"):format(base, base))
+    local as_uid = "setpriv --reuid=54321 --regid=54322 --clear-groups "
+    local out, code = kit.sh(as_uid .. environment() .. ("%s -c %s/etc/config.lua init %s/store --json --no-check"):format(
+      MJHOOK, base, base))
+    assert.equal(0, code, out)
+    assert.equal("54321", cjson.decode(out).user)
+    assert.equal("54321 54322 700", kit.sh(("stat -c '%%u %%g %%a' %s/store"):format(base)))
+    out, code = kit.sh(as_uid .. environment() .. ("%s -c %s/etc/config.lua submit 'a fox'"):format(MJHOOK, base))
+    assert.equal(0, code, out)
+    out, code = init(("-c %s/y/config.lua init %s/y --user 54321 --json --no-check"):format(dir, dir))
+    assert.equal(1, code)
+    assert.matches("there is no user 54321", out, 1, true)
+  end)
+
   it("says what doctor says, and does not fail because nginx does not run yet", function()
     local out, code = init(("-c %s/etc/config.lua init %s/store --user %s --yes"):format(dir, dir, THEIRS))
     assert.equal(0, code, out)

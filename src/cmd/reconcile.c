@@ -399,6 +399,7 @@ int main(int argc, char **argv)
     int rc;
 
     mj_fd_fill_standard(); /* before anything else is opened */
+    mj_fd_outlive_limit();
     rc = parse(argc, argv, &o);
     if (rc == EXIT_DONE && fflush(stdout) != 0) { /* version or help was printed */
         perror("mjhook-reconcile: standard output can't be written");

@@ -89,11 +89,12 @@ static int core_stat(lua_State *L)
     return 1;
 }
 
-/* core.standard_files(): programs call it first; see mj_fd_fill_standard() */
-static int core_standard_files(lua_State *L)
+/* core.begin_program(): programs call it first; see os/fd.h */
+static int core_begin_program(lua_State *L)
 {
     (void)L;
     mj_fd_fill_standard();
+    mj_fd_outlive_limit();
     return 0;
 }
 
@@ -195,7 +196,7 @@ void mjl_open_sys(lua_State *L)
         {"cwd", core_cwd},
         {"realpath", core_realpath},
         {"environment", core_environment},
-        {"standard_files", core_standard_files},
+        {"begin_program", core_begin_program},
         {"columns", core_columns},
         {"stat", core_stat},
         {"uid", core_uid},

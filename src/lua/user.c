@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,17 +17,23 @@ static int not_there(lua_State *L, const char *what)
     return mjl_fail(L, MJ_ENOTFOUND, lua_tostring(L, -1));
 }
 
-/* core.user(name or uid) -> {name=, uid=, gid=, home=} | nil, err */
+/* core.user(name or uid) -> {name=, uid=, gid=, home=} | nil, err.  The user of this process needs no entry: in a
+ * container any number is one. */
 static int core_user(lua_State *L)
 {
     bool by_uid = lua_type(L, 1) == LUA_TNUMBER;
+    char me[16], *buf = lua_newuserdata(L, ROOM);
     struct passwd pw, *found = NULL;
-    char *buf = lua_newuserdata(L, ROOM);
 
+    snprintf(me, sizeof me, "%u", (unsigned)getuid());
     if (by_uid)
         getpwuid_r((uid_t)mjl_arg_int(L, 1, 0, UINT32_MAX), &pw, buf, ROOM, &found);
     else
         getpwnam_r(luaL_checkstring(L, 1), &pw, buf, ROOM, &found);
+    if (!found && strcmp(lua_tostring(L, 1), me) == 0) {
+        pw = (struct passwd){.pw_name = me, .pw_uid = getuid(), .pw_gid = getgid(), .pw_dir = "/"};
+        found = &pw;
+    }
     if (!found)
         return not_there(L, lua_pushfstring(L, by_uid ? "user with the uid %s" : "user %s", lua_tostring(L, 1)));
     lua_createtable(L, 0, 4);

@@ -3,6 +3,9 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -63,4 +66,16 @@ void mj_fd_close_from(int low)
 void mj_fd_close_file(dev_t dev, ino_t ino)
 {
     close_all(STDERR_FILENO + 1, &(struct stat){.st_dev = dev, .st_ino = ino});
+}
+
+static void on_limit(int sig)
+{
+    (void)sig;
+}
+
+void mj_fd_outlive_limit(void)
+{
+    struct sigaction sa = {.sa_handler = on_limit, .sa_flags = SA_RESTART}; /* exec() keeps no handler */
+
+    sigaction(SIGXFSZ, &sa, NULL);
 }

@@ -89,7 +89,7 @@ local function print_version()
 end
 
 local function dispatch(argv)
-  require("mjhook.core").standard_files() -- before anything else is opened
+  require("mjhook.core").begin_program() -- before anything else is opened
   local values, command, arguments = options.parse(argv, catalog.GLOBAL, catalog.command)
   if values.help or command == catalog.HELP then
     require("mjhook.cli.output").print(help_text(command, values, arguments))

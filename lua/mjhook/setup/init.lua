@@ -158,7 +158,7 @@ function M.run(plan)
     return nil, err
   end
   local self = setmetatable({ plan = plan, user = user, root = core.uid() == 0, written = {}, undo = {},
-                              own_gid = (core.user(core.uid()) or user).gid }, Setup)
+                              own_gid = core.user(core.uid()).gid }, Setup)
   local ok, why = pcall(make, self)
   if ok then
     return { written = self.written, user = user }

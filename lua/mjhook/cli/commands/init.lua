@@ -12,7 +12,7 @@ local ETC, VAR = "/etc/mjhook/config.lua", "/var/lib/mjhook"
 
 local function home()
   local me = core.user(core.uid())
-  return os.getenv "HOME" or me and me.home or "/"
+  return os.getenv "HOME" or me.home
 end
 
 -- The answer to a question; the default for an empty line.
@@ -42,9 +42,9 @@ local function default_user()
   local me = core.user(core.uid())
   if AS_ROOT then
     local theirs = core.user "mjhook"
-    return theirs and theirs.name or me and me.name or "root"
+    return (theirs or me).name
   end
-  return me and me.name or fail.stop(fail.FAILED, ("no user has the uid %d"):format(core.uid()))
+  return me.name
 end
 
 local function absolute(path)
