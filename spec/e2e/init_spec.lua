@@ -92,8 +92,8 @@ describe("mjhook init", function()
     local base = dir .. "/x"
     kit.sh(("mkdir %s && chown 54321:54322 %s"):format(base, base))
     local as_uid = "setpriv --reuid=54321 --regid=54322 --clear-groups "
-    local out, code = kit.sh(as_uid .. environment() .. ("%s -c %s/etc/config.lua init %s/store --json --no-check"):format(
-      MJHOOK, base, base))
+    local arguments = ("-c %s/etc/config.lua init %s/store --json --no-check"):format(base, base)
+    local out, code = kit.sh(as_uid .. environment() .. MJHOOK .. " " .. arguments)
     assert.equal(0, code, out)
     assert.equal("54321", cjson.decode(out).user)
     assert.equal("54321 54322 700", kit.sh(("stat -c '%%u %%g %%a' %s/store"):format(base)))

@@ -1,8 +1,6 @@
 #include "os/fd.h"
 
 #include <fcntl.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
