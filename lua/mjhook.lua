@@ -346,11 +346,7 @@ end
 ---@usage for event in mj:events{ buried = true } do print(event.event_id, event.errors[#event.errors].message) end
 function Mjhook:events(filter)
   check_open(self, 2)
-  filter = check.filter("events", filter, listing.EVENT_FIELDS, 2)
-  if filter.ref and not core.is_ref(filter.ref) then
-    return function() end
-  end
-  return listing.events(self, filter)
+  return listing.events(self, check.filter("events", filter, listing.EVENT_FIELDS, 2))
 end
 
 --- Makes an event due now and gives it all its tries again; also a buried one.

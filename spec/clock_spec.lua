@@ -212,3 +212,50 @@ describe("a clock that was an hour ahead and is set right", function()
     assert.equal("create claim accepted", kit.story(mj:get(task.ref)))
   end)
 end)
+
+-- As on a database, whose clock counts for all hosts: here it is ahead of this one's.
+describe("a store whose clock is ten minutes ahead of this machine's", function()
+  setup(sim.start)
+  teardown(sim.stop)
+  before_each(sim.reset)
+  after_each(kit.cleanup)
+
+  local AHEAD_MS = 600000
+
+  local function open(settings)
+    local mj = kit.open(settings or {}, sim)
+    function mj.exec.now()
+      return core.now() + AHEAD_MS
+    end
+    return mj
+  end
+
+  it("rests an account for as long as it was told to", function()
+    local mj = open()
+    assert(mj:pause("default", 60))
+    local left = mj:stats().accounts[1].paused_until - mj.exec:now()
+    assert.is_true(left > 50000 and left <= 60000, left)
+    assert.equal("queued", assert(mj:submit { prompt = "a fox" }).state)
+  end)
+
+  it("picks what was stored a moment ago for an action, and for a search", function()
+    local mj = open()
+    assert(mj:pause "default")
+    assert(mj:submit { prompt = "a fox" })
+    kit.travel(-7 * 86400 - 300) -- this machine's clock is behind by more than a search looks back
+    local now = mj.exec.now
+    function mj.exec.now()
+      return now() + 7 * 86400000 + 300000
+    end
+    assert.equal(1, assert(mj:count { q = "fox" }).count)
+    assert.equal(1, assert(mj:bulk("cancel", {})).done)
+    kit.travel(7 * 86400 + 300)
+  end)
+
+  it("polls what is overdue while a program waits", function()
+    local mj = open { poll = { first = 1 } }
+    local task = assert(mj:submit { prompt = "a fox" })
+    sim.finish(task.task_id)
+    assert.equal("succeeded", assert(mj:wait(task.ref, { timeout = 20 })).state)
+  end)
+end)

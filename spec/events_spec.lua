@@ -74,6 +74,7 @@ describe("an event", function()
     assert.equal(7, #ids { limit = 7 })
     assert.same({ refs[99] .. "-1" }, ids { ref = refs[99] })
     assert.same({}, ids { ref = "nonsense" })
+    assert.equal(0, assert(mj:bulk("bury", { ref = "nonsense" })).matched)
   end)
 
   it("that is buried is handed out at once when it is kicked, with twenty tries ahead", function()

@@ -36,7 +36,7 @@ end
 
 --- Nothing new is sent under an account for so many seconds; without a number until it is resumed.
 function M.pause(mj, name, seconds)
-  return store(mj, name, seconds and core.now() + math.floor(seconds * 1000) or FOR_EVER)
+  return store(mj, name, seconds and mj.exec:now() + math.floor(seconds * 1000) or FOR_EVER)
 end
 
 --- Ends an account's rest, whatever its reason.

@@ -2,7 +2,6 @@
 --
 -- Tasks that are stored after the beginning are not picked: what was counted before is what is acted on, but for tasks
 -- whose state has changed meanwhile. These are skipped.
-local core = require "mjhook.core"
 local job = require "mjhook.submission.job"
 local listing = require "mjhook.listing"
 local poll = require "mjhook.reconcile.poll"
@@ -151,12 +150,12 @@ function M.states(action, filter)
   return states
 end
 
-local function narrowed(action, filter)
+local function narrowed(mj, action, filter)
   local how, copy = M.ACTIONS[action], {}
   for k, v in pairs(filter) do
     copy[k] = v
   end
-  copy["until"] = math.min(filter["until"] or math.huge, core.now())
+  copy["until"] = math.min(filter["until"] or math.huge, mj.exec:now())
   if how.of == "tasks" then
     copy.state = M.states(action, filter)
   elseif filter.buried == nil and filter.waiting == nil and filter.failed == nil then
@@ -218,7 +217,7 @@ function M.bulk(mj, action, filter, options)
     end
   end
   local progress, left = options.progress or function() end, filter.limit or math.huge
-  local next_of, page, failed = each(mj, action, narrowed(action, filter)), {}, nil
+  local next_of, page, failed = each(mj, action, narrowed(mj, action, filter)), {}, nil
   while true do
     local item, kind
     if left > 0 then

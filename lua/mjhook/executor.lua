@@ -28,12 +28,12 @@ local LOST = { outcome = "maybe_sent", error = "out of memory for the answer" }
 -- What undoes an operation that took something for its caller; nil when there is nothing to undo. An event is due
 -- again. A task that was claimed was not sent. No caller knows a task that was made without a key: it was told
 -- that it was not stored, and may have asked for another one. One with a key is found when the caller tries again.
-local function undoing(op, result)
+local function undoing(op, result, now)
   local task, event = result.task, result.event
   if result.code ~= "ok" then
     return nil
   elseif op.op == "take" and event then
-    return { op = "retry", ref = event.ref, seq = event.seq, tries = event.tries, ["until"] = core.now() }
+    return { op = "retry", ref = event.ref, seq = event.seq, tries = event.tries, ["until"] = now }
   elseif op.op == "claim" and task then
     return { op = "signal", kind = "not_sent", source = "submit", ref = task.ref, attempt = task.attempt, wait_ms = 0,
              error_code = "not_sent", error = "the store was so slow that the caller did not wait: it was not sent" }
@@ -43,13 +43,13 @@ local function undoing(op, result)
 end
 
 --- Operations whose callers did not wait for the commit: `answer_by` is the core.clock() until which they do. Their
--- results become {code = "late"}.
+-- results become {code = "late"}. `wall`: the time by the store's clock.
 -- @treturn table operations that hand back what they took: in the order in which they have to be stored
-function M.late(ops, results)
+function M.late(ops, results, wall)
   local back, cancels, now = {}, {}, core.clock()
   for i, op in ipairs(ops) do
     if op.answer_by and op.answer_by < now then
-      local undo = undoing(op, results[i])
+      local undo = undoing(op, results[i], wall)
       local list = undo and undo.kind == "cancel" and cancels or back
       list[#list + 1] = undo
       results[i] = { code = "late" }

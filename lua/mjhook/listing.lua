@@ -99,8 +99,11 @@ function M.fault(filter, fields)
   return check_values(filter)
 end
 
--- No name is empty or longer than the store takes: nothing can have such a one.
+-- No name is empty or longer than the store takes, and no task has another word for a ref: nothing can have such a one.
 local function is_impossible(filter)
+  if filter.ref and not core.is_ref(filter.ref) then
+    return true
+  end
   for _, name in ipairs { "user_id", "account", "key" } do
     local value = filter[name]
     if value and (value == "" or #value > core.max_name) then
@@ -110,12 +113,12 @@ local function is_impossible(filter)
   return filter.state ~= nil and #states_of(filter.state) == 0
 end
 
---- When the window of a filter begins: 0 for always.
-function M.since(filter)
+-- When the window of a filter begins: 0 for always.
+local function since_of(mj, filter)
   if filter.since or not filter.q or filter.q == "" then
     return math.max(filter.since or 0, 0)
   end
-  return math.max(math.min(filter["until"] or core.now(), core.now()) - WINDOW_MS, 0)
+  return math.max(math.min(filter["until"] or math.huge, mj.exec:now()) - WINDOW_MS, 0)
 end
 
 local function index_for(filter, state)
@@ -127,10 +130,10 @@ local function index_for(filter, state)
   return state and "state" or "age"
 end
 
-local function query_for(filter, state, more)
+local function query_for(mj, filter, state, more)
   local query = {
     by = index_for(filter, state), state = state, user_id = filter.user_id, key = filter.key,
-    account = filter.account, mode = filter.mode, text = filter.q, since = math.min(M.since(filter), LATEST),
+    account = filter.account, mode = filter.mode, text = filter.q, since = math.min(since_of(mj, filter), LATEST),
     ["until"] = filter["until"] and math.min(math.max(filter["until"], 1), LATEST), from = filter.before, limit = PAGE,
   }
   for k, v in pairs(more or {}) do
@@ -140,13 +143,13 @@ local function query_for(filter, state, more)
 end
 
 -- A query for each state that is asked for: each has an index of its own. The key's task is only one.
-local function queries_for(filter, more)
+local function queries_for(mj, filter, more)
   local states, queries = filter.state and states_of(filter.state), {}
   if is_impossible(filter) then
     return queries
   end
   for i, state in ipairs(states or { false }) do
-    queries[i] = query_for(filter, state or nil, more)
+    queries[i] = query_for(mj, filter, state or nil, more)
   end
   return queries
 end
@@ -217,7 +220,7 @@ end
 -- @treturn function iterator, which raises an error of mjhook.core when the store can't be read
 function M.each(mj, filter, more)
   local streams = {}
-  for i, query in ipairs(queries_for(filter, more)) do
+  for i, query in ipairs(queries_for(mj, filter, more)) do
     streams[i] = stream(mj, query)
   end
   local next_of, after = merged(streams), filter.after and filter.after:upper()
@@ -282,7 +285,7 @@ end
 function M.page(mj, filter, limit)
   local backwards = filter.after ~= nil and filter.before == nil
   local is_before = backwards and oldest_first or newest_first
-  local all, horizon = gather(mj, queries_for(filter, { limit = limit, oldest_first = backwards or nil,
+  local all, horizon = gather(mj, queries_for(mj, filter, { limit = limit, oldest_first = backwards or nil,
     from = backwards and filter.after or filter.before }), is_before)
   if not all then
     return nil, horizon
@@ -317,7 +320,7 @@ local function is_counted(filter)
 end
 
 local function counted(mj, filter)
-  local stats, err = mj.exec:read("stats", core.now())
+  local stats, err = mj.exec:read("stats", mj.exec:now())
   if not stats then
     return nil, err
   end
@@ -348,7 +351,7 @@ function M.count(mj, filter, most)
   end
   local n, left = 0, most or LOOK_MOST
   local after = filter.after and filter.after:upper()
-  for _, query in ipairs(queries_for(filter, { refs = true })) do
+  for _, query in ipairs(queries_for(mj, filter, { refs = true })) do
     repeat
       local is_over = left <= 0
       query.limit = is_over and 1 or 1000
@@ -371,9 +374,9 @@ end
 -- ---- events ----
 
 -- One query: an event is found by its own index, and its task is compared in place.
-local function event_query(filter, limit)
+local function event_query(mj, filter, limit)
   local states = filter.state and states_of(filter.state)
-  return query_for(filter, nil, {
+  return query_for(mj, filter, nil, {
     by = "event", states = states, buried = filter.buried, waiting = filter.waiting, failed = filter.failed,
     ref = filter.ref, limit = limit or PAGE, since = filter.since or 0,
   })
@@ -386,7 +389,7 @@ function M.events(mj, filter)
     if left <= 0 or is_impossible(filter) then
       return nil
     end
-    each = each or stream(mj, event_query(filter))
+    each = each or stream(mj, event_query(mj, filter))
     left = left - 1
     return each()
   end
@@ -399,7 +402,7 @@ function M.event_page(mj, filter, limit, ref, seq)
   if is_impossible(filter) then
     return { events = {} }
   end
-  local query = event_query(filter, limit)
+  local query = event_query(mj, filter, limit)
   query.from, query.from_seq = ref, seq
   local list, cursor, _, at, n = read(mj, query)
   if not list then

@@ -133,7 +133,7 @@ function M.text(mj, extra)
   if not stats then
     return nil, err
   end
-  local out, now = setmetatable({}, Text), core.now()
+  local out, now = setmetatable({}, Text), mj.exec:now()
   tasks(out, stats, now)
   accounts(out, stats, now)
   counters(out, stats)

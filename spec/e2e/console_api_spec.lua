@@ -312,6 +312,7 @@ for store_name, on in pairs(STORES) do describe("the console's API on " .. store
     ['{"action":"cancel","filter":{"user_id":null}}'] = "filter: bad field 'user_id' (a string expected)",
     ['{"action":"cancel","filter":{"state":null}}'] = "filter: bad field 'state' (a state or a list",
     ['{"action":"cancel","filter":{"buried":true}}'] = "filter: unknown field 'buried'",
+    ['{"action":"kick","filter":{"ref":"x"}}'] = 'filter.ref: the ref of a task expected, not "x"',
     ['{"action":"kick","filter":{"buried":1}}'] = "filter: bad field 'buried' (a boolean expected)",
     ['{"action":"cancel","ids":["@REF@"],"dry_run":true}'] = '"dry_run": cancel on ids takes no such field',
     ['{"action":"cancel","ids":["@REF@"],"limit":1}'] = '"limit": cancel on ids takes no such field',

@@ -126,7 +126,7 @@ function M.run(mj, given, out, action, more)
   for k, v in pairs(more.filter or {}) do
     filter[k] = v
   end
-  filter.limit, filter["until"] = given.limit, math.min(filter["until"] or math.huge, core.now())
+  filter.limit, filter["until"] = given.limit, math.min(filter["until"] or math.huge, mj.exec:now())
   local report = act(mj, action, filter, { dry_run = true })
   if report.matched > 0 and WORDS[action].warning and not out.json then
     out:note(WORDS[action].warning)

@@ -38,7 +38,7 @@ end
 local function help(mj, task)
   if not at_work[task.ref] then
     at_work[task.ref] = true
-    local ok, why = pcall(step, mj, task, core.now())
+    local ok, why = pcall(step, mj, task, mj.exec:now())
     at_work[task.ref] = nil
     if not ok and tostring(why):find("interrupted!", 1, true) then -- the interpreter's word for Ctrl-C
       error(why, 0)

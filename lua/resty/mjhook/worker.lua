@@ -59,7 +59,7 @@ end
 -- Hands back at once what callers took that no longer wait. Here, not on the event loop: a worker of nginx that ends
 -- waits for its threads, but not for what they say. Gives what could not be stored.
 local function hand_back(store, ops, results)
-  local back = executor.late(ops, results)
+  local back = executor.late(ops, results, executor.now(store))
   local stored, err = true, nil
   if #back > 0 then
     stored, err = store:write(back, executor.now(store))

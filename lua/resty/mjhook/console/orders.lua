@@ -105,6 +105,8 @@ local function check_numbers(filter)
   end
   if filter.limit ~= nil then
     return invalid "filter: limit stands beside the filter, not in it"
+  elseif filter.ref ~= nil and not core.is_ref(filter.ref) then
+    return expected("filter.ref", "the ref of a task", filter.ref)
   end
   return true
 end

@@ -26,7 +26,8 @@ end
 
 function M.tasks(mj, args, options)
   local page, err = listing.page(mj, args.filter, limited(args.filter, 50))
-  return page and { tasks = rows(page.tasks, options), older = page.older, newer = page.newer, now = core.now() }, err
+  return page and { tasks = rows(page.tasks, options), older = page.older, newer = page.newer,
+                    now = mj.exec:now() }, err
 end
 
 function M.count(mj, args)
@@ -77,12 +78,12 @@ function M.task(mj, args, options)
   if not task then
     return nil, err
   end
-  local out = shape.task(mj, task, options, core.now())
+  local out = shape.task(mj, task, options, mj.exec:now())
   out.events, err = events_of(mj, args.ref, options)
   if out.events then
     out.refused, err = refused_of(mj, args.ref, options)
   end
-  out.now = core.now()
+  out.now = mj.exec:now()
   return out.refused and out, err
 end
 
@@ -114,7 +115,7 @@ function M.events(mj, args, options)
   for i, event in ipairs(page.events) do
     out[i] = shape.event(event, options)
   end
-  return { events = out, more = page.more, now = core.now() }
+  return { events = out, more = page.more, now = mj.exec:now() }
 end
 
 function M.refused(mj, args, options)
@@ -130,7 +131,7 @@ function M.refused(mj, args, options)
       kept.body, kept.reason, kept.hidden = "", nil, true
     end
   end
-  return { refused = json.array(list), more = more, now = core.now() }
+  return { refused = json.array(list), more = more, now = mj.exec:now() }
 end
 
 -- ---- numbers ----
@@ -158,7 +159,7 @@ local function finish(histogram)
 end
 
 function M.stats(mj)
-  local now = core.now()
+  local now = mj.exec:now()
   local stats, err = mj.exec:read("stats", now)
   if not stats then
     return nil, err
@@ -170,15 +171,15 @@ end
 
 --- What the live stream tells: enough to see that something happened.
 function M.pulse(mj)
-  local stats, err = mj.exec:read("stats", core.now())
+  local stats, err = mj.exec:read("stats", mj.exec:now())
   return stats and { latest = stats.latest, tasks = stats.tasks, events = stats.events, buried = stats.buried,
                      ready = stats.ready, accounts = json.array(stats.accounts), webhook = stats.webhook }, err
 end
 
 --- A sample for the history.
 function M.counters(mj)
-  local stats, err = mj.exec:read("stats", core.now())
-  return stats and { at = core.now(), counts = stats.counts }, err
+  local stats, err = mj.exec:read("stats", mj.exec:now())
+  return stats and { at = mj.exec:now(), counts = stats.counts }, err
 end
 
 -- ---- gallery ----
@@ -199,7 +200,7 @@ function M.gallery(mj, args, options)
       items[i].prompt, items[i].user_id = shape.row(task, options).prompt, task.user_id
     end
   end
-  return { items = items, older = page.older, newer = page.newer, now = core.now() }
+  return { items = items, older = page.older, newer = page.newer, now = mj.exec:now() }
 end
 
 -- ---- the way in ----
@@ -211,7 +212,7 @@ end
 function M.run(exec, name, args, options)
   local mj = { exec = exec }
   function mj.stats()
-    return exec:read("stats", core.now())
+    return exec:read("stats", exec:now())
   end
   local value, err = M[name](mj, args, options)
   if not value then
