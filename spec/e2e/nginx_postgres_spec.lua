@@ -1,6 +1,7 @@
 -- mjhook in a real nginx on a real PostgreSQL server, which goes away and comes back. Skipped, and counted as skipped,
 -- where no server is installed.
 local kit = require "kit"
+local provider = require "mjhook.provider"
 local receiver = require "receiver"
 local sim = require "sim"
 local socket = require "socket"
@@ -115,6 +116,70 @@ describe("nginx on PostgreSQL", function()
     kit.wait_until(function()
       local task = mj:get(second.ref)
       return task and task.state == "succeeded"
+    end)
+    assert.is_true(mj:check().ok)
+  end)
+
+  -- Ends a connection of mjhook's every few milliseconds, until it is killed.
+  local function end_connections()
+    local file = kit.write(kit.tmp() .. "/sql", "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM "
+      .. "pg_stat_activity WHERE application_name = 'mjhook' ORDER BY random() LIMIT 1) AS one \\watch 0.004\n")
+    return kit.spawn(("exec psql -X -q -A -t -f %s %s"):format(file, kit.quote(kit.database)))
+  end
+
+  -- Sends two callbacks for each task, which contradict each other; gives a line for each: ref and status.
+  local function rush(tasks)
+    local lines = {}
+    for ref, task in pairs(tasks) do
+      for status = 1, 2 do
+        local body = ('{"taskId":"%s","status":%d,"image":"https://i.example/x"}'):format(task.id, status)
+        lines[#lines + 1] = ('silent\nurl = "%s"\ndata = "%s"\noutput = "/dev/null"\nmax-time = 20\n'
+          .. 'write-out = "%s %%{http_code}\\n"\nnext\n'):format(task.url, (body:gsub('"', '\\"')), ref)
+      end
+    end
+    local file = kit.write(kit.tmp() .. "/requests", (table.concat(lines):gsub("next\n$", "")))
+    return kit.sh(("%s -Z --parallel-immediate --parallel-max 40 -K %s 2>/dev/null"):format(kit.curl, file))
+  end
+
+  it("keeps each callback that it acknowledged while connections end under commits that stand in line", function()
+    local mark = start()
+    local tasks, todo, count, rounds = {}, {}, 80, 0
+    for i = 1, count do
+      local task = assert(mj:adopt { task_id = "Id" .. i, prompt = "fox" })
+      tasks[task.ref] = { id = task.task_id, url = provider.hook_url(mj, task.ref, 1) }
+      todo[task.ref] = tasks[task.ref]
+    end
+    local ender = end_connections()
+    while next(todo) do
+      rounds = rounds + 1
+      assert.is_true(rounds < 50, "callbacks are refused for ever")
+      if rounds == 6 then
+        ender:kill "TERM"
+      end
+      for ref, code in rush(todo):gmatch "(%w+) (%d%d%d)" do
+        assert.truthy(code == "200" or code == "503", code)
+        todo[ref] = code ~= "200" and todo[ref] or nil
+      end
+    end
+    ender:kill "TERM"
+    ender:wait()
+    assert.matches("%f[%d]1\n", kit.read(ender.dir .. "/out")) -- it has ended some
+    local succeeded = {}
+    for ref in pairs(tasks) do
+      local task = assert(mj:get(ref))
+      assert.truthy(task.state == "succeeded" or task.state == "failed", task.state)
+      succeeded[#succeeded + 1] = task.state == "succeeded" and ref or nil
+    end
+    local stats = mj:stats().tasks
+    assert.same({ #succeeded, count - #succeeded }, { stats.succeeded, stats.failed })
+    kit.wait_until(function()
+      local said = kit.read(mark) or ""
+      for _, ref in ipairs(succeeded) do
+        if not said:find(ref, 1, true) then
+          return false
+        end
+      end
+      return true
     end)
     assert.is_true(mj:check().ok)
   end)
