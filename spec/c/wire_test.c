@@ -1181,6 +1181,9 @@ TEST("what an answer to a submission means: by its status and by its envelope")
         {300, "", "refused", "redirect", MOVED},
         {302, "{\"status\":0,\"message\":\"go there\"}", "refused", "redirect", MOVED},
         /* nobody knows */
+        {303, "", "maybe_sent", "server_error", TROUBLE},
+        {303, "{\"status\":0,\"message\":\"look there\"}", "maybe_sent", "server_error", "look there"},
+        {304, "", "maybe_sent", "server_error", TROUBLE},
         {408, "", "maybe_sent", "server_error", TROUBLE},
         {500, "", "maybe_sent", "server_error", TROUBLE},
         {502, "<html>", "maybe_sent", "server_error", TROUBLE},

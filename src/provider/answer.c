@@ -6,6 +6,9 @@ static const struct {
     mj_meaning bare, enveloped;
 } statuses[] = {
     {200, 299, MJ_UNREADABLE, MJ_FINE},
+    /* "See other" is the answer to a request that was carried out, and "not modified" one of a cache that asked the
+     * server: neither says that there is no job. */
+    {303, 304, MJ_SERVER_ERROR, MJ_SERVER_ERROR},
     {300, 399, MJ_REDIRECT, MJ_REDIRECT},
     {401, 401, MJ_AUTH, MJ_AUTH},
     {402, 402, MJ_QUOTA, MJ_QUOTA},
