@@ -304,7 +304,8 @@ local function cut(self, child, out, state, now, stop_at)
   end
   local ran = {}
   for piece = child.low, child.given - 1 do
-    ran[piece] = child.leases[piece] and now - child.process:since(piece)
+    local since = child.leases[piece] and child.process:since(piece) or 0
+    ran[piece] = now - (since > 0 and since or child.handed) -- it may have been begun a moment ago
   end
   child.process:stop()
   bury(child, out, state, function(piece)

@@ -199,6 +199,9 @@ end
 --- Begins what can begin, and goes on with what is under way until some of it has its answer, at the latest until
 -- core.clock() is until_ms. Raises what run() or done() raises.
 function Turn:go(until_ms)
+  if self.alone then
+    return go(self, until_ms) -- perhaps on nginx' event loop, whose code stays compiled
+  end
   local ok, why = interpreted(pcall, go, self, until_ms)
   if not ok then
     error(why, 0)
