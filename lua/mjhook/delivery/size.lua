@@ -16,9 +16,9 @@ function M.grown(size, own, all)
   return math.min(size * 2, all <= QUICK_MS and MOST or turns.WIDTH)
 end
 
---- How many more events one may take that has some in the air, and none that waits.
+--- How many more events one takes that has some in the air, and none that waits: it says itself that it has room.
 function M.beside(size, under_way)
-  return size > turns.WIDTH and size or math.max(math.max(size, turns.FIRST) - under_way, 0)
+  return size > turns.WIDTH and size or math.max(size - under_way, 1)
 end
 
 return M

@@ -12,6 +12,7 @@ local M = { WIDTH = 16, FIRST = 2 }
 local MAX_ANSWER = 1048576 -- bytes
 local PROMPT_MS = 100      -- an answer within this time never makes the window narrower
 local LOOK_MS = 2          -- how long events are begun while answers may be there
+local STALLED_MS = 1000    -- a request without an answer for so long keeps no event from another receiver
 local SPARE_MS = 60000     -- libcurl's own limit of a request comes that much later than ours
 local WAITS, ENDS = {}, {} -- what an event's coroutine yields
 
@@ -20,6 +21,7 @@ Turn.__index = Turn
 
 local runs = setmetatable({}, { __mode = "k" }) -- by coroutine: {turn=, thread=, event=, and of its request ...}
 local client, made = nil, 0                     -- one client of this Lua, and how many requests it had
+local receivers, nreceivers = {}, 0             -- by URL
 
 local function no_memory()
   return nil, core.error("no_memory", "out of memory for the answer", true)
@@ -47,11 +49,19 @@ local function await(run, http, request, ms)
   return run.answer
 end
 
+--- What perform() notes of a receiver: the same table for the same URL.
+function M.receiver(url)
+  if not receivers[url] then
+    receivers[url], nreceivers = {}, nreceivers + 1
+  end
+  return receivers[url]
+end
+
 --- Makes one request and waits for its answer. Other events of the turn go on meanwhile, if the caller can wait: it
 -- runs in a turn, not in a coroutine of its own, and below no C function.
 -- @tparam table request see core.http; a new table
 -- @tparam number ms how long its answer may take
--- @tparam table receiver a table for each receiver, the same each time: notes how quick it is
+-- @tparam table receiver see M.receiver()
 -- @treturn table|nil the answer; nil and an error
 function M.perform(request, ms, receiver)
   if not client then
@@ -128,10 +138,23 @@ local function new_run(self)
   return run
 end
 
+--- Whether one more event may begin. With several receivers, one that does not answer holds back no event for another
+-- until the turn has no place left; with one, all that waits is for that one.
+function Turn:is_free()
+  if self.flying < self.width or nreceivers < 2 or self.flying >= M.WIDTH then
+    return self.flying < self.width
+  end
+  local now, young = core.clock(), 0
+  for _, run in pairs(self.air) do
+    young = young + (now - (run.begun or now) < STALLED_MS and 1 or 0)
+  end
+  return young < self.width
+end
+
 -- Begins events, as many as may be under way. True: there may be more of them.
 local function begin(self)
   local stop_at = core.clock() + LOOK_MS
-  while self.flying < self.width do
+  while self:is_free() do
     local event = self.work.next()
     if event == nil then
       return false
@@ -162,7 +185,7 @@ end
 -- Waits until some requests have ended; gives their numbers.
 local function land(self, until_ms)
   local landed, now = {}, core.clock()
-  local first = math.min(until_ms, first_deadline(self, now))
+  local first = math.min(until_ms, first_deadline(self, now), nreceivers > 1 and now + STALLED_MS or math.huge)
   self.work.at_hand(nil)
   client:wait(first)
   self.rested = self.rested + core.clock() - now
@@ -206,11 +229,6 @@ function Turn:go(until_ms)
   if not ok then
     error(why, 0)
   end
-end
-
---- Whether one more event may begin.
-function Turn:is_free()
-  return self.flying < self.width
 end
 
 --- Ends what is under way: its events are not done.

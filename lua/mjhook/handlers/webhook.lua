@@ -11,8 +11,8 @@
 --- The type ends in `succeeded`, `failed`, `lost` or `ambiguous`. The timestamp says when it happened. `data` has the
 --- fields that the guide "Policies and handlers" lists.
 ---
---- A process sends up to 16 events at once, each on a connection that is kept: fewer to a receiver that answers later the
---- more it gets. The events of one task are sent one after another.
+--- A process sends up to 16 events at once, each on a connection that is kept; fewer to a receiver that answers later
+--- the more it gets. The events of one task are sent one after another.
 ---
 --- An answer from 200 to 299 is success. Every other answer, also a redirect, is tried again with backoff, and not
 --- before `Retry-After` (at most a day) when that came with 429 or 503. 410 Gone disables the target: a file in the
@@ -105,7 +105,7 @@ local function read(given)
   end
   target.keys, why = read_secrets(given)
   target.timeout, target.ca_file = given.timeout or TIMEOUT_S, given.ca_file
-  target.receiver = {}
+  target.receiver = turn.receiver(target.url)
   return target.keys and target, why
 end
 
