@@ -183,7 +183,9 @@ describe("callback", function()
         function(task) assert.same({ 1, 2 }, task.meta) end },
       { "escapes", '{"taskId":"\\u0049D","status":2,"failReason":"\\u00e9\\n"}', "failed",
         function(task) assert.equal("é\n", task.error.message) end, true },
-      { "names twice: the last counts", '{"taskId":"ID","status":1,"status":2}', "failed" },
+      { "names twice: the last counts", '{"taskId":"ID","status":2,"failReason":"a","failReason":"b"}', "failed",
+        function(task) assert.equal("b", task.error.message) end },
+      { "its id and status twice, the same", '{"taskId":"ID","status":2,"taskId":"ID","status":2}', "failed" },
       { "blanks around it", ' \n\t{"taskId":"ID","status":2}\r\n ', "failed" },
       { "an unknown status number: still running", '{"taskId":"ID","status":7}', "pending" },
       { "a negative status number: still running", '{"taskId":"ID","status":-1}', "pending" },
@@ -234,6 +236,8 @@ describe("callback", function()
     end
 
     local refused = {
+      { "two statuses", '{"taskId":"ID","status":1,"status":2}' },
+      { "two ids", '{"taskId":"ID","status":1,"taskId":"ID2"}' },
       { "nothing", "" }, { "blanks", "  " }, { "a word", "success" }, { "HTML", "<html></html>" }, { "null", "null" },
       { "a number", "7" }, { "a string", '"x"' }, { "true", "true" }, { "an empty object", "{}" },
       { "an empty array", "[]" }, { "half a document", '{"taskId":"ID","sta' },

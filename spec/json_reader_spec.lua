@@ -171,6 +171,38 @@ local function refused_by_cjson_alone(body, err)
   return err:find("unexpected end of string", 1, true) and body:find("%z") and "a NUL in a string"
 end
 
+local DECIDES = { taskId = true, jobId = true, status = true, data = true, error = true, code = true }
+
+-- Whether an object has a name twice of which lua-cjson takes the last value, and the other none if they differ.
+local function decides_twice(body)
+  local objects, at = {}, body:find '["{}%[%]]'
+  while at do
+    local c, stop = body:sub(at, at), at
+    if c == "{" or c == "[" then
+      objects[#objects + 1] = {}
+    elseif c ~= '"' then
+      objects[#objects] = nil
+    else
+      repeat
+        stop = body:find('["\\]', stop + 1) or #body + 1
+        local escape = body:sub(stop, stop) == "\\"
+        stop = escape and stop + 1 or stop
+      until not escape
+      local key = body:sub(at + 1, stop - 1):gsub("\\u00(%x%x)", function(hex)
+        return string.char(tonumber(hex, 16))
+      end)
+      local names = objects[#objects]
+      if names and DECIDES[key] and body:find("^%s*:", stop + 1) then
+        if names[key] then
+          return true
+        end
+        names[key] = true
+      end
+    end
+    at = body:find('["{}%[%]]', stop + 1)
+  end
+end
+
 -- Why meta may be missing that lua-cjson has a table of.
 local function is_odd(body)
   local plain = body:gsub("[\n\r]", " ")
@@ -188,6 +220,11 @@ describe("a callback's body", function()
   local seen
 
   local function compare(body)
+    if decides_twice(body) then
+      core.wire_callback(body)
+      seen["a name twice"] = (seen["a name twice"] or 0) + 1
+      return
+    end
     local ok, doc = pcall(json.decode, body)
     local expected, by_number
     if ok and body:match "^[ \t\r\n]*{" then
@@ -239,7 +276,8 @@ describe("a callback's body", function()
       compare(document())
     end
     assert.is_true(seen.both > 1000, tostring(seen.both))
-    for _, reason in ipairs { "neither", "half pairs", "exponents and escaped digits", "meta dropped" } do
+    for _, reason in ipairs { "neither", "half pairs", "exponents and escaped digits", "meta dropped",
+                              "a name twice" } do
       assert.is_true((seen[reason] or 0) > 10, reason)
     end
   end)
@@ -249,10 +287,10 @@ describe("a callback's body", function()
       ['"x":1.'] = "numbers", ['"x":[-.5]'] = "numbers", ['"status":1e0'] = "exponents and escaped digits",
       ['"status":"\\u0031"'] = "exponents and escaped digits", ['"x":"\\ud800"'] = "half pairs",
       ['"x":"\0"'] = "a NUL in a string", ['"x":01'] = "neither", ['"x":0x1'] = "neither", ['"x":NaN'] = "neither",
-      ['"x":+1'] = "neither", ['"x":"\1\255"'] = "both",
+      ['"x":+1'] = "neither", ['"x":"\1\255"'] = "both", ['"\\u0073tatus" :0'] = "a name twice",
     } do
       seen = {}
-      compare('{"taskId":"T1","status":0,' .. rest .. "}")
+      compare('{"taskId":"T1",' .. (reason == "exponents and escaped digits" and "" or '"status":0,') .. rest .. "}")
       assert.same({ [reason] = 1 }, seen)
     end
   end)

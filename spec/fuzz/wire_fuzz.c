@@ -521,6 +521,7 @@ static void task_seeds(void)
     t.state = MJ_AMBIGUOUS; /* as the first version wrote it: without what came since, of one byte each */
     t.files = (mj_str){0};
     t.called_at = 0;
+    t.nimages = 0; /* which version 4 writes in another way */
     b = add_seed("task");
     mj_task_encode(&t, b);
     b->p[0] = 1;
