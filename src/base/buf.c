@@ -32,7 +32,7 @@ bool mj_buf_reserve(mj_buf *b, size_t n)
 
 void mj_put_raw(mj_buf *b, const void *p, size_t n)
 {
-    if (n == 0 || !mj_buf_reserve(b, n))
+    if (n == 0 || ((b->failed || b->cap - b->n < n) && !mj_buf_reserve(b, n)))
         return;
     memcpy(b->p + b->n, p, n);
     b->n += n;
@@ -60,7 +60,7 @@ static size_t write_uint(uint8_t *to, uint64_t v)
     return n;
 }
 
-static void put_long(mj_buf *b, uint64_t v)
+__attribute__((noinline)) static void put_long(mj_buf *b, uint64_t v)
 {
     uint8_t tmp[LONGEST];
     size_t n;
@@ -73,8 +73,9 @@ static void put_long(mj_buf *b, uint64_t v)
     }
 }
 
-/* Most numbers of a record are small: one that is a byte takes the short way.  These functions stay out of line: the
- * code that goes over a batch of tasks has to fit the processor's cache for code. */
+/* Most numbers of a record are small: one that is a byte takes the short way.  The long way is a function of its own,
+ * so that the short one needs no stack.  These functions stay out of line: the code that goes over a batch of tasks has
+ * to fit the processor's cache for code. */
 void mj_put_uint(mj_buf *b, uint64_t v)
 {
     if (v < 0x80 && b->n < b->cap && !b->failed)
@@ -138,7 +139,7 @@ static uint64_t get_long_inside(mj_reader *r)
     return r->bad ? 0 : v | (uint64_t)*p << 63;
 }
 
-static uint64_t get_long(mj_reader *r)
+__attribute__((noinline)) static uint64_t get_long(mj_reader *r)
 {
     uint64_t v = 0;
 
