@@ -184,6 +184,14 @@ static inline void tell_problem(void *ctx, const char *text)
     fprintf(stderr, "check: %s\n", text);
 }
 
+/* The entry that is in front of some trees from schema 5 on, and is none of a task's. */
+static inline bool has_weight(MDB_txn *t, MDB_dbi dbi, int db)
+{
+    MDB_val k = mj_weight_key(), v;
+
+    return mj_has_weight((mj_index)db) && mdb_get(t, dbi, &k, &v) == 0;
+}
+
 /* Returns the number of tasks. */
 static inline uint64_t check_store(mj_store *s)
 {
@@ -205,6 +213,7 @@ static inline uint64_t check_store(mj_store *s)
     for (int db = 0; db < MJ_NINDEXES; db++) {
         MDB_stat st;
         CHECK_INT(mdb_stat(c.t, mj_env_dbi(lmdb_of(s)->env, db), &st), 0);
+        st.ms_entries -= has_weight(c.t, mj_env_dbi(lmdb_of(s)->env, db), db);
         if (db != MJ_IX_META && st.ms_entries != c.want[db])
             MJ_TEST_FAIL("database %d has %zu entries, its records ask for %" PRIu64, db, st.ms_entries, c.want[db]);
     }

@@ -285,6 +285,8 @@ static void first_key(mj_store *s, int db, uint8_t *k, size_t *n)
     CHECK_INT(mj_env_begin(lmdb_of(s)->env, MDB_RDONLY, &t), 0);
     CHECK_INT(mdb_cursor_open(t, mj_env_dbi(lmdb_of(s)->env, db), &c), 0);
     CHECK_INT(mdb_cursor_get(c, &key, &v, MDB_FIRST), 0);
+    if (mj_has_weight((mj_index)db))
+        CHECK_INT(mdb_cursor_get(c, &key, &v, MDB_NEXT), 0);
     *n = key.mv_size;
     memcpy(k, key.mv_data, key.mv_size);
     mdb_cursor_close(c);

@@ -40,6 +40,10 @@ static void age_records(mj_store *s, MDB_txn *t)
         v = mj_val(old, v.mv_size - 2);
         CHECK_INT(mdb_put(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_TASK), &key, &v, 0), 0);
     }
+    key = mj_weight_key();
+    for (int db = 0; db < MJ_NINDEXES; db++)
+        if (mj_has_weight((mj_index)db))
+            CHECK_INT(mdb_del(t, mj_env_dbi(lmdb_of(s)->env, db), &key, NULL), 0);
     CHECK_INT(mdb_drop(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_TOMB), 1), 0);
     CHECK_INT(mdb_drop(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_GRAVE), 1), 0);
     CHECK_INT(mdb_put(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_META), &meta, &one, 0), 0);
@@ -72,6 +76,17 @@ static void make_old_store(void)
     mj_store_close(s);
 }
 
+static void must_have_weights(mj_store *s, MDB_txn *t)
+{
+    MDB_val key, v;
+
+    for (int db = 0; db < MJ_NINDEXES; db++) {
+        key = mj_weight_key();
+        if (mj_has_weight((mj_index)db))
+            CHECK_INT(mdb_get(t, mj_env_dbi(lmdb_of(s)->env, db), &key, &v), 0);
+    }
+}
+
 static mj_op upgrade(mj_store *s, uint32_t limit)
 {
     CHECK_INT(do_op(s, (mj_op){.kind = MJ_OP_UPGRADE, .limit = limit}, T0), MJ_OK);
@@ -98,6 +113,7 @@ TEST("a store of schema 1 opens, reads and changes at once")
     CHECK_INT(mj_store_find(s, str("T7"), &buf, &attempt), MJ_OK);
     CHECK_INT(buf.p[0], 1);
     CHECK(checked(s).upgrading);
+    in_txn(s, must_have_weights);
     mj_signal sig = signal_of(SIG_SUCCEEDED);
     sig.task_id = str("T7");
     CHECK_INT(send_signal(s, NULL, sig, T0 + 5000), MJ_OK);

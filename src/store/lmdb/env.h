@@ -58,4 +58,15 @@ static inline MDB_val mj_val(const void *p, size_t n)
     return (MDB_val){.mv_size = n, .mv_data = (void *)(uintptr_t)p};
 }
 
+/* The trees that have an entry in front of all others: see weights.c. */
+static inline bool mj_has_weight(mj_index index)
+{
+    return index == MJ_IX_STATE || index == MJ_IX_DUE || index == MJ_IX_SLOT || index == MJ_IX_OUTBOX;
+}
+
+static inline MDB_val mj_weight_key(void)
+{
+    return mj_val("", 1);
+}
+
 #endif

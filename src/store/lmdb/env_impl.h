@@ -86,6 +86,12 @@ int mj_pages_check(int fd, size_t txn, size_t most, char *why, size_t size);
 /* 0: all pages from number `from` on are free in snapshot txn, so that the file may end before them. */
 int mj_pages_tail(int fd, size_t txn, size_t from, char *why, size_t size);
 
+/* ---- store/lmdb/weights.c ---- */
+
+int mj_env_put_weights(mj_env *e, MDB_txn *t);
+/* Whether the tree has its weight, which is none of the index' entries. */
+int mj_env_has_weight(mj_env *e, MDB_txn *t, mj_index index, bool *has);
+
 /* ---- store/lmdb/open.c ---- */
 
 /* Opens the environment, and makes the store if there is none.  A code of LMDB, the system, ours or above. */

@@ -81,6 +81,8 @@ static int write_schema(mj_env *e, MDB_txn *t, bool upgrade)
     mj_be32(schema, MJ_STORE_SCHEMA);
     if (rc == 0)
         rc = mdb_put(t, e->dbi[MJ_IX_META], &key, &value, 0);
+    if (rc == 0)
+        rc = mj_env_put_weights(e, t);
     if (rc == 0 && upgrade) {
         key = mj_val(MJ_UPGRADE_KEY, sizeof MJ_UPGRADE_KEY - 1);
         value = mj_val(start, sizeof start);

@@ -164,8 +164,11 @@ int mj_lmdb_scan(mj_tx *tx, const mj_scan *scan, mj_scan_fn each, void *ctx)
 int mj_lmdb_count(mj_tx *tx, mj_index index, uint64_t *n)
 {
     MDB_stat st;
+    bool weight = false;
     int rc = mdb_stat(tx->t, mj_env_dbi(tx->db->env, (int)index), &st);
 
-    *n = rc == 0 ? st.ms_entries : 0;
+    if (rc == 0)
+        rc = mj_env_has_weight(tx->db->env, tx->t, index, &weight);
+    *n = rc == 0 ? st.ms_entries - weight : 0;
     return mj_lmdb_fail(tx->db, rc);
 }
