@@ -10,8 +10,8 @@ local clean = require("mjhook.text").clean
 local submit = flow "submission.submit"
 
 -- What a batch leaves behind is all garbage, and next to nothing lives on: collecting seldom costs little memory.
-if not pcall(collectgarbage, "setpause", 400) then
-  collectgarbage("param", "pause", 400) -- as Lua 5.5 calls it
+if not pcall(collectgarbage, "setpause", 300) then
+  collectgarbage("param", "pause", 300) -- as Lua 5.5 calls it
 end
 
 local FIELDS = {
