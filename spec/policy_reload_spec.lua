@@ -76,14 +76,14 @@ describe("an edited policy", function()
 
   for where, isolate in pairs { ["this process"] = false, ["processes of their own"] = true } do
     it("is at work for what is left of a delivery in " .. where, function()
-      local slow = policy("%s"):gsub("local file", 'require("socket").sleep(0.01) %0')
+      local slow = policy("%s"):gsub("local file", 'require("socket").sleep(0.02) %0')
       local edited = kit.write(dir .. "/edited.lua", slow:format "new")
       kit.write(path, (slow:format "old"):gsub("local file", ("os.rename(%q, %q) %%0"):format(edited, path)))
-      local mj = open()
-      for _ = 1, 250 do
+      local mj = kit.open({ policy = path, handlers = 1 }, sim)
+      for _ = 1, 100 do
         ended(mj)
       end
-      assert.same({ delivered = 250, buried = 0, errors = 0 }, mj:deliver { isolate = isolate })
+      assert.same({ delivered = 100, buried = 0, errors = 0 }, mj:deliver { isolate = isolate })
       local before, after = seen():match "^([old ]+)([new ]*)$"
       assert.is_true(#after > #before, seen())
     end)
