@@ -112,6 +112,8 @@ function Direct:commit_each(ops)
     local stored, err = self:commit(part)
     if not stored then
       return nil, err
+    elseif part == ops then
+      return stored
     end
     for i, result in ipairs(stored) do
       results[first + i - 1] = result

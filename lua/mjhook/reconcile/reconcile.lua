@@ -86,7 +86,7 @@ function Reconcile:pager(due, size, brief)
       local readable = {}
       for _, task in ipairs(tasks) do
         if task.ref then
-          readable[#readable + 1] = view(task)
+          readable[#readable + 1] = brief and task or view(task)
         else
           self:trouble(task)
         end
