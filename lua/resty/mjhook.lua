@@ -127,8 +127,8 @@ local function dispatcher(mj)
       look()
     end
   end
-  local function look_later()
-    planned = planned or ngx.timer.at(SLOW_MS / 1000, function(premature)
+  local function look_later(ms)
+    planned = planned or ngx.timer.at(ms / 1000, function(premature)
       planned = false
       if not premature then
         look()
@@ -140,10 +140,12 @@ local function dispatcher(mj)
       return
     end
     wanted = running > 0
-    if mj.closed or core.clock() < not_before or running == DISPATCHERS then
+    if mj.closed or running == DISPATCHERS then
       return
+    elseif core.clock() < not_before then -- a slot that is freed now would be forgotten
+      return look_later(not_before - core.clock())
     elseif running > 0 and core.clock() < heard_at + SLOW_MS then
-      return look_later()
+      return look_later(SLOW_MS)
     end
     if not mj.exec.store and mj.exec:read "sums" == 0 then -- one round trip, of many
       return

@@ -189,4 +189,19 @@ describe("a window of submissions under nginx", function()
     reload()
     ends()
   end)
+
+  it("sends what is queued when its slot is freed a moment after a look that found no slot for it", function()
+    sim.config { limit = 0 }
+    local accounts = { { name = "roomy", api_key = kit.KEY }, { name = "narrow", api_key = kit.KEY, max_in_flight = 1 } }
+    web = receiver.start { conf = CONF, settings = { accounts = accounts } }
+    mj = kit.open({ hook_url = web.url .. "/hook", accounts = accounts }, sim)
+    local other = assert(mj:submit { prompt = "other", account = "roomy" })
+    local first = assert(mj:submit { prompt = "first", account = "narrow" })
+    local second = assert(mj:submit { prompt = "second", account = "narrow" })
+    assert.equal("queued", second.state)
+    sim.finish(other.task_id) -- a look: the other account has room, and nothing is queued for it
+    socket.sleep(0.3)
+    sim.finish(first.task_id)
+    kit.wait_until(function() return mj:get(second.ref).state == "pending" end)
+  end)
 end)

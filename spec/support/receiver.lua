@@ -110,20 +110,24 @@ local function nginx(dir, more)
     more or "", dir, dir, dir))
 end
 
---- The text of a Lua configuration file with these settings: strings, numbers, booleans and lists of strings.
+local function literal(value)
+  if type(value) == "string" then
+    return ("%q"):format(value)
+  elseif type(value) ~= "table" then
+    return tostring(value)
+  end
+  local items = {}
+  for key, item in pairs(value) do
+    items[#items + 1] = ("[%s] = %s"):format(literal(key), literal(item))
+  end
+  return "{ " .. table.concat(items, ", ") .. " }"
+end
+
+--- The text of a Lua configuration file with these settings: strings, numbers, booleans and tables of them.
 function receiver.config_text(settings)
   local lines = {}
   for key, value in pairs(settings) do
-    if type(value) == "table" then
-      local items = {}
-      for i, item in ipairs(value) do
-        items[i] = ("%q"):format(item)
-      end
-      value = "{ " .. table.concat(items, ", ") .. " }"
-    elseif type(value) == "string" then
-      value = ("%q"):format(value)
-    end
-    lines[#lines + 1] = ("  %s = %s,"):format(key, tostring(value))
+    lines[#lines + 1] = ("  %s = %s,"):format(key, literal(value))
   end
   return "return {\n" .. table.concat(lines, "\n") .. "\n}\n"
 end
