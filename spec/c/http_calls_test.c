@@ -319,7 +319,7 @@ int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*run)(void *), 
 TEST("where no thread can be made requests go on within each wait")
 {
     server *s = start(answer_all);
-    mj_http *h = client(2);
+    mj_http *h = client(1);
     mj_http_call calls[12];
 
     start_all(h, s, calls, 2);

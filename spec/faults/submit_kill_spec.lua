@@ -287,6 +287,27 @@ describe("a process that is killed", function()
     end, { "http.drive" })
   end)
 
+  it("while it withdraws what waits for a connection, since the provider refuses, sends none of it twice", function()
+    for _, order in ipairs { "callbacks first", "a pass first", "callbacks last" } do
+      local mj = fresh()
+      sim.script { submit = { { fault = "slow", ms = 30, n = 4 }, { fault = "quota", n = 2 } } }
+      local code, out, passages = run(("env MJHOOK_FAULT=http.withdraw:1 %s"):format(submitting [[
+        local jobs = {}
+        for i = 1, 10 do
+          jobs[i] = { prompt = "job " .. i }
+        end
+        mj:submit_many(jobs)
+      ]]))
+      assert.equal(KILLED, code, out)
+      assert.equal("http.withdraw", passages[#passages])
+      look_at_the_dead(mj, passages)
+      finish_off(mj, order, function()
+        assert.equal(10, count(mj))
+      end)
+      mj:close()
+    end
+  end)
+
   it("while it reconciles loses nothing of what it polls, recovers and submits", function()
     local config
     local function prepare()
