@@ -12,8 +12,8 @@ local M = {}
 M.STALL_MS = 60000
 
 -- Tasks are claimed ahead of a free connection, so that none is idle while the store commits: as many as ended since
--- the last commit, since as many will have ended by the next one, and twice as many when connections were idle before
--- it; at least half as many as connections, since answers come in bursts. What is claimed has to leave soon: a crash
+-- the last commit, since as many will have ended by the next one, and twice as many if few of them were left before it;
+-- at least half as many as connections, since answers come in bursts. What is claimed has to leave soon: a crash
 -- between claim and send makes tasks ambiguous.
 M.AHEAD_MAX = 256
 
