@@ -115,7 +115,8 @@ void mj_http_withdraw_all(mj_http *h)
 
 /* ---- for the thread that drives ---- */
 
-void mj_http_ended(mj_http *h, mj_http_call *c)
+/* A call that was begun has ended; its answer is complete, and its slot free. */
+static void tell(mj_http *h, mj_http_call *c)
 {
     bool fine = !c->req.is_fine || c->req.is_fine(&c->answer);
 
@@ -127,6 +128,14 @@ void mj_http_ended(mj_http *h, mj_http_call *c)
     if (h->driven && (h->ended == 1 || is_enough(h, h->low))) /* the first one: from now on its rest counts */
         pthread_cond_signal(&h->news);
     pthread_mutex_unlock(&h->lock);
+}
+
+void mj_http_end(mj_http *h, transfer *t, CURLcode result, const char *cut)
+{
+    mj_http_call *c = t->call;
+
+    mj_http_finish(h, t, result, cut);
+    tell(h, c);
 }
 
 /* A slot with the next call that waits; NULL: none waits, or no slot is free. */
@@ -151,8 +160,11 @@ static size_t begin(mj_http *h)
     size_t begun = 0;
     transfer *t;
 
-    for (; (t = next_call(h)) != NULL; begun++)
-        mj_http_begin(h, t, t->call);
+    for (; (t = next_call(h)) != NULL; begun++) {
+        mj_http_call *c = t->call;
+        if (!mj_http_begin(h, t, c))
+            tell(h, c);
+    }
     return begun;
 }
 
@@ -163,7 +175,7 @@ static size_t collect(mj_http *h)
     transfer *t;
 
     for (; (t = mj_curl_ended(h->multi, &result)) != NULL; ended++)
-        mj_http_finish(h, t, result, NULL);
+        mj_http_end(h, t, result, NULL);
     return ended;
 }
 
@@ -176,7 +188,7 @@ static size_t cut_late(mj_http *h)
     for (int i = 0; i < h->o.connections; i++) {
         transfer *t = &h->slots[i];
         if (t->call && !t->begun && t->req->start_by_ms && now > t->req->start_by_ms) {
-            mj_http_finish(h, t, CURLE_OK, "no connection in time");
+            mj_http_end(h, t, CURLE_OK, "no connection in time");
             ended++;
         }
     }
@@ -189,7 +201,7 @@ void mj_http_cut_all(mj_http *h, const char *why)
 
     for (int i = 0; i < h->o.connections; i++)
         if (h->slots[i].call)
-            mj_http_finish(h, &h->slots[i], CURLE_OK, why);
+            mj_http_end(h, &h->slots[i], CURLE_OK, why);
     do {
         pthread_mutex_lock(&h->lock);
         c = h->first;

@@ -124,7 +124,7 @@ void mj_http_cut(mj_http *h, mj_http_call *c, const char *why)
         return;
     for (int i = 0; i < h->o.connections; i++)
         if (h->slots[i].call == c)
-            mj_http_finish(h, &h->slots[i], CURLE_OK, why);
+            mj_http_end(h, &h->slots[i], CURLE_OK, why);
 }
 
 void mj_http_free(mj_http *h)

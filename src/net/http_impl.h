@@ -70,13 +70,13 @@ void mj_http_drive(mj_http *h);
 void mj_http_come_home(mj_http *h);
 /* Ends all calls.  For the thread that drives. */
 void mj_http_cut_all(mj_http *h, const char *why);
-/* A call that was begun has ended; its answer is complete, and its slot free.  For the thread that drives. */
-void mj_http_ended(mj_http *h, mj_http_call *c);
+/* Ends a transfer, as mj_http_finish() does, and tells what waits.  For the thread that drives. */
+void mj_http_end(mj_http *h, transfer *t, CURLcode result, const char *cut);
 
-/* Starts a call's transfer.  If it can't be started, it has ended; see its answer. */
-void mj_http_begin(mj_http *h, transfer *t, mj_http_call *c);
-/* Ends a transfer: libcurl is done with it, or it is cut off for the reason `cut` (else NULL).  Its call has ended and
- * its slot is free. */
+/* Starts a call's transfer.  False: it could not be started; see its answer. */
+bool mj_http_begin(mj_http *h, transfer *t, mj_http_call *c);
+/* Completes the answer of a transfer: libcurl is done with it, or it is cut off for the reason `cut` (else NULL).  Its
+ * slot is free. */
 void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut);
 /* Fills in an answer that failed: "host:port: why". */
 void mj_http_failed(mj_http_answer *a, mj_http_outcome outcome, const char *url, const char *why);

@@ -250,17 +250,14 @@ static bool set_up(const mj_http *h, transfer *t)
     return ok && (!h->proxy || set_proxy(h, t));
 }
 
-static void release(mj_http *h, transfer *t)
+static void release(transfer *t)
 {
-    mj_http_call *c = t->call;
-
     mj_curl->easy_cleanup(t->easy);
     mj_curl->slist_free_all(t->headers);
     t->call = NULL;
-    mj_http_ended(h, c);
 }
 
-void mj_http_begin(mj_http *h, transfer *t, mj_http_call *c)
+bool mj_http_begin(mj_http *h, transfer *t, mj_http_call *c)
 {
     const mj_http_request *r = &c->req;
 
@@ -272,9 +269,10 @@ void mj_http_begin(mj_http *h, transfer *t, mj_http_call *c)
                     .started = mj_http_clock(),
                     .counts = r->once && r->body && r->body_len > 0};
     if (set_up(h, t) && mj_curl->multi_add_handle(h->multi, t->easy) == CURLM_OK)
-        return;
+        return true;
     mj_http_failed(&c->answer, MJ_HTTP_NOT_SENT, r->url, "the request could not be made (bad header or out of memory)");
-    release(h, t);
+    release(t);
+    return false;
 }
 
 /* Whether the server can have the request, when there is no complete answer. */
@@ -378,5 +376,5 @@ void mj_http_finish(mj_http *h, transfer *t, CURLcode result, const char *cut)
     }
     mj_http_add_details(t, result, cut);
     mj_curl->multi_remove_handle(h->multi, t->easy);
-    release(h, t);
+    release(t);
 }
