@@ -190,9 +190,11 @@ describe("a window of submissions under nginx", function()
     ends()
   end)
 
-  it("sends what is queued when its slot is freed a moment after a look that found no slot for it", function()
+  it("sends what is queued when its slot is freed right after a look that found none", function()
     sim.config { limit = 0 }
-    local accounts = { { name = "roomy", api_key = kit.KEY }, { name = "narrow", api_key = kit.KEY, max_in_flight = 1 } }
+    local accounts = {
+      { name = "roomy", api_key = kit.KEY }, { name = "narrow", api_key = kit.KEY, max_in_flight = 1 },
+    }
     web = receiver.start { conf = CONF, settings = { accounts = accounts } }
     mj = kit.open({ hook_url = web.url .. "/hook", accounts = accounts }, sim)
     local other = assert(mj:submit { prompt = "other", account = "roomy" })
