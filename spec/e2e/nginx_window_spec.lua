@@ -16,6 +16,7 @@ http {
     location = /ping { return 200 "pong\n"; }
     location = /hook { content_by_lua_block { require("resty.mjhook").callback() } }
     location = /many {
+      lua_check_client_abort on;
       content_by_lua_block {
         local jobs = {}
         for i = 1, tonumber(ngx.var.arg_n) do
@@ -107,6 +108,17 @@ describe("a window of submissions under nginx", function()
     assert.equal("submitting", mj:get(tasks[3].ref).state)
     kit.wait_until(function() return mj:get(tasks[3].ref).state == "pending" end, 6)
     assert.equal(4, #sim.jobs())
+  end)
+
+  it("goes on for a client that goes, also where nginx looks for that", function()
+    start { max_in_flight = 100, connections = 3 }
+    sim.config { limit = 0, slow_ms = 200, submit = { slow = 1 } }
+    local client = ask "/many?n=12&name=fox"
+    kit.wait_until(function() return mj:stats().tasks.pending > 0 end)
+    client:close()
+    kit.wait_until(function() return mj:stats().tasks.pending == 12 end)
+    assert.equal(12, #sim.jobs())
+    assert.equal(0, mj:stats().tasks.submitting)
   end)
 
   it("hands back what waits when the provider refuses", function()

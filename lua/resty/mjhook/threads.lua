@@ -96,6 +96,14 @@ function Threads:in_thread(pool, name, payload, extra)
   return heard(true, require("resty.mjhook.worker")[name](self.id, self.settings, payload, extra or false))
 end
 
+local function go_on() end
+
+-- Where lua_check_client_abort is on, nginx ends the coroutine of a client that goes, unless the request has a function
+-- for that. What a flow has begun must come to its end: a claimed task that is not sent is never sent again.
+local function outlive_client()
+  pcall(ngx.on_abort, go_on) -- raises where no client waits; refused where nginx does not look, or the caller has one
+end
+
 -- ---- commits ----
 
 --- Lets the threads make their Lua VMs and open the store before the first callback comes; a pool that is missing is
@@ -111,6 +119,7 @@ end
 
 --- See executor's commit(): the operations share a transaction with others that wait.
 function Threads:commit(ops)
+  outlive_client()
   if self.queued >= self.queue_max then
     return full()
   end
