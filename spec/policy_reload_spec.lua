@@ -76,9 +76,13 @@ describe("an edited policy", function()
 
   for where, isolate in pairs { ["this process"] = false, ["processes of their own"] = true } do
     it("is at work for what is left of a delivery in " .. where, function()
-      local slow = policy("%s"):gsub("local file", 'require("socket").sleep(0.02) %0')
-      local edited = kit.write(dir .. "/edited.lua", slow:format "new")
-      kit.write(path, (slow:format "old"):gsub("local file", ("os.rename(%q, %q) %%0"):format(edited, path)))
+      local function slow(word, first)
+        return (policy(word):gsub("local file", function(found)
+          return ('require("socket").sleep(0.02) %s %s'):format(first, found)
+        end))
+      end
+      local edited = kit.write(dir .. "/edited.lua", slow("new", ""))
+      kit.write(path, slow("old", ("os.rename(%q, %q)"):format(edited, path)))
       local mj = kit.open({ policy = path, handlers = 1 }, sim)
       for _ = 1, 100 do
         ended(mj)
@@ -373,8 +377,8 @@ describe("an edited policy", function()
     } do
       it("are refused before they run: one that " .. what, function()
         module "theirs"
-        kit.sh((case[1]:gsub("DIR", dir):gsub("NAME", name)))
-        refused((case[2]:gsub("DIR", dir):gsub("NAME", name)))
+        kit.sh((case[1]:gsub("DIR", { DIR = dir }):gsub("NAME", name)))
+        refused((case[2]:gsub("DIR", { DIR = dir }):gsub("NAME", name)))
         kit.sh(("chmod 755 %s/lib %s/open; chmod 644 %s/lib/*.lua"):format(dir, dir, dir)) -- and can be mended
         open()
         assert.equal("theirs ", kit.read(dir .. "/ran"))

@@ -33,6 +33,11 @@ describe("mjhook.cgi", function()
     config = kit.write(dir .. "/config.lua", receiver.config_text(settings))
   end
 
+  -- Writes `text` as it is, for what the pattern finds in the configuration.
+  local function edit(pattern, text)
+    kit.write(config, (kit.read(config):gsub(pattern, function() return text end)))
+  end
+
   local function submit(prompt)
     local task = assert(mj:submit { prompt = prompt or "a fox" })
     local jobs = sim.jobs()
@@ -280,7 +285,7 @@ describe("mjhook.cgi", function()
       print "loaded"
       return { on_callback = function(task, word) print(task.ref, word.kind) io.write "written\n" return "accept" end }
     ]])
-    kit.write(config, (kit.read(config):gsub("}%s*$", ("policy = %q }"):format(policy))))
+    edit("}%s*$", ("policy = %q }"):format(policy))
     local task, uri = submit()
     local status, _, _, err = post(uri, success(task))
     assert.equal(200, status)
@@ -323,14 +328,13 @@ describe("mjhook.cgi", function()
       return "can be written by others"
     end)
     unavailable("the policy raises", function()
-      kit.write(config, (kit.read(config):gsub("}%s*$", ("policy = %q }"):format(
-        kit.write(dir .. "/policy.lua", "error 'no way'")))))
+      edit("}%s*$", ("policy = %q }"):format(kit.write(dir .. "/policy.lua", "error 'no way'")))
       return "no way"
     end)
     unavailable("there is no store, and makes none", function()
       local place = dir .. "/elsewhere"
       kit.finally(function() assert(not core.stat(place)) end)
-      kit.write(config, (kit.read(config):gsub('store = "[^"]*"', ("store = %q"):format(place))))
+      edit('store = "[^"]*"', ("store = %q"):format(place))
       return "there is none in " .. place
     end)
     unavailable("its modules can't be found", function()

@@ -59,7 +59,7 @@ describe("delivery", function()
     assert.equal(3 * TASKS, mj:stats().events)
     local config = kit.write(dir .. "/config.lua", receiver.config_text {
       store = kit.store, api_key = kit.KEY, base_url = "http://127.0.0.1:1", handler_timeout = 2, log = dir .. "/log",
-      policy = kit.write(dir .. "/policy.lua", (POLICY:gsub("DIR", dir))),
+      policy = kit.write(dir .. "/policy.lua", (POLICY:gsub("DIR", { DIR = dir }))),
     })
 
     local function begun()

@@ -126,7 +126,7 @@ describe("the man page", function()
       .. 'init_by_lua_block { require("resty.mjhook").init { config = "@DIR@/config.lua" } }\n'
       .. 'init_worker_by_lua_block { require("resty.mjhook").init_worker() }\n'
       .. "server { listen 127.0.0.1:@PORT@;\n%s\n%s\nlocation = /hook { return 204; } } }"):format(pool, location,
-      images:gsub("/var/lib", dir)), threads = "" }
+      images:gsub("/var/lib", { ["/var/lib"] = dir })), threads = "" }
     local mj = kit.open({ hook_url = web.settings.hook_url }, sim)
     local task = assert(mj:submit { prompt = "a fox", user_id = "u1" })
     assert(mj.exec:commit { { op = "signal", ref = task.ref, attempt = 1, kind = "failed", source = "poll",

@@ -18,7 +18,7 @@ describe("delivery under nginx", function()
   local function start(policy, options)
     options = options or {}
     dir = kit.tmp()
-    local path = kit.write(dir .. "/policy.lua", (policy:gsub("DIR", dir)))
+    local path = kit.write(dir .. "/policy.lua", (policy:gsub("DIR", { DIR = dir })))
     options.settings = { policy = path, handler_timeout = 5 }
     for k, v in pairs(options.more or {}) do
       options.settings[k] = v
@@ -279,7 +279,7 @@ describe("delivery under nginx", function()
         os.execute "sleep 0.01"
       end
     end } } ]]
-    policy = policy:gsub("DIR", dir)
+    policy = policy:gsub("DIR", { DIR = dir })
     local config = web.dir .. "/config.lua"
     kit.write(config, (kit.read(config):gsub("}%s*$", function() return policy end)))
     web:start()
@@ -315,7 +315,7 @@ describe("delivery under nginx", function()
         }
       }
     ]]
-    conf = conf:gsub("POLICY_NOTE", function() return (NOTE:gsub("DIR", dir)) end)
+    conf = conf:gsub("POLICY_NOTE", function() return (NOTE:gsub("DIR", { DIR = dir })) end)
     web = receiver.start { conf = (conf:gsub("HANDLER", function() return handler end)) }
     mj = kit.open({ hook_url = web.url .. "/hook" }, sim)
   end

@@ -193,7 +193,7 @@ describe("mjhook-reconcile", function()
         kit.write(dir .. "/policy.lua", "return {")
         local path = dir .. "/config.lua"
         if case[2] then
-          kit.write(path, (case[2]:gsub("@DIR@", dir)))
+          kit.write(path, (case[2]:gsub("@DIR@", { ["@DIR@"] = dir })))
         end
         local result = run("-c " .. path)
         assert.equal(78, result.code)
