@@ -5,8 +5,7 @@
 --   a request begins as soon as a connection is free and an item is ready: the HTTP client is given more than it has
 --   connections for, if the work has them, so it begins the next ones while the store commits;
 --   what has ended is stored in one transaction: at once, if nothing is left in the air, if it is as much as the work
---   wants in one, or if the transaction can bring more to send and few wait for a connection; else within 20 ms, or
---   within 5 ms while a connection is idle.
+--   wants in one, or if the transaction can bring more to send and few wait for a connection; else within 5 ms.
 -- No transaction spans a request: the store commits between two looks at the air.
 local core = require "mjhook.core"
 local memory = require "mjhook.memory"
@@ -14,10 +13,9 @@ local memory = require "mjhook.memory"
 local M = {}
 
 --- How long an answer waits for others to be stored with it, at most (milliseconds).
-M.STORE_MS = 20
+M.STORE_MS = 5
 
-local IDLE_MS = 5 -- the same while a connection is idle
-local FEW_MS = 1  -- the same while one is idle for want of more to send
+local FEW_MS = 1 -- the same while a connection is idle for want of more to send
 local TRIES = 3 -- of a step that memory runs out for
 
 --- Makes an item of a window. What happens to it later takes no memory.
@@ -99,9 +97,9 @@ local function plan(self)
   local more = not work:is_ready() and work:wants_more()
   local time = math.huge
   air.low = more and work.low or 0
-  air.rest_ms = waiting < 0 and IDLE_MS or M.STORE_MS
+  air.rest_ms = M.STORE_MS
   if self.since then
-    time = is_due(self, waiting, more) and 0 or self.since + (waiting < 0 and more and FEW_MS or air.rest_ms)
+    time = is_due(self, waiting, more) and 0 or self.since + (waiting < 0 and more and FEW_MS or M.STORE_MS)
   end
   air.until_ms = math.min(time, work.begin_by and core.clock() < work.begin_by and work.begin_by or math.huge)
   return time
