@@ -145,12 +145,15 @@ static uint32_t common(mj_str a, mj_str b)
 /* How many bytes the URL shares with the base, then the other bytes. */
 static void put_image(mj_buf *b, const mj_image_url *u, mj_str base)
 {
-    uint32_t shared = u->head.n == 0                               ? common(u->tail, base)
-                      : u->head.p == base.p && u->head.n <= base.n ? u->head.n
-                                                                   : 0;
-    mj_str head = shared > 0 ? (mj_str){0} : u->head;
-    uint32_t skip = u->head.n == 0 ? shared : 0;
+    uint32_t shared = 0, skip = 0;
+    mj_str head = u->head;
 
+    if (head.n == 0)
+        shared = skip = common(u->tail, base);
+    else if (head.p == base.p && head.n <= base.n)
+        shared = head.n;
+    if (shared > 0)
+        head = (mj_str){0};
     mj_put_uint(b, shared);
     mj_put_uint(b, head.n + u->tail.n - skip);
     mj_put_raw(b, head.p, head.n);
@@ -187,7 +190,7 @@ int mj_task_encode(const mj_task *t, mj_buf *b)
     mj_put_int(b, t->silent_ms);
     mj_put_str(b, t->account);
     mj_put_str(b, t->prompt);
-    mj_put_str(b, same_prompt ? (mj_str){0} : t->mj_prompt);
+    mj_put_str(b, same_prompt ? (mj_str){NULL, 0} : t->mj_prompt);
     mj_put_str(b, t->user_id);
     mj_put_str(b, t->context);
     mj_put_str(b, t->key);

@@ -212,15 +212,15 @@ void mj_http_cut_all(mj_http *h, const char *why)
 /* Begins what can begin and goes on with all; then sleeps, at most until `until_ms`, if nothing has ended. */
 static void turn(mj_http *h, int64_t until_ms)
 {
-    CURLMcode rc = CURLM_OK;
-    size_t ended = 0, begun = begin(h);
+    size_t ended = 0;
+    CURLMcode rc;
     int active;
 
+    begin(h);
     do {
         rc = mj_curl->multi_perform(h->multi, &active);
         ended += collect(h) + cut_late(h);
-        begun = ended ? begin(h) : 0;
-    } while (rc == CURLM_OK && begun > 0);
+    } while (ended > 0 && begin(h) > 0 && rc == CURLM_OK);
     if (rc == CURLM_OK && ended == 0) {
         int64_t left = until_ms - mj_http_clock();
         MJ_FAULT("http.wait"); /* first the connection is made, later the answer is awaited */
