@@ -88,27 +88,15 @@ static bool was_lmdb(int fd)
     return known >= ENOUGH;
 }
 
-/* All zero, or the root of a store into which nothing was ever committed. */
+/* Empty, or the root of a store into which nothing was ever committed.  A file of zeros was another one: LMDB's first
+ * bytes are zeros, so it may be what is left of a store that was cut off. */
 static bool holds_nothing(int fd, size_t size)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    uint8_t *bytes;
-    bool zero = true;
     root r;
 
-    if (size == 0)
-        return true;
-    if (size > 2 * page)
-        return false;
-    if (size <= page && read_root(fd, page, 0, &r) && r.txn == 0 && r.trees[NAMES].root == NO_PAGE && r.last_page == 1)
-        return true;
-    bytes = malloc(size);
-    if (!bytes || mj_pages_read(fd, bytes, size, 0) != (ssize_t)size)
-        zero = false;
-    for (size_t i = 0; i < size && zero; i++)
-        zero = bytes[i] == 0;
-    free(bytes);
-    return zero;
+    return size == 0 || (size <= page && read_root(fd, page, 0, &r) && r.txn == 0 && r.trees[NAMES].root == NO_PAGE &&
+                         r.last_page == 1);
 }
 
 int mj_pages_roots(int fd, mj_roots *out, char *why, size_t size)
