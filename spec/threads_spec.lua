@@ -469,6 +469,31 @@ describe("the executor under nginx", function()
       assert.equal("failed", mj:get(t.ref).state)
     end)
 
+    it("hands back no task whose outcome may be stored yet: others may have claimed it by then", function()
+      local run = nginx.run_worker_thread
+      nginx.run_worker_thread = function(pool, module, name, ...)
+        if pool == "mjhook_http" then
+          late = 61000 -- the sender stalled
+          return true, "ok", { { outcome = "not_sent", error = "not sent: too long after it was meant to be" } }
+        end
+        return run(pool, module, name, ...)
+      end
+      local task_of_a, err_of_a
+      start(function() task_of_a, err_of_a = mj:submit { prompt = "a fox" } end)
+      run_timers()
+      finish(work()) -- it is claimed, and was not sent: that is to be stored
+      run_timers()
+      wake(true)
+      local others = commit { claim() } -- of the next commit
+      wake(true)
+      settle()
+      assert.is_nil(task_of_a)
+      assert.matches("did not commit within", err_of_a.message)
+      local t = assert(others.results[1].task)
+      assert.equal("submitting", mj:get(t.ref).state)
+      assert.equal("create claim not_sent ready claim", kit.story(mj:get(t.ref)))
+    end)
+
     it("takes nothing from callers of the same commit that still wait", function()
       local t = queued()
       local first = commit { { op = "tick" } }

@@ -77,7 +77,8 @@ function M.direct(config)
 end
 
 --- @tparam table ops see mjhook.core's store:write
--- @treturn table|nil results in the order of ops, or nil and an error: then, and when it raises, nothing was stored
+-- @treturn table|nil results in the order of ops, or nil and an error: then, and when it raises, nothing was stored,
+-- unless err.code is "unsure", or err.unsure is true (see resty.mjhook.lane)
 function Direct:commit(ops)
   self.written = #ops
   return self.store:write(ops, self:now())
@@ -185,13 +186,13 @@ end
 -- @tparam table complete requests as core.http takes them
 -- @treturn table|nil no answers; nil and an error: nothing was started, and so when it raises
 function M.fly(client, complete, air, deadline)
+  air.open = true -- now: nothing may raise once something was started
   if #complete > 0 then
     local ok, err = client:start(complete)
     if not ok then
       return nil, err
     end
   end
-  air.open = true
   local ok, why = pcall(go_on, client, air, deadline)
   if not ok and not memory.is_out(why) then -- without memory, the next call gets the answers
     error(why, 0)

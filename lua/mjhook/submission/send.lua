@@ -310,8 +310,14 @@ local function look_at(ended, results)
   return tasks
 end
 
--- The store failed: the outcomes of these are not in it. Tasks that were sent stay `submitting` until a sweep takes
--- them over as `ambiguous`; the others are handed back, if it can be told that they are not.
+-- Whether a commit that failed so may have stored everything, or do so later.
+local function may_be_stored(err)
+  return err.unsure or err.code == "unsure" or err.code == "internal"
+end
+
+-- The store failed. If the outcomes of these are certainly not in it, those that were not sent are handed back. To hand
+-- one back twice would be wrong: others may have claimed it meanwhile, and are sending it. The rest stays `submitting`
+-- until a sweep takes it over as `ambiguous`.
 function Sending:fail(err, ended)
   self.err = self.err or err
   self.halted = self.halted or NOT_STORED
@@ -321,7 +327,7 @@ function Sending:fail(err, ended)
       tasks[#tasks + 1] = item.task
     end
   end
-  if err.code ~= "unsure" then
+  if not may_be_stored(err) then
     try_to_hand_back(self.mj, tasks)
   end
 end

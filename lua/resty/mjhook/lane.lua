@@ -157,8 +157,11 @@ local function start(self)
   end
 end
 
+-- `unsure`: it may be stored yet.
 local function too_slow()
-  return core.error("io", ("the store did not commit within %g s"):format(M.COMMIT_WAIT_S), true)
+  local err = core.error("io", ("the store did not commit within %g s"):format(M.COMMIT_WAIT_S), true)
+  err.unsure = true
+  return err
 end
 
 -- Waits until the group's transaction is on disk. True, or nil and an error.
