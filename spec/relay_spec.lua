@@ -69,6 +69,14 @@ describe("the relay", function()
         end
       end)
 
+      it("takes no processor time while it waits for a receiver that is slow", function()
+        open()
+        ended(2, "wait 1")
+        local begun = os.clock()
+        assert.same({ delivered = 2, buried = 0, errors = 0 }, deliver())
+        assert.is_true(os.clock() - begun < 0.3, os.clock() - begun)
+      end)
+
       it("beside a handler that hangs in Lua: that one is interrupted, what was answered is done", function()
         open({ handler_timeout = 0.6 }, function(hook)
           return { on_event = function(task, ctx)

@@ -97,7 +97,8 @@ function Direct:wait(stop_at)
   repeat
     local soon = #self.out > 0 or self.fresh
     local until_ms = begun + (soon and self.at == #self.leases and STORE_MS or LOOK_MS)
-    turn:go(until_ms)
+    local now = core.clock()
+    turn:go(now < until_ms and until_ms or now + LOOK_MS) -- later: no place is free until an answer comes
   until self:idle() or core.clock() >= until_ms and (#self.out > 0 or turn:is_free())
   self.fresh = false
   local out, took = self.out, core.clock() - begun
