@@ -1,6 +1,8 @@
 -- The relay with several events in the air: each handler's process sends the next while others wait for their answers.
 -- The rest of it: spec/e2e/relay_spec.lua.
+local core = require "mjhook.core"
 local kit = require "kit"
+local pool = require "mjhook.delivery.pool"
 local sink = require "sink"
 
 describe("the relay", function()
@@ -96,4 +98,23 @@ describe("the relay", function()
       end)
     end)
   end
+
+  it("in a process whose functions are old gets no more events, also if that process asks for them", function()
+    open()
+    ended(1, "wait 0.5")
+    local handlers = pool.isolated(mj)
+    local leases = assert(mj.exec:commit { { op = "take", ["until"] = core.now() + 3600000, raw = true } })
+    handlers:start(leases)
+    kit.wait_until(function() return #there:noted() > 0 end)
+    core.await({}, 100) -- by then it has asked
+    handlers:renew()
+    assert.same({}, handlers:wait(core.clock() + 5000))
+    assert.equal(0, handlers:room())
+    local outcomes = {}
+    while not outcomes[1] do
+      outcomes = handlers:wait(core.clock() + 5000)
+    end
+    assert.is_true(outcomes[1].handled)
+    handlers:close()
+  end)
 end)

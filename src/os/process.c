@@ -31,7 +31,6 @@ struct mj_child_shared {
     atomic_int at_hand;  /* the piece that its code works on, and 1; 0: none */
     atomic_llong at;     /* when it began the newest one */
     atomic_llong rested; /* milliseconds that it has waited */
-    atomic_uint sent;    /* how many messages it has sent, each whole */
     atomic_uint silent;  /* how many pieces are done without a message */
     atomic_uint hold;    /* FREE, HELD or FORBIDDEN */
     atomic_uchar state[MJ_CHILD_PIECES];
@@ -156,8 +155,8 @@ int mj_child_begin(mj_child *c, int64_t now)
         if (piece >= MJ_CHILD_PIECES) /* or taken back */
             return -1;
         atomic_store(&s->at, now);
+        atomic_store(&s->since[piece], now); /* before the parent sees that it is begun */
     } while (!atomic_compare_exchange_weak(&s->begun, &piece, piece + 1));
-    atomic_store(&s->since[piece], now);
     atomic_store(&s->at_hand, (int)piece + 1);
     return (int)piece;
 }
@@ -258,11 +257,8 @@ bool mj_child_tell(mj_child *c, unsigned piece, mj_str message)
 
     if (piece >= MJ_CHILD_PIECES || message.n > MJ_MAX_FRAME)
         return false;
-    if (message.p) {
-        if (!send_message(c->fd, piece, message))
-            return false;
-        atomic_fetch_add(&s->sent, 1);
-    }
+    if (message.p && !send_message(c->fd, piece, message))
+        return false;
     /* A handler that has forked may tell of a piece twice: the first word counts. */
     if (atomic_compare_exchange_strong(&s->state[piece], &open, message.p ? TOLD : SILENT) && !message.p)
         atomic_fetch_add(&s->silent, 1);
@@ -347,7 +343,6 @@ static int read_message(mj_child *c, unsigned *piece, mj_str *message)
         *piece = mj_be32_get((const uint8_t *)message->p);
         return 2;
     }
-    c->messages++;
     if (*piece >= MJ_CHILD_PIECES || !c->shared)
         return -1;
     if (atomic_load(&c->shared->state[*piece]) == HEARD)

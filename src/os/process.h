@@ -24,7 +24,6 @@ typedef struct mj_child {
     int fd;                         /* our end of its socket; -1: closed */
     mj_buf got;                     /* bytes of messages ... */
     size_t used;                    /* ... of which so many were given */
-    unsigned messages;              /* that mj_child_hear() has read */
     unsigned silent;                /* pieces without a message that it has given */
     unsigned first;                 /* it has given all pieces before this one */
     bool hungry;                    /* in the child: it has asked for more work, and has not got any */
@@ -49,7 +48,7 @@ typedef struct mj_child_view {
     int64_t rested; /* milliseconds that it has waited for what is under way */
 } mj_child_view;
 mj_child_view mj_child_look(const mj_child *c);
-/* The time at which it began a piece. */
+/* The time at which it began a piece; 0: it has not begun it. */
 int64_t mj_child_since(const mj_child *c, unsigned piece);
 /* In the child: until mj_child_release() the parent does not end it (or has ended it by now).  In other processes:
  * nothing. */

@@ -32,7 +32,7 @@ end
 
 -- How many more events a child takes that is at work.
 local function room_of(self, child)
-  local may = child.hungry and not child.full and child.given < MOST_OF_ONE
+  local may = child.hungry and not child.full and not child.relieved and child.given < MOST_OF_ONE
   return may and sizes.beside(self.size, child.open) or 0
 end
 
@@ -305,7 +305,7 @@ local function cut(self, child, out, state, now, stop_at)
   local ran = {}
   for piece = child.low, child.given - 1 do
     local since = child.leases[piece] and child.process:since(piece) or 0
-    ran[piece] = now - (since > 0 and since or child.handed) -- it may have been begun a moment ago
+    ran[piece] = now - (since > 0 and since or child.handed)
   end
   child.process:stop()
   bury(child, out, state, function(piece)
