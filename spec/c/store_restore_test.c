@@ -335,6 +335,30 @@ TEST("records and indexes that disagree are restored only by force")
     mj_store_close(s);
 }
 
+TEST("a restore by force counts the jobs that are queued, whatever the counters say")
+{
+    mj_account account = {.name = MJ_LIT("a"), .max_in_flight = 1};
+    mj_store_options o = options;
+    MDB_val counters = mj_val("counters", 8);
+    mj_store *s;
+    MDB_txn *t;
+
+    make_store("odd", 3);
+    s = open_durable_at("odd", &options);
+    CHECK_INT(mj_env_begin(lmdb_of(s)->env, 0, &t), 0);
+    CHECK_INT(mdb_del(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_META), &counters, NULL), 0);
+    CHECK_INT(mdb_txn_commit(t), 0);
+    mj_env_leave(lmdb_of(s)->env);
+    mj_store_close(s);
+    o.accounts = &account;
+    o.naccounts = 1;
+    CHECK_INT(mj_store_restore("odd", "store", &o, true, &restored, why, sizeof why), MJ_OK);
+    s = open_durable();
+    CHECK_INT(stats(s).naccounts, 1);
+    CHECK_STR(stats(s).accounts[0].reason, MJ_BY_HAND);
+    mj_store_close(s);
+}
+
 TEST("processes that open the store while it is restored wait, and see the restored one")
 {
     enum { AT_ONCE = 6 };

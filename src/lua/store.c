@@ -230,7 +230,7 @@ static int core_restore(lua_State *L)
         return mjl_fail(L, rc, why);
     lua_createtable(L, 0, 6);
     mjl_set_int(L, "tasks", (int64_t)done.checked.tasks);
-    mjl_set_int(L, "queued", (int64_t)done.queued);
+    mjl_set_int(L, "queued", (int64_t)done.checked.queued);
     mjl_set_int(L, "events", (int64_t)done.checked.events);
     mjl_set_int(L, "tombs", (int64_t)done.checked.tombs);
     mjl_set_int(L, "found", (int64_t)done.checked.found);

@@ -391,6 +391,7 @@ int mj_store_check(mj_store *s, void (*problem)(void *ctx, const char *text), vo
         tell(c, "%" PRIu64 " refused callbacks are kept, %d may be", c->expected[MJ_IX_REFUSED], MJ_MAX_REFUSED);
     compare_sizes(c);
     compare_counters(c);
+    out->queued = (uint64_t)c->counted.states[MJ_QUEUED];
     out->upgrading = there(c, &upgrade, &bytes);
     s->backend->abort(c->tx);
     rc = c->rc;

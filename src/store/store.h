@@ -126,16 +126,24 @@ int mj_store_accounts(mj_store *s, const mj_account *a, size_t n);
  *     sent under its account since the account's rest was over.
  *     MJ_ENOTFOUND: nothing is ready; MJ_ELIMIT: something is, but no slot or account.
  * MJ_OP_PAUSE
- *     Until `until` nothing is claimed for sig.account; sig.error_code and sig.error say why.  0 lifts it.  A rest
- * whose reason is MJ_BY_HAND outlasts what a refusal asks for. MJ_OP_TICK Ends slots whose time is over and readies
- * queued tasks whose wait is over, at most `limit` of each; `done` becomes their number.  After the clock was set back
- * also goes over up to `limit` entries of what that put off; `more`: it has not come to all. MJ_OP_EVENT_TAKE Leases
- * the first event that is due until `until`: event and record are filled.  MJ_ENOTFOUND. MJ_OP_EVENT_DONE The handler
- * returned: event {ref, seq, tries} is done.  MJ_ECHANGED: the lease is another process'.  sig.files: what it stored,
- * as JSON, for the task. MJ_OP_EVENT_RETRY The handler failed with sig.error: to be tried again at `until`, or buried
- * when that is 0.  Without an error it was not run at all, and the try does not count. MJ_OP_EVENT_KICK Hands an event
- * out again now, with all its tries ahead: {ref, seq}, or with seq 0 the task's last one, also when it was delivered.
- * MJ_ENOTFOUND; MJ_ESTATE: it, or another one of its task, is being handled at this moment, or the task has none.
+ *     Until `until` nothing is claimed for sig.account; sig.error_code and sig.error say why.  0 lifts it.
+ *     A rest whose reason is MJ_BY_HAND outlasts what a refusal asks for.
+ * MJ_OP_TICK
+ *     Ends slots whose time is over and readies queued tasks whose wait is over, at most `limit` of each;
+ *     `done` becomes their number.  After the clock was set back also goes over up to `limit` entries of what that put
+ *     off; `more`: it has not come to all.
+ * MJ_OP_EVENT_TAKE
+ *     Leases the first event that is due until `until`: event and record are filled.  MJ_ENOTFOUND.
+ * MJ_OP_EVENT_DONE
+ *     The handler returned: event {ref, seq, tries} is done.  MJ_ECHANGED: the lease is another process'.  sig.files:
+ *     what it stored, as JSON, for the task.
+ * MJ_OP_EVENT_RETRY
+ *     The handler failed with sig.error: to be tried again at `until`, or buried when that is 0.  Without an
+ *     error it was not run at all, and the try does not count.
+ * MJ_OP_EVENT_KICK
+ *     Hands an event out again now, with all its tries ahead: {ref, seq}, or with seq 0 the task's last one, also
+ *     when it was delivered.  MJ_ENOTFOUND; MJ_ESTATE: it, or another one of its task, is being handled at this
+ *     moment, or the task has none.
  * MJ_OP_EVENT_BURY
  *     Gives event {ref, seq} up, with sig.error as the reason.  MJ_ENOTFOUND, MJ_ESTATE as above, MJ_EDUPLICATE.
  * MJ_OP_SWEPT
@@ -363,7 +371,8 @@ typedef struct mj_stats {
  * Takes time in proportion to the store and holds one reader that long. */
 typedef struct mj_check_report {
     uint64_t tasks, events, tombs, found;
-    bool upgrading; /* records of an older version are still being rewritten */
+    uint64_t queued; /* of the tasks */
+    bool upgrading;  /* records of an older version are still being rewritten */
 } mj_check_report;
 int mj_store_check(mj_store *s, void (*problem)(void *ctx, const char *text), void *ctx, mj_check_report *out);
 
@@ -374,9 +383,8 @@ int mj_store_backup(mj_store *s, const char *to);
 
 /* What was restored. */
 typedef struct mj_restored {
-    mj_check_report checked;
-    uint64_t queued; /* tasks; if there are some, o->accounts rest */
-    char kept[64];   /* name of the former data file, in the store's directory; empty: there was none */
+    mj_check_report checked; /* if tasks are queued, o->accounts rest */
+    char kept[64];           /* name of the former data file, in the store's directory; empty: there was none */
 } mj_restored;
 /* Puts a copy of `from`, a data file or a directory that holds one, in the place of the store in `dir`, which is made
  * when it is not there.  The copy is checked first: each page, each record, each index; with `anyway` records and

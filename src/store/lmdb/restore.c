@@ -178,15 +178,13 @@ static void note_first(void *ctx, const char *text)
 
 /* Jobs that were queued when the backup was made may have been sent since.  The store that knows of it is the one that
  * is replaced: so nothing is sent until a person has looked. */
-static int hold_queued(mj_store *s, const mj_store_options *o, uint64_t *queued)
+static int hold_accounts(mj_store *s, const mj_store_options *o)
 {
-    mj_stats stats;
     mj_op *ops;
-    int rc = mj_store_stats(s, &stats);
+    int rc;
 
-    *queued = rc == MJ_OK ? stats.states[MJ_QUEUED] : 0;
-    if (rc != MJ_OK || *queued == 0 || o->naccounts == 0)
-        return rc;
+    if (o->naccounts == 0)
+        return MJ_OK;
     ops = calloc(o->naccounts, sizeof *ops);
     if (!ops)
         return MJ_ENOMEM;
@@ -214,8 +212,8 @@ static int check_records(restore *r, const char *from, const mj_store_options *g
     rc = mj_store_open(path, &o, &s, what, sizeof what);
     if (rc == MJ_OK) {
         rc = mj_store_check(s, note_first, &wrong, &out->checked);
-        if (rc == MJ_OK && (out->checked.found == 0 || anyway))
-            rc = hold_queued(s, given, &out->queued);
+        if (rc == MJ_OK && out->checked.queued > 0 && (out->checked.found == 0 || anyway))
+            rc = hold_accounts(s, given);
         if (rc != MJ_OK)
             snprintf(what, sizeof what, "%s", mj_store_detail(s)[0] ? mj_store_detail(s) : mj_error_text(rc));
         mj_store_close(s);
