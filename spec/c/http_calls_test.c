@@ -335,3 +335,19 @@ TEST("where no thread can be made requests go on within each wait")
     clear(calls, 12);
     mj_http_free(h);
 }
+
+TEST("a request that can't be made has ended at once")
+{
+    server *s = start(answer_all);
+    mj_http *h = client(2);
+    const char *headers[] = {"X-Bad: a\r\nX-Worse: b", NULL};
+    mj_http_request bad = post(url_of(s), BODY, true);
+    mj_http_answer answer;
+    int64_t begun = mj_http_clock();
+
+    bad.headers = headers;
+    CHECK_INT(mj_http_perform(h, &bad, 1, 0, &answer), MJ_OK);
+    CHECK_INT(answer.outcome, MJ_HTTP_NOT_SENT);
+    CHECK(mj_http_clock() - begun < mj_test_ms(500));
+    mj_http_free(h);
+}

@@ -155,15 +155,18 @@ static transfer *next_call(mj_http *h)
     return t;
 }
 
-static size_t begin(mj_http *h)
+/* Gives how many have begun, and adds to *ended how many of them have ended, since they can't be made. */
+static size_t begin(mj_http *h, size_t *ended)
 {
     size_t begun = 0;
     transfer *t;
 
     for (; (t = next_call(h)) != NULL; begun++) {
         mj_http_call *c = t->call;
-        if (!mj_http_begin(h, t, c))
+        if (!mj_http_begin(h, t, c)) {
             tell(h, c);
+            ++*ended;
+        }
     }
     return begun;
 }
@@ -216,11 +219,11 @@ static void turn(mj_http *h, int64_t until_ms)
     CURLMcode rc;
     int active;
 
-    begin(h);
+    begin(h, &ended);
     do {
         rc = mj_curl->multi_perform(h->multi, &active);
         ended += collect(h) + cut_late(h);
-    } while (ended > 0 && begin(h) > 0 && rc == CURLM_OK);
+    } while (ended > 0 && begin(h, &ended) > 0 && rc == CURLM_OK);
     if (rc == CURLM_OK && ended == 0) {
         int64_t left = until_ms - mj_http_clock();
         MJ_FAULT("http.wait"); /* first the connection is made, later the answer is awaited */
@@ -312,6 +315,7 @@ void mj_http_come_home(mj_http *h)
 {
     pthread_mutex_lock(&h->lock);
     h->quit = true;
+    h->woken = false; /* woken before, it may have looked at `quit` already, and is about to sleep */
     wake(h);
     pthread_mutex_unlock(&h->lock);
     if (h->has_thread)

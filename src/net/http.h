@@ -30,7 +30,7 @@
 typedef struct mj_http mj_http;
 
 typedef struct mj_http_options {
-    int connections;        /* concurrent requests per call, 1 to 256; 0: 8 */
+    int connections;        /* concurrent requests, 1 to 256; 0: 8 */
     int connect_timeout_ms; /* 0: 10,000 */
     int timeout_ms;         /* for the whole exchange; 0: 30,000 */
     size_t max_answer;      /* bytes of an answer's body, at most 2^30; 0: 4 MiB; a longer body is an error */

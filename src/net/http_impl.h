@@ -48,7 +48,7 @@ struct mj_http {
     size_t ended;                /* since the last wait */
     int64_t ended_at;            /* when the first of them did */
     bool urgent;                 /* one of them is not fine */
-    size_t low;                  /* mj_http_pause.waiting of the wait that goes on */
+    size_t low;                  /* mj_http_pause.low of the last wait */
     bool has_thread, driven;     /* `thread` is to be joined; it drives */
     bool quit, woken;            /* it is to end; it is awake, or has been woken */
     pthread_t thread;
