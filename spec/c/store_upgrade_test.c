@@ -102,6 +102,47 @@ static mj_check_report checked(mj_store *s)
     return r;
 }
 
+/* Takes every page of the map that is free, to the last one. */
+static void fill_map(mj_store *s)
+{
+    static uint8_t bytes[1 << 20];
+    char name[32];
+    unsigned i = 0;
+    MDB_txn *t;
+
+    for (size_t n = sizeof bytes; n > 512;) {
+        MDB_val key = mj_val(name, (size_t)snprintf(name, sizeof name, "fill %u", i++)), v = mj_val(bytes, n);
+        int rc = mj_env_begin(lmdb_of(s)->env, 0, &t);
+        CHECK_INT(rc, 0);
+        rc = mdb_put(t, mj_env_dbi(lmdb_of(s)->env, MJ_IX_META), &key, &v, 0);
+        if (rc == 0)
+            rc = mdb_txn_commit(t);
+        else
+            mdb_txn_abort(t);
+        mj_env_leave(lmdb_of(s)->env);
+        CHECK(rc == 0 || rc == MDB_MAP_FULL);
+        if (rc != 0)
+            n /= 2;
+    }
+}
+
+TEST("a store whose map is full grows while it is brought to this schema")
+{
+    mj_store *s = open_store();
+
+    for (int i = 0; i < TASKS; i++)
+        add(s, (job){0}, T0 + i);
+    in_txn(s, age_records);
+    fill_map(s);
+    CHECK_INT(stats(s).map_size, 16u << 20);
+    mj_store_close(s);
+    s = open_store();
+    in_txn(s, must_have_weights);
+    add(s, (job){0}, T0);
+    CHECK_INT(checked(s).found, 0);
+    mj_store_close(s);
+}
+
 TEST("a store of schema 1 opens, reads and changes at once")
 {
     mj_buf buf = {0};

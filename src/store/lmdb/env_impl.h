@@ -101,10 +101,15 @@ int mj_env_open(mj_env *e, const mj_store_options *o, char *why, size_t size);
 
 /* This process has the store of that place open, or a file that it had before. */
 bool mj_env_registered(const mj_place *p);
-/* ---- store/lmdb/txn.c ---- */
+
+/* ---- store/lmdb/map.c ---- */
 
 /* LMDB mapped the file anew. */
 void mj_env_note_map(mj_env *e);
+/* Sets the size of the map; 0: the size that another process made it.  No transaction runs. */
+int mj_env_set_size(mj_env *e, uint64_t size);
+/* The map, full at `full` bytes, becomes larger.  No transaction runs.  MDB_MAP_FULL: it may not. */
+int mj_env_grow_held(mj_env *e, uint64_t full);
 /* Inside of transaction t: the file is as long as its roots say, and is the one that LMDB takes it for. */
 int mj_env_sound(mj_env *e, MDB_txn *t, bool writes);
 /* Before LMDB looks into the map: what it had of the file is there still. */

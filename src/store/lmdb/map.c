@@ -8,6 +8,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+static const uint64_t MAP_STEP = 1u << 30; /* the map doubles up to this, then grows by it */
+
 uint64_t mj_env_size(const mj_env *e)
 {
     MDB_envinfo info;
@@ -44,6 +46,27 @@ void mj_env_note_map(mj_env *e)
     e->map_size = e->broken ? 0 : mj_env_size(e);
     atomic_store(&e->map, NULL);
     atomic_store(&e->map_tries, 0);
+}
+
+int mj_env_set_size(mj_env *e, uint64_t size)
+{
+    int rc = mdb_env_set_mapsize(e->lmdb, (size_t)size);
+
+    e->broken = e->broken || rc != 0; /* LMDB unmaps first: when it can't map again, only opening it anew helps */
+    mj_env_note_map(e);
+    return rc;
+}
+
+int mj_env_grow_held(mj_env *e, uint64_t full)
+{
+    uint64_t size = mj_env_size(e), most = atomic_load(&e->map_max);
+
+    if (size > full)
+        return 0; /* another thread was faster */
+    size += size < MAP_STEP ? size : MAP_STEP;
+    if (size > most)
+        size = most;
+    return size <= full ? MDB_MAP_FULL : mj_env_set_size(e, size);
 }
 
 /* Before LMDB looks into the map: what it had of the file is there still. */

@@ -91,9 +91,7 @@ static int write_schema(mj_env *e, MDB_txn *t, bool upgrade)
     return rc;
 }
 
-/* Brings an old store to this schema, or makes one in a file into which nothing was ever committed: in one transaction,
- * and only if the file is the one that LMDB takes it for. */
-static int create_dbs(mj_env *e)
+static int try_create_dbs(mj_env *e)
 {
     enum { FIRST = 1 }; /* number of an environment's first transaction */
     MDB_txn *t;
@@ -111,6 +109,20 @@ static int create_dbs(mj_env *e)
     if (rc == 0)
         return mdb_txn_commit(t);
     mdb_txn_abort(t);
+    return rc;
+}
+
+/* Brings an old store to this schema, or makes one in a file into which nothing was ever committed: in one transaction,
+ * and only if the file is the one that LMDB takes it for.  The map of an old one may be full. */
+static int create_dbs(mj_env *e)
+{
+    uint64_t full;
+    int rc;
+
+    do {
+        full = mj_env_size(e);
+        rc = try_create_dbs(e);
+    } while (rc == MDB_MAP_FULL && (rc = mj_env_grow_held(e, full)) == 0);
     return rc;
 }
 

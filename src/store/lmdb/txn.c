@@ -11,8 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static const uint64_t MAP_STEP = 1u << 30; /* the map doubles up to this, then grows by it */
-
 /* Opens an environment again that LMDB gave up: after a failed write of its root (a sick disk) it refuses every
  * transaction until it is closed.  Held for writing, so none runs; those that wait for their next use end. */
 static int reopen(mj_env *e)
@@ -32,17 +30,6 @@ static int reopen(mj_env *e)
     e->epoch++;
     rc = mj_env_open(e, &o, why, sizeof why);
     e->broken = rc != 0;
-    mj_env_note_map(e);
-    return rc;
-}
-
-/* Sets the size of the map, held for writing; 0: the size that another process made it.
- * LMDB unmaps first: when it can't map again, only opening it anew helps. */
-static int set_size(mj_env *e, uint64_t size)
-{
-    int rc = mdb_env_set_mapsize(e->lmdb, (size_t)size);
-
-    e->broken = e->broken || rc != 0;
     mj_env_note_map(e);
     return rc;
 }
@@ -86,7 +73,7 @@ static int recover(mj_env *e, unsigned epoch, int rc, bool wait)
     else if (rc == MDB_PANIC || e->broken)
         rc = reopen(e);
     else if (rc == MDB_MAP_RESIZED)
-        rc = set_size(e, 0);
+        rc = mj_env_set_size(e, 0);
     else
         rc = mdb_reader_check(e->lmdb, &dead) == 0 && dead > 0 ? 0 : rc;
     let_go(e);
@@ -193,17 +180,10 @@ void mj_env_bury_readers(mj_env *e)
 
 int mj_env_grow(mj_env *e, uint64_t full)
 {
-    uint64_t size, most = atomic_load(&e->map_max);
-    int rc = 0;
+    int rc;
 
     hold_all(e);
-    size = e->broken ? UINT64_MAX : mj_env_size(e);
-    if (size <= full) { /* else another thread was faster */
-        size += size < MAP_STEP ? size : MAP_STEP;
-        if (size > most)
-            size = most;
-        rc = size <= full ? MDB_MAP_FULL : set_size(e, size);
-    }
+    rc = e->broken ? 0 : mj_env_grow_held(e, full);
     let_go(e);
     return mj_env_code(rc);
 }
