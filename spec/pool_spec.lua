@@ -388,6 +388,18 @@ describe("a handler in a process of its own", function()
     assert.equal("slow", lines("done")[21])
   end)
 
+  it("has nothing more to say once it was stopped", function()
+    local child = assert(core.fork(function(tell, claim)
+      tell(claim(), "a message")
+      while true do socket.sleep(1) end
+    end))
+    core.await({ child }, 5000)
+    assert.same({ 0, "a message" }, { child:hear() })
+    child:stop()
+    assert.is_false(child:hear())
+    assert.is_false(child:give "more")
+  end)
+
   it("begins what it has claimed, and nothing of what was taken back by then", function()
     local child = assert(core.fork(function(tell, claim)
       local pieces = {}

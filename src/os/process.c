@@ -449,4 +449,5 @@ void mj_child_end(mj_child *c, int *status)
     *status = how.status;
     unshare_memory(c);
     mj_buf_free(&c->got);
+    c->used = 0;
 }

@@ -37,7 +37,6 @@ function M.handle(mj, lease)
     event_id = event.event_id, type = event.type, attempt = event.attempt, created_at = event.created_at,
     log = mj.log, timeout = mj.config.handler_timeout, mj = mj,
     store = not mj.config.store_url and mj.config.store or nil, -- a directory, where a handler may leave a note
-
   }, timeout)
 end
 
