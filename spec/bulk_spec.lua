@@ -539,7 +539,7 @@ http {
 
     it("does the same, and a second list finds the first one's keys", function()
       sim.script { submit = { "http_400" } }
-      local nginx = receiver.start { conf = CONF }
+      local nginx = receiver.start { conf = CONF, settings = { connections = 1 } } -- in order
       local list = jobs(3)
       for i, job in ipairs(list) do
         job.key = "k" .. i

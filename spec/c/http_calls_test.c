@@ -185,6 +185,7 @@ TEST("requests go on while their caller does something else")
     mj_http_wait_for(h, &(mj_http_pause){0});
     wait_for(s, &s->bodies, 2); /* the second one begins by itself */
     start_all(h, s, calls + 2, 3);
+    mj_http_wait_for(h, &(mj_http_pause){0}); /* those before may have ended, and the thread with them */
     wait_for(s, &s->bodies, 5);
     while (ended(calls, 5) < 5)
         mj_http_wait(h, INT64_MAX);

@@ -430,6 +430,8 @@ describe("a store on a PostgreSQL server with faults", function()
       local was = stored and "it was stored" or "it was not stored"
 
       it("answers 503 to a callback, and stores it once when it comes again: " .. was, function()
+        configure()
+        assert.equal(0, select(2, mjhook "migrate"))
         serve(proxied())
         local task = submit()
         assert.equal(401, (sim.request("POST", web.url .. "/hook", "{}"))) -- nginx is there

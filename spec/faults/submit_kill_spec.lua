@@ -49,12 +49,13 @@ describe("a process that is killed", function()
     return result.task.ref
   end
 
-  -- Runs `command` so that it dies at its n-th passage. Gives its exit code, what it wrote and where it was.
+  -- Runs `command` so that it dies at its n-th passage, or at "POINT:N". Gives its exit code, what it wrote and where it
+  -- was.
   local function run(command, n)
     local log = dir .. "/passages"
     os.remove(log)
-    local out, code = kit.sh(("env MJHOOK_FAULT='%s' MJHOOK_FAULT_LOG=%s %s"):format(n and "*:" .. n or "", log,
-      command))
+    local where = type(n) == "number" and "*:" .. n or n or ""
+    local out, code = kit.sh(("env MJHOOK_FAULT='%s' MJHOOK_FAULT_LOG=%s %s"):format(where, log, command))
     local passages = {}
     for name in (kit.read(log) or ""):gmatch "%S+" do
       passages[#passages + 1] = name
@@ -154,13 +155,13 @@ describe("a process that is killed", function()
     audit(mj)
   end
 
-  -- Kills `command` at its n-th passage, on a store that `prepare` made. Gives where it died, nil when it did not.
+  -- Kills `command` at its n-th passage, or at "POINT:N", on a store that `prepare` made. Gives where it died, nil when it did not.
   -- `repaired` is what the survivors do after the first pass.
   local function kill_at(n, command, prepare, repaired, order)
     local mj = prepare()
     local code, out, passages = run(command, n)
     assert.is_true(code == KILLED or code == 0, out)
-    if code == KILLED then
+    if code == KILLED and type(n) == "number" then
       assert.equal(n, #passages)
     end
     local ok, why = pcall(function()
@@ -170,11 +171,11 @@ describe("a process that is killed", function()
       end)
     end)
     if not ok then
-      error(("killed at passage %d (%s), %s: %s"):format(n, table.concat(passages, " "), order, tostring(
+      error(("killed at passage %s (%s), %s: %s"):format(n, table.concat(passages, " "), order, tostring(
         type(why) == "table" and why.message or why)), 0)
     end
     mj:close()
-    return code == KILLED and passages[n] or nil
+    return code == KILLED and passages[#passages] or nil
   end
 
   -- Each passage with the provider's callbacks as what comes next, with a pass of the reconciler, and with callbacks
@@ -190,9 +191,10 @@ describe("a process that is killed", function()
         name = kill_at(n, command, prepare, repaired, order)
       end
     end
+    -- Passages of two threads come in an order of their own each time: one may have been missed.
     for _, list in ipairs { POINTS, more_points or {} } do
       for _, name in ipairs(list) do
-        assert.is_true(died_at[name], "nobody died at " .. name)
+        assert.equal(name, died_at[name] and name or kill_at(name .. ":1", command, prepare, repaired, "a pass first"))
       end
     end
   end
