@@ -64,7 +64,7 @@ static const char *const versions[MJ_PG_SCHEMA] = {
                                                                           "NOT NULL)" HOT("50") ";\n",
     /* 2: records of version 4, which a function of views.c reads; the reconciler rewrites those that are there */
     "INSERT INTO @.meta (name, bytes) SELECT '" MJ_UPGRADE_KEY "'::bytea, decode(repeat('00', 16), 'hex') "
-    "WHERE EXISTS (SELECT FROM @.task);\n",
+    "WHERE EXISTS (SELECT FROM @.task) ON CONFLICT (name) DO UPDATE SET bytes = excluded.bytes;\n",
 };
 
 enum { MIGRATE_MS = 120000 }; /* the deadline of a step: it may wait for another process that migrates */
