@@ -1,6 +1,8 @@
 -- Handlers in processes of their own: what hangs, crashes or leaks there costs one event a try, and nothing else.
 local core = require "mjhook.core"
 local kit = require "kit"
+local parcel = require "mjhook.delivery.parcel"
+local pool = require "mjhook.delivery.pool"
 local socket = require "socket"
 
 describe("a handler in a process of its own", function()
@@ -386,6 +388,25 @@ describe("a handler in a process of its own", function()
     assert.equal(21, deliver().delivered)
     assert.is_true(socket.gettime() - before < 15)
     assert.equal("slow", lines("done")[21])
+  end)
+
+  it("is given its part of what was leased, whatever room each has, and nothing is left over", function()
+    open({}, { handlers = 3 })
+    local handlers, given = pool.isolated(mj), 0
+    handlers.size = 16
+    for i, under_way in ipairs { 1, 15, 8 } do
+      local process = { give = function(_, text) given = given + #parcel.unpack(text) return true end }
+      handlers.children[i] = { process = process, leases = {}, given = under_way, open = under_way, low = 0,
+                               hungry = true }
+    end
+    ended("x", 24)
+    local ops = {}
+    for i = 1, handlers:room() do
+      ops[i] = { op = "take", ["until"] = core.now() + 60000, raw = true }
+    end
+    assert.equal(24, #ops)
+    handlers:start(assert(mj.exec:commit(ops)))
+    assert.equal(24, given)
   end)
 
   it("has nothing more to say once it was stopped", function()

@@ -131,6 +131,7 @@ function Isolated:start(leases)
   for _ = #self.children + 1, self.mj.config.handlers do
     places[#places + 1] = { room = self.size }
   end
+  table.sort(places, function(a, b) return a.room < b.room end) -- what has no room here fits into those that follow
   for i, place in ipairs(places) do
     local share = math.min(place.room, math.ceil((#leases - first + 1) / (#places - i + 1)))
     local mine = { unpack(leases, first, first + share - 1) }
