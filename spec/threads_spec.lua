@@ -532,6 +532,14 @@ describe("the executor under nginx", function()
     end)
   end)
 
+  it("goes on with requests in a thread that can't open the store, as when a database is out of reach", function()
+    local worker = require "resty.mjhook.worker"
+    local flight = { requests = {}, air = { name = "an air", answers = {}, until_ms = 0, rest_ms = 0, low = 0 } }
+    assert.equal("unconfigured", worker.fly("beside", false, flight, false))
+    assert.same({ "ok", {} }, { worker.fly("beside", { store = "/dev/null/none" }, flight, false) })
+    assert.same({ "ok", {} }, { worker.fly("beside", false, flight, false) })
+  end)
+
   it("goes on after an error anywhere in a commit, and tells all who wait", function()
     local t = task "T1"
     local post = Semaphore.post

@@ -175,12 +175,9 @@ function Threads:http(requests, deadline, air)
   return self:in_thread(M.HTTP_POOL, "http", requests, deadline)
 end
 
---- See executor's land().
+--- See executor's land(). Nobody else gets an air whose client may still have requests.
 function Threads:land(air)
-  if air.name and next(air.answers) then
-    fly(self, {}, 0, air)
-  end
-  if air.name then
+  if air.name and (not next(air.answers) or fly(self, {}, 0, air)) then
     self.airs[#self.airs + 1] = air.name
     air.name = nil
   end

@@ -178,20 +178,26 @@ local function client_of(name, config)
   return clients[name], err
 end
 
+local configs = {} -- by id
+
+-- What fly() needs of a configuration: no store, which may be out of reach while requests are in the air.
+local function config_of(id, settings)
+  configs[id] = configs[id] or executors[id] and executors[id].config or settings or nil
+  return configs[id]
+end
+
 --- Goes on with the requests of an air: see mjhook.executor.
 -- @tparam table flight {requests= (new ones), air= (with its name)}
 -- @treturn string "ok" and the answers by number, "failed" and an error as plain table, or "unconfigured"
 function M.fly(id, settings, flight, deadline)
-  if unknown(id, settings) then
+  local config = config_of(id, settings)
+  if not config then
     return "unconfigured"
   end
-  local exec, err = executor_of(id, settings)
-  local client, flown
-  if exec then
-    client, err = client_of(flight.air.name, exec.config)
-  end
+  local client, err = client_of(flight.air.name, config)
+  local flown
   if client then
-    flown, err = executor.fly(client, provider.complete(exec.config, flight.requests), flight.air, deadline or nil)
+    flown, err = executor.fly(client, provider.complete(config, flight.requests), flight.air, deadline or nil)
   end
   if flown then
     return "ok", flight.air.answers
