@@ -49,8 +49,8 @@ describe("a process that is killed", function()
     return result.task.ref
   end
 
-  -- Runs `command` so that it dies at its n-th passage, or at "POINT:N". Gives its exit code, what it wrote and where it
-  -- was.
+  -- Runs `command` so that it dies at its n-th passage, or at "POINT:N". Gives its exit code, what it wrote, and where
+  -- it was.
   local function run(command, n)
     local log = dir .. "/passages"
     os.remove(log)
@@ -155,7 +155,8 @@ describe("a process that is killed", function()
     audit(mj)
   end
 
-  -- Kills `command` at its n-th passage, or at "POINT:N", on a store that `prepare` made. Gives where it died, nil when it did not.
+  -- Kills `command` at its n-th passage, or at "POINT:N", on a store that `prepare` made. Gives where it died, nil when
+  -- it did not.
   -- `repaired` is what the survivors do after the first pass.
   local function kill_at(n, command, prepare, repaired, order)
     local mj = prepare()
@@ -293,13 +294,13 @@ describe("a process that is killed", function()
     for _, order in ipairs { "callbacks first", "a pass first", "callbacks last" } do
       local mj = fresh()
       sim.script { submit = { { fault = "slow", ms = 30, n = 4 }, { fault = "quota", n = 2 } } }
-      local code, out, passages = run(("env MJHOOK_FAULT=http.withdraw:1 %s"):format(submitting [[
+      local code, out, passages = run(submitting [[
         local jobs = {}
         for i = 1, 10 do
           jobs[i] = { prompt = "job " .. i }
         end
         mj:submit_many(jobs)
-      ]]))
+      ]], "http.withdraw:1")
       assert.equal(KILLED, code, out)
       assert.equal("http.withdraw", passages[#passages])
       look_at_the_dead(mj, passages)
