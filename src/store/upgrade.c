@@ -2,7 +2,7 @@
  *
  * How an upgrade works, and how to add a version:
  *  1. domain/task.c learns to write version N and keeps every older reader; add a
- *     golden record of version N to spec/c/task_test.c.
+ *     golden record of version N to spec/c/task_golden_test.c.
  *  2. MJ_STORE_SCHEMA goes up.  Opening an older store writes the new number (so
  *     that older programs refuse it from then on: they could not read what is
  *     about to be written) and an upgrade cursor, in one transaction.
