@@ -265,7 +265,7 @@ TEST("what is damaged, empty, no store, or not there is not restored, and the st
     expect(restore("text", "store"), MJ_EFORMAT, "no LMDB file");
     CHECK_INT(write(fd, zero, sizeof zero), (long)sizeof zero);
     close(fd);
-    expect(restore("text", "store"), MJ_EFORMAT, "no LMDB file");
+    expect(restore("text", "store"), MJ_ECORRUPT, "damaged");
     expect(restore("/dev/null", "store"), MJ_EFORMAT, "regular");
     CHECK_INT(mkfifo("pipe", 0600), 0);
     expect(restore("pipe", "store"), MJ_EFORMAT, "regular");

@@ -70,15 +70,19 @@ bool mj_pages_read_roots(int fd, root r[2])
     return false;
 }
 
-/* Whether a file without two good roots is LMDB's all the same: one good root, or pages that know their numbers. */
+/* Whether a file without two good roots is LMDB's all the same: it begins with the number of page 0, has one good root,
+ * or pages that know their numbers. */
 static bool was_lmdb(int fd)
 {
     enum { LOOKED_AT = 16, ENOUGH = 2 };
     size_t page = (size_t)sysconf(_SC_PAGESIZE), known = 0;
+    uint64_t number = 0; /* of which a file that was cut off may have a part */
     uint32_t magic;
     root r;
     head h;
 
+    if (mj_pages_read(fd, &number, sizeof number, 0) > 0 && number == 0)
+        return true;
     if (read_root(fd, page, 0, &r) || read_root(fd, page, 1, &r))
         return true;
     if (mj_pages_read(fd, &magic, sizeof magic, sizeof h) == (ssize_t)sizeof magic && magic == (uint32_t)MAGIC)
@@ -88,7 +92,7 @@ static bool was_lmdb(int fd)
     return known >= ENOUGH;
 }
 
-/* Empty, or the root of a store into which nothing was ever committed.  A file of zeros was another one: LMDB's first
+/* Empty, or the root of a store into which nothing was ever committed.  A file of zeros is something else: LMDB's first
  * bytes are zeros, so it may be what is left of a store that was cut off. */
 static bool holds_nothing(int fd, size_t size)
 {
