@@ -39,9 +39,9 @@ struct mj_http {
     CURLSH *session;        /* TLS sessions, so that the next connection to a server needs no full handshake */
     int64_t distrust_until; /* until then no submission uses a kept connection: the server closes them */
     transfer *slots;        /* o.connections of them */
-    int flying;             /* those in use */
 
     pthread_mutex_t lock;        /* for all below */
+    int flying;                  /* slots in use */
     pthread_cond_t news;         /* what a wait waits for may be there */
     mj_http_call *first, **last; /* calls that wait for a connection */
     size_t waiting, under_way;   /* how many; how many have not ended */
