@@ -96,12 +96,28 @@ describe("the relay", function()
         there:assert_once(beside)
         there:assert_once(late)
       end)
+
+      it("that waits longer than its time since another handler hangs is done all the same, with its answer", function()
+        open({ handler_timeout = 3 }, function(hook)
+          return { on_event = function(task, ctx)
+            while task.prompt == "hang" do end
+            return hook(task, ctx)
+          end }
+        end)
+        local good = ended(1, "wait 2")
+        local first = ended(1, "wait 1.3")
+        local hang = ended(1, "hang") -- begins when that one is done
+        assert.same({ delivered = 2, buried = 0, errors = 1 }, deliver())
+        assert.matches("handler_timeout", error_of(hang[1]))
+        there:assert_once(good)
+        there:assert_once(first)
+      end)
     end)
   end
 
   it("in a process whose functions are old gets no more events, also if that process asks for them", function()
     open()
-    ended(1, "wait 0.5")
+    ended(1, "wait 2")
     local handlers = pool.isolated(mj)
     local leases = assert(mj.exec:commit { { op = "take", ["until"] = core.now() + 3600000, raw = true } })
     handlers:start(leases)

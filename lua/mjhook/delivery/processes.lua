@@ -20,7 +20,8 @@ local Isolated = {}
 Isolated.__index = Isolated
 
 -- A child has the leases that are open, by number; `given`: how many it got so far; `low`: none below is open;
--- `marked`, `rested`, `counted`: since when, with how much waiting, and from how many events on its speed is measured.
+-- `heard`: when it last told of one; `marked`, `rested`, `counted`: since when, with how much waiting, and from how many
+-- events on its speed is measured.
 --- @tparam table limits SLOW_MS, HOLD_MS: see mjhook.delivery.pool
 function M.new(mj, limits)
   local client = core.http {} -- libcurl is set up once here, rather than in each process whose handler makes a request
@@ -267,6 +268,7 @@ local function hear(self, child, out)
       ended(self, child, out)
       return true
     elseif piece then
+      child.heard = core.clock()
       if child.leases[piece] then -- a handler that forks may talk for two
         over(child, out, piece, message == nil and { handled = true } or json.decode(message)
           or { handled = false, reason = "its process talked nonsense" })
@@ -295,7 +297,8 @@ end
 -- Ends a child whose handler is too slow, or when the time for all is over. True when it did.
 local function cut(self, child, out, state, now, stop_at)
   local timeout = self.mj.config.handler_timeout
-  local late = now - state.since - timeout * 1000 - SLACK_MS
+  -- An event that has its answer can't go on while another one's code blocks: it has SLACK_MS after that one's end.
+  local late = now - math.max(state.since + timeout * 1000, child.heard or 0) - SLACK_MS
   local after = now - stop_at - (state.at_hand and 0 or SLACK_MS) -- what is in the air may be answered in a moment
   if now >= stop_at and not child.relieved then
     relieve(self, child, out, state.at_hand)

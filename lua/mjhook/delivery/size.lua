@@ -7,8 +7,8 @@ local M = {}
 local MOST = 256   -- events at once when handlers are quick
 local QUICK_MS = 5 -- a handler at most this slow on average lets their number grow
 
---- The next size, by the milliseconds of an event: of its handlers' own work, and with what they wait for answers. What
--- waits behind answers for long is better off elsewhere.
+--- The next size, by the milliseconds of an event: of its handlers' own work, and with what they wait for answers. An
+-- event that would wait long behind answers to others is better run by another process.
 function M.grown(size, own, all)
   if own > QUICK_MS then
     return 1
@@ -16,7 +16,7 @@ function M.grown(size, own, all)
   return math.min(size * 2, all <= QUICK_MS and MOST or turns.WIDTH)
 end
 
---- How many more events one takes that has some in the air, and none that waits: it says itself that it has room.
+--- How many more events a process or thread takes that has some in the air, and none that waits. It asks for them.
 function M.beside(size, under_way)
   return size > turns.WIDTH and size or math.max(size - under_way, 1)
 end

@@ -108,7 +108,7 @@ local function adapt(self, run, answer)
   self.width = pressed and math.max(1, math.floor(self.width / 2)) or math.min(self.width + 1, M.WIDTH)
 end
 
--- Goes on with a coroutine until its event waits or is done. What the handlers yield otherwise is for no one.
+-- Goes on with a coroutine until its event waits or is done. Other values that the handlers yield are dropped.
 local function go_on(run, event)
   local said
   repeat
