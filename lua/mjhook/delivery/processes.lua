@@ -20,8 +20,8 @@ local Isolated = {}
 Isolated.__index = Isolated
 
 -- A child has the leases that are open, by number; `given`: how many it got so far; `low`: none below is open;
--- `heard`: when it last told of one; `marked`, `rested`, `counted`: since when, with how much waiting, and from how many
--- events on its speed is measured.
+-- `heard`: when it last told of one; `marked`, `rested`, `counted`: since when, with how much waiting, and from how
+-- many events on its speed is measured.
 --- @tparam table limits SLOW_MS, HOLD_MS: see mjhook.delivery.pool
 function M.new(mj, limits)
   local client = core.http {} -- libcurl is set up once here, rather than in each process whose handler makes a request
