@@ -100,9 +100,12 @@ describe("a handler in a process of its own", function()
       pids[line:match "^%d+"] = true
     end
     assert.equal(40, #seen)
-    local own = next(pids)
-    assert.is_nil(next(pids, own))
-    assert.is_false(lives(own))
+    local processes = 0
+    for own in pairs(pids) do
+      processes = processes + 1
+      assert.is_false(lives(own))
+    end
+    assert.is_true(processes < 10, processes) -- one, unless the machine stands still for some milliseconds
   end)
 
   it("that dies after many others costs its own event a try, and no other", function()
@@ -414,8 +417,13 @@ describe("a handler in a process of its own", function()
       tell(claim(), "a message")
       while true do socket.sleep(1) end
     end))
-    core.await({ child }, 5000)
-    assert.same({ 0, "a message" }, { child:hear() })
+    local heard
+    kit.wait_until(function() -- it may come in two parts
+      core.await({ child }, 5000)
+      heard = { child:hear() }
+      return heard[1]
+    end)
+    assert.same({ 0, "a message" }, heard)
     child:stop()
     assert.is_false(child:hear())
     assert.is_false(child:give "more")
