@@ -175,7 +175,7 @@ function Threads:http(requests, deadline, air)
   return self:in_thread(M.HTTP_POOL, "http", requests, deadline)
 end
 
---- See executor's land(). Nobody else gets an air whose client may still have requests.
+--- See executor's land(). An air whose client may still have requests is given to no other window.
 function Threads:land(air)
   if air.name and (not next(air.answers) or fly(self, {}, 0, air)) then
     self.airs[#self.airs + 1] = air.name
