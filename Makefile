@@ -149,7 +149,8 @@ luas:
 
 # Stamps: other flags compile everything again, other files link again.
 FLAGS_NOW := $(strip $(COMPILE) $(foreach v,$(KNOWN),$(INCDIR_$(v))))
-LINK_NOW := $(strip $(LINK) $(LIBS) $(PQ_LIBS) $(LUA_LIBS) $(CORE_O) $(PQ_O) $(call binding_o,*))
+# Objects by their place below BUILD, which a command may give as a relative or as an absolute path.
+LINK_NOW := $(strip $(LINK) $(LIBS) $(PQ_LIBS) $(LUA_LIBS) $(patsubst $(BUILD)/%,%,$(CORE_O) $(PQ_O) $(call binding_o,*)))
 $(BUILD)/flags: WORDS = $(FLAGS_NOW)
 $(BUILD)/linked: WORDS = $(LINK_NOW)
 ifneq ($(FLAGS_NOW),$(file <$(BUILD)/flags))
